@@ -1,0 +1,48 @@
+"""ID-EA (arXiv 2507.11990) in plain torch: the method, without any front end.
+
+One legend of symbols, used throughout:
+
+====== ==================== =====================================================
+symbol shape                meaning
+====== ==================== =====================================================
+B                           batch
+L                           text tokens, a multiple of 77
+n                           pseudo-tokens per identity
+d                           width of the text condition: 768, 1024 or 2048
+d_enc                       width of one text encoder's token embeddings
+a      (512,)               ArcFace identity embedding, L2-normalised
+A      (n, d)               textual ID anchor
+v      (n, d_enc)           the identity's input token embeddings, per encoder
+F      (n, 2d)              enhanced identity embedding, "fused"
+y      (B, L, d)            text condition
+====== ==================== =====================================================
+"""
+
+from .adapter import Adapter
+from .anchor import celebrity_names, cross_initialise
+from .backbone import Backbone, TextCondition
+from .base_models import BASE_MODELS, BaseModel
+from .config import TrainConfig
+from .enhancer import Enhancer
+from .errors import IdeaError
+from .identity import Identity
+from .losses import mahalanobis
+from .trainer import Trainer
+from .version import __version__
+
+__all__ = [
+    "BASE_MODELS",
+    "Adapter",
+    "Backbone",
+    "BaseModel",
+    "Enhancer",
+    "IdeaError",
+    "Identity",
+    "TextCondition",
+    "TrainConfig",
+    "Trainer",
+    "__version__",
+    "celebrity_names",
+    "cross_initialise",
+    "mahalanobis",
+]

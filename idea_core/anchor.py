@@ -1,0 +1,68 @@
+"""Textual ID anchor and cross initialisation (arXiv 2312.15905, sec. 3.2; arXiv 2507.11990, ID anchor).
+
+The mean *input* embedding of many celebrity names goes through the text encoder; the hidden states
+at its positions, an encoder *output*, initialise the pseudo-tokens, an encoder *input*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+
+import torch
+from torch import Tensor
+
+from .backbone import Backbone
+from .base_models import BASE_MODELS
+from .errors import ConfigError
+
+Anchor = Mapping[str, Tensor]
+"""Text encoder → its part of the anchor (n, d_enc), float32."""
+
+
+@cache
+def celebrity_names() -> tuple[str, ...]:
+    """The names of well-known people that ship with the pack, alphabetically."""
+    text = resources.files(__package__).joinpath("data/celebrity_names.txt").read_text("utf-8")
+    return tuple(text.split("\n")[:-1])
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """A user's own list, one name or phrase a line; the shipped list where there is none."""
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    return names or celebrity_names()
+
+
+@torch.no_grad()
+def cross_initialise(backbone: Backbone, names: Iterable[str], n: int) -> Anchor:
+    """The anchor `A` of each text encoder, (n, d_enc).
+
+    Args:
+        names: celebrity names, or a single phrase such as "human face".
+        n: pseudo-tokens per identity.
+
+    Raises:
+        ConfigError: no name has a token for each of the n positions.
+    """
+    ids = [backbone.tokenize(name) for name in names]
+    encoders = BASE_MODELS[backbone.base_model].encoders
+    means = {encoder: _mean_embeddings(backbone, encoder, [i[encoder] for i in ids], n) for encoder in encoders}
+    context = backbone.encode({encoder: [list(mean)] for encoder, mean in means.items()}).context
+    rows = context[0, 1 : n + 1].float()  # (n, d), right after the start token
+    return dict(zip(encoders, rows.split(list(encoders.values()), dim=-1)))
+
+
+def _mean_embeddings(backbone: Backbone, encoder: str, names: Sequence[Sequence[int]], n: int) -> Tensor:
+    """`m` (n, d_enc): mean input embedding of the names' tokens at each of the first n positions."""
+    means = []
+    for position in range(n):
+        ids = [name[position] for name in names if len(name) > position]
+        if not ids:
+            raise ConfigError(
+                f"at least one name or phrase of {n} tokens or more",
+                f"{len(names)} of at most {position}",
+                'Give full names, one a line, or a phrase such as "human face".',
+            )
+        means.append(backbone.embed_tokens(encoder, ids).mean(0))
+    return torch.stack(means)

@@ -1,0 +1,39 @@
+"""The base models that ID-EA knows: their text encoders and the width of their text condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A family of base models that share text encoders and cross-attention width.
+
+    Attributes:
+        key: short name, written into identity files.
+        title: name for people.
+        encoders: text encoder → width of its token embeddings, in the order in which their
+            hidden states stand side by side in the text condition.
+    """
+
+    key: str
+    title: str
+    encoders: Mapping[str, int]
+
+    @property
+    def width(self) -> int:
+        """`d`: width of the text condition that the UNet's cross attention reads."""
+        return sum(self.encoders.values())
+
+
+def _register(*models: BaseModel) -> Mapping[str, BaseModel]:
+    return MappingProxyType({model.key: model for model in models})
+
+
+BASE_MODELS = _register(
+    BaseModel("sd1", "Stable Diffusion 1.x", MappingProxyType({"clip_l": 768})),
+    BaseModel("sd2", "Stable Diffusion 2.x", MappingProxyType({"clip_h": 1024})),
+    BaseModel("sdxl", "Stable Diffusion XL", MappingProxyType({"clip_l": 768, "clip_g": 1280})),
+)

@@ -1,0 +1,65 @@
+"""Settings of a training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from .errors import ConfigError
+from .losses import ZETA
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one person is trained. Rates are AdamW's, constant over the run.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: photos per step, drawn with replacement.
+        seed: of every random choice.
+        n: pseudo-tokens per identity.
+        heads: attention heads of Enhancer and Adapter.
+        beta: scale of the Adapter's gate.
+        token_rate: rate of the pseudo-tokens.
+        adapter_rate: rate of Enhancer and Adapter.
+        kv_rate: rate of the cross attentions' key and value deltas; 0 leaves them out.
+        kv_rank: rank of those deltas; 0 trains full matrices, which want a rate ten times lower.
+        regularizer_weight: λ of the Mahalanobis term.
+        zeta: ζ of the Mahalanobis term.
+        flip: probability of a mirrored photo.
+        weight_decay: AdamW's.
+        epsilon: AdamW's.
+    """
+
+    steps: int = 25
+    batch_size: int = 4
+    seed: int = 0
+    n: int = 2
+    heads: int = 8
+    beta: float = 0.4
+    token_rate: float = 1e-2
+    adapter_rate: float = 3e-3
+    kv_rate: float = 2e-3
+    kv_rank: int = 8
+    regularizer_weight: float = 8e-4
+    zeta: float = ZETA
+    flip: float = 0.5
+    weight_decay: float = 1e-2
+    epsilon: float = 1e-7
+
+    def __post_init__(self):
+        at_least = {"steps": 1, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "kv_rank": 0}
+        at_least |= dict.fromkeys(
+            ("beta", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay"), 0.0
+        )
+        for field, least in at_least.items():
+            self._require(field, getattr(self, field) >= least, f"at least {least}")
+        self._require("zeta", self.zeta > 0, "above 0")
+        self._require("epsilon", self.epsilon > 0, "above 0")
+        self._require("flip", 0 <= self.flip <= 1, "between 0 and 1")
+
+    def _require(self, field: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ConfigError(f"{field} {wanted}", str(getattr(self, field)), f"Change {field}.")
+
+    def as_dict(self) -> dict[str, int | float]:
+        return asdict(self)

@@ -1,0 +1,45 @@
+"""ID-Enhancer: fuses the ArcFace embedding with the textual ID anchor (arXiv 2507.11990, ID-Enhancer)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .shapes import require_shape
+
+ARCFACE_WIDTH = 512
+
+
+class Enhancer(nn.Module):
+    """Cross attention from the face to the anchor: ``F = out(attention(q(X), kv(A), kv(A)))``.
+
+    Args:
+        d: width of the text condition.
+        n: pseudo-tokens per identity.
+        heads: attention heads; `d` is a multiple of it.
+    """
+
+    def __init__(self, d: int, n: int = 2, heads: int = 8):
+        super().__init__()
+        self.d, self.n = d, n
+        self.expand = nn.Linear(ARCFACE_WIDTH, d)
+        self.query = nn.Linear(d, d)
+        self.key_value = nn.Linear(d, d)
+        self.attention = nn.MultiheadAttention(d, heads, batch_first=True)
+        self.out = nn.Linear(d, 2 * d)
+
+    def forward(self, arcface: Tensor, anchor: Tensor) -> Tensor:
+        """Enhanced identity embedding `F` (n, 2d).
+
+        Args:
+            arcface: `a` (512,), L2-normalised identity embedding.
+            anchor: `A` (n, d), textual ID anchor.
+
+        Raises:
+            ShapeError: either input has another shape.
+        """
+        require_shape("arcface", arcface, ARCFACE_WIDTH)
+        require_shape("anchor", anchor, self.n, self.d)
+        face = self.expand(arcface).expand(self.n, -1)  # (n, d)
+        key_value = self.key_value(anchor)  # (n, d)
+        attended, _ = self.attention(self.query(face), key_value, key_value, need_weights=False)
+        return self.out(attended)

@@ -1,0 +1,265 @@
+"""A person's file: what has to be applied to put the person into a picture, in one safetensors file.
+
+Top-level token keys (`clip_l`, `clip_h`, `clip_g`) are those of ComfyUI's `embedding:file`, and K/V
+keys those of its LoRA loader, so stock nodes read the parts that they know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .adapter import Adapter
+from .base_models import BASE_MODELS, BaseModel
+from .enhancer import ARCFACE_WIDTH
+from .errors import IdentityFileError
+from .kv import DOWN, FULL, UP, layers_of
+from .tensorfile import read_tensors, write_tensors
+
+FORMAT, FORMAT_VERSION = "id-ea", "1"
+PREDICTIONS = ("eps", "v")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_ADAPTER = "adapter."
+_KV_LAYER = re.compile(r"diffusion_model(\.\w+)+\.attn2\.to_[kv]")
+_NAME = re.compile(r"\w[\w-]{0,63}")
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """One person, trained for one base model. Frozen; checked when made.
+
+    Attributes:
+        name: trigger name; prompts say `<name>`.
+        base_model: key in `BASE_MODELS`.
+        prediction: what the base checkpoint predicts, "eps" or "v".
+        clip_layer: text encoder layer of the training, counted from the end; None: the model's own.
+        heads, beta: of the Adapter.
+        tokens: text encoder → pseudo-tokens `v` (n, d_enc).
+        anchor: `A` (n, d).
+        fused: `F` (n, 2d), the Enhancer's output for this person.
+        adapter: state dict of `Adapter`.
+        id_embeds: `a` (512,), the face embedding; None if it was left out.
+        kv: state dict of `KVDeltas`; empty where none were trained.
+        base_checkpoint: file name of the base checkpoint; "" if unknown.
+        base_hash: SHA-256 of that file; "" if unknown.
+        training: settings and results of the training, JSON values.
+
+    Raises:
+        IdentityFileError: a part is missing, foreign, misshapen or not finite.
+    """
+
+    name: str
+    base_model: str
+    prediction: str
+    clip_layer: int | None
+    heads: int
+    beta: float
+    tokens: Mapping[str, Tensor]
+    anchor: Tensor
+    fused: Tensor
+    adapter: Mapping[str, Tensor]
+    id_embeds: Tensor | None = None
+    kv: Mapping[str, Tensor] = field(default_factory=dict)
+    base_checkpoint: str = ""
+    base_hash: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        require_name(self.name)
+        if self.base_model not in BASE_MODELS:
+            raise _error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
+        if self.prediction not in PREDICTIONS:
+            raise _error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(self.prediction))
+        if self.heads < 1 or self.base.width % self.heads:
+            raise _error(f"heads to divide the width {self.base.width}", str(self.heads))
+        tensors = self.tensors()
+        _require_shapes(tensors, self._shapes() | _kv_shapes(self.kv, self.base.width))
+        for key, tensor in tensors.items():
+            if tensor.dtype not in DTYPES:
+                raise _error(f"{key} in half or single precision", str(tensor.dtype))
+            if not torch.isfinite(tensor).all():
+                raise _error(f"{key} to be finite", "NaN or infinity")
+
+    @property
+    def trigger(self) -> str:
+        """What a prompt says for this person."""
+        return f"<{self.name}>"
+
+    @property
+    def base(self) -> BaseModel:
+        return BASE_MODELS[self.base_model]
+
+    @property
+    def n(self) -> int:
+        """Number of pseudo-tokens."""
+        return self.anchor.shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors under their keys in the file."""
+        face = {} if self.id_embeds is None else {"id_embeds": self.id_embeds}
+        adapter = {_ADAPTER + key: tensor for key, tensor in self.adapter.items()}
+        return {**self.tokens, "anchor": self.anchor, "fused": self.fused, **face, **adapter, **self.kv}
+
+    def metadata(self) -> dict[str, str]:
+        """The file's metadata; every value is a string."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "base_model": self.base_model,
+            "prediction": self.prediction,
+            "clip_layer": "" if self.clip_layer is None else str(self.clip_layer),
+            "n": str(self.n),
+            "d": str(self.base.width),
+            "heads": str(self.heads),
+            "beta": repr(self.beta),
+            "base_checkpoint": self.base_checkpoint,
+            "base_hash": self.base_hash,
+            "training": json.dumps(self.training, sort_keys=True),
+        }
+
+    def build_adapter(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Adapter:
+        """The Adapter with this person's weights, frozen."""
+        with torch.device("meta"):
+            adapter = Adapter(self.base.width, self.heads, self.beta)
+        weights = {key: tensor.to(device, dtype) for key, tensor in self.adapter.items()}
+        adapter.load_state_dict(weights, assign=True)
+        return adapter.requires_grad_(False).eval()
+
+    def digest(self) -> str:
+        """SHA-256 of all tensors, hexadecimal; equal persons have equal digests whatever their files are called."""
+        digest = hashlib.sha256()
+        for key, tensor in sorted(self.tensors().items()):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def to(self, dtype: torch.dtype) -> Identity:
+        """The same person on the CPU in another precision."""
+
+        def cast(part: Tensor | Mapping[str, Tensor] | None) -> Any:
+            if isinstance(part, Mapping):
+                return {key: cast(tensor) for key, tensor in part.items()}
+            return None if part is None else part.detach().to("cpu", dtype).contiguous()
+
+        parts = ("tokens", "anchor", "fused", "id_embeds", "adapter", "kv")
+        return dataclasses.replace(self, **{part: cast(getattr(self, part)) for part in parts})
+
+    def save(self, path: str | os.PathLike, dtype: torch.dtype = torch.float16) -> Path:
+        """Write the file, in half precision by default; an existing one is replaced in one move.
+
+        Equal identities give equal bytes. Raises OSError, with any existing file left whole.
+        """
+        identity = self.to(dtype)
+        return write_tensors(path, identity.tensors(), identity.metadata())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Identity:
+        """Read and check a file; nothing of it is used before every check has passed.
+
+        Raises:
+            IdentityFileError: not an identity, of another format version, or damaged.
+            FileNotFoundError: no such file.
+        """
+        try:
+            tensors, metadata = read_tensors(path, _require_format)
+            return cls._from_file(tensors, metadata)
+        except IdentityFileError as error:
+            raise IdentityFileError(error.expected, f"{error.got} in {Path(path).name}", error.remedy) from None
+
+    @classmethod
+    def _from_file(cls, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Identity:
+        base = BASE_MODELS.get(metadata.get("base_model", ""))
+        encoders = base.encoders if base else ()
+        try:
+            identity = cls(
+                name=metadata["name"],
+                base_model=metadata["base_model"],
+                prediction=metadata["prediction"],
+                clip_layer=int(metadata["clip_layer"]) if metadata["clip_layer"] else None,
+                heads=int(metadata["heads"]),
+                beta=float(metadata["beta"]),
+                tokens={encoder: tensors.pop(encoder) for encoder in encoders},
+                anchor=tensors.pop("anchor"),
+                fused=tensors.pop("fused"),
+                id_embeds=tensors.pop("id_embeds", None),
+                adapter={k.removeprefix(_ADAPTER): tensors.pop(k) for k in list(tensors) if k.startswith(_ADAPTER)},
+                kv=tensors,
+                base_checkpoint=metadata["base_checkpoint"],
+                base_hash=metadata["base_hash"],
+                training=json.loads(metadata["training"]),
+            )
+        except KeyError as error:
+            raise _error(f"an entry {error}", "none") from None
+        except ValueError as error:
+            raise _error("metadata values of the right kind", str(error)) from None
+        if (metadata["n"], metadata["d"]) != (str(identity.n), str(identity.base.width)):
+            raise _error(f"metadata n = {identity.n}, d = {identity.base.width}", f"{metadata['n']}, {metadata['d']}")
+        return identity
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        n, d = self.anchor.shape[0] if self.anchor.ndim == 2 else 0, self.base.width
+        if n < 1:
+            raise _error("anchor of shape (n, d)", str(tuple(self.anchor.shape)))
+        with torch.device("meta"):
+            adapter = Adapter(d, self.heads).state_dict()
+        return {
+            **{encoder: (n, width) for encoder, width in self.base.encoders.items()},
+            "anchor": (n, d),
+            "fused": (n, 2 * d),
+            **({} if self.id_embeds is None else {"id_embeds": (ARCFACE_WIDTH,)}),
+            **{_ADAPTER + key: tuple(tensor.shape) for key, tensor in adapter.items()},
+        }
+
+
+def require_name(name: str) -> str:
+    """`name` itself if it can be a trigger, else IdentityFileError."""
+    if not _NAME.fullmatch(name):
+        raise IdentityFileError(
+            "a name of 1 to 64 letters, digits, _ or -", repr(name), "Choose a name such as alice or bob-2."
+        )
+    return name
+
+
+def _kv_shapes(kv: Mapping[str, Tensor], d: int) -> dict[str, tuple[int, ...]]:
+    """Shapes that the K/V keys should have: their own, if (out, rank) · (rank, d) or (out, d)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, suffixes in layers_of(kv).items():
+        if not _KV_LAYER.fullmatch(layer) or suffixes not in ({FULL}, {UP, DOWN}):
+            raise _error("only keys of an identity", f"{layer} with {sorted(suffixes)}")
+        if suffixes == {FULL}:
+            shapes[layer + FULL] = (kv[layer + FULL].shape[0] if kv[layer + FULL].ndim else 0, d)
+        else:
+            rows, rank = (*kv[layer + UP].shape, 0, 0)[:2]
+            shapes |= {layer + UP: (rows, rank), layer + DOWN: (rank, d)}
+    return shapes
+
+
+def _require_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for key in [*shapes, *tensors]:
+        got = tuple(tensors[key].shape) if key in tensors else None
+        if got is None or got != shapes.get(key):
+            raise _error(f"{key} of shape {shapes.get(key, 'none')}", f"{got or 'none'}")
+
+
+def _require_format(metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise _error(f"a file of format {FORMAT}", f"format {metadata.get('format')}")
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise IdentityFileError(
+            f"format version {FORMAT_VERSION}", str(metadata.get("format_version")), "Update ID-EA, or train again."
+        )
+
+
+def _error(expected: str, got: str) -> IdentityFileError:
+    return IdentityFileError(expected, got, "Choose a file that Save ID-EA Embedding wrote, or train again.")

@@ -1,0 +1,64 @@
+"""Changes to the cross attentions' key and value weights (arXiv 2507.11990, ID-Adapter; low rank: arXiv 2106.09685).
+
+Keys are those of ComfyUI's own LoRA loader, so a stock LoraLoader applies them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+UP, DOWN, FULL = ".lora_up.weight", ".lora_down.weight", ".diff"
+
+
+class KVDeltas:
+    """One trainable delta (out, in) per key or value layer, zero at the start.
+
+    Args:
+        shapes: layer → (out, in).
+        rank: rank of each delta; 0 trains full matrices.
+        generator: on the CPU, for the low-rank layers' down matrices.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, int]], rank: int, generator: torch.Generator, device: torch.device
+    ):
+        self._weights: dict[str, Tensor] = {}
+        for name, (rows, columns) in shapes.items():
+            if rank == 0:
+                self._weights[name + FULL] = torch.zeros(rows, columns, device=device)
+                continue
+            width = min(rank, rows, columns)
+            down = torch.randn(width, columns, generator=generator) * columns**-0.5
+            self._weights[name + UP] = torch.zeros(rows, width, device=device)
+            self._weights[name + DOWN] = down.to(device)
+        for weight in self._weights.values():
+            weight.requires_grad_()
+
+    def parameters(self) -> Iterable[Tensor]:
+        return self._weights.values()
+
+    def delta(self, name: str) -> Tensor:
+        """ΔW (out, in) of one layer, differentiable."""
+        return delta_of(self._weights, name)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {key: weight.detach() for key, weight in self._weights.items()}
+
+
+def delta_of(state: Mapping[str, Tensor], name: str) -> Tensor:
+    """ΔW (out, in) of the layer `name` from a state dict of either kind."""
+    if name + FULL in state:
+        return state[name + FULL]
+    return state[name + UP] @ state[name + DOWN]
+
+
+def layers_of(state: Iterable[str]) -> dict[str, set[str]]:
+    """Layer → suffixes of its keys, for the keys of a state dict; a foreign key stands under itself with ""."""
+    layers: dict[str, set[str]] = {}
+    for key in state:
+        suffix = next((s for s in (UP, DOWN, FULL) if key.endswith(s)), "")
+        layers.setdefault(key.removesuffix(suffix), set()).add(suffix)
+    return layers

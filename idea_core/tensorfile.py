@@ -1,0 +1,62 @@
+"""Safetensors files, written in one move and with equal bytes for equal content."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from .errors import IdentityFileError
+
+
+def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Write beside `path` and move into place: a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    data = _canonical(safetensors.torch.save(dict(tensors), dict(metadata)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:40] + ".", suffix=".part")
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o644)  # mkstemp makes it private
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_tensors(
+    path: str | os.PathLike, check: Callable[[Mapping[str, str]], None]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file; `check` sees the metadata before any tensor is read.
+
+    Raises:
+        IdentityFileError: not a whole safetensors file.
+        FileNotFoundError: no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"Expected a file at {path}, got none. Choose a file that exists.")
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            check(metadata)
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata
+    except safetensors.SafetensorError as error:
+        raise IdentityFileError("a whole safetensors file", str(error), "Copy or download the file again.") from None
+
+
+def _canonical(data: bytes) -> bytes:
+    """The same file with its header's entries in order; the library writes metadata in random order."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]

@@ -1,0 +1,228 @@
+"""The training loop: pseudo-tokens, Enhancer, Adapter and K/V deltas of one person (arXiv 2507.11990, training).
+
+It drives a `Backbone` and knows nothing of the front end behind it. Every random choice comes from
+one seeded generator on the CPU, so that two backbones see the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .adapter import Adapter
+from .anchor import Anchor, celebrity_names, cross_initialise
+from .backbone import Backbone, TextCondition, TokenIds
+from .base_models import BASE_MODELS
+from .captions import PERSON_CAPTIONS, PLACEHOLDER
+from .config import TrainConfig
+from .enhancer import Enhancer
+from .errors import TrainingError
+from .identity import Identity
+from .kv import KVDeltas
+from .losses import mahalanobis_to
+from .shapes import require_shape
+
+READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
+
+OnStep = Callable[[int, Sequence[float]], None]
+"""Called after each step with the steps done and the losses read so far; it may raise to cancel."""
+
+
+class PersonModel(nn.Module):
+    """Everything that is trained for one person, on the backbone's device in float32."""
+
+    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
+        super().__init__()
+        d = BASE_MODELS[backbone.base_model].width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.enhancer = Enhancer(d, config.n, config.heads)
+            self.adapter = Adapter(d, config.heads, config.beta)
+        self.tokens = nn.ParameterDict({encoder: part.clone() for encoder, part in anchor.items()})
+        self.register_buffer("anchor", torch.cat(list(anchor.values()), dim=-1))  # (n, d)
+        self.register_buffer("arcface", arcface.float())  # (512,)
+        self.to(backbone.device)
+        generator = torch.Generator().manual_seed(config.seed)
+        shapes = backbone.kv_shapes if config.kv_rate > 0 else {}
+        self.kv = KVDeltas(shapes, config.kv_rank, generator, backbone.device)
+
+    def fused(self) -> Tensor:
+        """`F` (n, 2d)."""
+        return self.enhancer(self.arcface, self.anchor)
+
+    def adapt(self, condition: TextCondition) -> TextCondition:
+        return condition._replace(context=self.adapter(condition.context, self.fused()))
+
+    def parameter_groups(self, config: TrainConfig) -> list[dict]:
+        """AdamW's groups, each with a rate of its own."""
+        return [
+            {"params": list(self.tokens.values()), "lr": config.token_rate},
+            {"params": [*self.enhancer.parameters(), *self.adapter.parameters()], "lr": config.adapter_rate},
+            {"params": list(self.kv.parameters()), "lr": config.kv_rate},
+        ]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees; drawn on the CPU."""
+
+    photos: Tensor  # (B,) indices of latents
+    captions: Tensor  # (B,) indices of captions
+    timesteps: Tensor  # (B,)
+    noise: Tensor  # (B, c, h, w)
+
+
+class BatchSampler:
+    """Draws batches from one seed: photo, mirror image, caption, timestep and noise."""
+
+    def __init__(self, latents: Tensor, captions: int, timesteps: int, config: TrainConfig):
+        self._shape = latents.shape[1:]
+        self._photos = latents.shape[0] // 2  # the second half is mirrored
+        self._captions, self._timesteps, self._config = captions, timesteps, config
+        self._generator = torch.Generator().manual_seed(config.seed)
+
+    def draw(self) -> Batch:
+        size, generator = self._config.batch_size, self._generator
+        photos = torch.randint(self._photos, (size,), generator=generator)
+        mirrored = torch.rand(size, generator=generator) < self._config.flip
+        return Batch(
+            photos=photos + mirrored * self._photos,
+            captions=torch.randint(self._captions, (size,), generator=generator),
+            timesteps=torch.randint(self._timesteps, (size,), generator=generator),
+            noise=torch.randn(size, *self._shape, generator=generator),
+        )
+
+
+class Trainer:
+    """One person's training on one backbone.
+
+    Args:
+        backbone: the frozen base model.
+        images: photos (P, H, W, 3) in 0…1, all of the size to train at.
+        arcface: `a` (512,), L2-normalised identity embedding.
+        names: celebrity names for the cross initialisation, or a single phrase.
+        captions: captions with `{}` where the person stands.
+
+    Raises:
+        ShapeError, ConfigError: an input that does not fit.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        images: Tensor,
+        arcface: Tensor,
+        config: TrainConfig = TrainConfig(),
+        names: Iterable[str] | None = None,
+        captions: Sequence[str] = PERSON_CAPTIONS,
+    ):
+        require_shape("images", images, "P", "H", "W", 3)
+        self.backbone, self.config = backbone, config
+        with torch.no_grad():  # before the text encoder and the UNet need the memory
+            self._latents = backbone.encode_images(torch.cat([images, images.flip(2)]))  # (2P, c, h, w)
+        anchor = cross_initialise(backbone, celebrity_names() if names is None else names, config.n)
+        self.person = PersonModel(backbone, anchor, arcface, config)
+        self._distances = {encoder: mahalanobis_to(part, config.zeta) for encoder, part in anchor.items()}
+        self._captions = [_tokenize_caption(backbone, caption) for caption in captions]
+        self._sampler = BatchSampler(self._latents, len(captions), backbone.num_timesteps, config)
+        self._optimizer = torch.optim.AdamW(
+            self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon
+        )
+
+    def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
+        """Train for `config.steps`; the denoising loss of each step.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        losses: list[float] = []
+        unread: list[Tensor] = []
+        with torch.enable_grad(), self.kv_deltas():
+            for step in range(1, self.config.steps + 1):
+                unread.append(self.step(self._sampler.draw()))
+                if len(unread) == READ_EVERY or step == self.config.steps:
+                    losses += torch.stack(unread).tolist()
+                    unread.clear()
+                    _require_finite(losses)
+                if on_step:
+                    on_step(step, losses)
+        return tuple(losses)
+
+    def kv_deltas(self) -> AbstractContextManager[None]:
+        """The K/V deltas hung into the backbone, while open; nothing where none are trained."""
+        return self.backbone.kv_deltas(self.person.kv.delta) if self.config.kv_rate > 0 else nullcontext()
+
+    def step(self, batch: Batch) -> Tensor:
+        """One optimiser step, inside `kv_deltas`; the batch's denoising loss, a detached scalar on the device."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
+        (loss + self.config.regularizer_weight * self.regularizer()).backward()
+        self._optimizer.step()
+        return loss.detach()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean squared error of the UNet's prediction, a scalar."""
+        backbone, device = self.backbone, self.backbone.device
+        latents = self._latents[batch.photos.to(device)]
+        timesteps, noise = batch.timesteps.to(device), batch.noise.to(device)
+        distinct, position = batch.captions.unique(return_inverse=True)
+        condition = self.person.adapt(backbone.encode(self._prompts(distinct.tolist())))
+        position = position.to(device)
+        condition = TextCondition(*(part if part is None else part[position] for part in condition))
+        prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
+        return nn.functional.mse_loss(prediction, backbone.target(latents, noise, timesteps))
+
+    def regularizer(self) -> Tensor:
+        """Mahalanobis distance of the tokens to their anchors, summed over the text encoders."""
+        tokens = self.person.tokens
+        return sum(distance(tokens[encoder]) for encoder, distance in self._distances.items())
+
+    @torch.no_grad()
+    def identity(self, name: str, **provenance) -> Identity:
+        """The person as trained so far, in half precision on the CPU; `provenance` as in `Identity`."""
+        person = self.person
+        return Identity(
+            name=name,
+            base_model=self.backbone.base_model,
+            prediction=self.backbone.prediction,
+            clip_layer=self.backbone.clip_layer,
+            heads=self.config.heads,
+            beta=self.config.beta,
+            tokens=dict(person.tokens),
+            anchor=person.anchor,
+            fused=person.fused(),
+            id_embeds=person.arcface,
+            adapter=person.adapter.state_dict(),
+            kv=person.kv.state_dict(),
+            **provenance,
+        ).to(torch.float16)
+
+    def _prompts(self, captions: Sequence[int]) -> Mapping[str, list[list[int | Tensor]]]:
+        """Captions with the pseudo-tokens in them, one token sequence each, per text encoder."""
+        parts = [self._captions[index] for index in captions]
+        return {
+            encoder: [[*before[encoder], *vectors, *after[encoder]] for before, after in parts]
+            for encoder, vectors in self.person.tokens.items()
+        }
+
+
+def _tokenize_caption(backbone: Backbone, caption: str) -> tuple[TokenIds, TokenIds]:
+    before, found, after = caption.partition(PLACEHOLDER)
+    if not found:
+        raise TrainingError(
+            f"captions with {PLACEHOLDER} where the person stands", repr(caption), f"Put {PLACEHOLDER} into it."
+        )
+    return backbone.tokenize(before), backbone.tokenize(after)
+
+
+def _require_finite(losses: Sequence[float]) -> None:
+    finite = torch.isfinite(torch.tensor(losses))
+    if not finite.all():
+        step = int(finite.logical_not().nonzero()[0]) + 1
+        raise TrainingError(
+            "a finite loss", f"{losses[step - 1]} at step {step}", "Lower the learning rates, the K/V rate first."
+        )

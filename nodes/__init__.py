@@ -1,0 +1,1 @@
+"""ComfyUI nodes: thin shells over `idea_core`. Nothing outside this folder knows ComfyUI."""

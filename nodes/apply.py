@@ -1,0 +1,99 @@
+"""Apply ID-Adapter."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import io
+
+from ..idea_core.errors import BaseModelError
+from ..idea_core.identity import Identity
+from .comfy_models import prediction_of, require_pair
+from .comfy_patch import AdapterSchedule, patch_model
+from .comfy_text import patch_clip
+from .face import CATEGORY
+from .sockets import IdentitySocket
+
+
+class ApplyAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_ApplyAdapter",
+            display_name="Apply ID-Adapter",
+            category=CATEGORY,
+            description="Puts a person into prompts. Write the name in angle brackets, such as "
+            "'photo of <alice> as an astronaut', in a CLIP Text Encode that uses this node's CLIP, "
+            "and sample with this node's MODEL.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model family that the person was trained on."),
+                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+                IdentitySocket.Input("identity", tooltip="From Load ID-EA Embedding or ID-Enhancer Train."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How strongly the adapter changes prompts that hold the name; other prompts never change. "
+                    "With both strengths at 0 the node does nothing, and the name is plain text.",
+                ),
+                io.Float.Input(
+                    "kv_strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How strongly the person's change to the cross attentions acts, like a LoRA's strength. "
+                    "Lower it if pictures look too much like the training photos.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the sampling after which the adapter begins to act.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the sampling after which the adapter stops acting.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("patched_model", display_name="MODEL", tooltip="For the sampler."),
+                io.Clip.Output("patched_clip", display_name="CLIP", tooltip="For the prompts that hold the name."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, clip, identity: Identity, strength, kv_strength, start_percent, end_percent
+    ) -> io.NodeOutput:
+        _require_fit(model, clip, identity)
+        if strength == 0 and kv_strength == 0:
+            return io.NodeOutput(model, clip)
+        schedule = AdapterSchedule(f"idea_{identity.digest()[:16]}", strength, start_percent, end_percent)
+        patched = patch_model(model, identity, schedule, kv_strength)
+        return io.NodeOutput(patched, patch_clip(clip, identity, schedule.key))
+
+
+def _require_fit(model, clip, identity: Identity) -> None:
+    base_model = require_pair(model, clip)
+    if base_model != identity.base_model:
+        raise BaseModelError(
+            f"a MODEL and CLIP of {identity.base.title}, on which {identity.trigger} was trained",
+            base_model,
+            f"Load {identity.base_checkpoint or 'a checkpoint of that family'}, or train the person on this one.",
+        )
+    if prediction_of(model) != identity.prediction:
+        logging.warning(
+            "ID-EA: %s was trained on a model that predicts %s, this one predicts %s.",
+            identity.trigger,
+            identity.prediction,
+            prediction_of(model),
+        )

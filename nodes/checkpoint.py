@@ -1,0 +1,47 @@
+"""Which checkpoint file a MODEL came from, read off the graph: ComfyUI's MODEL itself does not know."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+
+import folder_paths
+
+_FILE_INPUTS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models"}
+_BLOCK = 1 << 24
+
+
+def checkpoint_of(prompt: Mapping | None, node_id: str | None, link: str = "model") -> tuple[str, str]:
+    """File name and SHA-256 of the checkpoint above a node's `link` input; empty strings if not to be found.
+
+    Args:
+        prompt: the running graph in API format.
+        node_id: the node that asks.
+    """
+    seen = set()
+    while prompt and node_id in prompt and node_id not in seen:
+        seen.add(node_id)
+        inputs = prompt[node_id].get("inputs", {})
+        for name, folder in _FILE_INPUTS.items():
+            if isinstance(inputs.get(name), str):
+                path = folder_paths.get_full_path(folder, inputs[name])
+                return inputs[name], _sha256(path) if path else ""
+        source = inputs.get(link)
+        node_id = source[0] if isinstance(source, list) else None
+    return "", ""
+
+
+def _sha256(path: str) -> str:
+    status = os.stat(path)
+    return _hash_file(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _hash_file(path: str, _modified: int, _size: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,210 @@
+"""ComfyUI's CLIP, UNet and VAE as the trainer's `Backbone`, in ComfyUI's own memory management.
+
+Nodes run under `torch.inference_mode()`, and weights that a loader made there cannot be saved for a
+backward pass; some of ComfyUI's forward passes write in place. Both are dealt with here, and the
+MODEL, CLIP and VAE that came in are as before when training ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..idea_core.backbone import TextCondition, TokenIds, TokenSequence
+from ..idea_core.errors import ConfigError
+from .comfy_models import TextEncoder, prediction_of, require_pair
+
+CONTEXT_LENGTH = 77
+
+
+class ComfyBackbone:
+    """A frozen MODEL, CLIP and VAE, open for gradients inside `with`.
+
+    Raises:
+        BaseModelError: the MODEL is no Stable Diffusion 1.x or 2.x, or the CLIP is another model's.
+    """
+
+    def __init__(self, model, clip, vae):
+        self.base_model = require_pair(model, clip, trainable=True)
+        self.prediction = prediction_of(model)
+        self.clip_layer = clip.layer_idx
+        self._vae = vae
+        self._patcher = _trainable_clone(model)
+        self._text_patcher = _trainable_clone(clip.patcher)
+        self._text = TextEncoder(self._text_patcher.model, clip.tokenizer)
+        self._unet = self._patcher.model.diffusion_model
+        self._sampling = self._patcher.get_model_object("model_sampling")
+        self.device = self._patcher.load_device
+        self.num_timesteps = len(self._sampling.sigmas)
+        self.kv_shapes = _cross_attention_shapes(self._patcher.model)
+        self._kv_hooks = {name: _KVHook(name) for name in self.kv_shapes}
+        self._loaded = False
+        self._exit = ExitStack()
+
+    def __enter__(self) -> ComfyBackbone:
+        self._exit.enter_context(_gradients_allowed())
+        self._exit.callback(self._text.reset)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._exit.close()
+
+    def tokenize(self, text: str) -> TokenIds:
+        return {self._text.key: self._text.ids(text)}
+
+    def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
+        self._load()
+        table = self._text.model.transformer.get_input_embeddings()
+        return table(torch.tensor(ids, device=self._text_patcher.load_device), out_dtype=torch.float32)
+
+    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
+        self._load()
+        special = self._text.model.special_tokens
+        rows = []
+        for prompt in prompts[self._text.key]:
+            row = [special["start"], *prompt, special["end"]]
+            if len(row) > CONTEXT_LENGTH:
+                raise ConfigError(
+                    f"captions of at most {CONTEXT_LENGTH - 2} tokens", str(len(prompt)), "Shorten the caption."
+                )
+            rows.append(row + [special["pad"]] * (CONTEXT_LENGTH - len(row)))
+        with _CopiedNormInputs():
+            return TextCondition(self._text.model(rows)[0].to(self.device))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            latents = self._vae.encode(images)
+            latents = self._patcher.model.process_latent_in(latents)
+        return latents.to(self.device, torch.float32).clone()  # no inference tensor
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        sigma = self._sigma(timesteps)
+        return self._sampling.calculate_input(sigma, self._noised(latents, noise, sigma))
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The network output from which ComfyUI computes `latents`: its denoised value is affine in it."""
+        sigma = self._sigma(timesteps)
+        noised = self._noised(latents, noise, sigma)
+        at_zero = self._sampling.calculate_denoised(sigma, torch.zeros_like(latents), noised)
+        slope = self._sampling.calculate_denoised(sigma, torch.ones_like(latents), noised) - at_zero
+        return (latents - at_zero) / slope
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
+        self._load()
+        timesteps = self._sampling.timestep(self._sigma(timesteps)).float()
+        options = {"optimized_attention_override": _differentiable_attention}
+        return self._unet(noisy, timesteps, context=condition.context, transformer_options=options).float()
+
+    @contextmanager
+    def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
+        for hook in self._kv_hooks.values():
+            hook.delta = delta
+        try:
+            yield
+        finally:
+            for hook in self._kv_hooks.values():
+                hook.delta = None
+
+    def _sigma(self, timesteps: Tensor) -> Tensor:
+        return self._sampling.sigma(timesteps.float()).to(self.device)
+
+    @staticmethod
+    def _noised(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Latents with noise on ComfyUI's scale, where the signal keeps its size."""
+        return latents + noise * sigma.view(-1, 1, 1, 1)
+
+    def _load(self) -> None:
+        """Bring UNet and text encoder to their devices, once, after the VAE had its turn."""
+        if self._loaded:
+            return
+        for name, hook in self._kv_hooks.items():
+            self._patcher.add_weight_wrapper(f"{name}.weight", hook)
+        if self._patcher.model_dtype() != torch.float32:
+            self._patcher.set_model_compute_dtype(torch.float32)
+        patchers = [self._patcher, self._text_patcher]
+        with torch.inference_mode():
+            comfy.model_management.load_models_gpu(patchers, force_full_load=True)
+        for patcher in patchers:
+            _replace_inference_tensors(patcher.model)
+        self._text.prepare(self.clip_layer, self._text_patcher.load_device)
+        self._loaded = True
+
+
+class _KVHook:
+    """Adds the open delta of one layer to its weight; ComfyUI calls it wherever the weight is used."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self.delta: Callable[[str], Tensor] | None = None
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        return weight if self.delta is None else weight + self.delta(self._name).to(weight)
+
+
+class _CopiedNormInputs(TorchFunctionMode):
+    """CLIP's layers add in place to what their layer norms saved for the backward pass; those save a copy here."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.layer_norm:
+            args = (args[0].clone(), *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _gradients_allowed() -> Iterator[None]:
+    """Leave the inference mode that ComfyUI runs nodes in; newer versions are told that this is training."""
+    management = comfy.model_management
+    flag = getattr(management, "in_training", None)
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            if flag is not None:
+                management.in_training = True
+            yield
+        finally:
+            if flag is not None:
+                management.in_training = flag
+
+
+def _trainable_clone(patcher):
+    """A clone whose weights stay put: newer ComfyUI streams weights through reused buffers otherwise."""
+    with torch.inference_mode(False):
+        try:
+            return patcher.clone(disable_dynamic=True, force_deepcopy=True)
+        except TypeError:  # ComfyUI before dynamic memory
+            return patcher.clone()
+
+
+def _replace_inference_tensors(module: torch.nn.Module) -> None:
+    """Swap weights that autograd may not save for bit-identical copies that it may."""
+    for part in module.modules():
+        for store in (part._parameters, part._buffers):
+            for name, tensor in store.items():
+                if tensor is not None and _has_no_version(tensor):
+                    copy = tensor.detach().clone()
+                    is_parameter = store is part._parameters
+                    store[name] = torch.nn.Parameter(copy, requires_grad=False) if is_parameter else copy
+
+
+def _has_no_version(tensor: Tensor) -> bool:
+    """Whether the tensor was made in inference mode; `is_inference()` forgets it after a `.to()`."""
+    try:
+        return tensor._version is None
+    except RuntimeError:
+        return True
+
+
+def _cross_attention_shapes(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
+    names = ("attn2.to_k", "attn2.to_v")
+    return {name: tuple(part.weight.shape) for name, part in model.named_modules() if name.endswith(names)}
+
+
+def _differentiable_attention(_chosen, *args, **kwargs) -> Tensor:
+    """PyTorch's attention in place of ComfyUI's choice; its memory-saving ones are not safe for autograd."""
+    return attention_pytorch(*args, **kwargs)

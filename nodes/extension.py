@@ -1,0 +1,21 @@
+"""The list of nodes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import ApplyAdapter
+from .face import IDEncode, LoadFaceModel
+from .identity import LoadIdentity, SaveIdentity
+from .paths import register_folders
+from .train import EnhancerTrain
+
+
+class IdeaExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadFaceModel, IDEncode, EnhancerTrain, SaveIdentity, LoadIdentity, ApplyAdapter]
+
+
+async def comfy_entrypoint() -> IdeaExtension:
+    register_folders()
+    return IdeaExtension()

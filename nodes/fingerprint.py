@@ -1,0 +1,65 @@
+"""Content hash of a training's inputs, so that an unchanged input is never trained twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+SAMPLES = 1024  # values read of each weight: any fine-tune, merge or LoRA changes nearly all of them
+
+
+def training_fingerprint(model, clip, vae, tensors: Iterable[Tensor], settings: Mapping) -> str:
+    """SHA-256, hexadecimal, of everything that a training's result depends on.
+
+    Args:
+        model, clip, vae: base weights are sampled; weight patches (LoRAs) enter with their strengths.
+        tensors: photos and face embedding, read whole.
+        settings: JSON values.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for tensor in tensors:
+        _add_tensor(digest, tensor)
+    for patcher in (model, clip.patcher, vae.patcher):
+        _add_patcher(digest, patcher)
+    digest.update(repr(clip.layer_idx).encode())
+    sampling = model.get_model_object("model_sampling")
+    digest.update(repr(type(sampling).__bases__).encode())
+    _add_tensor(digest, sampling.sigmas)
+    return digest.hexdigest()
+
+
+def _add_patcher(digest, patcher) -> None:
+    for key, weight in sorted(patcher.model.state_dict().items()):
+        if key in patcher.backup:  # a LoRA is merged in right now: the weight under it counts
+            weight = patcher.backup[key].weight
+        digest.update(f"{key} {tuple(weight.shape)}".encode())
+        _add_tensor(digest, _sample(weight))
+    for key, patches in sorted(patcher.patches.items()):
+        for strength, patch, *others in patches:
+            digest.update(f"{key} {strength} {others[0]}".encode())
+            _add_nested(digest, getattr(patch, "weights", patch))
+
+
+def _add_nested(digest, value) -> None:
+    """Tensors and plain values in the tuples that ComfyUI keeps patches in."""
+    if isinstance(value, Tensor):
+        _add_tensor(digest, _sample(value))
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            _add_nested(digest, part)
+    else:
+        digest.update(repr(value).encode())
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLES)]
+
+
+def _add_tensor(digest, tensor: Tensor) -> None:
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

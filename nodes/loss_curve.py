@@ -1,0 +1,51 @@
+"""The loss curve as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+SIZE, BORDER = (640, 360), 48
+PAPER, GRID, POINTS, LINE, INK = (24, 26, 30), (52, 56, 64), (96, 120, 160), (255, 176, 32), (200, 204, 212)
+SMOOTHING = 0.9  # weight of the past in the running mean
+
+
+def draw_losses(losses: Sequence[float]) -> Tensor:
+    """IMAGE (1, H, W, 3): each step's loss as a point, their running mean as a line."""
+    picture = Image.new("RGB", SIZE, PAPER)
+    draw = ImageDraw.Draw(picture)
+    low, high = min(losses), max(losses)
+    span = (high - low) or 1.0
+
+    def place(step: int, loss: float) -> tuple[float, float]:
+        width, height = SIZE[0] - 2 * BORDER, SIZE[1] - 2 * BORDER
+        return (
+            BORDER + width * step / max(1, len(losses) - 1),
+            BORDER + height * (1 - (loss - low) / span),
+        )
+
+    for part in range(5):
+        loss = low + span * part / 4
+        (left, y), (right, _) = place(0, loss), (SIZE[0] - BORDER, 0)
+        draw.line([left, y, right, y], fill=GRID)
+        draw.text((4, y - 6), f"{loss:.3f}", fill=INK)
+    draw.text((BORDER, SIZE[1] - BORDER + 8), f"{len(losses)} steps, last mean {smooth(losses)[-1]:.4f}", fill=INK)
+    for step, loss in enumerate(losses):
+        x, y = place(step, loss)
+        draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=POINTS)
+    draw.line([place(step, loss) for step, loss in enumerate(smooth(losses))], fill=LINE, width=2)
+    return torch.from_numpy(np.asarray(picture)[None].astype(np.float32) / 255)
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """Running mean with bias correction, as in Adam."""
+    means, mean, weight = [], 0.0, 0.0
+    for loss in losses:
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        weight = SMOOTHING * weight + (1 - SMOOTHING)
+        means.append(mean / weight)
+    return means

@@ -1,0 +1,26 @@
+"""Where the tests find ComfyUI, and its Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parent.parent
+
+
+def find_comfyui() -> Path | None:
+    """COMFYUI_PATH, else the ComfyUI in whose custom_nodes the pack stands, else comfy-cli's default place."""
+    if "COMFYUI_PATH" in os.environ:
+        return Path(os.environ["COMFYUI_PATH"])
+    around = [PACK.parent.parent] if PACK.parent.name == "custom_nodes" else []
+    places = [*around, Path.home() / "comfy" / "ComfyUI"]
+    return next((place for place in places if (place / "comfy").is_dir()), None)
+
+
+def find_python(comfyui: Path) -> Path:
+    """COMFYUI_PYTHON, else the virtual environment in ComfyUI's folder, else this one."""
+    if "COMFYUI_PYTHON" in os.environ:
+        return Path(os.environ["COMFYUI_PYTHON"])
+    places = [".venv/bin/python", "venv/bin/python", ".venv/Scripts/python.exe", "../python_embeded/python.exe"]
+    return next((comfyui / place for place in places if (comfyui / place).exists()), Path(sys.executable))

@@ -1,0 +1,85 @@
+"""A base directory with tiny models, a ComfyUI server over it, and a ComfyUI process that runs probes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import face_models
+import pytest
+from comfyui_place import PACK, find_comfyui, find_python
+from PIL import Image
+from server import Server
+
+HERE = Path(__file__).parent
+CHECKPOINTS = ("tiny_sd15", "tiny_sd21", "tiny_sd21_v")
+PACK_NAME = "testpack"
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    return find_comfyui()
+
+
+@pytest.fixture(scope="session")
+def python(comfyui) -> Path:
+    return find_python(comfyui)
+
+
+@pytest.fixture(scope="session")
+def base(comfyui, python, tmp_path_factory) -> Path:
+    """Base directory: tiny checkpoints, tiny face models, photos, and the pack in custom_nodes."""
+    base = tmp_path_factory.mktemp("comfyui")
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes" / "id-ea").symlink_to(PACK)
+    subprocess.run([python, HERE / "tiny_checkpoints.py", base / "models" / "checkpoints"], cwd=comfyui, check=True)
+    face_models.write_face_pack(base / "models" / "insightface" / "models" / PACK_NAME)
+    (base / "input").mkdir()
+    for number, photo in enumerate(photos(), start=1):
+        Image.fromarray(photo).save(base / "input" / f"photo_{number}.png")
+    Image.fromarray(face_models.photo(faces=[])).save(base / "input" / "nobody.png")
+    return base
+
+
+def photos() -> list:
+    """Two photos of one drawn person."""
+    return [face_models.photo(faces=[(130, 110, 90)]), face_models.photo(faces=[(190, 130, 120)], seed=1)]
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, python, base) -> Iterator[Server]:
+    server = Server(comfyui, python, base)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def probe(comfyui, python, base) -> Iterator[Callable]:
+    """Runs a function of `probes.py` inside real ComfyUI and returns what it returned."""
+    log = open(base / "worker.log", "w")  # noqa: SIM115 - open as long as the process
+    worker = subprocess.Popen(
+        [python, HERE / "worker.py", base],
+        cwd=comfyui,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+
+    def call(name: str, /, **arguments):
+        worker.stdin.write(json.dumps({"probe": name, "arguments": arguments}, default=str) + "\n")
+        worker.stdin.flush()
+        line = worker.stdout.readline()
+        if not line:
+            pytest.fail(f"ComfyUI's process ended: {(base / 'worker.log').read_text()[-3000:]}")
+        answer = json.loads(line)
+        if "error" in answer:
+            pytest.fail(answer["error"], pytrace=False)
+        return answer["result"]
+
+    yield call
+    worker.stdin.close()
+    worker.wait(30)
+    log.close()

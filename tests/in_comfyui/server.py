@@ -1,0 +1,93 @@
+"""A real, unmodified ComfyUI server as a subprocess, and a client for it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from pathlib import Path
+
+START_LIMIT, RUN_LIMIT = 120, 300  # seconds
+
+
+class PromptError(Exception):
+    """The server refused a prompt, or a node in it failed; holds the server's own words."""
+
+
+class Server:
+    """ComfyUI on the CPU on a free port of this machine.
+
+    Args:
+        comfyui: ComfyUI's folder.
+        python: ComfyUI's Python.
+        base: base directory with models, input and custom_nodes.
+    """
+
+    def __init__(self, comfyui: Path, python: Path, base: Path, *options: str):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        port = self.url.rsplit(":", 1)[1]
+        self.base, self.log = base, base / "server.log"
+        command = [python, "main.py", "--cpu", "--port", port, "--base-directory", base, *options]
+        command += ["--database-url", f"sqlite:///{base / 'comfyui.db'}", "--disable-api-nodes"]
+        with open(self.log, "wb") as log:
+            self._process = subprocess.Popen([str(c) for c in command], cwd=comfyui, stdout=log, stderr=log)
+        self._wait_until_up()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+    def get(self, path: str):
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return json.loads(answer.read())
+
+    def picture(self, image: dict) -> bytes:
+        with urllib.request.urlopen(f"{self.url}/view?{urllib.parse.urlencode(image)}", timeout=60) as answer:
+            return answer.read()
+
+    def post(self, path: str, content: dict) -> bytes:
+        data = json.dumps(content).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            raise PromptError(error.read().decode()) from None
+
+    def queue(self, prompt: dict) -> str:
+        """Queue a graph in API format; its id."""
+        return json.loads(self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex}))["prompt_id"]
+
+    def wait(self, prompt_id: str) -> dict:
+        """The history entry of a prompt that ran to its end, well or not."""
+        limit = time.monotonic() + RUN_LIMIT
+        while time.monotonic() < limit:
+            history = self.get(f"/history/{prompt_id}")
+            if prompt_id in history:
+                return history[prompt_id]
+            time.sleep(0.1)
+        raise TimeoutError(f"no end after {RUN_LIMIT} s; see {self.log}")
+
+    def run(self, prompt: dict) -> dict:
+        """Outputs by node id; PromptError with the server's words if a node failed."""
+        entry = self.wait(self.queue(prompt))
+        if entry["status"]["status_str"] != "success":
+            raise PromptError(json.dumps(entry["status"]["messages"]))
+        return entry["outputs"]
+
+    def _wait_until_up(self) -> None:
+        limit = time.monotonic() + START_LIMIT
+        while time.monotonic() < limit and self._process.poll() is None:
+            try:
+                self.get("/system_stats")
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise RuntimeError(f"ComfyUI did not start:\n{self.log.read_text(errors='replace')[-4000:]}")

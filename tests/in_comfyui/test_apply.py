@@ -1,0 +1,136 @@
+"""Apply ID-Adapter inside real ComfyUI."""
+
+import plain_torch as plain
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from idea_core import Identity
+from idea_core.kv import delta_of, layers_of
+
+CHECKPOINTS = ["tiny_sd15", "tiny_sd21"]
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_prompts_without_the_name_are_bit_identical(probe, checkpoint):
+    assert probe("plain_prompts", checkpoint=checkpoint) == {
+        "positive": True,
+        "negative": True,
+        "entries": [],
+        "picture": True,
+    }
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_each_part_has_its_effect_and_its_switch(probe, checkpoint):
+    result = probe("effects", checkpoint=checkpoint)
+    assert min(result[part] for part in ("adapter", "kv", "negative strength", "first half")) > 1e-3
+    assert result["first half against all"] > 1e-4
+    assert result["zero is the input itself"]
+    assert result["never"] == 0
+
+
+def test_the_adapter_runs_once_per_prompt(probe):
+    calls = probe("counts", checkpoint="tiny_sd15", steps=4)
+    assert calls["adapter"] == 1
+    assert calls["unet"] == [2] * 8  # cond and uncond in one batch, in each of the steps
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_the_schedule_equals_one_switched_by_hand(probe, checkpoint):
+    assert probe("schedule", checkpoint=checkpoint)["error"] == 0
+
+
+def test_stock_conditioning_nodes_keep_working(probe):
+    errors = probe("composed", checkpoint="tiny_sd15")
+    assert errors == dict.fromkeys(errors, 0)
+
+
+def test_two_people_each_act_on_their_own_prompts(probe):
+    assert probe("two_people", checkpoint="tiny_sd15") == {
+        "both": 2,
+        "alone": 1,
+        "same as single": True,
+        "picture": 0,
+    }
+
+
+def test_clones_and_other_nodes_keep_what_was_applied(probe):
+    result = probe("clones", checkpoint="tiny_sd15")
+    assert result["clone"] and result["layer carries"] and result["base unchanged"]
+    assert result["layer"] > 0 and result["model clone"] == 0
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_stock_embedding_and_lora_loader_read_the_same_file(probe, checkpoint, tmp_path):
+    result = probe("stock_nodes", checkpoint=checkpoint, folder=tmp_path)
+    assert result == {"tokens": True, "kv": 0}
+
+
+START, END = 49406, 49407
+
+
+def words(probe, text: str) -> list:
+    """Ids of a text, by stock ComfyUI, without start, end and padding."""
+    ids = [token for token, _ in probe("stock_tokens", checkpoint="tiny_sd15", text=text)[0]]
+    return ids[1 : ids.index(END)]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("photo of <ann> smiling", ["photo of", 1.0, "v0 v1", 1.0, "smiling", 1.0]),
+        ("photo of <ANN>'s dog", ["photo of", 1.0, "v0 v1", 1.0, "'s dog", 1.0]),
+        ("a,<ann>,b", ["a,", 1.0, "v0 v1", 1.0, ",b", 1.0]),
+        ("(photo of <ann>:1.3) smiling", ["photo of", 1.3, "v0 v1", 1.3, "smiling", 1.0]),
+        ("(<ann>:0.5), \\(old\\) zebra", ["v0 v1", 0.5, ", (old) zebra", 1.0]),
+        ("((<ann>)) and <ann>", ["v0 v1", 1.1 * 1.1, "and", 1.0, "v0 v1", 1.0]),
+        ("ann <anna> < ann>", ["ann <anna> < ann>", 1.0]),
+    ],
+)
+def test_the_name_in_prompts(probe, text, expected):
+    wanted = []
+    for part, weight in zip(expected[::2], expected[1::2]):
+        entries = part.split() if part.startswith("v0") else words(probe, part)
+        wanted += [[entry, weight] for entry in entries]
+    (chunk,) = probe("tokens", checkpoint="tiny_sd15", texts=[text])[0]
+    end = [token for token, _ in chunk].index(END)
+    assert chunk[0] == [START, 1.0]
+    assert chunk[1:end] == [[token, pytest.approx(weight)] for token, weight in wanted]
+
+
+def test_a_name_is_never_cut_by_a_chunk_border(probe):
+    texts = ["dog " * count + "<ann> runs" for count in range(72, 77)]
+    for text, chunks in zip(texts, probe("tokens", checkpoint="tiny_sd15", texts=texts)):
+        assert {len(chunk) for chunk in chunks} == {77}
+        for chunk in chunks:
+            people = [token for token, _ in chunk if isinstance(token, str)]
+            assert people in ([], ["v0", "v1"]), text
+        assert sum(token == "v0" for chunk in chunks for token, _ in chunk) == 1
+
+
+@pytest.mark.parametrize(
+    "case, message",
+    [
+        ("clip of another family", "Expected the CLIP of Stable Diffusion 2.x (clip_h of width 1024), got clip_l"),
+        ("identity of another family", "Expected a MODEL and CLIP of Stable Diffusion 1.x, on which <ann> was trained"),
+        ("kv of another checkpoint", "input_blocks.7.1.transformer_blocks.0.attn2.to_k of shape (320, 1024), got none"),
+    ],
+)
+def test_what_does_not_fit_is_refused(probe, case, message):
+    assert message in probe("refusal", checkpoint="tiny_sd21", case=case)
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_the_unet_gives_what_plain_torch_and_diffusers_compute(probe, base, checkpoint, tmp_path):
+    call = probe("unet_call", checkpoint=checkpoint, target=tmp_path)
+    seen, identity = load_file(tmp_path / "call.safetensors"), Identity.load(tmp_path / "identity.safetensors")
+    state = load_file(base / "models" / "checkpoints" / f"{checkpoint}.safetensors")
+    context = plain.encode(state, identity, call["ids"])
+    context = identity.build_adapter()(context, identity.fused.float(), call["strength"])
+    assert torch.allclose(context, seen["context"], atol=1e-5)
+    for layer in layers_of(identity.kv):
+        weight = state[f"model.{layer}.weight"].float()
+        state[f"model.{layer}.weight"] = weight + call["kv_strength"] * delta_of(identity.kv, layer).float()
+    output = plain.unet(state, call["config"])(seen["x"], seen["timesteps"], encoder_hidden_states=context).sample
+    assert (output - seen["output"]).abs().max() <= 1e-5

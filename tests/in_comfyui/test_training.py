@@ -1,0 +1,54 @@
+"""Training inside real ComfyUI."""
+
+import pytest
+
+CHECKPOINTS = ["tiny_sd15", "tiny_sd21", "tiny_sd21_v"]
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_noise_and_target_follow_the_schedule(probe, checkpoint):
+    result = probe("targets", checkpoint=checkpoint)
+    assert result["prediction"] == ("v" if checkpoint.endswith("_v") else "eps")
+    assert result["noisy"] < 1e-5 and result["target"] < 1e-4
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21"])
+def test_gradients_are_right(probe, checkpoint):
+    result = probe("gradients", checkpoint=checkpoint)
+    assert result["text"] <= 1e-6 * result["size"]
+    assert result["forward"] == 0
+    assert result["slope"] == pytest.approx(result["finite"], rel=2e-2)
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_the_loss_of_a_fixed_batch_falls_by_a_fifth_in_30_steps(probe, checkpoint):
+    losses = probe("fixed_batch", checkpoint=checkpoint, steps=30)["losses"]
+    assert losses[-1] <= 0.8 * losses[0]
+
+
+def test_training_changes_no_weight_and_works_again(probe):
+    first = probe("train", checkpoint="tiny_sd15", name="first")
+    again = probe("train", checkpoint="tiny_sd15", name="second", settings={"seed": 1})
+    assert first["seen"] == again["seen"] == [1, 2]
+    assert first["outcome"] != again["outcome"]
+    assert first["before"] == first["after"] == again["after"]
+    assert first["sample"] == again["sample"]
+
+
+def test_cancel_stops_at_once_and_changes_nothing(probe):
+    untouched = probe("sample_plainly", checkpoint="tiny_sd15")
+    result = probe("train", checkpoint="tiny_sd15", name="cancelled", steps=50, interrupt_at=2)
+    assert result["outcome"] == "interrupted" and result["seen"] == [1, 2]
+    assert result["before"] == result["after"] and result["sample"] == untouched
+    finished = probe("train", checkpoint="tiny_sd15", name="cancelled")
+    assert finished["seen"] == [1, 2]
+
+
+def test_the_same_inputs_are_trained_once(probe, base):
+    first = probe("train", checkpoint="tiny_sd15", name="once")
+    again = probe("train", checkpoint="tiny_sd15", name="once")
+    changed = probe("train", checkpoint="tiny_sd15", name="once", settings={"kv_rate": 1e-3})
+    assert (first["seen"], again["seen"], changed["seen"]) == ([1, 2], [], [1, 2])
+    assert first["outcome"] == again["outcome"] != changed["outcome"]
+    files = [path.name for path in (base / "output" / "idea" / "autosave").iterdir() if path.name.startswith("once-")]
+    assert len(files) == 2 and all(name.endswith(".safetensors") for name in files)

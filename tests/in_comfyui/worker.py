@@ -1,0 +1,54 @@
+"""A process of real ComfyUI with the pack in it, which runs the functions of `probes.py` for the tests.
+
+Run with ComfyUI's Python, in ComfyUI's folder:  python worker.py BASE_DIRECTORY
+Reads one JSON object a line, {"probe": name, "arguments": {…}}; answers {"result": …} or {"error": …}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what ComfyUI prints goes to the log
+HERE = Path(__file__).parent
+sys.path[:] = [str(Path.cwd()), *(path for path in sys.path if Path(path) != HERE)]
+BASE, sys.argv[1:] = sys.argv[1], ["--cpu", "--base-directory", sys.argv[1]]
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.utils  # noqa: E402
+
+import nodes  # noqa: E402
+
+comfy.utils.set_progress_bar_enabled(False)
+
+
+def load_pack() -> None:
+    """As ComfyUI's server does it."""
+    asyncio.run(nodes.load_custom_node(os.path.join(BASE, "custom_nodes", "id-ea"), module_parent="custom_nodes"))
+
+
+def main() -> None:
+    load_pack()
+    sys.path.append(str(HERE))
+    import probes
+
+    for line in sys.stdin:
+        call = json.loads(line)
+        try:
+            answer = {"result": getattr(probes, call["probe"])(**call["arguments"])}
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        ANSWERS.write(json.dumps(answer) + "\n")
+        ANSWERS.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The person's file: round trips, checks, and what a failed write leaves behind."""
+
+import json
+import os
+
+import pytest
+import safetensors.torch
+import torch
+
+from idea_core import Adapter, Identity
+from idea_core.errors import IdentityFileError
+
+K = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+V = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v"
+
+
+def make_identity(base_model: str = "sd1", **changes) -> Identity:
+    widths = {"sd1": {"clip_l": 768}, "sd2": {"clip_h": 1024}, "sdxl": {"clip_l": 768, "clip_g": 1280}}[base_model]
+    d, generator = sum(widths.values()), torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    parts = {
+        "name": "alice",
+        "base_model": base_model,
+        "prediction": "eps",
+        "clip_layer": None,
+        "heads": 8,
+        "beta": 0.4,
+        "tokens": {encoder: random(2, width) for encoder, width in widths.items()},
+        "anchor": random(2, d),
+        "fused": random(2, 2 * d),
+        "id_embeds": random(512),
+        "adapter": {key: random(*tensor.shape) for key, tensor in Adapter(d).state_dict().items()},
+        "kv": {
+            f"{K}.lora_up.weight": random(320, 8),
+            f"{K}.lora_down.weight": random(8, d),
+            f"{V}.diff": random(320, d),
+        },
+        "base_checkpoint": "base.safetensors",
+        "base_hash": "0" * 64,
+        "training": {"steps": 25, "losses": [1.0, 0.5]},
+    }
+    return Identity(**{**parts, **changes})
+
+
+@pytest.mark.parametrize("base_model", ["sd1", "sd2", "sdxl"])
+def test_save_load_save_gives_equal_bytes(tmp_path, base_model):
+    identity = make_identity(base_model)
+    first = identity.save(tmp_path / "first.safetensors")
+    loaded = Identity.load(first)
+    second = loaded.save(tmp_path / "second.safetensors")
+    assert first.read_bytes() == second.read_bytes()
+    assert loaded.metadata() == identity.metadata()
+    assert loaded.digest() == identity.to(torch.float16).digest()
+    assert {tensor.dtype for tensor in loaded.tensors().values()} == {torch.float16}
+
+
+def test_single_precision_on_request(tmp_path):
+    identity = make_identity()
+    loaded = Identity.load(identity.save(tmp_path / "a.safetensors", dtype=torch.float32))
+    assert loaded.digest() == identity.digest()
+
+
+def test_an_identity_without_face_and_kv(tmp_path):
+    loaded = Identity.load(make_identity(id_embeds=None, kv={}).save(tmp_path / "a.safetensors"))
+    assert loaded.id_embeds is None and not loaded.kv
+
+
+def test_metadata_says_what_it_fits(tmp_path):
+    path = make_identity("sd2", prediction="v", clip_layer=-2).save(tmp_path / "a.safetensors")
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    expected = {"format": "id-ea", "format_version": "1", "base_model": "sd2", "name": "alice", "n": "2", "d": "1024"}
+    expected |= {"beta": "0.4", "heads": "8", "prediction": "v", "clip_layer": "-2", "base_hash": "0" * 64}
+    assert expected.items() <= metadata.items()
+    assert json.loads(metadata["training"])["steps"] == 25
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = make_identity().save(tmp_path / "a.safetensors")
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        make_identity(name="bob").save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, 5000, -1])
+def test_a_truncated_file_is_refused(tmp_path, size):
+    path = make_identity().save(tmp_path / "a.safetensors")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(IdentityFileError, match="Expected a whole safetensors file, got .* in a.safetensors"):
+        Identity.load(path)
+
+
+def rewrite(path, change) -> None:
+    """Change a file's tensors and metadata in place."""
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    change(tensors, metadata)
+    safetensors.torch.save_file(tensors, path, metadata)
+
+
+DAMAGE = {
+    "foreign": (lambda t, m: m.clear(), "a file of format id-ea, got format None"),
+    "version": (lambda t, m: m.update(format_version="9"), "format version 1, got 9"),
+    "missing tensor": (lambda t, m: t.pop("fused"), "an entry 'fused', got none"),
+    "missing adapter key": (lambda t, m: t.pop("adapter.gamma"), r"adapter.gamma of shape \(1,\), got none"),
+    "missing metadata": (lambda t, m: m.pop("prediction"), "an entry 'prediction', got none"),
+    "odd metadata": (lambda t, m: m.update(heads="many"), "metadata values of the right kind"),
+    "odd training": (lambda t, m: m.update(training="{"), "metadata values of the right kind"),
+    "heads": (lambda t, m: m.update(heads="7"), "heads to divide the width 768, got 7"),
+    "no heads": (lambda t, m: m.update(heads="0"), "heads to divide the width 768, got 0"),
+    "base": (lambda t, m: m.update(base_model="sd9"), "base_model to be one of sd1, sd2, sdxl, got 'sd9'"),
+    "other base": (lambda t, m: m.update(base_model="sd2"), "an entry 'clip_h'"),
+    "width": (lambda t, m: m.update(d="1024"), "metadata n = 2, d = 768, got 2, 1024"),
+    "shape": (lambda t, m: t.update(fused=torch.zeros(2, 768)), r"fused of shape \(2, 1536\), got \(2, 768\)"),
+    "anchor": (lambda t, m: t.update(anchor=torch.zeros(768)), r"anchor of shape \(n, d\), got \(768,\)"),
+    "no pseudo-token": (lambda t, m: t.update(anchor=torch.zeros(0, 768)), r"anchor of shape \(n, d\), got \(0, 768\)"),
+    "dtype": (lambda t, m: t.update(anchor=torch.zeros(2, 768, dtype=torch.int32)), "anchor in half or single"),
+    "nan": (lambda t, m: t["clip_l"].fill_(torch.nan), "clip_l to be finite"),
+    "inf": (lambda t, m: t[f"{V}.diff"].fill_(torch.inf), "attn2.to_v.diff to be finite"),
+    "extra": (lambda t, m: t.update(surplus=torch.zeros(2)), "only keys of an identity, got surplus"),
+    "kv alone": (lambda t, m: t.pop(f"{K}.lora_up.weight"), "only keys of an identity"),
+    "kv other layer": (lambda t, m: t.update({f"{K.replace('2', '1')}.diff": torch.zeros(3, 768)}), "only keys"),
+    "kv rank": (lambda t, m: t.update({f"{K}.lora_down.weight": torch.zeros(4, 768)}), r"shape \(8, 768\), got"),
+    "name": (lambda t, m: m.update(name="../alice"), r"a name of 1 to 64 letters, digits, _ or -, got '../alice'"),
+}
+
+
+@pytest.mark.parametrize("change, message", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_refused_by_name(tmp_path, change, message):
+    path = make_identity().save(tmp_path / "a.safetensors")
+    rewrite(path, change)
+    with pytest.raises(IdentityFileError, match=message):
+        Identity.load(path)
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"PK\x03\x04" + bytes(500))
+    with pytest.raises(IdentityFileError, match="a whole safetensors file"):
+        Identity.load(path)
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Choose a file that exists"):
+        Identity.load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["alice", "Bob-2", "Zoë", "李雷", "a" * 64])
+def test_names_that_work(name):
+    assert make_identity(name=name).trigger == f"<{name}>"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a>b", "(a:1.2)", "a/b", "-a", "a" * 65, "a\n", "embedding:a"])
+def test_names_that_do_not(name):
+    with pytest.raises(IdentityFileError, match="Choose a name such as alice"):
+        make_identity(name=name)
+
+
+def test_overflow_in_half_precision_is_refused(tmp_path):
+    identity = make_identity(fused=torch.full((2, 1536), 1e6))
+    with pytest.raises(IdentityFileError, match="fused to be finite"):
+        identity.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
