@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -82,6 +83,10 @@ class Identity:
             raise _error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(self.prediction))
         if self.heads < 1 or self.base.width % self.heads:
             raise _error(f"heads to divide the width {self.base.width}", str(self.heads))
+        if not math.isfinite(self.beta):
+            raise _error("beta to be finite", str(self.beta))
+        if not isinstance(self.training, Mapping):
+            raise _error("training to be a JSON object", str(self.training))
         tensors = self.tensors()
         _require_shapes(tensors, self._shapes() | _kv_shapes(self.kv, self.base.width))
         for key, tensor in tensors.items():

@@ -49,10 +49,17 @@ class KVDeltas:
 
 
 def delta_of(state: Mapping[str, Tensor], name: str) -> Tensor:
-    """ΔW (out, in) of the layer `name` from a state dict of either kind."""
+    """ΔW (out, in) of the layer `name` from a state dict of either kind, in single precision."""
     if name + FULL in state:
-        return state[name + FULL]
-    return state[name + UP] @ state[name + DOWN]
+        return state[name + FULL].float()
+    return state[name + UP].float() @ state[name + DOWN].float()
+
+
+def shape_of(state: Mapping[str, Tensor], name: str) -> tuple[int, int]:
+    """(out, in) of the layer `name`."""
+    if name + FULL in state:
+        return tuple(state[name + FULL].shape)
+    return state[name + UP].shape[0], state[name + DOWN].shape[1]
 
 
 def layers_of(state: Iterable[str]) -> dict[str, set[str]]:

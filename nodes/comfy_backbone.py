@@ -22,6 +22,7 @@ from ..idea_core.errors import ConfigError
 from .comfy_models import TextEncoder, prediction_of, require_pair
 
 CONTEXT_LENGTH = 77
+ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
 
 
 class ComfyBackbone:
@@ -130,7 +131,7 @@ class ComfyBackbone:
             self._patcher.set_model_compute_dtype(torch.float32)
         patchers = [self._patcher, self._text_patcher]
         with torch.inference_mode():
-            comfy.model_management.load_models_gpu(patchers, force_full_load=True)
+            comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
         for patcher in patchers:
             _replace_inference_tensors(patcher.model)
         self._text.prepare(self.clip_layer, self._text_patcher.load_device)

@@ -17,7 +17,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..idea_core.errors import BaseModelError
 from ..idea_core.identity import Identity
-from ..idea_core.kv import delta_of, layers_of
+from ..idea_core.kv import layers_of, shape_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _require_layers(model, identity: Identity, patches: dict) -> None:
     weights = model.model.state_dict()
     for layer in layers_of(identity.kv):
         weight = weights.get(f"{layer}.weight")
-        wanted = tuple(delta_of(identity.kv, layer).shape)
+        wanted = shape_of(identity.kv, layer)
         if f"{layer}.weight" not in patches or weight is None or tuple(weight.shape) != wanted:
             raise BaseModelError(
                 f"a MODEL with {layer} of shape {wanted}",

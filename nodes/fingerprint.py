@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+UNUSED = ("logit_scale", "text_projection.weight")
+"""Text encoder weights that the text condition does not depend on. SD 1.x checkpoints lack them, and ComfyUI leaves
+whatever was in memory there."""
 SAMPLES = 1024  # values read of each weight: any fine-tune, merge or LoRA changes nearly all of them
 
 
@@ -34,6 +37,8 @@ def training_fingerprint(model, clip, vae, tensors: Iterable[Tensor], settings: 
 
 def _add_patcher(digest, patcher) -> None:
     for key, weight in sorted(patcher.model.state_dict().items()):
+        if key.endswith(UNUSED):
+            continue
         if key in patcher.backup:  # a LoRA is merged in right now: the weight under it counts
             weight = patcher.backup[key].weight
         digest.update(f"{key} {tuple(weight.shape)}".encode())

@@ -49,7 +49,7 @@ class EnhancerTrain(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="alice",
-                    tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>.",
+                    tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>",
                 ),
                 _int("steps", 1, 10000, "More steps give more likeness; too many, and prompts are obeyed less."),
                 _int("batch_size", 1, 64, "Photos per step. Lower it if memory runs out."),
@@ -73,7 +73,10 @@ class EnhancerTrain(io.ComfyNode):
                 _rate("adapter_rate", "Learning rate of ID-Enhancer and ID-Adapter."),
                 _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
                 _int(
-                    "kv_rank", 0, 128, "Rank of the change to keys and values. 0 trains whole matrices; lower kv_rate then."
+                    "kv_rank",
+                    0,
+                    128,
+                    "Rank of the change to keys and values. 0 trains whole matrices; lower kv_rate then.",
                 ),
                 io.String.Input(
                     "names",
@@ -145,10 +148,13 @@ class TrainingJob:
         if found:
             logging.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
             return found
-        with ThreadPoolExecutor(1) as pool:
+        pool = ThreadPoolExecutor(1)
+        try:
             checkpoint = pool.submit(checkpoint_of, prompt, node_id)  # hashed while training runs
             trainer, losses = self._train(model, clip, vae)
             base_checkpoint, base_hash = checkpoint.result()
+        finally:
+            pool.shutdown(wait=False)  # Cancel does not wait for the hash
         identity = trainer.identity(
             self.name,
             base_checkpoint=base_checkpoint,

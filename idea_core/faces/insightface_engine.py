@@ -73,8 +73,8 @@ def _require_packages():
         raise MissingPackageError(
             "insightface and onnxruntime to be installed",
             f"no {error.name}",
-            "Install one extra of id-ea into ComfyUI's Python: face-cpu, face-gpu or face-directml "
-            '(in the pack\'s folder: python -m pip install ".[face-cpu]").',
+            "Install an extra of id-ea with ComfyUI's Python, in the pack's folder: "
+            'python -m pip install ".[face-cpu]" (face-gpu, face-directml: see "Install" in the README).',
         ) from error
     return onnxruntime, get_model
 

@@ -387,15 +387,14 @@ def stock_nodes(checkpoint: str, folder: str) -> dict:
     import folder_paths
 
     identity = make_identity(checkpoint)
-    path = identity.save(f"{folder}/ann_file.safetensors")
+    path = identity.save(f"{folder}/{checkpoint}_person.safetensors")
     model, clip, _ = load(checkpoint)
-    folder_paths.add_model_folder_path("embeddings", folder)
     folder_paths.add_model_folder_path("loras", folder)
     embedder = clip.clone()
     inner = getattr(embedder.tokenizer, embedder.tokenizer.clip)
     previous, inner.embedding_directory = inner.embedding_directory, [folder]
     try:
-        stock = encode(embedder, "photo of embedding:ann_file smiling")
+        stock = encode(embedder, f"photo of embedding:{path.stem} smiling")
     finally:
         inner.embedding_directory = previous
     patched_model, patched_clip = apply(checkpoint, identity, strength=0.0, kv_strength=0.7)
@@ -409,10 +408,10 @@ def stock_nodes(checkpoint: str, folder: str) -> dict:
 
 
 @torch.inference_mode()
-def unet_call(checkpoint: str, target: str) -> dict:
+def unet_call(checkpoint: str, target: str, strength: float = 0.8, kv_strength: float = 0.6) -> dict:
     """One real sampling step with everything applied; what the UNet was given and gave, for a check elsewhere."""
     identity = make_identity(checkpoint)
-    model, clip = apply(checkpoint, identity, strength=0.8, kv_strength=0.6)
+    model, clip = apply(checkpoint, identity, strength, kv_strength)
     seen = {}
 
     def record(executor, x, timesteps, context=None, *rest, **more):
@@ -427,7 +426,12 @@ def unet_call(checkpoint: str, target: str) -> dict:
     ids = [token for token, _ in next(iter(plain_clip.tokenize("photo of x x smiling").values()))[0]]
     save_file({key: tensor.float().clone().contiguous() for key, tensor in seen.items()}, f"{target}/call.safetensors")
     identity.save(f"{target}/identity.safetensors")
-    return {"ids": ids, "strength": 0.8, "kv_strength": 0.6, "config": dict_of(plain.model.model_config.unet_config)}
+    return {
+        "ids": ids,
+        "strength": strength,
+        "kv_strength": kv_strength,
+        "config": dict_of(plain.model.model_config.unet_config),
+    }
 
 
 def dict_of(config: dict) -> dict:

@@ -62,8 +62,11 @@ class Server:
             raise PromptError(error.read().decode()) from None
 
     def queue(self, prompt: dict) -> str:
-        """Queue a graph in API format; its id."""
-        return json.loads(self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex}))["prompt_id"]
+        """Queue a graph in API format; its id. ComfyUI runs what is valid of a graph: here all of it has to be."""
+        answer = json.loads(self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex}))
+        if answer["node_errors"]:
+            raise PromptError(json.dumps(answer["node_errors"]))
+        return answer["prompt_id"]
 
     def wait(self, prompt_id: str) -> dict:
         """The history entry of a prompt that ran to its end, well or not."""

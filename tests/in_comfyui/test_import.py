@@ -1,0 +1,48 @@
+"""The pack without its optional packages."""
+
+import subprocess
+
+import pytest
+
+OPTIONAL = ("insightface", "onnxruntime", "diffusers")
+
+SCRIPT = """
+import asyncio, os, sys
+sys.path.insert(0, os.getcwd())
+base, blocked = sys.argv[1], set(sys.argv[2].split(","))
+sys.argv[1:] = ["--cpu", "--base-directory", base]
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
+
+sys.meta_path.insert(0, Blocker())
+import comfy.options
+comfy.options.enable_args_parsing()
+import nodes
+loaded = asyncio.run(nodes.load_custom_node(os.path.join(base, "custom_nodes", "id-ea"), module_parent="custom_nodes"))
+ours = sorted(key for key in nodes.NODE_CLASS_MAPPINGS if key.startswith("IDEA_"))
+print("NODES", loaded, *ours)
+print("IMPORTED", *sorted(blocked & {name.split(".")[0] for name in sys.modules}))
+try:
+    nodes.NODE_CLASS_MAPPINGS["IDEA_LoadFaceModel"].execute("testpack", "auto")
+except Exception as error:
+    print("ERROR", type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("missing", [*OPTIONAL, ",".join(OPTIONAL)])
+def test_every_node_is_there_without_optional_packages(comfyui, python, base, missing):
+    command = [python, "-c", SCRIPT, base, missing]
+    output = subprocess.run(command, cwd=comfyui, capture_output=True, text=True, check=True).stdout
+    lines = {line.split(" ")[0]: line.partition(" ")[2] for line in output.splitlines()}
+    assert lines["NODES"] == (
+        "True IDEA_ApplyAdapter IDEA_EnhancerTrain IDEA_IDEncode IDEA_LoadFaceModel IDEA_LoadIdentity IDEA_SaveIdentity"
+    )
+    assert not lines["IMPORTED"]
+    if missing == "diffusers":
+        assert "ERROR" not in lines
+    else:
+        assert "MissingPackageError Expected insightface and onnxruntime to be installed, got no " in lines["ERROR"]
+        assert 'pip install ".[face-cpu]"' in lines["ERROR"]

@@ -1,0 +1,240 @@
+"""The example workflows, through an unmodified ComfyUI server."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comfyui_place import PACK
+from PIL import Image
+from server import PromptError
+
+from idea_core import Identity
+
+WORKFLOWS = PACK / "workflows"
+CHECKPOINTS = {"tiny_sd15": "sd1", "tiny_sd21": "sd2", "tiny_sd21_v": "sd2"}
+
+
+def workflow(name: str, **changes: dict) -> dict:
+    """A shipped API workflow at test size; `changes`: class type → inputs."""
+    graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+    small = {
+        "IDEA_LoadFaceModel": {"pack": "testpack"},
+        "IDEA_EnhancerTrain": {"steps": 2, "batch_size": 1, "resolution": 64},
+        "EmptyLatentImage": {"width": 64, "height": 64},
+        "KSampler": {"steps": 3},
+    }
+    for edits in (small, changes):
+        for node in graph.values():
+            node["inputs"].update(edits.get(node["class_type"], {}))
+    return graph
+
+
+def train(server, checkpoint: str, name: str, **settings) -> dict:
+    return server.run(
+        workflow(
+            "train_identity",
+            CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
+            IDEA_EnhancerTrain={"name": name, "steps": 2, "batch_size": 1, "resolution": 64, **settings},
+            IDEA_SaveIdentity={"filename": name},
+        )
+    )
+
+
+def generation(checkpoint: str, name: str, prompt: str | None = None, **apply) -> dict:
+    return workflow(
+        "generate_with_identity",
+        CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
+        IDEA_LoadIdentity={"file": f"{name}.safetensors"},
+        IDEA_ApplyAdapter=apply,
+        CLIPTextEncode={} if prompt is None else {"text": prompt},
+    )
+
+
+def without_apply(graph: dict) -> dict:
+    """What the front end queues when Apply is bypassed: MODEL and CLIP go past it."""
+    (apply,) = (key for key, node in graph.items() if node["class_type"] == "IDEA_ApplyAdapter")
+    inputs = graph[apply]["inputs"]
+    past = {0: inputs["model"], 1: inputs["clip"]}
+    kept = {key: node for key, node in graph.items() if not node["class_type"].startswith("IDEA_")}
+    for node in kept.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] == apply:
+                node["inputs"][name] = past[value[1]]
+    return kept
+
+
+def picture(server, graph: dict) -> np.ndarray:
+    """Pixels (H, W, 3) of the one picture that a graph saves; the file also holds the graph."""
+    (output,) = server.run(graph).values()
+    return np.asarray(Image.open(io.BytesIO(server.picture(output["images"][0]))))
+
+
+@pytest.fixture(scope="module")
+def trained(server) -> dict[str, dict]:
+    """Outputs of a training on each checkpoint; the person is called after it."""
+    return {checkpoint: train(server, checkpoint, checkpoint) for checkpoint in CHECKPOINTS}
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_from_photos_to_a_picture(server, base, trained, checkpoint):
+    path = base / "output" / "idea" / f"{checkpoint}.safetensors"
+    identity = Identity.load(path)
+    assert identity.base_model == CHECKPOINTS[checkpoint]
+    assert identity.prediction == ("v" if checkpoint.endswith("_v") else "eps")
+    assert identity.base_checkpoint == f"{checkpoint}.safetensors"
+    assert len(identity.base_hash) == 64
+    assert len(identity.training["losses"]) == 2
+    files = server.get("/object_info/IDEA_LoadIdentity")["IDEA_LoadIdentity"]["input"]["required"]["file"]
+    assert path.name in str(files)
+
+    graph = generation(checkpoint, checkpoint, f"photo of <{checkpoint}> as an astronaut")
+    with_person = picture(server, graph)
+    plain = picture(server, without_apply(graph))
+    zero = generation(checkpoint, checkpoint, f"photo of <{checkpoint}> as an astronaut", strength=0.0, kv_strength=0.0)
+    assert not np.array_equal(with_person, plain)
+    assert np.array_equal(picture(server, zero), plain)
+
+
+def test_training_shows_the_faces_and_the_loss(server, trained):
+    previews = [output["images"] for output in trained["tiny_sd15"].values() if "images" in output]
+    assert [len(images) for images in previews] == [2, 1]  # two photos with boxes, one loss curve
+    for images in previews:
+        assert all(server.picture(image).startswith(b"\x89PNG") for image in images)
+
+
+def test_an_unchanged_input_is_not_trained_again_after_the_cache_is_gone(server, base, trained):
+    autosaves = sorted((base / "output" / "idea" / "autosave").glob("tiny_sd15-*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in autosaves]
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    time.sleep(1)
+    train(server, "tiny_sd15", "tiny_sd15")
+    assert sorted((base / "output" / "idea" / "autosave").glob("tiny_sd15-*.safetensors")) == autosaves
+    assert [path.stat().st_mtime_ns for path in autosaves] == before
+    assert "was trained from the same inputs before" in server.log.read_text()
+
+
+def test_cancel_stops_training_and_the_server_goes_on(server, base, trained):
+    graph = workflow(
+        "train_identity",
+        CheckpointLoaderSimple={"ckpt_name": "tiny_sd15.safetensors"},
+        IDEA_EnhancerTrain={"name": "never", "steps": 5000, "batch_size": 1, "resolution": 64},
+    )
+    prompt_id = server.queue(graph)
+    limit = time.monotonic() + 60
+    while "Requested to load" not in server.log.read_text() and time.monotonic() < limit:
+        time.sleep(0.2)
+    time.sleep(4)
+    started = time.monotonic()
+    server.post("/interrupt", {})
+    entry = server.wait(prompt_id)
+    assert time.monotonic() - started < 10
+    assert any(kind == "execution_interrupted" for kind, _ in entry["status"]["messages"])
+    assert not list((base / "output" / "idea").rglob("never*"))
+    graph = generation("tiny_sd15", "tiny_sd15", "photo of <tiny_sd15>")
+    assert picture(server, graph).shape == (64, 64, 3)
+
+
+BAD = {
+    "nobody in the photo": (
+        {"LoadImage": {"image": "nobody.png"}},
+        "Expected a face in photo 0, got none in 320 × 240",
+    ),
+    "no such pack": ({"IDEA_LoadFaceModel": {"pack": "nowhere"}}, "Expected a face model pack 'nowhere' in"),
+    "odd name": ({"IDEA_EnhancerTrain": {"name": "a <b>"}}, "Expected a name of 1 to 64 letters, digits, _ or -"),
+    "zero steps": ({"IDEA_EnhancerTrain": {"steps": 0}}, "smaller than min of 1"),
+    "short names": ({"IDEA_EnhancerTrain": {"names": "cher"}}, "at least one name or phrase of 2 tokens or more"),
+    "other folder": ({"IDEA_SaveIdentity": {"filename": "../../alice"}}, "Expected a file name below"),
+    "no file name": ({"IDEA_SaveIdentity": {"filename": " "}}, "Expected a file name below"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_bad_input_to_training_is_said(server, base, changes, message):
+    before = sorted((base / "output" / "idea").rglob("*"))
+    settings = {"name": "bad", "steps": 1, "batch_size": 1, "resolution": 64}
+    edits = {"CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.safetensors"}, "IDEA_EnhancerTrain": settings}
+    for kind, inputs in changes.items():
+        edits[kind] = {**edits.get(kind, {}), **inputs}
+    with pytest.raises(PromptError) as refused:
+        server.run(workflow("train_identity", **edits))
+    assert message in _readable(refused.value)
+    new = {path for path in sorted((base / "output" / "idea").rglob("*")) if path not in before}
+    assert all(path.parent.name == "autosave" and path.suffix == ".safetensors" for path in new if path.is_file())
+
+
+def _readable(error: PromptError) -> str:
+    return str(error).encode().decode("unicode_escape")
+
+
+def damaged(kind: str, good: bytes) -> bytes:
+    return {"truncated": good[: len(good) // 2], "foreign": b"GIF89a" + bytes(200), "empty": b""}[kind]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "foreign", "empty"])
+def test_a_damaged_file_is_refused_and_the_server_goes_on(server, base, trained, kind):
+    folder = base / "output" / "idea"
+    (folder / f"{kind}.safetensors").write_bytes(damaged(kind, (folder / "tiny_sd15.safetensors").read_bytes()))
+    with pytest.raises(PromptError, match=f"Expected a whole safetensors file, got .* in {kind}.safetensors"):
+        server.run(generation("tiny_sd15", kind))
+    assert picture(server, generation("tiny_sd15", "tiny_sd15")).shape == (64, 64, 3)
+
+
+def test_an_identity_of_another_base_model_is_refused(server, trained):
+    with pytest.raises(PromptError, match="Expected a MODEL and CLIP of Stable Diffusion 2.x, .* got sd1"):
+        server.run(generation("tiny_sd15", "tiny_sd21"))
+
+
+# --- the files themselves -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((WORKFLOWS / "api").glob("*.json")), ids=lambda path: path.stem)
+def test_the_front_end_file_is_the_same_graph(server, path):
+    api, front = json.loads(path.read_text()), json.loads((WORKFLOWS / path.name).read_text())
+    info = server.get("/object_info")
+    links = {link[0]: link for link in front["links"]}
+    graph = {}
+    for node in front["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        spec = info[node["type"]]
+        names = [name for group in ("required", "optional") for name in spec["input_order"].get(group, [])]
+        kinds = {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}
+        linked = {socket["name"]: links[socket["link"]] for socket in node["inputs"]}
+        values = iter(node["widgets_values"])
+        inputs = {}
+        for name in names:
+            if name in linked:
+                _, source, slot, target, _, kind = linked[name]
+                assert target == node["id"]
+                assert kind == kinds[name][0]
+                inputs[name] = [str(source), slot]
+                continue
+            inputs[name] = next(values)
+            if kinds[name][-1].get("control_after_generate") or kinds[name][-1].get("image_upload"):
+                next(values)
+        assert not list(values)
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    assert graph == {key: {"class_type": n["class_type"], "inputs": n["inputs"]} for key, n in api.items()}
+
+
+def test_every_input_and_output_has_a_tooltip(server):
+    ours = {key: spec for key, spec in server.get("/object_info").items() if key.startswith("IDEA_")}
+    assert len(ours) == 6
+    for key, spec in ours.items():
+        assert spec["description"], key
+        inputs = {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}
+        assert [name for name, (_, options) in inputs.items() if not options.get("tooltip")] == []
+        assert all(spec["output_tooltips"] or [])
+
+
+def test_the_workflows_are_found_as_templates(server):
+    assert sorted(server.get("/workflow_templates")["id-ea"]) == sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+
+
+def test_the_workflow_folder_holds_pairs():
+    assert {p.name for p in WORKFLOWS.glob("*.json")} == {p.name for p in Path(WORKFLOWS / "api").glob("*.json")}

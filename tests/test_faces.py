@@ -1,0 +1,123 @@
+"""Photos to embeddings, with real insightface and onnxruntime on tiny models that find drawn faces."""
+
+import numpy as np
+import pytest
+import torch
+from face_models import photo, write_face_pack
+
+from idea_core.errors import FaceError
+from idea_core.faces import InsightFaceEngine, encode_photos, find_packs
+from idea_core.faces.packs import FacePack, require_pack
+from idea_core.faces.pictures import CHOSEN, crop_face, draw_faces
+
+ALICE, BOB = ((205, 150, 110), (60, 40, 30)), ((120, 90, 70), (200, 170, 90))
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory) -> InsightFaceEngine:
+    folder = tmp_path_factory.mktemp("insightface") / "models" / "tiny"
+    write_face_pack(folder)
+    return InsightFaceEngine(FacePack("tiny", folder), "cpu")
+
+
+def portrait(person, x=160, y=120, size=100, **options) -> np.ndarray:
+    return photo(faces=[(x, y, size, 0.0, *person)], **options)
+
+
+def test_one_person_is_alike_and_two_are_not(engine):
+    photos = [portrait(ALICE), portrait(ALICE, 120, 110, 80, seed=3), portrait(BOB)]
+    embeds, _ = encode_photos(engine, photos)
+    likeness = embeds.embeds @ embeds.embeds.T
+    assert likeness[0, 1] > 0.8
+    assert likeness[0, 2] < 0.5
+
+
+def test_the_mean_is_weighted_by_score_and_of_length_one(engine):
+    embeds, found = encode_photos(engine, [portrait(ALICE), portrait(BOB)])
+    scores = torch.tensor([f.chosen.score for f in found])
+    expected = scores[0] * embeds.embeds[0] + scores[1] * embeds.embeds[1]
+    assert embeds.embeds.shape == (2, 512)
+    assert torch.allclose(embeds.embeds.norm(dim=1), torch.ones(2))
+    assert torch.allclose(embeds.mean, expected / expected.norm(), atol=1e-6)
+
+
+def test_the_largest_face_is_taken(engine):
+    picture = photo(faces=[(80, 120, 60, 0.0, *BOB), (220, 120, 110, 0.0, *ALICE)])
+    embeds, (found,) = encode_photos(engine, [picture])
+    alone, _ = encode_photos(engine, [portrait(ALICE)])
+    assert len(found.faces) == 2
+    assert abs(found.chosen.box[[0, 2]].mean() - 220) < 5
+    assert embeds.mean @ alone.mean > 0.8
+
+
+def test_a_face_at_the_border_is_found_with_a_margin(engine):
+    crop = portrait(ALICE, 160, 120, 200)[40:200, 75:245]
+    assert not engine.detect(crop)
+    _, (found,) = encode_photos(engine, [crop])
+    assert abs(found.chosen.box[[0, 2]].mean() - 85) < 10
+
+
+def test_photos_of_different_sizes(engine):
+    embeds, _ = encode_photos(engine, [portrait(ALICE), portrait(ALICE, 320, 240, 160, width=640, height=480)])
+    assert embeds.embeds[0] @ embeds.embeds[1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("photos", "message"),
+    [
+        ([], "at least one photo, got none"),
+        ([photo(), photo(faces=[])], r"a face in photo 1, got none in 320 × 240 pixels, nor with a margin"),
+        ([np.zeros((0, 10, 3), np.uint8)], r"photo 0 with pixels, \(height, width, 3\), got shape \(0, 10, 3\)"),
+        ([np.zeros((10, 10), np.uint8)], "photo 0 with pixels"),
+    ],
+)
+def test_photos_without_a_face_are_named(engine, photos, message):
+    with pytest.raises(FaceError, match=message):
+        encode_photos(engine, photos)
+
+
+def test_a_crop_has_the_face_in_its_middle(engine):
+    picture = portrait(ALICE, 40, 60, 60)
+    face = engine.detect(picture)[0]
+    crop = crop_face(picture, face, size=256)
+    assert crop.shape == (256, 256, 3)
+    (inside,) = engine.detect(crop)
+    center = (inside.box[:2] + inside.box[2:]) / 2
+    assert np.abs(center - 128).max() < 6
+    assert (inside.box[2] - inside.box[0]) == pytest.approx(128, abs=12)
+
+
+def test_the_preview_marks_the_chosen_face(engine):
+    _, (found,) = encode_photos(engine, [portrait(ALICE)])
+    preview = draw_faces(found)
+    assert preview.shape == found.photo.shape
+    assert (preview == CHOSEN).all(-1).sum() > 50
+    assert not np.shares_memory(preview, found.photo)
+
+
+def test_packs_in_flat_and_nested_folders(tmp_path):
+    write_face_pack(tmp_path / "models" / "flat")
+    write_face_pack(tmp_path / "models" / "antelopev2" / "antelopev2")
+    (tmp_path / "models" / "empty").mkdir()
+    packs = find_packs([tmp_path, tmp_path / "missing"])
+    assert sorted(packs) == ["antelopev2", "flat"]
+    assert InsightFaceEngine(packs["antelopev2"]).providers == ("CPUExecutionProvider",)
+
+
+def test_a_missing_pack_names_the_folders_searched(tmp_path):
+    with pytest.raises(FaceError, match=r"a face model pack 'buffalo_l' in .*models, got none there\. Put the pack's"):
+        require_pack("buffalo_l", [tmp_path])
+
+
+@pytest.mark.parametrize(("left_out", "task"), [("det_test", "detection"), ("rec_test", "recognition")])
+def test_an_incomplete_pack_names_what_it_lacks(tmp_path, left_out, task):
+    write_face_pack(tmp_path)
+    (tmp_path / f"{left_out}.onnx").unlink()
+    with pytest.raises(FaceError, match=f"a {task} model in .*, got .*_test.onnx"):
+        InsightFaceEngine(FacePack("part", tmp_path))
+
+
+def test_a_provider_that_is_not_there_is_said(tmp_path):
+    write_face_pack(tmp_path)
+    with pytest.raises(FaceError, match="onnxruntime with CoreMLExecutionProvider, got only .*CPUExecutionProvider"):
+        InsightFaceEngine(FacePack("tiny", tmp_path), "coreml")

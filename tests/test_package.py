@@ -1,0 +1,40 @@
+"""What ships with the package, and what importing it needs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from idea_core import __version__, celebrity_names
+from idea_core.anchor import parse_names
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_version_stands_in_one_place():
+    assert f'\nversion = "{__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f"## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_list_of_names():
+    names = celebrity_names()
+    assert len(names) >= 500
+    assert len(set(names)) == len(names)
+    assert list(names) == sorted(names)
+    assert all(re.fullmatch(r"\S+( \S+){1,3}", name) and name.isascii() for name in names)
+
+
+def test_a_list_or_phrase_of_ones_own():
+    assert parse_names("Ada Lovelace\n\n  Alan Turing \n") == ("Ada Lovelace", "Alan Turing")
+    assert parse_names("human face") == ("human face",)
+    assert parse_names(" \n ") == celebrity_names()
+
+
+@pytest.mark.parametrize(
+    "package", ["comfy", "folder_paths", "diffusers", "transformers", "insightface", "onnxruntime"]
+)
+def test_the_core_imports_no_heavy_package(package):
+    code = f"import sys; sys.modules[{package!r}] = None; import idea_core, idea_core.faces"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
