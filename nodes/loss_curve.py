@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-SIZE, BORDER = (640, 360), 48
+SIZE, BORDER, FONT_SIZE = (640, 360), 56, 15
 PAPER, GRID, POINTS, LINE, INK = (24, 26, 30), (52, 56, 64), (96, 120, 160), (255, 176, 32), (200, 204, 212)
 SMOOTHING = 0.9  # weight of the past in the running mean
 
@@ -32,12 +32,13 @@ def draw_losses(losses: Sequence[float]) -> Tensor:
         loss = low + span * part / 4
         (left, y), (right, _) = place(0, loss), (SIZE[0] - BORDER, 0)
         draw.line([left, y, right, y], fill=GRID)
-        draw.text((4, y - 6), f"{loss:.3f}", fill=INK)
-    draw.text((BORDER, SIZE[1] - BORDER + 8), f"{len(losses)} steps, last mean {smooth(losses)[-1]:.4f}", fill=INK)
+        draw.text((8, y - FONT_SIZE / 2), f"{loss:.3f}", fill=INK, font_size=FONT_SIZE)
+    caption = f"loss of {len(losses)} steps; running mean in the end {smooth(losses)[-1]:.4f}"
+    draw.text((BORDER, SIZE[1] - BORDER + 16), caption, fill=INK, font_size=FONT_SIZE)
     for step, loss in enumerate(losses):
         x, y = place(step, loss)
-        draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=POINTS)
-    draw.line([place(step, loss) for step, loss in enumerate(smooth(losses))], fill=LINE, width=2)
+        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=POINTS)
+    draw.line([place(step, loss) for step, loss in enumerate(smooth(losses))], fill=LINE, width=3)
     return torch.from_numpy(np.asarray(picture)[None].astype(np.float32) / 255)
 
 

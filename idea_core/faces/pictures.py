@@ -36,12 +36,12 @@ def draw_faces(found: FacePhoto) -> np.ndarray:
     """The photo (H, W, 3) uint8 with a numbered box and key points for each face; the chosen one in green."""
     picture = Image.fromarray(found.photo)
     draw = ImageDraw.Draw(picture)
-    stroke = max(1, round(min(picture.size) / 200))
+    stroke = max(2, round(min(picture.size) / 150))
     for number, face in enumerate(found.faces, start=1):
         color = CHOSEN if face is found.chosen else OTHER
         draw.rectangle([float(edge) for edge in face.box], outline=color, width=stroke)
         for x, y in face.keypoints:
             draw.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], fill=POINT)
         label = (float(face.box[0]) + 2 * stroke, float(face.box[1]) + stroke)
-        draw.text(label, f"{number}: {face.score:.2f}", fill=color, font_size=max(10, 8 * stroke))
+        draw.text(label, f"{number}: {face.score:.2f}", fill=color, font_size=max(12, 6 * stroke))
     return np.asarray(picture)

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 import pytest
 from comfyui_place import PACK
 
-selenium = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("selenium")
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver")
 
@@ -40,7 +43,7 @@ const done = arguments[0];
 
 @pytest.fixture(scope="module")
 def browser(server, tmp_path_factory) -> Iterator:
-    options = selenium.ChromeOptions()
+    options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     profile = tmp_path_factory.mktemp("chromium")
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -48,10 +51,10 @@ def browser(server, tmp_path_factory) -> Iterator:
     for flag in [*flags, f"--user-data-dir={profile}", "--window-size=1800,1000"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     browser.set_script_timeout(60)
     browser.get(server.url)
-    wait = selenium.support.ui.WebDriverWait(browser, 90)
+    wait = WebDriverWait(browser, 90)
     wait.until(lambda b: b.execute_script("return !!(window.app && window.app.graph && window.app.extensionManager)"))
     wait.until(lambda b: b.execute_script("return !!(window.LiteGraph.registered_node_types['IDEA_ApplyAdapter'])"))
     yield browser
