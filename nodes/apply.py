@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..idea_core.errors import BaseModelError
 from ..idea_core.identity import Identity

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..idea_core.identity import Identity
 from .face import CATEGORY

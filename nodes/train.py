@@ -9,7 +9,7 @@ from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..idea_core import __version__
@@ -26,7 +26,7 @@ from .face import CATEGORY
 from .fingerprint import training_fingerprint
 from .loss_curve import draw_losses
 from .paths import AUTOSAVE, output_folder
-from .sockets import IdEmbedsSocket, IdentitySocket
+from .sockets import IdEmbedsSocket, IdentitySocket, advanced
 
 _DEFAULTS = TrainConfig()
 
@@ -78,14 +78,22 @@ class EnhancerTrain(io.ComfyNode):
                     128,
                     "Rank of the change to keys and values. 0 trains whole matrices; lower kv_rate then.",
                 ),
-                io.String.Input(
-                    "names",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="Names of famous people, one a line, or a phrase such as 'human face', whose mean the "
-                    "person starts from. Empty: the list that comes with the pack.",
-                    extra_dict={"advanced": True},
+                advanced(
+                    _rate(
+                        "regularizer_weight",
+                        "How strongly the person's word is held to its starting point. The published 0.0008 holds it "
+                        "nearly still; 0 lets it go.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "names",
+                        default="",
+                        multiline=True,
+                        optional=True,
+                        tooltip="Names of famous people, one a line, or a phrase such as 'human face', whose mean the "
+                        "person starts from. Empty: the list that comes with the pack.",
+                    )
                 ),
             ],
             outputs=[
