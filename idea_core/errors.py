@@ -41,5 +41,9 @@ class FaceError(IdeaError):
     """A photo without pixels or without a face, or an incomplete face model."""
 
 
+class SocketError(IdeaError):
+    """Another pack's object came through a socket of the same name."""
+
+
 class MissingPackageError(IdeaError):
     """An optional package is needed for what was asked."""

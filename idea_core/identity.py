@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +23,12 @@ from .adapter import Adapter
 from .base_models import BASE_MODELS, BaseModel
 from .enhancer import ARCFACE_WIDTH
 from .errors import IdentityFileError
-from .kv import DOWN, FULL, UP, layers_of
+from .identity_checks import file_error, kv_shapes, require_finite, require_name, require_shapes
 from .tensorfile import read_tensors, write_tensors
 
 FORMAT, FORMAT_VERSION = "id-ea", "1"
 PREDICTIONS = ("eps", "v")
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _ADAPTER = "adapter."
-_KV_LAYER = re.compile(r"diffusion_model(\.\w+)+\.attn2\.to_[kv]")
-_NAME = re.compile(r"\w[\w-]{0,63}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,22 +74,18 @@ class Identity:
     def __post_init__(self):
         require_name(self.name)
         if self.base_model not in BASE_MODELS:
-            raise _error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
+            raise file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
         if self.prediction not in PREDICTIONS:
-            raise _error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(self.prediction))
+            raise file_error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(self.prediction))
         if self.heads < 1 or self.base.width % self.heads:
-            raise _error(f"heads to divide the width {self.base.width}", str(self.heads))
+            raise file_error(f"heads to divide the width {self.base.width}", str(self.heads))
         if not math.isfinite(self.beta):
-            raise _error("beta to be finite", str(self.beta))
+            raise file_error("beta to be finite", str(self.beta))
         if not isinstance(self.training, Mapping):
-            raise _error("training to be a JSON object", str(self.training))
+            raise file_error("training to be a JSON object", str(self.training))
         tensors = self.tensors()
-        _require_shapes(tensors, self._shapes() | _kv_shapes(self.kv, self.base.width))
-        for key, tensor in tensors.items():
-            if tensor.dtype not in DTYPES:
-                raise _error(f"{key} in half or single precision", str(tensor.dtype))
-            if not torch.isfinite(tensor).all():
-                raise _error(f"{key} to be finite", "NaN or infinity")
+        require_shapes(tensors, self._shapes() | kv_shapes(self.kv, self.base.width))
+        require_finite(tensors)
 
     @property
     def trigger(self) -> str:
@@ -205,17 +197,18 @@ class Identity:
                 training=json.loads(metadata["training"]),
             )
         except KeyError as error:
-            raise _error(f"an entry {error}", "none") from None
+            raise file_error(f"an entry {error}", "none") from None
         except ValueError as error:
-            raise _error("metadata values of the right kind", str(error)) from None
-        if (metadata["n"], metadata["d"]) != (str(identity.n), str(identity.base.width)):
-            raise _error(f"metadata n = {identity.n}, d = {identity.base.width}", f"{metadata['n']}, {metadata['d']}")
+            raise file_error("metadata values of the right kind", str(error)) from None
+        said = metadata.get("n"), metadata.get("d")
+        if said != (str(identity.n), str(identity.base.width)):
+            raise file_error(f"metadata n = {identity.n}, d = {identity.base.width}", ", ".join(map(str, said)))
         return identity
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         n, d = self.anchor.shape[0] if self.anchor.ndim == 2 else 0, self.base.width
         if n < 1:
-            raise _error("anchor of shape (n, d)", str(tuple(self.anchor.shape)))
+            raise file_error("anchor of shape (n, d)", str(tuple(self.anchor.shape)))
         with torch.device("meta"):
             adapter = Adapter(d, self.heads).state_dict()
         return {
@@ -227,44 +220,10 @@ class Identity:
         }
 
 
-def require_name(name: str) -> str:
-    """`name` itself if it can be a trigger, else IdentityFileError."""
-    if not _NAME.fullmatch(name):
-        raise IdentityFileError(
-            "a name of 1 to 64 letters, digits, _ or -", repr(name), "Choose a name such as alice or bob-2."
-        )
-    return name
-
-
-def _kv_shapes(kv: Mapping[str, Tensor], d: int) -> dict[str, tuple[int, ...]]:
-    """Shapes that the K/V keys should have: their own, if (out, rank) · (rank, d) or (out, d)."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer, suffixes in layers_of(kv).items():
-        if not _KV_LAYER.fullmatch(layer) or suffixes not in ({FULL}, {UP, DOWN}):
-            raise _error("only keys of an identity", f"{layer} with {sorted(suffixes)}")
-        if suffixes == {FULL}:
-            shapes[layer + FULL] = (kv[layer + FULL].shape[0] if kv[layer + FULL].ndim else 0, d)
-        else:
-            rows, rank = (*kv[layer + UP].shape, 0, 0)[:2]
-            shapes |= {layer + UP: (rows, rank), layer + DOWN: (rank, d)}
-    return shapes
-
-
-def _require_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for key in [*shapes, *tensors]:
-        got = tuple(tensors[key].shape) if key in tensors else None
-        if got is None or got != shapes.get(key):
-            raise _error(f"{key} of shape {shapes.get(key, 'none')}", f"{got or 'none'}")
-
-
 def _require_format(metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != FORMAT:
-        raise _error(f"a file of format {FORMAT}", f"format {metadata.get('format')}")
+        raise file_error(f"a file of format {FORMAT}", f"format {metadata.get('format')}")
     if metadata.get("format_version") != FORMAT_VERSION:
         raise IdentityFileError(
             f"format version {FORMAT_VERSION}", str(metadata.get("format_version")), "Update ID-EA, or train again."
         )
-
-
-def _error(expected: str, got: str) -> IdentityFileError:
-    return IdentityFileError(expected, got, "Choose a file that Save ID-EA Embedding wrote, or train again.")

@@ -12,7 +12,7 @@ from .comfy_models import prediction_of, require_pair
 from .comfy_patch import AdapterSchedule, patch_model
 from .comfy_text import patch_clip
 from .face import CATEGORY
-from .sockets import IdentitySocket
+from .sockets import IdentitySocket, require
 
 
 class ApplyAdapter(io.ComfyNode):
@@ -74,6 +74,7 @@ class ApplyAdapter(io.ComfyNode):
     def execute(
         cls, model, clip, identity: Identity, strength, kv_strength, start_percent, end_percent
     ) -> io.NodeOutput:
+        require(identity, Identity, IdentitySocket, "Load ID-EA Embedding")
         _require_fit(model, clip, identity)
         if strength == 0 and kv_strength == 0:
             return io.NodeOutput(model, clip)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from comfy_api.v0_0_2 import io
@@ -12,7 +14,7 @@ from ..idea_core.faces.insightface_engine import PROVIDER_CHOICES
 from ..idea_core.faces.packs import require_pack
 from ..idea_core.faces.pictures import crop_face, draw_faces
 from .paths import insightface_roots
-from .sockets import FaceModel, IdEmbedsSocket
+from .sockets import FaceModel, IdEmbedsSocket, require
 
 CATEGORY = "ID-EA"
 
@@ -56,7 +58,9 @@ class LoadFaceModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, pack: str, provider: str) -> io.NodeOutput:
-        return io.NodeOutput(InsightFaceEngine(require_pack(pack, insightface_roots()), provider))
+        engine = InsightFaceEngine(require_pack(pack, insightface_roots()), provider)
+        logging.info("ID-EA: face model %s runs on %s", pack, engine.providers[0])
+        return io.NodeOutput(engine)
 
 
 class IDEncode(io.ComfyNode):
@@ -88,6 +92,7 @@ class IDEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, face_model, images: torch.Tensor) -> io.NodeOutput:
+        require(face_model, InsightFaceEngine, FaceModel, "Load Face Model")
         id_embeds, found = encode_photos(face_model, [_to_uint8(image) for image in images])
         crops = _to_images([crop_face(f.photo, f.chosen) for f in found])
         return io.NodeOutput(id_embeds, crops, _to_images([draw_faces(f) for f in found]))

@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.identity import Identity
 from .face import CATEGORY
 from .paths import identity_files, identity_path, saved_path
-from .sockets import IdentitySocket
+from .sockets import IdentitySocket, require
 
 
 class SaveIdentity(io.ComfyNode):
@@ -36,6 +36,7 @@ class SaveIdentity(io.ComfyNode):
 
     @classmethod
     def execute(cls, identity: Identity, filename: str) -> io.NodeOutput:
+        require(identity, Identity, IdentitySocket, "ID-Enhancer Train")
         path = identity.save(saved_path(filename))
         logging.info("ID-EA: saved %s to %s", identity.trigger, path)
         return io.NodeOutput(ui={"text": [f"{identity.trigger} → {path}"]})

@@ -1,6 +1,12 @@
 """The pack's own socket types."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from comfy_api.v0_0_2 import io
+
+from ..idea_core.errors import SocketError
 
 FaceModel = io.Custom("FACE_MODEL")
 IdEmbedsSocket = io.Custom("ID_EMBEDS")
@@ -11,3 +17,9 @@ def advanced(widget: io.Input) -> io.Input:
     """The same input, folded away by front ends that can. Not every ComfyUI has an argument for it."""
     widget.extra_dict["advanced"] = True
     return widget
+
+
+def require(value: Any, kind: type, socket: type[io.ComfyTypeIO], source: str) -> None:
+    """Raise `SocketError` unless a value is this pack's: other packs have sockets of the same names."""
+    if not isinstance(value, kind):
+        raise SocketError(f"{socket.io_type} from {source}", f"a {type(value).__name__}", f"Connect {source}.")

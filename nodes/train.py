@@ -17,7 +17,8 @@ from ..idea_core.anchor import parse_names
 from ..idea_core.config import TrainConfig
 from ..idea_core.errors import IdeaError, TrainingError
 from ..idea_core.faces import IdEmbeds
-from ..idea_core.identity import Identity, require_name
+from ..idea_core.identity import Identity
+from ..idea_core.identity_checks import require_name
 from ..idea_core.trainer import Trainer
 from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
@@ -26,7 +27,7 @@ from .face import CATEGORY
 from .fingerprint import training_fingerprint
 from .loss_curve import draw_losses
 from .paths import AUTOSAVE, output_folder
-from .sockets import IdEmbedsSocket, IdentitySocket, advanced
+from .sockets import IdEmbedsSocket, IdentitySocket, advanced, require
 
 _DEFAULTS = TrainConfig()
 
@@ -120,6 +121,7 @@ class EnhancerTrain(io.ComfyNode):
         names: str = "",
         **settings,
     ) -> io.NodeOutput:
+        require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
         require_pair(model, clip, trainable=True)
         job = TrainingJob(
             name=require_name(name),

@@ -11,8 +11,11 @@ PACK = Path(__file__).resolve().parent.parent
 
 def find_comfyui() -> Path | None:
     """COMFYUI_PATH, else the ComfyUI in whose custom_nodes the pack stands, else comfy-cli's default place."""
-    if "COMFYUI_PATH" in os.environ:
-        return Path(os.environ["COMFYUI_PATH"])
+    if named := os.environ.get("COMFYUI_PATH"):
+        place = Path(named).resolve()
+        if not (place / "comfy").is_dir():
+            raise SystemExit(f"Expected ComfyUI in COMFYUI_PATH, got {place}. Set it to the folder with main.py.")
+        return place
     around = [PACK.parent.parent] if PACK.parent.name == "custom_nodes" else []
     places = [*around, Path.home() / "comfy" / "ComfyUI"]
     return next((place for place in places if (place / "comfy").is_dir()), None)
@@ -20,7 +23,7 @@ def find_comfyui() -> Path | None:
 
 def find_python(comfyui: Path) -> Path:
     """COMFYUI_PYTHON, else the virtual environment in ComfyUI's folder, else this one."""
-    if "COMFYUI_PYTHON" in os.environ:
-        return Path(os.environ["COMFYUI_PYTHON"])
+    if named := os.environ.get("COMFYUI_PYTHON"):
+        return Path(named).absolute()
     places = [".venv/bin/python", "venv/bin/python", ".venv/Scripts/python.exe", "../python_embeded/python.exe"]
     return next((comfyui / place for place in places if (comfyui / place).exists()), Path(sys.executable))

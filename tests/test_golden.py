@@ -11,9 +11,6 @@ from idea_core.errors import ShapeError
 
 GOLDEN = load_file(Path(__file__).parent / "data" / "idea_forward_d64.safetensors")
 D = 64
-# Errors are measured against the size of what is reproduced: the regulariser is about 90 and its
-# gradient about 40, and the reference itself, from a dense inverse, is 4e-12 of that off the exact
-# value (3.6e-10, by 50-digit arithmetic).
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
@@ -34,7 +31,7 @@ def load(module: torch.nn.Module, state: dict) -> torch.nn.Module:
 
 def assert_close(value: torch.Tensor, reference: torch.Tensor, tolerance: float) -> None:
     assert value.shape == reference.shape
-    assert (value - reference).abs().max() <= tolerance * max(1.0, reference.abs().max().item())
+    assert (value - reference).abs().max() <= tolerance
 
 
 def test_enhancer(golden):
@@ -56,8 +53,11 @@ def test_regularizer_and_its_gradient(golden):
     tokens = reference["tokens"].clone().requires_grad_()
     value = mahalanobis(tokens, reference["anchor"])
     value.backward()
-    assert_close(value, reference["regularizer"], tolerance)
-    assert_close(tokens.grad, reference["regularizer_grad"], tolerance)
+    # The reference is about 90, its gradient about 40, and it comes from a dense inverse: by 50-digit arithmetic the
+    # reference is 3.6e-10 and 1.7e-9 off the exact values, which the closed form meets to 1e-13. So: relative errors.
+    for got, expected in ((value, reference["regularizer"]), (tokens.grad, reference["regularizer_grad"])):
+        size = expected.abs().max()
+        assert_close(got / size, expected / size, tolerance)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])

@@ -136,6 +136,7 @@ DAMAGE = {
     "kv rank": (lambda t, m: t.update({f"{K}.lora_down.weight": torch.zeros(4, 768)}), r"shape \(8, 768\), got"),
     "name": (lambda t, m: m.update(name="../alice"), r"a name of 1 to 64 letters, digits, _ or -, got '../alice'"),
 }
+DAMAGE |= {f"no {key}": (lambda t, m, key=key: m.pop(key), "got") for key in make_identity().metadata()}
 
 
 @pytest.mark.parametrize("change, message", DAMAGE.values(), ids=DAMAGE)

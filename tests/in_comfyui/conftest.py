@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from PIL import Image
 from server import Server
 
 HERE = Path(__file__).parent
-CHECKPOINTS = ("tiny_sd15", "tiny_sd21", "tiny_sd21_v")
 PACK_NAME = "testpack"
+PROBE_LIMIT = 400  # seconds
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,8 @@ def python(comfyui) -> Path:
 @pytest.fixture(scope="session")
 def base(comfyui, python, tmp_path_factory) -> Path:
     """Base directory: tiny checkpoints, tiny face models, photos, and the pack in custom_nodes."""
+    if subprocess.run([python, "-c", "import insightface, onnxruntime"], capture_output=True).returncode:
+        pytest.exit(f"ComfyUI's Python, {python}, lacks insightface or onnxruntime: install them there.", returncode=1)
     base = tmp_path_factory.mktemp("comfyui")
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "id-ea").symlink_to(PACK)
@@ -71,7 +74,10 @@ def probe(comfyui, python, base) -> Iterator[Callable]:
     def call(name: str, /, **arguments):
         worker.stdin.write(json.dumps({"probe": name, "arguments": arguments}, default=str) + "\n")
         worker.stdin.flush()
+        patience = threading.Timer(PROBE_LIMIT, worker.kill)
+        patience.start()
         line = worker.stdout.readline()
+        patience.cancel()
         if not line:
             pytest.fail(f"ComfyUI's process ended: {(base / 'worker.log').read_text()[-3000:]}")
         answer = json.loads(line)

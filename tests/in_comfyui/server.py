@@ -42,7 +42,10 @@ class Server:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
     def get(self, path: str):
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
@@ -93,4 +96,5 @@ class Server:
                 return
             except OSError:
                 time.sleep(0.2)
+        self._process.kill()
         raise RuntimeError(f"ComfyUI did not start:\n{self.log.read_text(errors='replace')[-4000:]}")

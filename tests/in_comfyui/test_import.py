@@ -12,12 +12,9 @@ sys.path.insert(0, os.getcwd())
 base, blocked = sys.argv[1], set(sys.argv[2].split(","))
 sys.argv[1:] = ["--cpu", "--base-directory", base]
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in blocked:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
-
-sys.meta_path.insert(0, Blocker())
+from importlib.machinery import PathFinder
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *place: None if name.split(".")[0] in blocked else find_spec(name, *place)
 import comfy.options
 comfy.options.enable_args_parsing()
 import nodes

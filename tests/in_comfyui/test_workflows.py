@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import itertools
 import json
 import time
 from pathlib import Path
@@ -16,6 +18,8 @@ from server import PromptError
 from idea_core import Identity
 
 WORKFLOWS = PACK / "workflows"
+PROMPT = "photo of <alice> as an astronaut"
+_FRESH = itertools.count(1)
 CHECKPOINTS = {"tiny_sd15": "sd1", "tiny_sd21": "sd2", "tiny_sd21_v": "sd2"}
 
 
@@ -45,14 +49,24 @@ def train(server, checkpoint: str, name: str, **settings) -> dict:
     )
 
 
-def generation(checkpoint: str, name: str, prompt: str | None = None, **apply) -> dict:
-    return workflow(
+def generation(checkpoint: str, name: str, prompt: str = PROMPT, **apply) -> dict:
+    graph = workflow(
         "generate_with_identity",
         CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
         IDEA_LoadIdentity={"file": f"{name}.safetensors"},
         IDEA_ApplyAdapter=apply,
-        CLIPTextEncode={} if prompt is None else {"text": prompt},
     )
+    (positive,) = (node for node in graph.values() if node["_meta"]["title"] == "Prompt")
+    positive["inputs"]["text"] = prompt.replace("<alice>", f"<{name}>")
+    return graph
+
+
+def base_picture(server, checkpoint: str) -> np.ndarray:
+    """What the base model alone makes of the prompt, sampled anew."""
+    graph = without_apply(generation(checkpoint, checkpoint))
+    (sampler,) = (node for node in graph.values() if node["class_type"] == "KSampler")
+    sampler["inputs"]["cfg"] = 7.5 + next(_FRESH) * 1e-9  # another cache key, the same sampling
+    return picture(server, graph)
 
 
 def without_apply(graph: dict) -> dict:
@@ -74,36 +88,52 @@ def picture(server, graph: dict) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(server.picture(output["images"][0]))))
 
 
+def listed(server) -> str:
+    """The files that Load ID-EA Embedding offers."""
+    return str(server.get("/object_info/IDEA_LoadIdentity")["IDEA_LoadIdentity"]["input"]["required"]["file"])
+
+
 @pytest.fixture(scope="module")
-def trained(server) -> dict[str, dict]:
+def untouched(server) -> dict[str, np.ndarray]:
+    """Pictures of the base models before any training or Apply."""
+    assert "tiny_sd" not in listed(server)
+    return {checkpoint: base_picture(server, checkpoint) for checkpoint in CHECKPOINTS}
+
+
+@pytest.fixture(scope="module")
+def trained(server, untouched) -> dict[str, dict]:
     """Outputs of a training on each checkpoint; the person is called after it."""
     return {checkpoint: train(server, checkpoint, checkpoint) for checkpoint in CHECKPOINTS}
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
-def test_from_photos_to_a_picture(server, base, trained, checkpoint):
+def test_from_photos_to_a_picture(server, base, untouched, trained, checkpoint):
     path = base / "output" / "idea" / f"{checkpoint}.safetensors"
     identity = Identity.load(path)
     assert identity.base_model == CHECKPOINTS[checkpoint]
     assert identity.prediction == ("v" if checkpoint.endswith("_v") else "eps")
     assert identity.base_checkpoint == f"{checkpoint}.safetensors"
-    assert len(identity.base_hash) == 64
+    weights = (base / "models" / "checkpoints" / identity.base_checkpoint).read_bytes()
+    assert identity.base_hash == hashlib.sha256(weights).hexdigest()
     assert len(identity.training["losses"]) == 2
-    files = server.get("/object_info/IDEA_LoadIdentity")["IDEA_LoadIdentity"]["input"]["required"]["file"]
-    assert path.name in str(files)
+    assert identity.adapter["gamma"].abs() > 0
+    assert all(tensor.abs().max() > 0 for tensor in identity.kv.values())
+    assert path.name in listed(server)
 
-    graph = generation(checkpoint, checkpoint, f"photo of <{checkpoint}> as an astronaut")
-    with_person = picture(server, graph)
-    plain = picture(server, without_apply(graph))
-    zero = generation(checkpoint, checkpoint, f"photo of <{checkpoint}> as an astronaut", strength=0.0, kv_strength=0.0)
-    assert not np.array_equal(with_person, plain)
-    assert np.array_equal(picture(server, zero), plain)
+    with_person = picture(server, generation(checkpoint, checkpoint))
+    without_kv = picture(server, generation(checkpoint, checkpoint, kv_strength=0.0))
+    nothing = picture(server, generation(checkpoint, checkpoint, strength=0.0, kv_strength=0.0))
+    assert not np.array_equal(with_person, untouched[checkpoint])
+    assert not np.array_equal(with_person, without_kv)
+    assert np.array_equal(nothing, untouched[checkpoint])
+    assert np.array_equal(base_picture(server, checkpoint), untouched[checkpoint])
 
 
 def test_training_shows_the_faces_and_the_loss(server, trained):
-    previews = [output["images"] for output in trained["tiny_sd15"].values() if "images" in output]
-    assert [len(images) for images in previews] == [2, 1]  # two photos with boxes, one loss curve
-    for images in previews:
+    graph, outputs = workflow("train_identity"), trained["tiny_sd15"]
+    previews = {graph[key]["_meta"]["title"]: outputs[key]["images"] for key in outputs if "images" in outputs[key]}
+    assert {title: len(images) for title, images in previews.items()} == {"Faces found": 2, "Loss curve": 1}
+    for images in previews.values():
         assert all(server.picture(image).startswith(b"\x89PNG") for image in images)
 
 
@@ -113,12 +143,14 @@ def test_an_unchanged_input_is_not_trained_again_after_the_cache_is_gone(server,
     server.post("/free", {"unload_models": True, "free_memory": True})
     time.sleep(1)
     train(server, "tiny_sd15", "tiny_sd15")
+    assert len(autosaves) == 1
     assert sorted((base / "output" / "idea" / "autosave").glob("tiny_sd15-*.safetensors")) == autosaves
     assert [path.stat().st_mtime_ns for path in autosaves] == before
     assert "was trained from the same inputs before" in server.log.read_text()
 
 
-def test_cancel_stops_training_and_the_server_goes_on(server, base, trained):
+def test_cancel_stops_training_and_the_server_goes_on(server, base, untouched, trained):
+    logged = len(server.log.read_text())
     graph = workflow(
         "train_identity",
         CheckpointLoaderSimple={"ckpt_name": "tiny_sd15.safetensors"},
@@ -126,17 +158,17 @@ def test_cancel_stops_training_and_the_server_goes_on(server, base, trained):
     )
     prompt_id = server.queue(graph)
     limit = time.monotonic() + 60
-    while "Requested to load" not in server.log.read_text() and time.monotonic() < limit:
-        time.sleep(0.2)
-    time.sleep(4)
+    while "Requested to load SD1ClipModel" not in server.log.read_text()[logged:] and time.monotonic() < limit:
+        time.sleep(0.1)
+    time.sleep(2)  # into the steps
     started = time.monotonic()
     server.post("/interrupt", {})
     entry = server.wait(prompt_id)
     assert time.monotonic() - started < 10
-    assert any(kind == "execution_interrupted" for kind, _ in entry["status"]["messages"])
+    (where,) = (data for kind, data in entry["status"]["messages"] if kind == "execution_interrupted")
+    assert where["node_type"] == "IDEA_EnhancerTrain"
     assert not list((base / "output" / "idea").rglob("never*"))
-    graph = generation("tiny_sd15", "tiny_sd15", "photo of <tiny_sd15>")
-    assert picture(server, graph).shape == (64, 64, 3)
+    assert np.array_equal(base_picture(server, "tiny_sd15"), untouched["tiny_sd15"])
 
 
 BAD = {
@@ -163,6 +195,7 @@ def test_bad_input_to_training_is_said(server, base, changes, message):
     with pytest.raises(PromptError) as refused:
         server.run(workflow("train_identity", **edits))
     assert message in _readable(refused.value)
+    assert not list(base.glob("*.safetensors"))
     new = {path for path in sorted((base / "output" / "idea").rglob("*")) if path not in before}
     assert all(path.parent.name == "autosave" and path.suffix == ".safetensors" for path in new if path.is_file())
 
@@ -181,7 +214,9 @@ def test_a_damaged_file_is_refused_and_the_server_goes_on(server, base, trained,
     (folder / f"{kind}.safetensors").write_bytes(damaged(kind, (folder / "tiny_sd15.safetensors").read_bytes()))
     with pytest.raises(PromptError, match=f"Expected a whole safetensors file, got .* in {kind}.safetensors"):
         server.run(generation("tiny_sd15", kind))
-    assert picture(server, generation("tiny_sd15", "tiny_sd15")).shape == (64, 64, 3)
+    again = picture(server, generation("tiny_sd15", "tiny_sd15", prompt=f"{PROMPT}, {kind}"))
+    assert again.shape == (64, 64, 3)
+    assert again.std() > 1
 
 
 def test_an_identity_of_another_base_model_is_refused(server, trained):

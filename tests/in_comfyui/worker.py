@@ -1,4 +1,4 @@
-"""A process of real ComfyUI with the pack in it, which runs the functions of `probes.py` for the tests.
+"""A process of real ComfyUI with the pack in it, which runs the functions of `probes_*.py` for the tests.
 
 Run with ComfyUI's Python, in ComfyUI's folder:  python worker.py BASE_DIRECTORY
 Reads one JSON object a line, {"probe": name, "arguments": {…}}; answers {"result": …} or {"error": …}.
@@ -38,12 +38,14 @@ def load_pack() -> None:
 def main() -> None:
     load_pack()
     sys.path.append(str(HERE))
-    import probes
+    import probes_apply
+    import probes_training
 
+    probes = {**vars(probes_training), **vars(probes_apply)}
     for line in sys.stdin:
         call = json.loads(line)
         try:
-            answer = {"result": getattr(probes, call["probe"])(**call["arguments"])}
+            answer = {"result": probes[call["probe"]](**call["arguments"])}
         except Exception:
             answer = {"error": traceback.format_exc()}
         ANSWERS.write(json.dumps(answer) + "\n")

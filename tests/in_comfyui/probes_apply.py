@@ -1,0 +1,285 @@
+"""What the tests look at of Apply inside real ComfyUI. Each function returns plain JSON values."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from probes import apply, encode, error, load, make_identity, pack, sample
+from probes_training import sample_plainly
+from safetensors.torch import save_file
+
+import nodes
+
+
+@torch.inference_mode()
+def plain_prompts(checkpoint: str) -> dict:
+    """Conditions and predictions of prompts without the name, with and without Apply."""
+    model, clip, _ = load(checkpoint)
+    patched_model, patched_clip = apply(checkpoint, make_identity(checkpoint))
+    positive, negative = encode(clip, "a photo of a (dog:1.2)"), encode(clip, "blurry " * 100)
+    patched_positive = encode(patched_clip, "a photo of a (dog:1.2)")
+    patched_negative = encode(patched_clip, "blurry " * 100)
+    return {
+        "positive": torch.equal(positive[0][0], patched_positive[0][0]),
+        "negative": torch.equal(negative[0][0], patched_negative[0][0]),
+        "entries": sorted(set(patched_positive[0][1]) - set(positive[0][1])),
+        "picture": torch.equal(
+            sample(model, positive, negative), sample(patched_model, patched_positive, patched_negative)
+        ),
+    }
+
+
+@torch.inference_mode()
+def effects(checkpoint: str) -> dict:
+    """How much each part of an identity changes the picture, and whether zero strengths change nothing."""
+    identity = make_identity(checkpoint)
+    text = "photo of <ann> smiling"
+    _, clip = apply(checkpoint, identity)
+    positive, negative = encode(clip, text), encode(clip, "blurry")
+    plain = load(checkpoint)[0]
+
+    def picture(**options):
+        return sample(apply(checkpoint, identity, **options)[0], positive, negative)
+
+    tokens_only = sample(plain, positive, negative)
+    zero_model, zero_clip = apply(checkpoint, identity, strength=0.0, kv_strength=0.0)
+    return {
+        "adapter": error(picture(), tokens_only),
+        "kv": error(picture(strength=0.0, kv_strength=1.0), tokens_only),
+        "negative strength": error(picture(strength=-1.0), tokens_only),
+        "zero is the input itself": zero_model is plain and zero_clip is load(checkpoint)[1],
+        "never": error(picture(start=1.0), tokens_only),
+        "first half": error(picture(end=0.5), tokens_only),
+        "first half against all": error(picture(end=0.5), picture()),
+    }
+
+
+@torch.inference_mode()
+def counts(checkpoint: str, steps: int) -> dict:
+    """How often the adapter and the UNet run for one picture, and the UNet's batches."""
+    adapter, calls = pack("idea_core").Adapter, {"adapter": 0, "unet": []}
+    attended = adapter.attended
+
+    def count(self, *inputs):
+        calls["adapter"] += 1
+        return attended(self, *inputs)
+
+    def record(executor, x, *rest, **more):
+        calls["unet"].append(x.shape[0])
+        return executor(x, *rest, **more)
+
+    adapter.attended = count
+    try:
+        model, clip = apply(checkpoint, make_identity(checkpoint))
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", record)
+        positive, negative = encode(clip, "photo of <ann>"), encode(clip, "blurry")
+        sample(model, positive, negative, steps)
+        sample(model, positive, negative, steps)
+    finally:
+        adapter.attended = attended
+    return calls
+
+
+@torch.inference_mode()
+def schedule(checkpoint: str) -> dict:
+    """start_percent and end_percent against runs switched by hand with ComfyUI's own timestep ranges."""
+    identity, ranges = make_identity(checkpoint), nodes.ConditioningSetTimestepRange()
+    _, clip = apply(checkpoint, identity)
+    positive, negative = encode(clip, "photo of <ann>"), encode(clip, "blurry")
+    key = next(key for key in positive[0][1] if key.startswith("idea_"))
+    adapted, bare = [[positive[0][0] + positive[0][1][key], {}]], [[positive[0][0], {}]]
+
+    def by_hand(first, second):
+        halves = ranges.set_range(first, 0.0, 0.5)[0] + ranges.set_range(second, 0.5001, 1.0)[0]
+        return sample(load(checkpoint)[0], halves, negative, steps=6)
+
+    def scheduled(start, end):
+        return sample(apply(checkpoint, identity, start=start, end=end)[0], positive, negative, steps=6)
+
+    return {
+        "end": error(scheduled(0.0, 0.5), by_hand(adapted, bare)),
+        "start": error(scheduled(0.5001, 1.0), by_hand(bare, adapted)),
+        "halves differ": error(by_hand(adapted, bare), by_hand(bare, adapted)),
+    }
+
+
+@torch.inference_mode()
+def composed(checkpoint: str) -> dict:
+    """Pictures through stock nodes, against the difference put into the conditioning itself."""
+    identity = make_identity(checkpoint)
+    model, clip = apply(checkpoint, identity)
+    plain = load(checkpoint)[0]
+    negative = encode(clip, "blurry")
+
+    def baked(conditioning):
+        out = []
+        for context, entries in conditioning:
+            key = next((key for key in entries if key.startswith("idea_")), None)
+            rest = {name: value for name, value in entries.items() if name != key}
+            if key:
+                context = context.clone()
+                context[:, : entries[key].shape[1]] += entries[key]
+            out.append([context, rest])
+        return out
+
+    person, forest = encode(clip, "photo of <ann>"), encode(clip, "in a forest")
+    cases = {
+        "concat": nodes.ConditioningConcat().concat(person, forest)[0],
+        "combine": nodes.ConditioningCombine().combine(person, forest)[0],
+        "area": nodes.ConditioningSetArea().append(person, 32, 32, 0, 0, 1.0)[0] + forest,
+        "long": encode(clip, "a very " * 60 + "photo of <ann>"),
+    }
+    errors = {
+        name: error(sample(model, case, negative), sample(plain, baked(case), negative)) for name, case in cases.items()
+    }
+    foreign = encode(load(checkpoint)[1], "blurry")
+    errors["negative of the unpatched clip"] = error(
+        sample(model, person, foreign), sample(plain, baked(person), foreign)
+    )
+    return errors
+
+
+@torch.inference_mode()
+def two_people(checkpoint: str) -> dict:
+    """Chained Apply nodes: each acts on the prompts that hold its name."""
+    ann, bob = make_identity(checkpoint), make_identity(checkpoint, seed=9, name="bob")
+    model, clip = apply(checkpoint, bob, on=apply(checkpoint, ann))
+    both = encode(clip, "photo of <ann> and <bob>")
+    alone = encode(clip, "photo of <ann>")
+    single = encode(apply(checkpoint, ann)[1], "photo of <ann>")
+    negative = encode(clip, "blurry")
+    return {
+        "both": sum(key.startswith("idea_") for key in both[0][1]),
+        "alone": sum(key.startswith("idea_") for key in alone[0][1]),
+        "same as single": torch.equal(alone[0][0], single[0][0]),
+        "picture": error(sample(model, alone, negative), sample(apply(checkpoint, ann)[0], single, negative)),
+    }
+
+
+@torch.inference_mode()
+def tokens(checkpoint: str, texts: list[str]) -> list:
+    """Token lists with Apply: "v0", "v1" where the person's vectors stand, else [id, weight]."""
+    identity = make_identity(checkpoint)
+    _, clip = apply(checkpoint, identity)
+    vectors = next(iter(identity.tokens.values())).float()
+
+    def plain(token, weight):
+        if not torch.is_tensor(token):
+            return [int(token), weight]
+        return [f"v{next(i for i, vector in enumerate(vectors) if torch.equal(vector, token))}", weight]
+
+    out = []
+    for text in texts:
+        chunks = next(iter(clip.tokenize(text).values()))
+        out.append([[plain(token, weight) for token, weight in chunk] for chunk in chunks])
+    return out
+
+
+def stock_tokens(checkpoint: str, text: str) -> list:
+    chunks = next(iter(load(checkpoint)[1].tokenize(text).values()))
+    return [[[int(token), weight] for token, weight in chunk] for chunk in chunks]
+
+
+@torch.inference_mode()
+def stock_nodes(checkpoint: str, folder: str) -> dict:
+    """The saved file read by ComfyUI's own embedding: prompts and LoRA loader, against Apply."""
+    import folder_paths
+
+    identity = make_identity(checkpoint)
+    path = identity.save(f"{folder}/{checkpoint}_person.safetensors")
+    model, clip, _ = load(checkpoint)
+    folder_paths.add_model_folder_path("loras", folder)
+    embedder = clip.clone()
+    inner = getattr(embedder.tokenizer, embedder.tokenizer.clip)
+    previous, inner.embedding_directory = inner.embedding_directory, [folder]
+    try:
+        stock = encode(embedder, f"photo of embedding:{path.stem} smiling")
+    finally:
+        inner.embedding_directory = previous
+    patched_model, patched_clip = apply(checkpoint, identity, strength=0.0, kv_strength=0.7)
+    ours = encode(patched_clip, "photo of <ann> smiling")
+    lora_model, _ = nodes.LoraLoader().load_lora(model, clip, path.name, 0.7, 0.0)
+    negative = encode(clip, "blurry")
+    return {
+        "tokens": torch.equal(stock[0][0], ours[0][0]),
+        "kv": error(sample(patched_model, ours, negative), sample(lora_model, ours, negative)),
+    }
+
+
+@torch.inference_mode()
+def unet_call(checkpoint: str, target: str, strength: float = 0.8, kv_strength: float = 0.6) -> dict:
+    """One real sampling step with everything applied; what the UNet was given and gave, for a check elsewhere."""
+    identity = make_identity(checkpoint)
+    model, clip = apply(checkpoint, identity, strength, kv_strength)
+    seen = {}
+
+    def record(executor, x, timesteps, context=None, *rest, **more):
+        output = executor(x, timesteps, context, *rest, **more)
+        seen.update(x=x, timesteps=timesteps, context=context, output=output)
+        return output
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", record)
+    text = "photo of <ann> smiling"
+    sample(model, encode(clip, text), [], steps=1, cfg=1.0)
+    plain, plain_clip, _ = load(checkpoint)
+    ids = [token for token, _ in next(iter(plain_clip.tokenize("photo of x x smiling").values()))[0]]
+    save_file({key: tensor.float().clone().contiguous() for key, tensor in seen.items()}, f"{target}/call.safetensors")
+    identity.save(f"{target}/identity.safetensors")
+    return {
+        "ids": ids,
+        "strength": strength,
+        "kv_strength": kv_strength,
+        "config": dict_of(plain.model.model_config.unet_config),
+    }
+
+
+def dict_of(config: dict) -> dict:
+    return {key: value for key, value in config.items() if isinstance(value, (int, float, str, bool, list, type(None)))}
+
+
+@torch.inference_mode()
+def clones(checkpoint: str) -> dict:
+    """Clones, LoRA loaders and CLIP Set Last Layer after Apply; the base afterwards."""
+    identity = make_identity(checkpoint)
+    before = sample_plainly(checkpoint)
+    model, clip = apply(checkpoint, identity, kv_strength=1.0)
+    reference = encode(clip, "photo of <ann>")
+    cloned = encode(clip.clone().clone(), "photo of <ann>")
+    other_layer = encode(nodes.CLIPSetLastLayer().set_last_layer(clip, -3)[0], "photo of <ann>")
+    negative = encode(clip, "blurry")
+    return {
+        "clone": torch.equal(reference[0][0], cloned[0][0]),
+        "layer": error(reference[0][0], other_layer[0][0]),
+        "layer carries": any(key.startswith("idea_") for key in other_layer[0][1]),
+        "model clone": error(sample(model.clone().clone(), reference, negative), sample(model, reference, negative)),
+        "base unchanged": sample_plainly(checkpoint) == before,
+    }
+
+
+def refusal(checkpoint: str, case: str) -> str:
+    """The error of a MODEL, CLIP and identity that do not fit."""
+    model, clip, _ = load(checkpoint)
+    other_model, other_clip, _ = load("tiny_sd15")
+    try:
+        if case == "clip of another family":
+            apply(checkpoint, make_identity(checkpoint), on=(model, other_clip))
+        elif case == "identity of another family":
+            apply(checkpoint, make_identity("tiny_sd15"))
+        elif case == "kv of another checkpoint":
+            identity = make_identity(checkpoint)
+            kv = {key.replace("input_blocks.1", "input_blocks.7"): tensor for key, tensor in identity.kv.items()}
+            apply(checkpoint, dataclasses.replace(identity, kv=kv), kv_strength=1.0)
+        elif case == "unsupported model":
+            config = SimpleNamespace(unet_config={"context_dim": 2048, "adm_in_channels": 2816})
+            sdxl = SimpleNamespace(diffusion_model=model.model.diffusion_model, model_config=config)
+            pack("nodes.comfy_models").require_pair(SimpleNamespace(model=sdxl), clip)
+        elif case == "no unet":
+            pack("nodes.comfy_models").require_pair(SimpleNamespace(model=SimpleNamespace()), clip)
+        elif case == "not an identity":
+            apply(checkpoint, {"face": "of another pack"})
+    except pack("idea_core").IdeaError as refused:
+        return str(refused)
+    return "accepted"

@@ -1,0 +1,215 @@
+"""What the tests look at of a training inside real ComfyUI. Each function returns plain JSON values."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.patcher_extension import WrappersMP
+from probes import NAMES, apply, encode, error, face, load, make_identity, pack, photos, sample, weights_hash
+
+import nodes
+
+
+def fixed_batch(checkpoint: str, steps: int, enough: float) -> dict:
+    """One batch, seen again and again with the default rates, until three losses in a row are `enough` of the first.
+
+    Returns the losses, and how far each trained part moved.
+    """
+    config, losses = pack("idea_core.config").TrainConfig(batch_size=2), []
+    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint)) as backbone:
+        trainer = pack("idea_core.trainer").Trainer(backbone, photos(), face(), config, NAMES, ["a photo of {}"])
+        person, batch = trainer.person, trainer._sampler.draw()
+        start = {key: tensor.clone() for key, tensor in (person.state_dict() | person.kv.state_dict()).items()}
+        with trainer.kv_deltas():
+            while len(losses) < steps and max([*losses[-3:], 9e9][:3]) > enough * (losses or [9e9])[0]:
+                losses.append(trainer.step(batch).item())
+        end = person.state_dict() | person.kv.state_dict()
+        moved = {key: error(start[key], end[key]) for key in start}
+    return {"losses": losses, "moved": moved}
+
+
+def train(checkpoint: str, name: str, steps: int = 2, interrupt_at: int | None = None, settings: dict = {}) -> dict:
+    """One run of the training node's job; hashes of MODEL and CLIP before and after."""
+    model, clip, vae = load(checkpoint)
+    before = weights_hash(model, clip.patcher)
+    config = pack("idea_core.config").TrainConfig(**{"steps": steps, "batch_size": 1, **settings})
+    job = pack("nodes.train").TrainingJob(name, photos(), face(), tuple(NAMES), config)
+    hook, stop = comfy.utils.PROGRESS_BAR_HOOK, comfy.model_management.interrupt_current_processing
+    seen, outcome = [], "trained"
+
+    def on_progress(value, total, preview, **_):
+        seen.append(value)
+        if value == interrupt_at:
+            stop()
+
+    comfy.utils.set_progress_bar_global_hook(on_progress)
+    try:
+        with torch.inference_mode():
+            identity = job.run(model, clip, vae, None, None)
+        outcome = identity.digest()
+    except comfy.model_management.InterruptProcessingException:
+        outcome = "interrupted"
+    finally:
+        comfy.utils.set_progress_bar_global_hook(hook)
+    after = weights_hash(model, clip.patcher)
+    sampled = sample_plainly(checkpoint)
+    return {"before": before, "after": after, "seen": seen, "outcome": outcome, "sample": sampled}
+
+
+def sample_plainly(checkpoint: str) -> str:
+    """Hash of what the base model samples."""
+    model, clip, _ = load(checkpoint)
+    with torch.inference_mode():
+        picture = sample(model, encode(clip, "a photo of a dog"), encode(clip, "blurry"), steps=2)
+    return hashlib.sha256(picture.numpy().tobytes()).hexdigest()
+
+
+def gradients(checkpoint: str) -> dict:
+    """The backbone's gradients against torch's own means for in-place forwards, and against a finite difference."""
+    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint)) as backbone:
+        encoder, width = next(iter(pack("idea_core").BASE_MODELS[backbone.base_model].encoders.items()))
+        generator = torch.Generator().manual_seed(0)
+        vectors = torch.randn(2, width, generator=generator).requires_grad_()
+        weights = torch.randn(1, 77, width, generator=generator)
+        prompt = {encoder: [[320, 1125, *vectors, 530]]}
+        ours = torch.autograd.grad((backbone.encode(prompt).context * weights).sum(), vectors)[0]
+        with torch.no_grad():
+            plain = backbone._text.model(
+                [[49406, 320, 1125, *vectors, 530, 49407] + [backbone._text.model.special_tokens["pad"]] * 70]
+            )[0]
+        context = backbone.encode(prompt).context.detach().requires_grad_()
+        noisy, timestep = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([500])
+        direction = torch.randn(1, 77, width, generator=generator)
+        condition = pack("idea_core").TextCondition
+
+        def loss(context):
+            return backbone.predict(noisy, timestep, condition(context)).square().sum()
+
+        slope = (torch.autograd.grad(loss(context), context)[0] * direction).sum().item()
+        with torch.no_grad():
+            step = 1e-2
+            finite = ((loss(context + step * direction) - loss(context - step * direction)) / (2 * step)).item()
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            start, pad = backbone._text.model.special_tokens["start"], backbone._text.model.special_tokens["pad"]
+            row = [start, 320, 1125, *vectors, 530, 49407] + [pad] * 70
+            reference = torch.autograd.grad((backbone._text.model([row])[0] * weights).sum(), vectors)[0]
+        return {
+            "text": error(ours, reference),
+            "size": reference.abs().max().item(),
+            "forward": error(plain, backbone.encode(prompt).context.detach()),
+            "slope": slope,
+            "finite": finite,
+        }
+
+
+def targets(checkpoint: str) -> dict:
+    """The backbone's noise and target against the equations of the noise schedule."""
+    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint)) as backbone:
+        generator = torch.Generator().manual_seed(0)
+        latents, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
+        timesteps = torch.tensor([0, 400, 999])
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+        alpha = (1 - betas).cumprod(0)[timesteps].view(3, 1, 1, 1)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        target = noise if backbone.prediction == "eps" else velocity
+        return {
+            "prediction": backbone.prediction,
+            "noisy": error(backbone.add_noise(latents, noise, timesteps), noisy),
+            "target": error(backbone.target(latents, noise, timesteps), target),
+        }
+
+
+def parity(checkpoint: str) -> dict:
+    """What training sees against what sampling gives: text condition, latents, and the UNet with K/V deltas."""
+    model, clip, vae = load(checkpoint)
+    identity, delta_of = make_identity(checkpoint), pack("idea_core.kv").delta_of
+    seen = {}
+
+    def record(executor, x, timesteps, context=None, *rest, **more):
+        output = executor(x, timesteps, context, *rest, **more)
+        seen.setdefault("call", tuple(tensor.clone() for tensor in (x, timesteps, context, output)))
+        return output
+
+    with torch.inference_mode():
+        patched, _ = apply(checkpoint, identity, strength=0.0, kv_strength=1.0)
+        patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", record)
+        stock = encode(clip, "a photo of a dog")
+        sample(patched, stock, [], steps=2, cfg=1.0)
+        plain = sample_plainly(checkpoint)
+        latents = vae.encode(photos())
+    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, clip, vae) as backbone:
+        x, timesteps, context, output = (tensor.clone() for tensor in seen["call"])
+        condition = pack("idea_core").TextCondition
+        with torch.no_grad():
+            ours = backbone.encode({key: [ids] for key, ids in backbone.tokenize("a photo of a dog").items()}).context
+            with backbone.kv_deltas(lambda name: delta_of(identity.kv, name)):
+                with_kv = backbone.predict(x, timesteps.long(), condition(context))
+            without = backbone.predict(x, timesteps.long(), condition(context))
+        encoded = model.model.process_latent_out(backbone.encode_images(photos()))
+    return {
+        "context": error(ours, stock[0][0]),
+        "latents": error(encoded, latents),
+        "unet": error(with_kv, output),
+        "kv": error(without, output),
+        "plain": plain == sample_plainly(checkpoint),
+    }
+
+
+def fingerprints() -> dict:
+    """The hash that finds a training again: for equal inputs loaded anew, and for each single change."""
+    fingerprint = pack("nodes.fingerprint").training_fingerprint
+
+    def of(checkpoint="tiny_sd15", images=None, arcface=None, change=lambda model, clip: (model, clip), **settings):
+        model, clip, vae = load(checkpoint)
+        model, clip = change(model, clip)
+        images, arcface = photos() if images is None else images, face() if arcface is None else arcface
+        return fingerprint(model, clip, vae, [images, arcface], {"name": "ann", "seed": 0, **settings})
+
+    def with_lora(model, clip):
+        model = model.clone()
+        key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+        model.add_patches({key: ("diff", (torch.ones(320, 768) * 1e-3,))}, 0.5)
+        return model, clip
+
+    first = of()
+    load.cache_clear()
+    pixel = photos()
+    pixel[0, 5, 5, 0] += 1 / 255
+    return {
+        "first": first,
+        "loaded anew": of(),
+        "other pixel": of(images=pixel),
+        "other face": of(arcface=face().flip(0)),
+        "other name": of(name="bob"),
+        "other seed": of(seed=1),
+        "with lora": of(change=with_lora),
+        "other layer": of(change=lambda model, clip: (model, nodes.CLIPSetLastLayer().set_last_layer(clip, -2)[0])),
+        "other checkpoint": of("tiny_sd21"),
+    }
+
+
+def no_pixels(shape: list[int]) -> list[str]:
+    """What ID Encode and ID-Enhancer Train say of an image of this shape."""
+    said = []
+    engine = pack("nodes.face").LoadFaceModel.execute("testpack", "cpu").args[0]
+    model, clip, vae = load("tiny_sd15")
+    embeds = pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1))
+    settings = dataclasses.asdict(pack("idea_core").TrainConfig())
+    settings = {key: settings[key] for key in ("steps", "batch_size", "seed", "token_rate", "adapter_rate")}
+    settings |= {"kv_rate": 0.0, "kv_rank": 1, "regularizer_weight": 0.0}
+    for run in (
+        lambda image: pack("nodes.face").IDEncode.execute(engine, image),
+        lambda image: pack("nodes.train").EnhancerTrain.execute(
+            model, clip, vae, embeds, image, name="x", resolution=64, **settings
+        ),
+    ):
+        try:
+            run(torch.zeros(shape))
+        except pack("idea_core").IdeaError as refused:
+            said.append(str(refused))
+    return said
