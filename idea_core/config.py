@@ -12,6 +12,10 @@ from .losses import ZETA
 class TrainConfig:
     """How one person is trained. Rates are AdamW's, constant over the run.
 
+    The defaults of steps and rates come from a small world of drawn faces (text width 128): 25 steps at these rates
+    were above 320 steps of Textual Inversion in likeness; Enhancer and Adapter did worse at 1e-2 and diverged at
+    3e-2, and K/V gave up obedience for likeness at 5e-3. The published script has one rate, 0.012, for everything.
+
     Attributes:
         steps: optimiser steps.
         batch_size: photos per step, drawn with replacement.

@@ -26,7 +26,7 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metada
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(part, 0o644)  # mkstemp makes it private
+        os.chmod(part, _default_mode())  # mkstemp makes it private
         os.replace(part, path)
     except BaseException:
         Path(part).unlink(missing_ok=True)
@@ -49,9 +49,17 @@ def read_tensors(
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             check(metadata)
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata
+            # Copies: tensors of the library stay mapped to the file, which may be replaced while they are in use.
+            return {key: file.get_tensor(key).clone() for key in file.keys()}, metadata
     except safetensors.SafetensorError as error:
         raise IdentityFileError("a whole safetensors file", str(error), "Copy or download the file again.") from None
+
+
+def _default_mode() -> int:
+    """Permissions that an ordinary new file would have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _canonical(data: bytes) -> bytes:

@@ -28,6 +28,8 @@ from .shapes import require_shape
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
 
+_LOWER_RATES = "Lower the learning rates, the K/V rate first."
+
 OnStep = Callable[[int, Sequence[float]], None]
 """Called after each step with the steps done and the losses read so far; it may raise to cancel."""
 
@@ -39,7 +41,7 @@ class PersonModel(nn.Module):
         super().__init__()
         d = BASE_MODELS[backbone.base_model].width
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)
             self.enhancer = Enhancer(d, config.n, config.heads)
             self.adapter = Adapter(d, config.heads, config.beta)
         self.tokens = nn.ParameterDict({encoder: part.clone() for encoder, part in anchor.items()})
@@ -183,8 +185,15 @@ class Trainer:
 
     @torch.no_grad()
     def identity(self, name: str, **provenance) -> Identity:
-        """The person as trained so far, in half precision on the CPU; `provenance` as in `Identity`."""
+        """The person as trained so far, in half precision on the CPU; `provenance` as in `Identity`.
+
+        Raises:
+            TrainingError: a trained value is not finite, or too large for half precision.
+        """
         person = self.person
+        trained = [*person.parameters(), *person.kv.parameters(), person.fused()]
+        if not all(tensor.half().isfinite().all() for tensor in trained):
+            raise TrainingError("finite weights", "NaN or infinity after training", _LOWER_RATES)
         return Identity(
             name=name,
             base_model=self.backbone.base_model,
@@ -223,6 +232,4 @@ def _require_finite(losses: Sequence[float]) -> None:
     finite = torch.isfinite(torch.tensor(losses))
     if not finite.all():
         step = int(finite.logical_not().nonzero()[0]) + 1
-        raise TrainingError(
-            "a finite loss", f"{losses[step - 1]} at step {step}", "Lower the learning rates, the K/V rate first."
-        )
+        raise TrainingError("a finite loss", f"{losses[step - 1]} at step {step}", _LOWER_RATES)

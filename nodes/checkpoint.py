@@ -14,7 +14,7 @@ _BLOCK = 1 << 24
 
 
 def checkpoint_of(prompt: Mapping | None, node_id: str | None, link: str = "model") -> tuple[str, str]:
-    """File name and SHA-256 of the checkpoint above a node's `link` input; empty strings if not to be found.
+    """File name and SHA-256 of the checkpoint above a node's `link` input; "" for what is not to be found or read.
 
     Args:
         prompt: the running graph in API format.
@@ -26,16 +26,18 @@ def checkpoint_of(prompt: Mapping | None, node_id: str | None, link: str = "mode
         inputs = prompt[node_id].get("inputs", {})
         for name, folder in _FILE_INPUTS.items():
             if isinstance(inputs.get(name), str):
-                path = folder_paths.get_full_path(folder, inputs[name])
-                return inputs[name], _sha256(path) if path else ""
+                return inputs[name], _sha256(folder_paths.get_full_path(folder, inputs[name]))
         source = inputs.get(link)
         node_id = source[0] if isinstance(source, list) else None
     return "", ""
 
 
-def _sha256(path: str) -> str:
-    status = os.stat(path)
-    return _hash_file(path, status.st_mtime_ns, status.st_size)
+def _sha256(path: str | None) -> str:
+    try:
+        status = os.stat(path or "")
+        return _hash_file(path, status.st_mtime_ns, status.st_size)
+    except OSError:  # a hash is no reason to lose a training
+        return ""
 
 
 @lru_cache(maxsize=8)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..idea_core.backbone import TextCondition, TokenIds, TokenSequence
-from ..idea_core.errors import ConfigError
+from ..idea_core.errors import BaseModelError, ConfigError
 from .comfy_models import TextEncoder, prediction_of, require_pair
 
 CONTEXT_LENGTH = 77
@@ -50,6 +50,7 @@ class ComfyBackbone:
         self._exit = ExitStack()
 
     def __enter__(self) -> ComfyBackbone:
+        self._exit.callback(self._unload)
         self._exit.enter_context(_gradients_allowed())
         self._exit.callback(self._text.reset)
         return self
@@ -80,10 +81,12 @@ class ComfyBackbone:
             return TextCondition(self._text.model(rows)[0].to(self.device))
 
     def encode_images(self, images: Tensor) -> Tensor:
-        with torch.inference_mode():
-            latents = self._vae.encode(images)
-            latents = self._patcher.model.process_latent_in(latents)
-        return latents.to(self.device, torch.float32).clone()  # no inference tensor
+        latents = []
+        for image in images:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            with torch.inference_mode():
+                latents.append(self._patcher.model.process_latent_in(self._vae.encode(image[None])))
+        return torch.cat(latents).to(self.device, torch.float32)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         sigma = self._sigma(timesteps)
@@ -125,6 +128,8 @@ class ComfyBackbone:
         """Bring UNet and text encoder to their devices, once, after the VAE had its turn."""
         if self._loaded:
             return
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._loaded = True
         for name, hook in self._kv_hooks.items():
             self._patcher.add_weight_wrapper(f"{name}.weight", hook)
         if self._patcher.model_dtype() != torch.float32:
@@ -135,7 +140,18 @@ class ComfyBackbone:
         for patcher in patchers:
             _replace_inference_tensors(patcher.model)
         self._text.prepare(self.clip_layer, self._text_patcher.load_device)
-        self._loaded = True
+
+    def _unload(self) -> None:
+        """Leave the UNet's modules as they were found: what training hung in outlives the patcher otherwise."""
+        if not self._loaded:
+            return
+        self._patcher.detach()
+        for module in self._patcher.model.modules():
+            if hasattr(module, "prev_comfy_cast_weights"):
+                module.comfy_cast_weights = module.prev_comfy_cast_weights
+                del module.prev_comfy_cast_weights
+            if hasattr(module, "weight_function"):
+                module.weight_function = []
 
 
 class _KVHook:
@@ -174,12 +190,22 @@ def _gradients_allowed() -> Iterator[None]:
 
 
 def _trainable_clone(patcher):
-    """A clone whose weights stay put: newer ComfyUI streams weights through reused buffers otherwise."""
+    """A clone whose weights stay put.
+
+    Newer ComfyUI streams weights through reused buffers (dynamic VRAM), which would give wrong gradients.
+    """
+    static = {"disable_dynamic": True}
     with torch.inference_mode(False):
-        try:
-            return patcher.clone(disable_dynamic=True, force_deepcopy=True)
-        except TypeError:  # ComfyUI before dynamic memory
-            return patcher.clone()
+        for options in ({**static, "force_deepcopy": True}, static, {}):
+            try:
+                clone = patcher.clone(**options)
+            except (TypeError, RuntimeError):  # an older ComfyUI, or a loader that dynamic VRAM does not know
+                continue
+            if not getattr(clone, "is_dynamic", bool)():
+                return clone
+    raise BaseModelError(
+        "a MODEL and CLIP that can be held in memory", "ones with dynamic VRAM", "Start ComfyUI without dynamic VRAM."
+    )
 
 
 def _replace_inference_tensors(module: torch.nn.Module) -> None:

@@ -49,7 +49,7 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
         BaseModelError: an unsupported or mismatched pair; for training also an unsupported prediction.
     """
     key = _family_of(model)
-    encoders = text_encoders_of(clip)
+    encoders = text_encoders_of(clip) if clip is not None else {}
     if encoders != dict(BASE_MODELS[key].encoders):
         raise BaseModelError(f"the CLIP of {_describe(key)}", _describe_encoders(encoders), _FIX)
     if trainable:
@@ -58,6 +58,14 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
         if channels != 4:
             raise BaseModelError("a MODEL of 4 latent channels to train on", str(channels), _FIX)
     return key
+
+
+def require_vae(vae) -> None:
+    """Raise `BaseModelError` unless a VAE is there and gives latents of 4 channels."""
+    channels = getattr(vae, "latent_channels", None) if hasattr(vae, "patcher") else None
+    if channels != 4:
+        got = "a checkpoint without one" if channels is None else f"{channels} channels"
+        raise BaseModelError("a VAE of 4 latent channels", got, "Connect the VAE of the checkpoint, or Load VAE.")
 
 
 def text_encoders_of(clip) -> dict[str, int]:

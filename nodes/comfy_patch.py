@@ -2,7 +2,7 @@
 
 The difference travels with the conditioning under a key of its own. The MODEL hands it to the UNet
 like the text itself, so that it repeats and batches with it, and adds it to the text condition at
-each step. Strength and schedule live here: no prompt is encoded again when they change.
+each step. Strength and schedule live here: a conditioning does not depend on them.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ class AdapterSchedule:
 
     def __call__(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs):
         """Wrapper of ComfyUI's `apply_model`: ``c_crossattn + strength · difference``."""
-        difference = kwargs.pop(self.key, None)
-        if difference is not None and self._active(executor.class_obj.model_sampling, transformer_options):
+        difference = kwargs.get(self.key)  # left there: the same person may have been applied twice
+        if difference is not None and self._active(executor.class_obj.model_sampling, t):
             c_crossattn = c_crossattn + self.strength * difference.to(c_crossattn)
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
-    def _active(self, sampling, transformer_options: dict) -> bool:
+    def _active(self, sampling, sigmas: torch.Tensor) -> bool:
         if self.strength == 0:
             return False
         if self.start_percent <= 0 and self.end_percent >= 1:
             return True  # without waiting for the device
-        sigma = float(transformer_options["sigmas"][0])
+        sigma = float(sigmas[0])
         first, last = sampling.percent_to_sigma(self.start_percent), sampling.percent_to_sigma(self.end_percent)
         return last <= sigma <= first
 
@@ -85,9 +85,9 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
 
 
 def _fit(difference: torch.Tensor | None, context: torch.Tensor) -> torch.Tensor:
-    """The difference at the context's length; nodes may have appended to the context since."""
+    """The difference at the context's length: nodes may have appended to the context since, or zeroed it out."""
     fitted = torch.zeros_like(context)
-    if difference is not None:
+    if difference is not None and context.any():
         length = min(difference.shape[1], context.shape[1])
         fitted[:, :length] = difference[:, :length].to(fitted)
     return fitted

@@ -14,6 +14,7 @@ import comfy.sd1_clip
 import torch
 from torch import Tensor
 
+from ..idea_core.errors import ConfigError
 from ..idea_core.identity import Identity
 
 CHUNK = 77
@@ -40,7 +41,9 @@ class IdentityTokenizer:
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list]:
         if not self._name.search(text):
             return self._tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
-        word = next(word for word in _STAND_INS if word not in text.lower())
+        word = next((word for word in _STAND_INS if word not in text.lower()), None)
+        if word is None:
+            raise ConfigError("a prompt without one of " + ", ".join(_STAND_INS), "all of them", "Leave one out.")
         text = "".join(self._with_stand_ins(*segment, word) for segment in _segments(text))
         chunks = self._tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
         stand_in = self._tokenizer.tokenize_with_weights(word)

@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import io
 
 from ..idea_core.errors import FaceError
 from ..idea_core.faces import InsightFaceEngine, encode_photos, find_packs
-from ..idea_core.faces.insightface_engine import PROVIDER_CHOICES
+from ..idea_core.faces.insightface_engine import PROVIDER_CHOICES, PROVIDERS
 from ..idea_core.faces.packs import require_pack
 from ..idea_core.faces.pictures import crop_face, draw_faces
 from .paths import insightface_roots
@@ -59,7 +59,9 @@ class LoadFaceModel(io.ComfyNode):
     @classmethod
     def execute(cls, pack: str, provider: str) -> io.NodeOutput:
         engine = InsightFaceEngine(require_pack(pack, insightface_roots()), provider)
-        logging.info("ID-EA: face model %s runs on %s", pack, engine.providers[0])
+        fell_back = provider != "auto" and engine.providers[0] != PROVIDERS[provider]
+        log = logging.warning if fell_back else logging.info
+        log("ID-EA: face model %s runs on %s (asked for: %s)", pack, engine.providers[0], provider)
         return io.NodeOutput(engine)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 
 import folder_paths
@@ -14,13 +14,15 @@ IDENTITIES = "idea"
 INSIGHTFACE = "insightface"
 AUTOSAVE = "autosave"
 EXTENSION = ".safetensors"
+_FILE_NAME = re.compile(r"\w([\w .-]{0,98}[\w-])?")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
 
 
 def register_folders() -> None:
     """Make ComfyUI search for identities and face models; extra_model_paths.yaml may add more places."""
     models = Path(folder_paths.models_dir)
+    folder_paths.add_model_folder_path(IDENTITIES, str(output_folder()))  # first: what was just saved is loaded
     folder_paths.add_model_folder_path(IDENTITIES, str(models / IDENTITIES))
-    folder_paths.add_model_folder_path(IDENTITIES, str(output_folder()))
     paths, _ = folder_paths.folder_names_and_paths[IDENTITIES]
     folder_paths.folder_names_and_paths[IDENTITIES] = (paths, {EXTENSION})
     folder_paths.add_model_folder_path(INSIGHTFACE, str(models / INSIGHTFACE))
@@ -49,10 +51,9 @@ def identity_path(name: str) -> Path:
 
 def saved_path(name: str) -> Path:
     """Where an identity called `name` (subfolders allowed) is written; never outside the output folder."""
-    folder = output_folder()
-    path = Path(os.path.normpath(folder / (name.removesuffix(EXTENSION) + EXTENSION)))
-    if not path.is_relative_to(folder) or path.stem.startswith(".") or not name.removesuffix(EXTENSION).strip("/\\ "):
+    parts = re.split(r"[/\\]", name.removesuffix(EXTENSION))
+    if not all(_FILE_NAME.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts):
         raise IdentityFileError(
-            f"a file name below {folder}", repr(name), "Choose a name such as alice or people/alice."
+            "a file name of letters, digits, _, -, dots and spaces", repr(name), "Choose one such as people/alice."
         )
-    return path
+    return output_folder().joinpath(*parts).with_name(parts[-1] + EXTENSION)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..idea_core.identity_checks import require_name
 from ..idea_core.trainer import Trainer
 from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
-from .comfy_models import require_pair
+from .comfy_models import require_pair, require_vae
 from .face import CATEGORY
 from .fingerprint import training_fingerprint
 from .loss_curve import draw_losses
@@ -123,6 +123,7 @@ class EnhancerTrain(io.ComfyNode):
     ) -> io.NodeOutput:
         require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
         require_pair(model, clip, trainable=True)
+        require_vae(vae)
         job = TrainingJob(
             name=require_name(name),
             images=_square(images, resolution),
@@ -162,6 +163,9 @@ class TrainingJob:
         try:
             checkpoint = pool.submit(checkpoint_of, prompt, node_id)  # hashed while training runs
             trainer, losses = self._train(model, clip, vae)
+            while not checkpoint.done():
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                wait([checkpoint], timeout=0.1)
             base_checkpoint, base_hash = checkpoint.result()
         finally:
             pool.shutdown(wait=False)  # Cancel does not wait for the hash

@@ -154,6 +154,16 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
         Identity.load(path)
 
 
+def test_what_was_loaded_does_not_hang_on_the_file(tmp_path):
+    path = make_identity().save(tmp_path / "a.safetensors")
+    loaded = Identity.load(path)
+    digest = loaded.digest()
+    with open(path, "r+b") as file:
+        file.seek(-1000, 2)
+        file.write(bytes(1000))
+    assert loaded.digest() == digest
+
+
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="Choose a file that exists"):
         Identity.load(tmp_path / "a.safetensors")

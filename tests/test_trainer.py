@@ -154,6 +154,13 @@ def test_a_diverging_loss_is_said(backbone):
         run.run()
 
 
+def test_weights_too_large_for_the_file_are_said(backbone):
+    run = trainer(backbone, TrainConfig(steps=1, batch_size=1, token_rate=1e6))
+    run.run()
+    with pytest.raises(TrainingError, match=r"finite weights, got NaN or infinity after training\. Lower the learning"):
+        run.identity("alice")
+
+
 def test_captions_have_a_place_for_the_person(backbone):
     with pytest.raises(TrainingError, match="captions with {} where the person stands, got 'a photo'"):
         trainer(backbone, captions=["a photo"])

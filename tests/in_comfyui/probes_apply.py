@@ -135,6 +135,9 @@ def composed(checkpoint: str) -> dict:
     errors = {
         name: error(sample(model, case, negative), sample(plain, baked(case), negative)) for name, case in cases.items()
     }
+    zero = nodes.ConditioningZeroOut().zero_out(person)[0]
+    bare_zero = [[context, {"pooled_output": entries["pooled_output"]}] for context, entries in zero]
+    errors["zero out"] = error(sample(model, forest, zero), sample(plain, forest, bare_zero))
     foreign = encode(load(checkpoint)[1], "blurry")
     errors["negative of the unpatched clip"] = error(
         sample(model, person, foreign), sample(plain, baked(person), foreign)
@@ -157,6 +160,19 @@ def two_people(checkpoint: str) -> dict:
         "same as single": torch.equal(alone[0][0], single[0][0]),
         "picture": error(sample(model, alone, negative), sample(apply(checkpoint, ann)[0], single, negative)),
     }
+
+
+@torch.inference_mode()
+def one_person_twice(checkpoint: str) -> dict:
+    """Apply nodes for one person in a row: their strengths add up."""
+    ann = make_identity(checkpoint)
+    model, clip = apply(checkpoint, ann, strength=0.75, on=apply(checkpoint, ann, strength=0.25))
+    whole, whole_clip = apply(checkpoint, ann)
+    negative = encode(clip, "blurry")
+    twice = sample(model, encode(clip, "photo of <ann>"), negative)
+    once = sample(whole, encode(whole_clip, "photo of <ann>"), negative)
+    weak = sample(apply(checkpoint, ann, strength=0.25)[0], encode(whole_clip, "photo of <ann>"), negative)
+    return {"error": error(twice, once), "of": error(weak, once)}
 
 
 @torch.inference_mode()
@@ -278,6 +294,10 @@ def refusal(checkpoint: str, case: str) -> str:
             pack("nodes.comfy_models").require_pair(SimpleNamespace(model=sdxl), clip)
         elif case == "no unet":
             pack("nodes.comfy_models").require_pair(SimpleNamespace(model=SimpleNamespace()), clip)
+        elif case == "no clip":
+            apply(checkpoint, make_identity(checkpoint), on=(model, None))
+        elif case == "no vae":
+            pack("nodes.comfy_models").require_vae(None)
         elif case == "not an identity":
             apply(checkpoint, {"face": "of another pack"})
     except pack("idea_core").IdeaError as refused:

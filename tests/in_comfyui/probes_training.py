@@ -6,7 +6,10 @@ import dataclasses
 import hashlib
 
 import comfy.model_management
+import comfy.ops
+import comfy.sd
 import comfy.utils
+import folder_paths
 import torch
 from comfy.patcher_extension import WrappersMP
 from probes import NAMES, apply, encode, error, face, load, make_identity, pack, photos, sample, weights_hash
@@ -213,3 +216,40 @@ def no_pixels(shape: list[int]) -> list[str]:
         except pack("idea_core").IdeaError as refused:
             said.append(str(refused))
     return said
+
+
+def half_precision() -> dict:
+    """Training a UNet of half weights without manual cast, as on a GPU; then a partial load with a weight patch."""
+    path = folder_paths.get_full_path("checkpoints", "tiny_sd15.safetensors")
+    options = {"dtype": torch.float16, "custom_operations": comfy.ops.disable_weight_init}
+    with torch.inference_mode():
+        model, _, _, _ = comfy.sd.load_checkpoint_guess_config(path, model_options=options)
+    _, clip, vae = load("tiny_sd15")
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    layer = model.get_model_object(key)
+    text = torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(0)).half()
+
+    def patched() -> torch.Tensor:
+        """The layer's output with a weight patch, loaded as on a card with too little memory."""
+        patcher = model.clone()
+        patcher.add_patches({f"{key}.weight": ("diff", (torch.ones(320, 768) * 0.1,))}, 1.0)
+        with torch.inference_mode():
+            patcher.patch_model(torch.device("cpu"), lowvram_model_memory=64)
+            output = layer(text)
+            patcher.detach()
+        return output
+
+    before, fresh = weights_hash(model), patched()
+    losses = []
+    for backbone_model in (model, load("tiny_sd15")[0]):
+        config = pack("idea_core").TrainConfig(steps=3, batch_size=1)
+        with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(backbone_model, clip, vae) as backbone:
+            trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES)
+            losses.append(trainer.run())
+    return {
+        "losses": losses,
+        "dtype": str(layer.weight.dtype),
+        "unchanged": before == weights_hash(model),
+        "patch": error(fresh.float(), patched().float()),
+        "hooks": sum(len(getattr(module, "weight_function", ())) for module in model.model.modules()),
+    }

@@ -56,6 +56,11 @@ def test_two_people_each_act_on_their_own_prompts(probe):
     }
 
 
+def test_one_person_twice_adds_up(probe):
+    result = probe("one_person_twice", checkpoint="tiny_sd15")
+    assert result["error"] < 1e-3 * result["of"]
+
+
 def test_clones_and_other_nodes_keep_what_was_applied(probe):
     result = probe("clones", checkpoint="tiny_sd15")
     assert result["clone"] and result["layer carries"] and result["base unchanged"]
@@ -117,6 +122,8 @@ def test_a_name_is_never_cut_by_a_chunk_border(probe):
         ("identity of another family", "Expected a MODEL and CLIP of Stable Diffusion 1.x, on which <ann> was trained"),
         ("unsupported model", "Expected a MODEL of Stable Diffusion 1.x or Stable Diffusion 2.x, got SimpleNamespace"),
         ("no unet", "Expected a MODEL of Stable Diffusion 1.x or Stable Diffusion 2.x, got NoneType"),
+        ("no clip", "Expected the CLIP of Stable Diffusion 2.x (clip_h of width 1024), got no CLIP text encoder"),
+        ("no vae", "Expected a VAE of 4 latent channels, got a checkpoint without one"),
         ("not an identity", "Expected IDENTITY from Load ID-EA Embedding, got a dict. Connect Load ID-EA Embedding."),
         ("kv of another checkpoint", "input_blocks.7.1.transformer_blocks.0.attn2.to_k of shape (320, 1024), got none"),
     ],

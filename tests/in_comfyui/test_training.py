@@ -80,3 +80,13 @@ def test_photos_without_pixels_are_refused(probe, shape):
     assert len(said) == 2
     assert "photo 0 with pixels" in said[0] or "at least one photo" in said[0]
     assert "Expected photos with pixels, got shape" in said[1]
+
+
+def test_half_weights_train_as_single_ones_and_leave_the_model_as_it_was(probe):
+    result = probe("half_precision")
+    assert result["dtype"] == "torch.float16"
+    half, single = result["losses"]
+    assert half == pytest.approx(single, rel=1e-2)
+    assert result["unchanged"]
+    assert result["patch"] == 0
+    assert result["hooks"] == 0

@@ -180,8 +180,10 @@ BAD = {
     "odd name": ({"IDEA_EnhancerTrain": {"name": "a <b>"}}, "Expected a name of 1 to 64 letters, digits, _ or -"),
     "zero steps": ({"IDEA_EnhancerTrain": {"steps": 0}}, "smaller than min of 1"),
     "short names": ({"IDEA_EnhancerTrain": {"names": "cher"}}, "at least one name or phrase of 2 tokens or more"),
-    "other folder": ({"IDEA_SaveIdentity": {"filename": "../../alice"}}, "Expected a file name below"),
-    "no file name": ({"IDEA_SaveIdentity": {"filename": " "}}, "Expected a file name below"),
+    **{
+        f"file name {name!r}": ({"IDEA_SaveIdentity": {"filename": name}}, "Expected a file name of letters, digits")
+        for name in ("../../alice", "/alice", " ", "a:b", "people/con", "a\nb", "a" * 101)
+    },
 }
 
 
