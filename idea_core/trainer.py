@@ -46,7 +46,7 @@ class PersonModel(nn.Module):
             self.adapter = Adapter(d, config.heads, config.beta)
         self.tokens = nn.ParameterDict({encoder: part.clone() for encoder, part in anchor.items()})
         self.register_buffer("anchor", torch.cat(list(anchor.values()), dim=-1))  # (n, d)
-        self.register_buffer("arcface", arcface.float())  # (512,)
+        self.register_buffer("arcface", arcface.float().clone())  # (512,); it may have been an inference tensor
         self.to(backbone.device)
         generator = torch.Generator().manual_seed(config.seed)
         shapes = backbone.kv_shapes if config.kv_rate > 0 else {}

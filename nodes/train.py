@@ -127,7 +127,7 @@ class EnhancerTrain(io.ComfyNode):
         job = TrainingJob(
             name=require_name(name),
             images=_square(images, resolution),
-            arcface=id_embeds.mean.clone(),
+            arcface=id_embeds.mean,
             names=parse_names(names),
             config=TrainConfig(**settings),
         )
@@ -194,8 +194,7 @@ class TrainingJob:
 
         try:
             with ComfyBackbone(model, clip, vae) as backbone:
-                # photos and embedding may be inference tensors: the trainer works on copies
-                trainer = Trainer(backbone, self.images.clone(), self.arcface.clone(), self.config, self.names)
+                trainer = Trainer(backbone, self.images, self.arcface, self.config, self.names)
                 return trainer, trainer.run(on_step)
         except comfy.model_management.OOM_EXCEPTION as error:
             raise TrainingError(
