@@ -1,4 +1,4 @@
-"""The list of nodes."""
+"""The list of nodes. A node_id is never renamed: shared workflows hold it."""
 
 from __future__ import annotations
 
