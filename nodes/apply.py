@@ -91,10 +91,11 @@ def _require_fit(model, clip, identity: Identity) -> None:
             base_model,
             f"Load {identity.base_checkpoint or 'a checkpoint of that family'}, or train the person on this one.",
         )
-    if prediction_of(model) != identity.prediction:
+    prediction = prediction_of(model)
+    if prediction != identity.prediction:
         logging.warning(
             "ID-EA: %s was trained on a model that predicts %s, this one predicts %s.",
             identity.trigger,
             identity.prediction,
-            prediction_of(model),
+            prediction,
         )

@@ -7,10 +7,7 @@ import importlib
 import sys
 from functools import cache
 
-import comfy.model_management
-import comfy.model_patcher
 import comfy.sample
-import comfy.utils
 import torch
 
 import nodes

@@ -278,7 +278,7 @@ def clones(checkpoint: str) -> dict:
 def refusal(checkpoint: str, case: str) -> str:
     """The error of a MODEL, CLIP and identity that do not fit."""
     model, clip, _ = load(checkpoint)
-    other_model, other_clip, _ = load("tiny_sd15")
+    _, other_clip, _ = load("tiny_sd15")
     try:
         if case == "clip of another family":
             apply(checkpoint, make_identity(checkpoint), on=(model, other_clip))

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,4 +273,4 @@ def test_the_workflows_are_found_as_templates(server):
 
 
 def test_the_workflow_folder_holds_pairs():
-    assert {p.name for p in WORKFLOWS.glob("*.json")} == {p.name for p in Path(WORKFLOWS / "api").glob("*.json")}
+    assert {p.name for p in WORKFLOWS.glob("*.json")} == {p.name for p in (WORKFLOWS / "api").glob("*.json")}
