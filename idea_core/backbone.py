@@ -37,6 +37,8 @@ class Backbone(Protocol):
     clip_layer: int | None
     """Text encoder layer that gives the hidden states, counted from the end (-2); None: the model's own."""
     device: torch.device
+    scales_loss: bool
+    """Whether gradients pass through half precision, where small ones vanish unless the loss is scaled."""
     num_timesteps: int
     kv_shapes: Mapping[str, tuple[int, int]]
     """Cross attention's `to_k` and `to_v` → (out, in), named as in LDM checkpoints

@@ -16,11 +16,13 @@ class BaseModel:
         title: name for people.
         encoders: text encoder → width of its token embeddings, in the order in which their
             hidden states stand side by side in the text condition.
+        clip_layer: layer of the text encoders that the UNet was trained on, counted from the end.
     """
 
     key: str
     title: str
     encoders: Mapping[str, int]
+    clip_layer: int
 
     @property
     def width(self) -> int:
@@ -33,7 +35,7 @@ def _register(*models: BaseModel) -> Mapping[str, BaseModel]:
 
 
 BASE_MODELS = _register(
-    BaseModel("sd1", "Stable Diffusion 1.x", MappingProxyType({"clip_l": 768})),
-    BaseModel("sd2", "Stable Diffusion 2.x", MappingProxyType({"clip_h": 1024})),
-    BaseModel("sdxl", "Stable Diffusion XL", MappingProxyType({"clip_l": 768, "clip_g": 1280})),
+    BaseModel("sd1", "Stable Diffusion 1.x", MappingProxyType({"clip_l": 768}), clip_layer=-1),
+    BaseModel("sd2", "Stable Diffusion 2.x", MappingProxyType({"clip_h": 1024}), clip_layer=-2),
+    BaseModel("sdxl", "Stable Diffusion XL", MappingProxyType({"clip_l": 768, "clip_g": 1280}), clip_layer=-2),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 PLACEHOLDER = "{}"
 
 OBJECT_TEMPLATES = (
@@ -34,5 +36,17 @@ OBJECT_TEMPLATES = (
     "a photo of a small {}",
 )
 
-PERSON_CAPTIONS = tuple(template.format("face of {} person") for template in OBJECT_TEMPLATES)
-"""Captions with `{}` where the pseudo-tokens stand."""
+MEDIA = ("a photo of", "an illustration of", "a depiction of")
+
+PAPER_TEMPLATES = tuple(t.replace(MEDIA[0], medium) for medium in MEDIA for t in OBJECT_TEMPLATES)
+"""The 81 templates of Cross Initialization (arXiv 2312.15905), which ID-EA kept: those above in three media."""
+
+
+def person_captions(templates: Iterable[str]) -> tuple[str, ...]:
+    """Captions with `{}` where the pseudo-tokens stand."""
+    return tuple(template.format("face of {} person") for template in templates)
+
+
+CAPTIONS = {"photo": person_captions(OBJECT_TEMPLATES), "paper": person_captions(PAPER_TEMPLATES)}
+"""Named sets of training captions."""
+PERSON_CAPTIONS = CAPTIONS["photo"]

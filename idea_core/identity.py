@@ -29,6 +29,7 @@ from .tensorfile import read_tensors, write_tensors
 FORMAT, FORMAT_VERSION = "id-ea", "1"
 PREDICTIONS = ("eps", "v")
 _ADAPTER = "adapter."
+_SINGLE = ("anchor", "fused", "id_embeds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,9 @@ class Identity:
         clip_layer: text encoder layer of the training, counted from the end; None: the model's own.
         heads, beta: of the Adapter.
         tokens: text encoder → pseudo-tokens `v` (n, d_enc).
-        anchor: `A` (n, d).
-        fused: `F` (n, 2d), the Enhancer's output for this person.
-        adapter: state dict of `Adapter`.
+        anchor: `A` (n, d); None if unknown.
+        fused: `F` (n, 2d), the Enhancer's output for this person; None for plain Textual Inversion.
+        adapter: state dict of `Adapter`; empty for plain Textual Inversion.
         id_embeds: `a` (512,), the face embedding; None if it was left out.
         kv: state dict of `KVDeltas`; empty where none were trained.
         base_checkpoint: file name of the base checkpoint; "" if unknown.
@@ -62,9 +63,9 @@ class Identity:
     heads: int
     beta: float
     tokens: Mapping[str, Tensor]
-    anchor: Tensor
-    fused: Tensor
-    adapter: Mapping[str, Tensor]
+    anchor: Tensor | None = None
+    fused: Tensor | None = None
+    adapter: Mapping[str, Tensor] = field(default_factory=dict)
     id_embeds: Tensor | None = None
     kv: Mapping[str, Tensor] = field(default_factory=dict)
     base_checkpoint: str = ""
@@ -83,6 +84,8 @@ class Identity:
             raise file_error("beta to be finite", str(self.beta))
         if not isinstance(self.training, Mapping):
             raise file_error("training to be a JSON object", str(self.training))
+        if self.has_adapter != bool(self.adapter):
+            raise file_error("fused and adapter, or neither", "one of them")
         tensors = self.tensors()
         require_shapes(tensors, self._shapes() | kv_shapes(self.kv, self.base.width))
         require_finite(tensors)
@@ -99,13 +102,18 @@ class Identity:
     @property
     def n(self) -> int:
         """Number of pseudo-tokens."""
-        return self.anchor.shape[0]
+        return next(iter(self.tokens.values())).shape[0]
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the person has an Adapter; plain Textual Inversion has none."""
+        return self.fused is not None
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under their keys in the file."""
-        face = {} if self.id_embeds is None else {"id_embeds": self.id_embeds}
+        single = {key: getattr(self, key) for key in _SINGLE if getattr(self, key) is not None}
         adapter = {_ADAPTER + key: tensor for key, tensor in self.adapter.items()}
-        return {**self.tokens, "anchor": self.anchor, "fused": self.fused, **face, **adapter, **self.kv}
+        return {**self.tokens, **single, **adapter, **self.kv}
 
     def metadata(self) -> dict[str, str]:
         """The file's metadata; every value is a string."""
@@ -187,9 +195,7 @@ class Identity:
                 heads=int(metadata["heads"]),
                 beta=float(metadata["beta"]),
                 tokens={encoder: tensors.pop(encoder) for encoder in encoders},
-                anchor=tensors.pop("anchor"),
-                fused=tensors.pop("fused"),
-                id_embeds=tensors.pop("id_embeds", None),
+                **{key: tensors.pop(key, None) for key in _SINGLE},
                 adapter={k.removeprefix(_ADAPTER): tensors.pop(k) for k in list(tensors) if k.startswith(_ADAPTER)},
                 kv=tensors,
                 base_checkpoint=metadata["base_checkpoint"],
@@ -206,18 +212,18 @@ class Identity:
         return identity
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        n, d = self.anchor.shape[0] if self.anchor.ndim == 2 else 0, self.base.width
+        first, d = next(iter(self.tokens.values()), torch.empty(0)), self.base.width
+        n = first.shape[0] if first.ndim == 2 else 0
         if n < 1:
-            raise file_error("anchor of shape (n, d)", str(tuple(self.anchor.shape)))
-        with torch.device("meta"):
-            adapter = Adapter(d, self.heads).state_dict()
-        return {
-            **{encoder: (n, width) for encoder, width in self.base.encoders.items()},
-            "anchor": (n, d),
-            "fused": (n, 2 * d),
-            **({} if self.id_embeds is None else {"id_embeds": (ARCFACE_WIDTH,)}),
-            **{_ADAPTER + key: tuple(tensor.shape) for key, tensor in adapter.items()},
-        }
+            raise file_error("pseudo-tokens of shape (n, d_enc)", str(tuple(first.shape)))
+        single = {"anchor": (n, d), "fused": (n, 2 * d), "id_embeds": (ARCFACE_WIDTH,)}
+        shapes = {encoder: (n, width) for encoder, width in self.base.encoders.items()}
+        shapes |= {key: shape for key, shape in single.items() if getattr(self, key) is not None}
+        if self.has_adapter:
+            with torch.device("meta"):
+                adapter = Adapter(d, self.heads).state_dict()
+            shapes |= {_ADAPTER + key: tuple(tensor.shape) for key, tensor in adapter.items()}
+        return shapes
 
 
 def _require_format(metadata: Mapping[str, str]) -> None:

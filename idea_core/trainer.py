@@ -61,9 +61,11 @@ class PersonModel(nn.Module):
 
     def parameter_groups(self, config: TrainConfig) -> list[dict]:
         """AdamW's groups, each with a rate of its own."""
+        enhancer_rate = config.adapter_rate if config.enhancer_rate is None else config.enhancer_rate
         return [
             {"params": list(self.tokens.values()), "lr": config.token_rate},
-            {"params": [*self.enhancer.parameters(), *self.adapter.parameters()], "lr": config.adapter_rate},
+            {"params": list(self.enhancer.parameters()), "lr": enhancer_rate},
+            {"params": list(self.adapter.parameters()), "lr": config.adapter_rate},
             {"params": list(self.kv.parameters()), "lr": config.kv_rate},
         ]
 
@@ -134,6 +136,7 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon
         )
+        self._scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
 
     def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
         """Train for `config.steps`; the denoising loss of each step.
@@ -162,8 +165,9 @@ class Trainer:
         """One optimiser step, inside `kv_deltas`; the batch's denoising loss, a detached scalar on the device."""
         self._optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch)
-        (loss + self.config.regularizer_weight * self.regularizer()).backward()
-        self._optimizer.step()
+        self._scaler.scale(loss + self.config.regularizer_weight * self.regularizer()).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         return loss.detach()
 
     def loss(self, batch: Batch) -> Tensor:

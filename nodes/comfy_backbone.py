@@ -26,11 +26,13 @@ ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
 
 
 class ComfyBackbone:
-    """A frozen MODEL, CLIP and VAE, open for gradients inside `with`.
+    """A frozen MODEL, CLIP and VAE, open for gradients inside `with`, which are in single precision.
 
     Raises:
         BaseModelError: the MODEL is no Stable Diffusion 1.x or 2.x, or the CLIP is another model's.
     """
+
+    scales_loss = False
 
     def __init__(self, model, clip, vae):
         self.base_model = require_pair(model, clip, trainable=True)

@@ -77,7 +77,7 @@ class IdentityTokenizer:
 
 
 class IdentityTextEncoder:
-    """A CLIP's text encoder that adds, under `key`, the adapter's difference to each conditioning.
+    """A CLIP's text encoder that adds, under `key`, the adapter's difference to each conditioning that has the person.
 
     It stands in for `clip.cond_stage_model`, which `CLIP.clone()` shares; all else is the wrapped encoder's.
     """
@@ -112,9 +112,11 @@ def patch_clip(clip, identity: Identity, key: str):
             clip.layer_idx or "default",
         )
     tokenizer = IdentityTokenizer(clip.tokenizer, identity)
-    difference = AdapterDifference(identity)
     clip.tokenizer = tokenizer
-    clip.cond_stage_model = IdentityTextEncoder(clip.cond_stage_model, tokenizer.holds, difference, key)
+    if identity.has_adapter:
+        clip.cond_stage_model = IdentityTextEncoder(
+            clip.cond_stage_model, tokenizer.holds, AdapterDifference(identity), key
+        )
     return clip
 
 

@@ -68,6 +68,11 @@ def test_an_identity_without_face_and_kv(tmp_path):
     assert loaded.id_embeds is None and not loaded.kv
 
 
+def test_plain_textual_inversion_has_tokens_alone(tmp_path):
+    loaded = Identity.load(make_identity(anchor=None, fused=None, adapter={}, kv={}).save(tmp_path / "a.safetensors"))
+    assert set(loaded.tensors()) == {"clip_l", "id_embeds"} and not loaded.has_adapter and loaded.n == 2
+
+
 def test_metadata_says_what_it_fits(tmp_path):
     path = make_identity("sd2", prediction="v", clip_layer=-2).save(tmp_path / "a.safetensors")
     with safetensors.safe_open(path, "pt") as file:
@@ -112,7 +117,7 @@ def rewrite(path, change) -> None:
 DAMAGE = {
     "foreign": (lambda t, m: m.clear(), "a file of format id-ea, got format None"),
     "version": (lambda t, m: m.update(format_version="9"), "format version 1, got 9"),
-    "missing tensor": (lambda t, m: t.pop("fused"), "an entry 'fused', got none"),
+    "missing tensor": (lambda t, m: t.pop("fused"), "fused and adapter, or neither, got one of them"),
     "missing adapter key": (lambda t, m: t.pop("adapter.gamma"), r"adapter.gamma of shape \(1,\), got none"),
     "missing metadata": (lambda t, m: m.pop("prediction"), "an entry 'prediction', got none"),
     "odd metadata": (lambda t, m: m.update(heads="many"), "metadata values of the right kind"),
@@ -125,8 +130,9 @@ DAMAGE = {
     "other base": (lambda t, m: m.update(base_model="sd2"), "an entry 'clip_h'"),
     "width": (lambda t, m: m.update(d="1024"), "metadata n = 2, d = 768, got 2, 1024"),
     "shape": (lambda t, m: t.update(fused=torch.zeros(2, 768)), r"fused of shape \(2, 1536\), got \(2, 768\)"),
-    "anchor": (lambda t, m: t.update(anchor=torch.zeros(768)), r"anchor of shape \(n, d\), got \(768,\)"),
-    "no pseudo-token": (lambda t, m: t.update(anchor=torch.zeros(0, 768)), r"anchor of shape \(n, d\), got \(0, 768\)"),
+    "anchor": (lambda t, m: t.update(anchor=torch.zeros(768)), r"anchor of shape \(2, 768\), got \(768,\)"),
+    "flat tokens": (lambda t, m: t.update(clip_l=torch.zeros(768)), r"of shape \(n, d_enc\), got \(768,\)"),
+    "no pseudo-token": (lambda t, m: t.update(clip_l=torch.zeros(0, 768)), r"of shape \(n, d_enc\), got \(0, 768\)"),
     "dtype": (lambda t, m: t.update(anchor=torch.zeros(2, 768, dtype=torch.int32)), "anchor in half or single"),
     "nan": (lambda t, m: t["clip_l"].fill_(torch.nan), "clip_l to be finite"),
     "inf": (lambda t, m: t[f"{V}.diff"].fill_(torch.inf), "attn2.to_v.diff to be finite"),

@@ -4,23 +4,24 @@ import hashlib
 
 import pytest
 import torch
-from tiny_backbone import TinyBackbone
+from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
+from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.errors import ConfigError, ShapeError, TrainingError
 from idea_core.kv import delta_of
 
-NAMES = ("brad pitt", "emma stone", "cher")
+NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
 QUICK = TrainConfig(steps=3, batch_size=2)
 
 
 @pytest.fixture
-def backbone() -> TinyBackbone:
-    return TinyBackbone()
+def backbone() -> DiffusersBackbone:
+    return DiffusersBackbone(tiny_pipeline())
 
 
 def photos(count: int = 2) -> torch.Tensor:
-    return torch.rand(count, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    return torch.rand(count, 16, 16, 3, generator=torch.Generator().manual_seed(0))
 
 
 def face() -> torch.Tensor:
@@ -31,9 +32,9 @@ def trainer(backbone, config: TrainConfig = QUICK, **options) -> Trainer:
     return Trainer(backbone, photos(), face(), config, NAMES, **options)
 
 
-def weights_hash(backbone: TinyBackbone) -> str:
+def weights_hash(backbone: DiffusersBackbone) -> str:
     digest = hashlib.sha256()
-    for module in (backbone.text, backbone.unet):
+    for module in (backbone._text._parts["clip_l"].model, backbone._unet, backbone._vae):
         for tensor in module.state_dict().values():
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
@@ -75,7 +76,7 @@ def test_only_the_person_is_trained(backbone):
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_the_loss_of_a_fixed_batch_falls(prediction):
-    backbone = TinyBackbone(prediction)
+    backbone = DiffusersBackbone(tiny_pipeline(prediction=prediction))
     run = trainer(backbone, TrainConfig(batch_size=4))
     batch = run._sampler.draw()
     with run.kv_deltas():

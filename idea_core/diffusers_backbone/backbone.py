@@ -1,0 +1,121 @@
+"""A diffusers pipeline as the trainer's `Backbone`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ..backbone import TextCondition, TokenIds, TokenSequence
+from ..errors import BaseModelError, ConfigError
+from .layers import cross_attention_layers
+from .text import TextEncoders
+
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
+
+
+class DiffusersBackbone:
+    """A frozen Stable Diffusion 1.x, 2.x or XL pipeline, open for gradients.
+
+    Args:
+        pipeline: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+        clip_layer: text encoder layer that is read, counted from the end; None: the model's own.
+        gradient_checkpointing: trade a second forward pass of the UNet for memory.
+
+    Raises:
+        BaseModelError: another kind of pipeline.
+    """
+
+    def __init__(self, pipeline, clip_layer: int | None = None, gradient_checkpointing: bool = False):
+        self._text = TextEncoders(pipeline, clip_layer)
+        self._unet, self._vae = pipeline.unet, pipeline.vae
+        self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        prediction = self._schedule.config.prediction_type
+        if prediction not in PREDICTIONS:
+            raise BaseModelError("a model that predicts noise or velocity", prediction, "Choose another base model.")
+        self.base_model, self.prediction, self.clip_layer = self._text.family, PREDICTIONS[prediction], clip_layer
+        self.num_timesteps = self._schedule.config.num_train_timesteps
+        for module in (self._unet, self._vae, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
+            if module is not None:
+                module.requires_grad_(False).eval()
+        if gradient_checkpointing:
+            self._unet.enable_gradient_checkpointing()
+        self._layers = cross_attention_layers(self._unet)
+        self.kv_shapes = {name: tuple(layer.weight.shape) for name, layer in self._layers.items()}
+
+    @property
+    def device(self) -> torch.device:
+        return self._unet.device
+
+    @property
+    def scales_loss(self) -> bool:
+        return self._unet.dtype == torch.float16
+
+    def tokenize(self, text: str) -> TokenIds:
+        return self._text.tokenize(text)
+
+    def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
+        return self._text.embed(encoder, ids)
+
+    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
+        return self._text.encode(prompts)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        height, width = images.shape[1:3]
+        if height % factor or width % factor:
+            raise ConfigError(
+                f"photos of a size that {factor} divides", f"{width} × {height}", "Change the resolution."
+            )
+        vae = self._vae
+        # One at a time, and in single precision: SDXL's VAE overflows in half, and this is done only once.
+        dtype = vae.dtype
+        torch.nn.Module.to(vae, torch.float32)
+        try:
+            pixels = (images.movedim(-1, 1).float() * 2 - 1).to(vae.device)
+            means = [vae.encode(image[None]).latent_dist.mode() for image in pixels]
+        finally:
+            torch.nn.Module.to(vae, dtype)
+        return torch.cat(means) * vae.config.scaling_factor
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return self._schedule.add_noise(latents, noise, timesteps)
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return noise if self.prediction == "eps" else self._schedule.get_velocity(latents, noise, timesteps)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
+        dtype = self._unet.dtype
+        added = None if condition.pooled is None else self._size_condition(noisy, condition.pooled.to(dtype))
+        context = condition.context.to(dtype)
+        output = self._unet(noisy.to(dtype), timesteps, encoder_hidden_states=context, added_cond_kwargs=added)
+        return output.sample.float()
+
+    @contextmanager
+    def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
+        with kv_added(self._layers, delta):
+            yield
+
+    def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+        """SDXL's vector conditioning: pooled text, and original size, crop and target size in pixels."""
+        factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        height, width = (side * factor for side in noisy.shape[-2:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device, dtype=pooled.dtype)
+        return {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}
+
+
+@contextmanager
+def kv_added(layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tensor]) -> Iterator[None]:
+    """While open, each layer answers as if `delta(name)` (out, in) were added to its weight, which stays as it is."""
+
+    def hook(name: str):
+        return lambda _layer, inputs, output: output + linear(inputs[0], delta(name).to(inputs[0]))
+
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_hook(hook(name)).remove)
+        yield

@@ -1,0 +1,125 @@
+"""Trained people in a diffusers pipeline: their names in prompts, their adapters, their keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ..backbone import TextCondition
+from ..errors import BaseModelError
+from ..identity import Identity
+from ..kv import delta_of, layers_of
+from ..prompts import in_chunks, split_prompt
+from .backbone import kv_added
+from .layers import cross_attention_layers
+from .text import TextEncoders
+
+
+class People:
+    """Identities over one pipeline, which is not changed.
+
+    Args:
+        pipeline: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+        identities: at least one, all trained on this family of base models and on one text encoder layer.
+        strength: factor on the adapters' differences.
+        kv_strength: factor on the K/V deltas.
+
+    Raises:
+        BaseModelError: an identity of another family or of other cross attentions, or two of different layers.
+    """
+
+    def __init__(self, pipeline, identities: Sequence[Identity], strength: float = 1.0, kv_strength: float = 1.0):
+        self.identities, self.strength = tuple(identities), strength
+        self.text = TextEncoders(pipeline, _shared_layer(self.identities))
+        for identity in self.identities:
+            if identity.base_model != self.text.family:
+                raise BaseModelError(
+                    f"a base model of {identity.base.title}, on which {identity.trigger} was trained",
+                    self.text.family,
+                    "Choose another base model, or train the person on this one.",
+                )
+        self._device = pipeline.unet.device
+        layers = cross_attention_layers(pipeline.unet)
+        self._deltas = self._sum_deltas(layers, kv_strength)
+        self._layers = {name: layers[name] for name in self._deltas}
+
+    @property
+    def names(self) -> list[str]:
+        return [identity.name for identity in self.identities]
+
+    @torch.no_grad()
+    def encode(self, prompt: str, chunks: int = 1) -> TextCondition:
+        """``y' = y + strength · difference`` (1, 77·k, d), each difference where its person's name stands.
+
+        Args:
+            chunks: least number k of chunks of 77 tokens; longer prompts take more.
+        """
+        parts = split_prompt(prompt, self.names)
+        sequences = {encoder: self._sequences(encoder, parts) for encoder in self.identities[0].base.encoders}
+        chunks = max(chunks, *map(len, sequences.values()))
+        prompts, present = {}, [set() for _ in range(chunks)]
+        for encoder, pairs in sequences.items():
+            padded = pairs + [[]] * (chunks - len(pairs))
+            prompts[encoder] = [[token for token, _ in chunk] for chunk in padded]
+            for people, chunk in zip(present, padded):
+                people.update(person for _, person in chunk if person is not None)
+        context, pooled = self.text.encode(prompts)
+        adapted = context + self.strength * self._differences(context, present)
+        return TextCondition(adapted.reshape(1, -1, context.shape[-1]), None if pooled is None else pooled[:1])
+
+    @contextmanager
+    def kv(self) -> Iterator[None]:
+        """The people's keys and values in the UNet, while open."""
+        with kv_added(self._layers, self._deltas.__getitem__):
+            yield
+
+    def _sequences(self, encoder: str, parts: Sequence[str | int]) -> list[list[tuple[int | Tensor, int | None]]]:
+        """Chunks of (token, person that it belongs to); a person's tokens stay together."""
+        groups = []
+        for part in parts:
+            if isinstance(part, str):
+                groups += [[(token, None)] for token in self.text.tokenize(part)[encoder]]
+            else:
+                groups.append([(vector, part) for vector in self.identities[part].tokens[encoder].float()])
+        return in_chunks(groups, self.text.length - 2)
+
+    def _differences(self, context: Tensor, present: Sequence[set[int]]) -> Tensor:
+        """The adapters' differences (k, L, d), each to the chunks that hold its person."""
+        total = torch.zeros_like(context)
+        for number, identity in enumerate(self.identities):
+            rows = [row for row, people in enumerate(present) if number in people]
+            if rows and identity.has_adapter:
+                adapter = identity.build_adapter(context.device)
+                total[rows] += adapter.difference(context[rows], identity.fused.to(context))
+        return total
+
+    def _sum_deltas(self, layers, strength: float) -> dict[str, Tensor]:
+        """Layer → sum of the people's deltas (out, in)."""
+        total: dict[str, Tensor] = {}
+        for identity in self.identities if strength else ():
+            for name in layers_of(identity.kv):
+                delta = strength * delta_of(identity.kv, name).to(self._device)
+                if name not in layers or layers[name].weight.shape != delta.shape:
+                    got = tuple(layers[name].weight.shape) if name in layers else "none"
+                    raise BaseModelError(
+                        f"a base model with {name} of shape {tuple(delta.shape)}",
+                        str(got),
+                        f"{identity.trigger} was trained on {identity.base_checkpoint or 'another checkpoint'}: "
+                        "use that, or a K/V strength of 0.",
+                    )
+                total[name] = total[name] + delta if name in total else delta
+        return total
+
+
+def _shared_layer(identities: Sequence[Identity]) -> int | None:
+    layers = {identity.clip_layer for identity in identities}
+    if len(layers) != 1:
+        raise BaseModelError(
+            "people trained on one text encoder layer",
+            ", ".join(str(layer or "default") for layer in layers) or "nobody",
+            "Use those who share one.",
+        )
+    return layers.pop()

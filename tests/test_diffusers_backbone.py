@@ -1,0 +1,208 @@
+"""The diffusers front end at tiny size: training, names, people in prompts, pictures."""
+
+import numpy as np
+import pytest
+import torch
+from test_identity import make_identity
+from tiny_pipeline import tiny_pipeline
+
+from idea_core import Identity, TrainConfig, Trainer
+from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
+from idea_core.diffusers_backbone.layers import cross_attention_layers, to_diffusers, to_ldm
+from idea_core.errors import BaseModelError, ConfigError
+from idea_core.prompts import in_chunks, split_prompt, strangers, without_people
+
+QUICK = TrainConfig(steps=2, batch_size=2)
+FAMILIES = ["sd1", "sd2", "sdxl"]
+LAST = ".transformer_blocks.0.attn2.to_k"
+
+
+def photos() -> torch.Tensor:
+    return torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+
+
+def face() -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
+
+
+def train(pipeline, name: str = "alice", **settings) -> Identity:
+    config = TrainConfig(**{"steps": 2, "batch_size": 2, "kv_rate": 0.1, **settings})
+    run = Trainer(DiffusersBackbone(pipeline), photos(), face(), config, ["ab", "cd"])
+    run.run()
+    return run.identity(name)
+
+
+def sample(pipeline, people: People, prompt: str, count: int = 1, **settings) -> list[np.ndarray]:
+    config = GenerateConfig(**{"steps": 2, **settings})
+    return [np.asarray(picture) for _, picture in generate(pipeline, people, prompt, count, config)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+def test_every_family_trains_and_generates_in_every_precision(family, dtype):
+    pipeline = tiny_pipeline(family).to(dtype)
+    identity = train(pipeline)
+    assert identity.base_model == family
+    assert set(identity.tokens) == set(identity.base.encoders)
+    (picture,) = sample(pipeline, People(pipeline, [identity]), "photo of <alice>")
+    assert picture.shape == (16, 16, 3) and picture.std() > 0
+
+
+def test_gradients_survive_half_precision():
+    gradients = []
+    for dtype in (torch.float32, torch.float16):
+        run = Trainer(DiffusersBackbone(tiny_pipeline().to(dtype)), photos(), face(), QUICK, ["ab", "cd"])
+        with run.kv_deltas():
+            run._scaler.scale(run.loss(run._sampler.draw())).backward()
+        gradients.append(run.person.tokens["clip_l"].grad / run._scaler.get_scale())
+    single, half = (gradient.flatten() for gradient in gradients)
+    assert torch.nn.functional.cosine_similarity(single, half, dim=0) > 0.99
+    assert half.norm() == pytest.approx(single.norm().item(), rel=0.05)
+
+
+def test_gradient_checkpointing_changes_no_number():
+    results = []
+    for checkpointing in (False, True):
+        backbone = DiffusersBackbone(tiny_pipeline(), gradient_checkpointing=checkpointing)
+        run = Trainer(backbone, photos(), face(), QUICK, ["ab", "cd"])
+        run.run()
+        results.append(run.identity("alice").digest())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("diffusers", "ldm"),
+    [
+        ("down_blocks.0.attentions.1", "input_blocks.2.1"),
+        ("down_blocks.2.attentions.1", "input_blocks.8.1"),
+        ("mid_block.attentions.0", "middle_block.1"),
+        ("up_blocks.1.attentions.0", "output_blocks.3.1"),
+        ("up_blocks.3.attentions.2", "output_blocks.11.1"),
+    ],
+)
+def test_layers_have_their_names_in_published_checkpoints(diffusers, ldm):
+    assert to_ldm(diffusers + LAST) == f"diffusion_model.{ldm}{LAST}"
+    assert to_diffusers(f"diffusion_model.{ldm}{LAST}") == diffusers + LAST
+
+
+def test_a_name_that_is_no_attention_is_refused():
+    with pytest.raises(ValueError, match="down_blocks.0.resnets.0"):
+        to_ldm("down_blocks.0.resnets.0")
+
+
+def test_people_change_the_pipeline_only_while_they_are_in():
+    pipeline = tiny_pipeline()
+    identity = train(pipeline)
+    weights = {key: tensor.clone() for key, tensor in pipeline.unet.state_dict().items()}
+    plain = People(pipeline, [identity], strength=0.0, kv_strength=0.0)
+    before = sample(pipeline, plain, "a dog")[0]
+    assert not np.array_equal(sample(pipeline, People(pipeline, [identity]), "a dog")[0], before)  # K/V act on all
+    assert np.array_equal(sample(pipeline, plain, "a dog")[0], before)
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in pipeline.unet.state_dict().items())
+
+
+def test_keys_and_values_act_as_changed_weights():
+    pipeline = tiny_pipeline()
+    people = People(pipeline, [train(pipeline)], kv_strength=0.7)
+    latent, text = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 768)
+    with torch.no_grad():
+        with people.kv():
+            hooked = pipeline.unet(latent, 500, encoder_hidden_states=text).sample
+        for name, layer in cross_attention_layers(pipeline.unet).items():
+            layer.weight += people._deltas[name]
+        changed = pipeline.unet(latent, 500, encoder_hidden_states=text).sample
+    assert torch.allclose(hooked, changed, atol=1e-6)
+
+
+def test_the_braces_and_the_name_are_the_same_person():
+    pipeline = tiny_pipeline()
+    people = People(pipeline, [train(pipeline)])
+    contexts = [
+        people.encode(prompt).context for prompt in ("{} as a pilot", "<alice> as a pilot", "<ALICE> as a pilot")
+    ]
+    assert torch.equal(contexts[0], contexts[1]) and torch.equal(contexts[1], contexts[2])
+    assert not torch.equal(contexts[0], people.encode("alice as a pilot").context)
+
+
+def test_several_people_add_their_differences():
+    pipeline = tiny_pipeline()
+    ann, bob = train(pipeline, "ann", seed=1), train(pipeline, "bob", seed=2)
+    both = People(pipeline, [ann, bob])
+    bare = People(pipeline, [ann, bob], strength=0.0).encode("<ann> and <bob>").context
+    parts = [i.build_adapter().difference(bare, i.fused.float()) for i in (ann, bob)]
+    assert torch.allclose(both.encode("<ann> and <bob>").context, bare + sum(parts), atol=1e-6)
+    alone = People(pipeline, [ann])
+    assert torch.allclose(both.encode("<ann> here").context, alone.encode("<ann> here").context, atol=1e-6)
+
+
+def test_long_prompts_take_more_chunks_and_the_adapter_acts_in_its_own():
+    pipeline = tiny_pipeline()
+    people = People(pipeline, [train(pipeline)])
+    bare = People(pipeline, people.identities, strength=0.0)
+    prompt = "x" * 74 + " <alice>"
+    context, plain = people.encode(prompt).context, bare.encode(prompt).context
+    assert context.shape == (1, 154, 768)
+    assert torch.equal(context[:, :77], plain[:, :77]) and not torch.equal(context[:, 77:], plain[:, 77:])
+    assert len(sample(pipeline, people, prompt, negative="y" * 200)) == 1
+
+
+def test_a_picture_depends_on_its_seed_alone():
+    pipeline = tiny_pipeline()
+    people = People(pipeline, [train(pipeline)])
+    together = sample(pipeline, people, "{}", count=3, seed=5, batch_size=2)
+    alone = sample(pipeline, people, "{}", count=1, seed=7)
+    assert np.abs(together[2].astype(int) - alone[0]).max() <= 1
+
+
+@pytest.mark.parametrize("scheduler", ["dpm++", "ddim", "euler", "euler-a"])
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_samplers(scheduler, prediction):
+    pipeline = tiny_pipeline(prediction=prediction)
+    identity = make_identity(kv={}, prediction=prediction).to(torch.float16)
+    (picture,) = sample(pipeline, People(pipeline, [identity]), "<alice>", scheduler=scheduler)
+    assert picture.std() > 0
+
+
+def test_what_does_not_fit_is_refused():
+    pipeline = tiny_pipeline()
+    with pytest.raises(
+        BaseModelError, match="a base model of Stable Diffusion 2.x, on which <alice> was trained, got sd1"
+    ):
+        People(pipeline, [make_identity("sd2")])
+    with pytest.raises(BaseModelError, match=r"attn2.to_k of shape \(320, 768\), got \(32, 768\)"):
+        People(pipeline, [make_identity()])
+    with pytest.raises(BaseModelError, match="people trained on one text encoder layer, got nobody"):
+        People(pipeline, [])
+    with pytest.raises(BaseModelError, match="people trained on one text encoder layer, got (-2, default|default, -2)"):
+        People(pipeline, [make_identity(kv={}), make_identity(kv={}, clip_layer=-2)])
+    with pytest.raises(ConfigError, match="a clip_layer from -2 to -1, got -5"):
+        DiffusersBackbone(pipeline, clip_layer=-5)
+    with pytest.raises(ConfigError, match="photos of a size that 2 divides, got 16 × 15"):
+        DiffusersBackbone(pipeline).encode_images(torch.zeros(1, 15, 16, 3))
+    with pytest.raises(ConfigError, match="captions of at most 75 tokens, got 80"):
+        DiffusersBackbone(pipeline).encode({"clip_l": [[5] * 80]})
+
+
+def test_layers_of_the_text_encoder():
+    backbone, deeper = DiffusersBackbone(tiny_pipeline()), DiffusersBackbone(tiny_pipeline(), clip_layer=-2)
+    prompt = {"clip_l": [[5, 6]]}
+    assert not torch.allclose(backbone.encode(prompt).context, deeper.encode(prompt).context)
+    own = tiny_pipeline().text_encoder(torch.tensor([[512, 5, 6] + [513] * 74])).last_hidden_state
+    assert torch.allclose(backbone.encode(prompt).context, own, atol=1e-6)
+
+
+def test_prompts():
+    assert split_prompt("photo of <alice>, happy", ["alice"]) == ["photo of ", 0, ", happy"]
+    assert split_prompt("<Bob> and <alice>", ["alice", "bob"]) == [1, " and ", 0]
+    assert split_prompt("<carol> <alice>", ["alice"]) == ["<carol> ", 0]
+    assert split_prompt("", ["alice"]) == []
+    assert strangers("<carol> and <alice> and {}", ["alice"]) == ["<carol>"]
+    assert without_people("photo of <alice>  and {} in Paris") == "photo of and in Paris"
+    with pytest.raises(ConfigError, match="Name each person: <alice>, <bob>"):
+        split_prompt("{} here", ["alice", "bob"])
+
+
+def test_chunks_keep_groups_whole():
+    assert in_chunks([], 3) == [[]]
+    assert in_chunks(["a", "b", "cd", "e"], 3) == [["a", "b"], ["c", "d", "e"]]
+    assert in_chunks(["abcd", "e"], 3) == [["a", "b", "c", "d"], ["e"]]
