@@ -67,7 +67,7 @@ def training(model, clip, vae) -> tuple[dict, object]:
         trainer = pack("idea_core").Trainer(backbone, photos, face, config)
         with trainer.kv_deltas():
             for _ in range(OPTIONS.steps + 1):
-                for part, seconds in timed_step(trainer, trainer._sampler.draw()).items():
+                for part, seconds in timed_step(trainer, trainer.sampler.draw()).items():
                     parts.setdefault(part, []).append(seconds)
         identity = trainer.identity("ann")
     return {part: statistics.median(seconds[1:]) for part, seconds in parts.items()}, identity

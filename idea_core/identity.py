@@ -149,19 +149,19 @@ class Identity:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def to(self, dtype: torch.dtype) -> Identity:
-        """The same person on the CPU in another precision."""
+    def to(self, dtype: torch.dtype | None) -> Identity:
+        """The same person on the CPU, in another precision or, for None, in its own."""
 
         def cast(part: Tensor | Mapping[str, Tensor] | None) -> Any:
             if isinstance(part, Mapping):
                 return {key: cast(tensor) for key, tensor in part.items()}
-            return None if part is None else part.detach().to("cpu", dtype).contiguous()
+            return None if part is None else part.detach().to("cpu", dtype or part.dtype).contiguous()
 
         parts = ("tokens", "anchor", "fused", "id_embeds", "adapter", "kv")
         return dataclasses.replace(self, **{part: cast(getattr(self, part)) for part in parts})
 
-    def save(self, path: str | os.PathLike, dtype: torch.dtype = torch.float16) -> Path:
-        """Write the file, in half precision by default; an existing one is replaced in one move.
+    def save(self, path: str | os.PathLike, dtype: torch.dtype | None = torch.float16) -> Path:
+        """Write the file, in half precision by default (None: as it is); an existing one is replaced in one move.
 
         Equal identities give equal bytes. Raises OSError, with any existing file left whole.
         """

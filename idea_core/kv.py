@@ -26,7 +26,7 @@ class KVDeltas:
         self, shapes: Mapping[str, tuple[int, int]], rank: int, generator: torch.Generator, device: torch.device
     ):
         self._weights: dict[str, Tensor] = {}
-        for name, (rows, columns) in shapes.items():
+        for name, (rows, columns) in sorted(shapes.items()):  # backbones list them in orders of their own
             if rank == 0:
                 self._weights[name + FULL] = torch.zeros(rows, columns, device=device)
                 continue

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import safetensors
 import safetensors.torch
@@ -16,14 +17,19 @@ from .errors import IdentityFileError
 
 
 def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Write a safetensors file; equal content gives equal bytes."""
+    data = _canonical(safetensors.torch.save(dict(tensors), dict(metadata)))
+    return write_atomically(path, lambda file: file.write(data))
+
+
+def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> Path:
     """Write beside `path` and move into place: a reader sees the old file or the new one, never a part."""
     path = Path(path)
-    data = _canonical(safetensors.torch.save(dict(tensors), dict(metadata)))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:40] + ".", suffix=".part")
     try:
         with open(handle, "wb") as file:
-            file.write(data)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(part, _default_mode())  # mkstemp makes it private
@@ -32,6 +38,20 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metada
         Path(part).unlink(missing_ok=True)
         raise
     return path
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """A safetensors file's metadata; nothing where it has none or is another kind of file.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    require_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError:
+        return {}
 
 
 def read_tensors(
@@ -43,8 +63,7 @@ def read_tensors(
         IdentityFileError: not a whole safetensors file.
         FileNotFoundError: no such file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"Expected a file at {path}, got none. Choose a file that exists.")
+    require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -53,6 +72,12 @@ def read_tensors(
             return {key: file.get_tensor(key).clone() for key in file.keys()}, metadata
     except safetensors.SafetensorError as error:
         raise IdentityFileError("a whole safetensors file", str(error), "Copy or download the file again.") from None
+
+
+def require_file(path: str | os.PathLike) -> None:
+    """Raise FileNotFoundError unless a file is there."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"Expected a file at {path}, got none. Choose a file that exists.")
 
 
 def _default_mode() -> int:

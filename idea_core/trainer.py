@@ -87,10 +87,10 @@ class BatchSampler:
         self._shape = latents.shape[1:]
         self._photos = latents.shape[0] // 2  # the second half is mirrored
         self._captions, self._timesteps, self._config = captions, timesteps, config
-        self._generator = torch.Generator().manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
 
     def draw(self) -> Batch:
-        size, generator = self._config.batch_size, self._generator
+        size, generator = self._config.batch_size, self.generator
         photos = torch.randint(self._photos, (size,), generator=generator)
         mirrored = torch.rand(size, generator=generator) < self._config.flip
         return Batch(
@@ -132,30 +132,40 @@ class Trainer:
         self.person = PersonModel(backbone, anchor, arcface, config)
         self._distances = {encoder: mahalanobis_to(part, config.zeta) for encoder, part in anchor.items()}
         self._captions = [_tokenize_caption(backbone, caption) for caption in captions]
-        self._sampler = BatchSampler(self._latents, len(captions), backbone.num_timesteps, config)
-        self._optimizer = torch.optim.AdamW(
+        self.sampler = BatchSampler(self._latents, len(captions), backbone.num_timesteps, config)
+        self.optimizer = torch.optim.AdamW(
             self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon
         )
-        self._scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
+        self.losses: list[float] = []  # of the steps done, as far as they were read
+        self._unread: list[Tensor] = []
+        self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
 
     def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
-        """Train for `config.steps`; the denoising loss of each step.
+        """Train up to `config.steps`, from where the training stands; the denoising loss of each step.
 
         Raises:
             TrainingError: the loss is no longer finite.
         """
-        losses: list[float] = []
-        unread: list[Tensor] = []
         with torch.enable_grad(), self.kv_deltas():
-            for step in range(1, self.config.steps + 1):
-                unread.append(self.step(self._sampler.draw()))
-                if len(unread) == READ_EVERY or step == self.config.steps:
-                    losses += torch.stack(unread).tolist()
-                    unread.clear()
-                    _require_finite(losses)
+            for step in range(len(self.losses) + 1, self.config.steps + 1):
+                self._unread.append(self.step(self.sampler.draw()))
+                if len(self._unread) == READ_EVERY or step == self.config.steps:
+                    self.read_losses()
                 if on_step:
-                    on_step(step, losses)
-        return tuple(losses)
+                    on_step(step, self.losses)
+        return tuple(self.losses)
+
+    def read_losses(self) -> list[float]:
+        """The losses of all steps so far; it waits for the device.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        if self._unread:
+            self.losses += torch.stack(self._unread).tolist()
+            self._unread.clear()
+            _require_finite(self.losses)
+        return self.losses
 
     def kv_deltas(self) -> AbstractContextManager[None]:
         """The K/V deltas hung into the backbone, while open; nothing where none are trained."""
@@ -163,11 +173,11 @@ class Trainer:
 
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step, inside `kv_deltas`; the batch's denoising loss, a detached scalar on the device."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch)
-        self._scaler.scale(loss + self.config.regularizer_weight * self.regularizer()).backward()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self.scaler.scale(loss + self.config.regularizer_weight * self.regularizer()).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return loss.detach()
 
     def loss(self, batch: Batch) -> Tensor:

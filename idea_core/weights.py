@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import IdentityFileError
+from .tensorfile import require_file
 
 _PICKLES = (b"\x80", b"PK\x03\x04")  # bare pickles, and the archives that torch.save writes
 
@@ -28,8 +29,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a file at {path}, got none. Choose a file that exists.")
+    require_file(path)
     with open(path, "rb") as file:
         start = file.read(4)
     if start.startswith(_PICKLES):
@@ -50,7 +50,8 @@ def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:  # by its name, torch would take some files for another format
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise IdentityFileError(

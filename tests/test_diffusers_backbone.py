@@ -8,8 +8,9 @@ from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer
 from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
-from idea_core.diffusers_backbone.layers import cross_attention_layers, to_diffusers, to_ldm
+from idea_core.diffusers_backbone.layers import cross_attention_layers
 from idea_core.errors import BaseModelError, ConfigError
+from idea_core.ldm_names import to_diffusers, to_ldm
 from idea_core.prompts import in_chunks, split_prompt, strangers, without_people
 
 QUICK = TrainConfig(steps=2, batch_size=2)
@@ -53,8 +54,8 @@ def test_gradients_survive_half_precision():
     for dtype in (torch.float32, torch.float16):
         run = Trainer(DiffusersBackbone(tiny_pipeline().to(dtype)), photos(), face(), QUICK, ["ab", "cd"])
         with run.kv_deltas():
-            run._scaler.scale(run.loss(run._sampler.draw())).backward()
-        gradients.append(run.person.tokens["clip_l"].grad / run._scaler.get_scale())
+            run.scaler.scale(run.loss(run.sampler.draw())).backward()
+        gradients.append(run.person.tokens["clip_l"].grad / run.scaler.get_scale())
     single, half = (gradient.flatten() for gradient in gradients)
     assert torch.nn.functional.cosine_similarity(single, half, dim=0) > 0.99
     assert half.norm() == pytest.approx(single.norm().item(), rel=0.05)

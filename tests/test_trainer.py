@@ -8,8 +8,9 @@ from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.diffusers_backbone import DiffusersBackbone
-from idea_core.errors import ConfigError, ShapeError, TrainingError
+from idea_core.errors import ConfigError, IdentityFileError, ShapeError, TrainingError
 from idea_core.kv import delta_of
+from idea_core.training_state import restore_state, save_state
 
 NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
 QUICK = TrainConfig(steps=3, batch_size=2)
@@ -78,7 +79,7 @@ def test_only_the_person_is_trained(backbone):
 def test_the_loss_of_a_fixed_batch_falls(prediction):
     backbone = DiffusersBackbone(tiny_pipeline(prediction=prediction))
     run = trainer(backbone, TrainConfig(batch_size=4))
-    batch = run._sampler.draw()
+    batch = run.sampler.draw()
     with run.kv_deltas():
         losses = [run.step(batch).item() for _ in range(30)]
     assert losses[-1] < losses[0]
@@ -147,6 +148,31 @@ def test_progress_tells_every_step_and_the_losses_in_the_end(backbone):
     losses = trainer(backbone).run(lambda step, read: seen.append((step, len(read))))
     assert [step for step, _ in seen] == [1, 2, 3]
     assert seen[-1] == (3, 3) and len(losses) == 3
+
+
+def test_a_broken_training_goes_on_to_the_same_end(tmp_path):
+    config = TrainConfig(steps=14, batch_size=1, kv_rate=0.1)
+
+    def stop(step, _losses):
+        if step == 11:
+            save_state(broken, tmp_path / "a.training", "same inputs")
+            raise KeyboardInterrupt
+
+    whole, broken, resumed = (trainer(DiffusersBackbone(tiny_pipeline()), config) for _ in range(3))
+    losses = whole.run()
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(stop)
+    assert restore_state(resumed, tmp_path / "a.training", "other inputs") == 0
+    assert restore_state(resumed, tmp_path / "a.training", "same inputs") == 11
+    assert resumed.run() == losses
+    assert resumed.identity("alice").digest() == whole.identity("alice").digest()
+
+
+def test_a_file_that_is_no_state_is_refused(backbone, tmp_path):
+    run = trainer(backbone)
+    run.identity("alice").save(tmp_path / "a.safetensors")
+    with pytest.raises(IdentityFileError, match="a training's state of format id-ea-training 1, got id-ea 1"):
+        restore_state(run, tmp_path / "a.safetensors", "")
 
 
 def test_a_diverging_loss_is_said(backbone):

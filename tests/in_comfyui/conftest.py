@@ -10,8 +10,11 @@ from pathlib import Path
 
 import face_models
 import pytest
+import torch
 from comfyui_place import PACK, find_comfyui, find_python
+from diffusers import AutoencoderKL
 from PIL import Image
+from safetensors.torch import save_file
 from server import Server
 
 HERE = Path(__file__).parent
@@ -38,12 +41,22 @@ def base(comfyui, python, tmp_path_factory) -> Path:
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "id-ea").symlink_to(PACK)
     subprocess.run([python, HERE / "tiny_checkpoints.py", base / "models" / "checkpoints"], cwd=comfyui, check=True)
+    write_vae(base / "models" / "vae" / "random_kl.safetensors")
     face_models.write_face_pack(base / "models" / "insightface" / "models" / PACK_NAME)
     (base / "input").mkdir()
     for number, photo in enumerate(photos(), start=1):
         Image.fromarray(photo).save(base / "input" / f"photo_{number}.png")
     Image.fromarray(face_models.photo(faces=[])).save(base / "input" / "nobody.png")
     return base
+
+
+def write_vae(path: Path) -> None:
+    """Stable Diffusion's VAE at full size, since ComfyUI fixes it, with random weights."""
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, **blocks)
+    path.parent.mkdir(parents=True)
+    save_file(vae.state_dict(), path)
 
 
 def photos() -> list:

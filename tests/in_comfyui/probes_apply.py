@@ -226,7 +226,7 @@ def stock_nodes(checkpoint: str, folder: str) -> dict:
 
 
 @torch.inference_mode()
-def unet_call(checkpoint: str, target: str, strength: float = 0.8, kv_strength: float = 0.6) -> dict:
+def unet_call(checkpoint: str, prompt: str, target: str, strength: float, kv_strength: float) -> None:
     """One real sampling step with everything applied; what the UNet was given and gave, for a check elsewhere."""
     identity = make_identity(checkpoint)
     model, clip = apply(checkpoint, identity, strength, kv_strength)
@@ -238,22 +238,9 @@ def unet_call(checkpoint: str, target: str, strength: float = 0.8, kv_strength: 
         return output
 
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", record)
-    text = "photo of <ann> smiling"
-    sample(model, encode(clip, text), [], steps=1, cfg=1.0)
-    plain, plain_clip, _ = load(checkpoint)
-    ids = [token for token, _ in next(iter(plain_clip.tokenize("photo of x x smiling").values()))[0]]
+    sample(model, encode(clip, prompt), [], steps=1, cfg=1.0)
     save_file({key: tensor.float().clone().contiguous() for key, tensor in seen.items()}, f"{target}/call.safetensors")
     identity.save(f"{target}/identity.safetensors")
-    return {
-        "ids": ids,
-        "strength": strength,
-        "kv_strength": kv_strength,
-        "config": dict_of(plain.model.model_config.unet_config),
-    }
-
-
-def dict_of(config: dict) -> dict:
-    return {key: value for key, value in config.items() if isinstance(value, (int, float, str, bool, list, type(None)))}
 
 
 @torch.inference_mode()

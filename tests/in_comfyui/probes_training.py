@@ -13,8 +13,23 @@ import folder_paths
 import torch
 from comfy.patcher_extension import WrappersMP
 from probes import NAMES, apply, encode, error, face, load, make_identity, pack, photos, sample, weights_hash
+from safetensors.torch import save_file
 
 import nodes
+
+
+def train_for_parity(checkpoint: str, vae: str, settings: dict, target: str) -> list[float]:
+    """A training with a given VAE; its losses, and what it trained in a file, for a check elsewhere."""
+    model, clip, _ = load(checkpoint)
+    with torch.inference_mode():
+        vae = nodes.VAELoader().load_vae(vae)[0]
+    config = pack("idea_core").TrainConfig(**settings)
+    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, clip, vae) as backbone:
+        trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES)
+        losses = trainer.run()
+        trained = trainer.person.state_dict() | trainer.person.kv.state_dict()
+    save_file({key: tensor.clone() for key, tensor in trained.items()}, target)
+    return list(losses)
 
 
 def fixed_batch(checkpoint: str, steps: int, enough: float) -> dict:
@@ -25,7 +40,7 @@ def fixed_batch(checkpoint: str, steps: int, enough: float) -> dict:
     config, losses = pack("idea_core.config").TrainConfig(batch_size=2), []
     with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint)) as backbone:
         trainer = pack("idea_core.trainer").Trainer(backbone, photos(), face(), config, NAMES, ["a photo of {}"])
-        person, batch = trainer.person, trainer._sampler.draw()
+        person, batch = trainer.person, trainer.sampler.draw()
         start = {key: tensor.clone() for key, tensor in (person.state_dict() | person.kv.state_dict()).items()}
         with trainer.kv_deltas():
             while len(losses) < steps and max([*losses[-3:], 9e9][:3]) > enough * (losses or [9e9])[0]:

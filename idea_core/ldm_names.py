@@ -1,0 +1,46 @@
+"""Names of the cross attentions' key and value layers: LDM's, which identities use, and diffusers'.
+
+In LDM an input block holds one residual block (and attention) each, counted over all levels, with one
+more for the way down; diffusers counts levels and layers apart.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LDM = "diffusion_model."
+_REST = r"(?P<rest>\.transformer_blocks\..*)"
+_DIFFUSERS_NAME = re.compile(
+    r"(?:(?P<side>down|up)_blocks\.(?P<level>\d+)|mid_block)\.attentions\.(?P<layer>\d+)" + _REST
+)
+_LDM_NAME = re.compile(r"diffusion_model\.(?:(?P<side>input|output)_blocks\.(?P<block>\d+)|middle_block)\.1" + _REST)
+LAYERS_PER_BLOCK = 2  # of Stable Diffusion 1.x, 2.x and XL
+
+
+def to_ldm(name: str, layers_per_block: int = LAYERS_PER_BLOCK) -> str:
+    """ "down_blocks.0.attentions.1.transformer_blocks…" → "diffusion_model.input_blocks.2.1.transformer_blocks…".
+
+    Raises ValueError for a name that is no attention's.
+    """
+    match = _DIFFUSERS_NAME.fullmatch(name)
+    if not match:
+        raise ValueError(name)
+    if match["side"] is None:
+        return f"{_LDM}middle_block.1{match['rest']}"
+    stride, level, layer = layers_per_block + 1, int(match["level"]), int(match["layer"])
+    if match["side"] == "down":
+        return f"{_LDM}input_blocks.{1 + level * stride + layer}.1{match['rest']}"
+    return f"{_LDM}output_blocks.{level * stride + layer}.1{match['rest']}"
+
+
+def to_diffusers(name: str, layers_per_block: int = LAYERS_PER_BLOCK) -> str:
+    """The inverse of `to_ldm`."""
+    match = _LDM_NAME.fullmatch(name)
+    if not match:
+        raise ValueError(name)
+    if match["side"] is None:
+        return f"mid_block.attentions.0{match['rest']}"
+    block, stride = int(match["block"]), layers_per_block + 1
+    down = match["side"] == "input"
+    level, layer = divmod(block - 1 if down else block, stride)
+    return f"{'down' if down else 'up'}_blocks.{level}.attentions.{layer}{match['rest']}"

@@ -1,0 +1,82 @@
+"""A broken training goes on where it stopped: weights, optimiser and random state in one file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import IdentityFileError
+from .tensorfile import read_tensors, write_tensors
+from .trainer import Trainer
+
+FORMAT, FORMAT_VERSION = "id-ea-training", "1"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def save_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -> Path:
+    """Write a training between two steps; an existing file is replaced in one move.
+
+    Args:
+        fingerprint: of all that the training depends on; only an equal one takes it up again.
+    """
+    tensors = {f"weights.{key}": tensor for key, tensor in _weights(trainer).items()}
+    for number, parameter in enumerate(_parameters(trainer)):
+        moments = trainer.optimizer.state.get(parameter, {})
+        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(moments[key]) for key in _MOMENTS if key in moments}
+    tensors["random"] = trainer.sampler.generator.get_state()
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "fingerprint": fingerprint,
+        "losses": json.dumps(trainer.read_losses()),
+        "scaler": json.dumps(trainer.scaler.state_dict()),
+    }
+    return write_tensors(path, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, metadata)
+
+
+def restore_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -> int:
+    """Bring a fresh trainer to where the file's training stood; the steps done. 0 if it was another training's.
+
+    Raises:
+        IdentityFileError: no training's state, or a damaged one.
+        FileNotFoundError: no such file.
+    """
+    tensors, metadata = read_tensors(path, _require_format)
+    if metadata["fingerprint"] != fingerprint:
+        return 0
+    device = trainer.backbone.device
+    with torch.no_grad():
+        for key, weight in _weights(trainer).items():
+            weight.copy_(tensors[f"weights.{key}"])
+    for number, parameter in enumerate(_parameters(trainer)):
+        keys = {key: f"optimizer.{number}.{key}" for key in _MOMENTS}
+        if keys["step"] in tensors:
+            moments = {key: tensors[name].to(device) for key, name in keys.items()}
+            trainer.optimizer.state[parameter] = moments | {"step": tensors[keys["step"]]}
+    trainer.sampler.generator.set_state(tensors["random"])
+    trainer.losses[:] = json.loads(metadata["losses"])
+    scaler = json.loads(metadata["scaler"])
+    if scaler:
+        trainer.scaler.load_state_dict(scaler)
+    return len(trainer.losses)
+
+
+def _weights(trainer: Trainer) -> dict[str, Tensor]:
+    return trainer.person.state_dict() | trainer.person.kv.state_dict()
+
+
+def _parameters(trainer: Trainer) -> list[Tensor]:
+    return [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+
+
+def _require_format(metadata: Mapping[str, str]) -> None:
+    said = metadata.get("format"), metadata.get("format_version")
+    if said != (FORMAT, FORMAT_VERSION):
+        raise IdentityFileError(
+            f"a training's state of format {FORMAT} {FORMAT_VERSION}", " ".join(map(str, said)), "Delete the file."
+        )

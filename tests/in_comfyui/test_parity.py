@@ -1,0 +1,69 @@
+"""ComfyUI and diffusers, given the same files, compute the same."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from idea_core import Identity, TrainConfig, Trainer
+from idea_core.diffusers_backbone import DiffusersBackbone, People, load_pipeline
+
+PROMPT = "photo of <ann> smiling, (not) a drawing"
+LONG = "photo of a " + "very " * 70 + "happy <ann> smiling"
+VAE = "random_kl.safetensors"
+NAMES = ["brad pitt", "emma stone", "tom hanks"]
+
+
+@pytest.fixture(scope="module")
+def pipelines(base):
+    loaded = {}
+
+    def load(checkpoint: str):
+        if checkpoint not in loaded:
+            loaded.clear()  # one at a time fits into memory
+            folder = base / "models"
+            prediction = "v" if checkpoint.endswith("_v") else None  # tiny UNets lack the block that tells
+            path, vae = folder / "checkpoints" / f"{checkpoint}.safetensors", folder / "vae" / VAE
+            loaded[checkpoint] = load_pipeline(path, vae=vae, prediction=prediction)
+        return loaded[checkpoint]
+
+    return load
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21_v"])
+def test_five_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint):
+    settings = {"steps": 5, "batch_size": 2, "seed": 3}
+    target = tmp_path / "trained.safetensors"
+    losses = probe("train_for_parity", checkpoint=checkpoint, vae=VAE, settings=settings, target=target)
+    images = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    arcface = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
+    backbone = DiffusersBackbone(pipelines(checkpoint))
+    trainer = Trainer(backbone, images, arcface, TrainConfig(**settings), NAMES)
+    start = {key: tensor.clone() for key, tensor in trainer.person.kv.state_dict().items()}
+    ours = trainer.run()
+    theirs = load_file(target)
+    mine = trainer.person.state_dict() | trainer.person.kv.state_dict()
+    assert mine.keys() == theirs.keys()
+    errors = {key: (mine[key] - theirs[key]).abs().max().item() for key in mine}
+    assert max(errors.values()) <= 1e-4, {key: error for key, error in errors.items() if error > 1e-4}
+    assert ours == pytest.approx(losses, rel=1e-4)
+    assert max((mine[key] - start[key]).abs().max().item() for key in start) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "prompt"), [("tiny_sd15", PROMPT), ("tiny_sd15", LONG), ("tiny_sd21", PROMPT), ("tiny_sd21", LONG)]
+)
+def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoint, prompt):
+    escaped = prompt.replace("(", "\\(").replace(")", "\\)")
+    strengths = {"strength": 0.8, "kv_strength": 0.6}
+    probe("unet_call", checkpoint=checkpoint, prompt=escaped, target=tmp_path, **strengths)
+    seen, identity = load_file(tmp_path / "call.safetensors"), Identity.load(tmp_path / "identity.safetensors")
+    pipeline = pipelines(checkpoint)
+    people = People(pipeline, [identity], **strengths)
+    context = people.encode(prompt).context
+    assert (context - seen["context"]).abs().max() <= 1e-5
+    with torch.no_grad():
+        without = pipeline.unet(seen["x"], seen["timesteps"], encoder_hidden_states=context).sample
+        with people.kv():
+            output = pipeline.unet(seen["x"], seen["timesteps"], encoder_hidden_states=context).sample
+    assert (output - seen["output"]).abs().max() <= 1e-5
+    assert (without - seen["output"]).abs().max() > 1e-2

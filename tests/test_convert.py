@@ -1,0 +1,173 @@
+"""A person's file in and out of the formats of others."""
+
+import os
+import re
+
+import pytest
+import safetensors.torch
+import torch
+from test_identity import K, V, make_identity
+from tiny_pipeline import tiny_pipeline
+
+from idea_core.convert import FORMATS, left_out, read_kv, read_person, write_kv, write_person
+from idea_core.errors import ConfigError, IdentityFileError
+from idea_core.weights import read_weights, tensors_in
+
+
+def published(path, name: str = "<00011>", width: int = 1024, count: int = 2) -> dict[str, torch.Tensor]:
+    """A file as the published training command writes it: a token a vector, of norm 33."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(count, width, generator=generator)
+    vectors *= 33 / vectors.norm(dim=1, keepdim=True)
+    content = {f"{name}_v{number}": vector.clone() for number, vector in enumerate(vectors)}
+    torch.save(content, path)
+    return content
+
+
+class RunsCode:
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.witness),)
+
+
+@pytest.mark.parametrize("name, trigger", [("<00011>", "00011"), ("alice", "alice"), ("<a b>", "a-b")])
+def test_a_published_file_becomes_a_person(tmp_path, name, trigger):
+    content = published(tmp_path / "learned_embeds.bin", name)
+    person = read_person(tmp_path / "learned_embeds.bin")
+    assert (person.name, person.base_model, person.n, person.has_adapter) == (trigger, "sd2", 2, False)
+    assert torch.equal(person.tokens["clip_h"], torch.stack(list(content.values())))
+
+
+@pytest.mark.parametrize("to, ending", [(to, ending) for to, (endings, _) in FORMATS.items() for ending in endings])
+def test_a_published_file_goes_round_through_every_format(tmp_path, to, ending):
+    source = published(tmp_path / "learned_embeds.bin")
+    between = write_person(read_person(tmp_path / "learned_embeds.bin"), tmp_path / f"00011{ending}", to)
+    person = read_person(between)
+    write_person(person, tmp_path / "back.bin", "published")
+    back = torch.load(tmp_path / "back.bin", weights_only=True)
+    assert list(back) == list(source)
+    assert all(torch.equal(back[key], source[key]) and back[key].dtype == torch.float32 for key in source)
+
+
+@pytest.mark.parametrize("to", ["diffusers", "a1111", "id-ea"])
+def test_sdxl_has_a_part_for_each_encoder(tmp_path, to):
+    identity = make_identity("sdxl", kv={})
+    path = write_person(identity, tmp_path / "alice.safetensors", to)
+    tokens = safetensors.torch.load_file(path)
+    back = read_person(path)
+    assert all(torch.equal(tokens[key], part) for key, part in identity.tokens.items())
+    assert back.base_model == "sdxl" and all(torch.equal(back.tokens[key], identity.tokens[key]) for key in back.tokens)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".bin"])
+def test_sdxl_does_not_fit_formats_of_one_encoder(tmp_path, ending):
+    with pytest.raises(ConfigError, match="a person of one text encoder"):
+        write_person(make_identity("sdxl"), tmp_path / f"a{ending}", "published" if ending == ".bin" else "a1111")
+
+
+def test_diffusers_loads_what_is_written_for_it(tmp_path):
+    identity = make_identity()
+    path = write_person(identity, tmp_path / "alice.safetensors", "diffusers")
+    pipeline = tiny_pipeline()
+    pipeline.load_textual_inversion(str(path))
+    table = pipeline.text_encoder.get_input_embeddings().weight
+    ids = pipeline.tokenizer.convert_tokens_to_ids(["<alice>", "<alice>_1"])
+    assert torch.equal(table[ids], identity.tokens["clip_l"])
+
+
+def test_a_whole_person_says_what_a_format_leaves_out(tmp_path):
+    identity = make_identity()
+    assert left_out(identity, "a1111") == ["Adapter", "K/V deltas"]
+    assert left_out(identity, "id-ea") == []
+    assert read_person(identity.save(tmp_path / "a.safetensors", dtype=None)).digest() == identity.digest()
+    assert read_person(tmp_path / "a.safetensors", name="eve").trigger == "<eve>"
+
+
+@pytest.mark.parametrize("base_model", ["sd1", "sd2", "sdxl"])
+def test_keys_and_values_go_round_through_kohyas_format(tmp_path, base_model):
+    identity = make_identity(base_model)
+    path = write_kv(identity, tmp_path / "kv.safetensors")
+    keys = safetensors.torch.load_file(path)
+    name = "input_blocks_1_1" if base_model == "sdxl" else "down_blocks_0_attentions_0"
+    assert float(keys[f"lora_unet_{name}_transformer_blocks_0_attn2_to_k.alpha"]) == 8
+    kv, others = read_kv(path)
+    assert others == 0 and kv.keys() == identity.kv.keys()
+    assert all(torch.equal(kv[key], identity.kv[key]) for key in kv)
+
+
+def test_all_places_of_the_unet_go_round(tmp_path):
+    places = ["input_blocks.8.1", "middle_block.1", "output_blocks.3.1", "output_blocks.11.1"]
+    kv = {f"diffusion_model.{p}.transformer_blocks.1.attn2.to_v.diff": torch.rand(3, 768) for p in places}
+    for base_model in ("sd1", "sdxl"):
+        d = 2048 if base_model == "sdxl" else 768
+        fitting = {key: torch.rand(3, d) for key in kv}
+        back, _ = read_kv(write_kv(make_identity(base_model, kv=fitting), tmp_path / "kv.safetensors"))
+        assert back.keys() == kv.keys() and all(torch.equal(back[key], fitting[key]) for key in kv)
+
+
+def test_alpha_goes_into_the_weights_and_other_layers_are_counted(tmp_path):
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    other = key.replace("attn2", "attn1")
+    up, down = torch.rand(320, 4), torch.rand(4, 768)
+    weights = {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down, f"{key}.alpha": torch.tensor(1.0)}
+    weights |= {f"{other}.lora_up.weight": up.clone(), f"{other}.lora_down.weight": down.clone()}
+    safetensors.torch.save_file(weights, tmp_path / "lora.safetensors")
+    kv, others = read_kv(tmp_path / "lora.safetensors")
+    assert others == 1 and torch.equal(kv[f"{K}.lora_up.weight"], up / 4)
+    assert V + ".diff" not in kv
+
+
+def test_a_pickle_that_runs_code_does_not_run(tmp_path):
+    witness = tmp_path / "ran"
+    for path in (tmp_path / "a.bin", tmp_path / "a.ckpt", tmp_path / "a.safetensors"):
+        torch.save({"<a>_v0": RunsCode(witness)}, path)
+        with pytest.raises(
+            IdentityFileError, match=r"only weights in a\.\w+, got a damaged file or one that holds code"
+        ):
+            read_person(path)
+    assert not witness.exists()
+
+
+def _save(content):
+    return lambda path: torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    "write, message",
+    [
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(99)), "only weights in a.bin"),
+        (lambda path: path.write_bytes(b"hello"), "weights in a.bin, as .safetensors"),
+        (_save([torch.zeros(2)]), "a dictionary in a.bin, got list"),
+        (_save({}), "a Textual Inversion file in a.bin, got entries"),
+        (_save({"a_v0": torch.zeros(768), "b_v0": torch.zeros(768)}), "got entries a_v0, b_v0"),
+        (_save({"a_v0": torch.zeros(768), "a_v2": torch.zeros(768)}), "got entries a_v0, a_v2"),
+        (_save({"<a>": torch.zeros(2, 640)}), "tokens of a known width in a.bin, got 640"),
+        (_save({"<a>": torch.zeros(2, 768, dtype=torch.int64)}), r"got \(2, 768\) of torch.int64"),
+        (_save({"<a>": "text"}), "of shape (n, d) in a.bin, got str"),
+        (_save({"<a>": torch.full((2, 768), torch.nan)}), "clip_l to be finite"),
+        (_save({"string_to_param": {}}), "got NoneType"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, write, message):
+    path = tmp_path / "a.bin"
+    write(path)
+    with pytest.raises(IdentityFileError) as refused:
+        read_person(path)
+    assert re.search(message, str(refused.value)) or message in str(refused.value)
+
+
+def test_a_lora_without_keys_and_values_is_refused(tmp_path):
+    safetensors.torch.save_file({"lora_unet_x.lora_up.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(IdentityFileError, match="a LoRA with layers lora_unet_…_attn2_to_k in a.safetensors"):
+        read_kv(tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match="a person with K/V deltas, got none in alice"):
+        write_kv(make_identity(kv={}), tmp_path / "b.safetensors")
+    with pytest.raises(ConfigError, match="to end in .bin, got b.pt"):
+        write_person(make_identity(), tmp_path / "b.pt", "published")
+
+
+def test_old_checkpoints_keep_their_weights_under_state_dict(tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.ckpt")
+    assert list(tensors_in(read_weights(tmp_path / "a.ckpt"))) == ["a"]
