@@ -31,8 +31,9 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     require_file(path)
     with open(path, "rb") as file:
-        start = file.read(4)
-    if start.startswith(_PICKLES):
+        start = file.read(9)
+    # A safetensors file begins with the length of a JSON object, whose bytes may be anything.
+    if start.startswith(_PICKLES) and not start.endswith(b"{"):
         return _read_pickle(path)
     try:
         return safetensors.torch.load_file(path)
