@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .adapter import Adapter
-from .anchor import Anchor, celebrity_names, cross_initialise
+from .anchor import celebrity_names, cross_initialise
 from .backbone import Backbone, TextCondition, TokenIds
-from .base_models import BASE_MODELS
 from .captions import PERSON_CAPTIONS, PLACEHOLDER
 from .config import TrainConfig
-from .enhancer import Enhancer
 from .errors import TrainingError
 from .identity import Identity
-from .kv import KVDeltas
 from .losses import mahalanobis_to
+from .person import PersonModel
 from .shapes import require_shape
+from .version import __version__
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
 
@@ -32,42 +31,6 @@ _LOWER_RATES = "Lower the learning rates, the K/V rate first."
 
 OnStep = Callable[[int, Sequence[float]], None]
 """Called after each step with the steps done and the losses read so far; it may raise to cancel."""
-
-
-class PersonModel(nn.Module):
-    """Everything that is trained for one person, on the backbone's device in float32."""
-
-    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
-        super().__init__()
-        d = BASE_MODELS[backbone.base_model].width
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)
-            self.enhancer = Enhancer(d, config.n, config.heads)
-            self.adapter = Adapter(d, config.heads, config.beta)
-        self.tokens = nn.ParameterDict({encoder: part.clone() for encoder, part in anchor.items()})
-        self.register_buffer("anchor", torch.cat(list(anchor.values()), dim=-1))  # (n, d)
-        self.register_buffer("arcface", arcface.float().clone())  # (512,); it may have been an inference tensor
-        self.to(backbone.device)
-        generator = torch.Generator().manual_seed(config.seed)
-        shapes = backbone.kv_shapes if config.kv_rate > 0 else {}
-        self.kv = KVDeltas(shapes, config.kv_rank, generator, backbone.device)
-
-    def fused(self) -> Tensor:
-        """`F` (n, 2d)."""
-        return self.enhancer(self.arcface, self.anchor)
-
-    def adapt(self, condition: TextCondition) -> TextCondition:
-        return condition._replace(context=self.adapter(condition.context, self.fused()))
-
-    def parameter_groups(self, config: TrainConfig) -> list[dict]:
-        """AdamW's groups, each with a rate of its own."""
-        enhancer_rate = config.adapter_rate if config.enhancer_rate is None else config.enhancer_rate
-        return [
-            {"params": list(self.tokens.values()), "lr": config.token_rate},
-            {"params": list(self.enhancer.parameters()), "lr": enhancer_rate},
-            {"params": list(self.adapter.parameters()), "lr": config.adapter_rate},
-            {"params": list(self.kv.parameters()), "lr": config.kv_rate},
-        ]
 
 
 @dataclass(frozen=True)
@@ -231,6 +194,18 @@ class Trainer:
             encoder: [[*before[encoder], *vectors, *after[encoder]] for before, after in parts]
             for encoder, vectors in self.person.tokens.items()
         }
+
+
+def training_record(config: TrainConfig, images: Tensor, losses: Sequence[float], fingerprint: str) -> dict[str, Any]:
+    """What an identity tells of its training (`Identity.training`)."""
+    return {
+        **config.as_dict(),
+        "resolution": images.shape[1],
+        "photos": images.shape[0],
+        "losses": [round(loss, 6) for loss in losses],
+        "fingerprint": fingerprint,
+        "version": __version__,
+    }
 
 
 def _tokenize_caption(backbone: Backbone, caption: str) -> tuple[TokenIds, TokenIds]:

@@ -19,7 +19,7 @@ from ..idea_core.errors import IdeaError, TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.identity import Identity
 from ..idea_core.identity_checks import require_name
-from ..idea_core.trainer import Trainer
+from ..idea_core.trainer import Trainer, training_record
 from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
 from .comfy_models import require_pair, require_vae
@@ -173,14 +173,7 @@ class TrainingJob:
             self.name,
             base_checkpoint=base_checkpoint,
             base_hash=base_hash,
-            training={
-                **self.config.as_dict(),
-                "resolution": self.images.shape[1],
-                "photos": self.images.shape[0],
-                "losses": [round(loss, 6) for loss in losses],
-                "fingerprint": fingerprint,
-                "version": __version__,
-            },
+            training=training_record(self.config, self.images, losses, fingerprint),
         )
         identity.save(path)
         return identity

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from comfyui_place import find_comfyui
+from studio import build_studio
 
 COMFYUI_TESTS = "in_comfyui"
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory) -> Path:
+    """A tiny base model, face models and photos on disk."""
+    return build_studio(tmp_path_factory.mktemp("studio"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -58,6 +58,8 @@ SPECS = {
         ),
     ),
 }
+SAMPLE_SIZES = {"sd1": 64, "sd2": 64, "sdxl": 128}
+"""Base model → side of the latents that it was trained on; the velocity models of Stable Diffusion 2 have 96."""
 V_PREDICTION_BIAS = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_PREDICTION_SPREAD = 0.09  # of that bias, in SD 2.x: below it for noise prediction, above it for velocity (ComfyUI)
 
@@ -78,11 +80,13 @@ def load_single_file(
     """
     weights = tensors_in(read_weights(path))
     family, config = ldm_config(weights, path.name)
+    prediction = prediction or _prediction_of(family, weights)
     unet = UNet2DConditionModel.from_single_file(dict(weights), original_config=config, torch_dtype=dtype)
+    unet.register_to_config(sample_size=96 if (family, prediction) == ("sd2", "v") else SAMPLE_SIZES[family])
     parts = {
         "unet": unet,
         "vae": load_vae(vae, family, dtype) if vae else vae_from(weights, family, path.name, dtype),
-        "scheduler": scheduler(prediction or _prediction_of(family, weights)),
+        "scheduler": scheduler(prediction),
     }
     for number, spec in enumerate(SPECS[family]):
         suffix = f"_{number + 1}" if number else ""

@@ -1,0 +1,5 @@
+"""The `idea` command."""
+
+from .main import idea
+
+__all__ = ["idea"]

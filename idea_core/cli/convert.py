@@ -1,0 +1,108 @@
+"""`idea info` and `idea convert`"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+from .console import Result, reports, warn
+from .options import PATH
+
+TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@reports
+def info(file: Path) -> Result:
+    """What a person's FILE holds: an identity, a face embedding, or a Textual Inversion file."""
+    data = {"file": str(file), **describe(file), "bytes": file.stat().st_size}
+    width = max(map(len, data))
+    return Result(data, "\n".join(f"{key:<{width}}  {_short(value)}" for key, value in data.items()))
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+@click.option("--to", type=click.Choice(TARGETS), default="id-ea", help="Format to write.")
+@click.option("--name", help="Trigger name to give the person.")
+@click.option("--kv", type=PATH, help="kohya-style LoRA whose cross-attention keys and values the person gets.")
+@click.option(
+    "--prediction",
+    type=click.Choice(["eps", "v"]),
+    default="eps",
+    help="What the base model predicts; only an identity says it itself.",
+)
+@reports
+def convert(file: Path, output: Path, to: str, name: str | None, kv: Path | None, prediction: str) -> Result:
+    """Convert a person's FILE, told by its content, to another format. No value is changed.
+
+    \b
+    id-ea      identity (.safetensors), for `idea generate` and ComfyUI
+    published  the ID-EA authors' learned_embeds (.bin)
+    diffusers  Textual Inversion for diffusers (.safetensors, .bin)
+    a1111      Textual Inversion for A1111 and others (.safetensors, .pt)
+    kohya      the change to keys and values alone, as a LoRA (.safetensors)
+
+    Pickles (.bin, .pt) are read for their weights alone; what would run code is refused.
+    """
+    from ..convert import left_out, read_kv, read_person, write_kv, write_person
+
+    identity = read_person(file, name, prediction)
+    if kv:
+        weights, others = read_kv(kv)
+        if others:
+            warn(f"{others} other layers of {kv.name} are left out.")
+        if identity.kv:
+            raise ConfigError("a person without K/V deltas for --kv", "one that has its own", "Leave --kv out.")
+        identity = dataclasses.replace(identity, kv=weights)
+    if to == "kohya":
+        path, lost = write_kv(identity, output), ["pseudo-tokens", *(["Adapter"] if identity.has_adapter else [])]
+    else:
+        path, lost = write_person(identity, output, to), left_out(identity, to)
+    if lost:
+        warn(f"{to} has no place for: {', '.join(lost)}.")
+    data = {"output": str(path), "format": to, "name": identity.name, "left_out": lost}
+    return Result(data, f"{identity.trigger} → {path} ({to})")
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """What a file says of itself."""
+    from ..convert import read_person
+    from ..faces.embeds_file import FORMAT, load_embeds
+    from ..tensorfile import read_metadata
+
+    metadata = read_metadata(file)
+    if metadata.get("format") == FORMAT:
+        embeds = load_embeds(file)
+        return {"format": FORMAT, "photos": len(embeds.embeds), "face_model": metadata.get("face_model", "")}
+    identity = read_person(file)
+    parts = {"tokens": True, "adapter": identity.has_adapter, "kv": bool(identity.kv)}
+    parts["id_embeds"] = identity.id_embeds is not None
+    training = {key: value for key, value in identity.training.items() if key != "losses"}
+    return {
+        "format": metadata.get("format", "textual inversion"),
+        "name": identity.name,
+        "base_model": identity.base_model,
+        "prediction": identity.prediction if metadata.get("format") else None,
+        "clip_layer": identity.clip_layer,
+        "tokens": identity.n,
+        "token_norms": {key: round(float(t.float().norm(dim=1).mean()), 3) for key, t in identity.tokens.items()},
+        "parts": [part for part, there in parts.items() if there],
+        "dtype": str(next(iter(identity.tokens.values())).dtype).removeprefix("torch."),
+        "base_checkpoint": identity.base_checkpoint,
+        "training": training,
+        "digest": identity.digest(),
+    }
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "–"
+    return "–" if value in (None, "") else str(value)

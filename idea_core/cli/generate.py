@@ -1,0 +1,106 @@
+"""`idea generate`"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+
+from ..errors import ConfigError
+from ..prompts import split_prompt, strangers
+from .console import Result, progress, reports, warn
+from .options import PATH, model_options, take_model
+
+SCHEDULERS = ("dpm++", "ddim", "euler", "euler-a")
+_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
+
+
+@click.command()
+@model_options
+@click.option(
+    "--identity", "files", type=PATH, multiple=True, required=True, help="A trained person's file; may be repeated."
+)
+@click.option("--prompt", "prompts", multiple=True, help="What to draw. {} or <name> is the person; may be repeated.")
+@click.option("--prompt-file", type=PATH, help="File of prompts, one a line.")
+@click.option("--negative", default="", help="What the pictures should not show.")
+@click.option("--save-dir", type=PATH, default="images", help="Pictures go to a folder of the prompt's name in it.")
+@click.option("--num-images-per-prompt", "--count", "count", type=click.IntRange(1), default=4, help="Per iteration.")
+@click.option("--n-iter", type=click.IntRange(1), default=1, help="How often to make that many.")
+@click.option("--steps", "--num-inference-steps", "steps", type=click.IntRange(1), default=50, help="Sampling steps.")
+@click.option("--guidance", type=float, default=7.5, help="Scale of classifier-free guidance; 1 leaves it out.")
+@click.option("--scheduler", type=click.Choice(SCHEDULERS), default="dpm++", help="Sampler.")
+@click.option("--seed", type=int, default=0, help="Of the first picture; the next ones count up.")
+@click.option("--width", type=int, help="In pixels. Default: what the model was trained at.")
+@click.option("--height", type=int, help="In pixels. Default: what the model was trained at.")
+@click.option("--batch-size", type=click.IntRange(1), default=4, help="Pictures sampled at once.")
+@click.option("--strength", type=float, default=1.0, help="Strength of ID-Adapter.")
+@click.option("--kv-strength", type=float, default=1.0, help="Strength of the change to keys and values.")
+@reports
+def generate(files, prompts, prompt_file, save_dir, count, n_iter, strength, kv_strength, **options) -> Result:
+    """Draw trained people. Several --identity files put several people into one prompt, each by name.
+
+    A Textual Inversion file (learned_embeds.bin, diffusers', A1111's) works as an identity too.
+    """
+    from ..convert import read_person
+    from ..diffusers_backbone import GenerateConfig, People
+    from ..diffusers_backbone import generate as pictures_of
+
+    model = take_model(options)
+    prompts = _prompts(prompts, prompt_file)
+    config = GenerateConfig(**options)
+    identities = [read_person(path) for path in files]
+    names = [identity.name for identity in identities]
+    for prompt in prompts:
+        _check(prompt, names)
+    pipeline = model.load()
+    people = People(pipeline, identities, strength, kv_strength)
+    saved = []
+    with progress(len(prompts) * count * n_iter, "generating", "image") as bar:
+        for prompt in prompts:
+            folder = save_dir / folder_name(prompt)
+            folder.mkdir(parents=True, exist_ok=True)
+            number = _next_number(folder)
+            for seed, picture in pictures_of(pipeline, people, prompt, count * n_iter, config):
+                path = folder / f"{number}.png"
+                picture.save(path, pnginfo=_metadata(prompt, names, seed, model.path.name, options))
+                saved.append({"path": str(path), "prompt": prompt, "seed": seed})
+                number += 1
+                bar.update()
+    return Result({"images": saved}, f"{len(saved)} pictures in {save_dir}")
+
+
+def folder_name(prompt: str) -> str:
+    """A prompt as a folder's name: spaces become underscores, as in the published command."""
+    return _UNSAFE.sub("", prompt.strip().replace(" ", "_"))[:120].strip(".") or "_"
+
+
+def _prompts(prompts: tuple[str, ...], file: Path | None) -> list[str]:
+    if bool(prompts) == bool(file):
+        raise click.UsageError("Give --prompt or --prompt-file.")
+    lines = [line for line in (file.read_text("utf-8").splitlines() if file else prompts) if line.strip()]
+    if not lines:
+        raise ConfigError("at least one prompt", "none", "Give --prompt, or a file with a prompt a line.")
+    return lines
+
+
+def _check(prompt: str, names: list[str]) -> None:
+    """Warn of a prompt that names nobody, or somebody who is not there."""
+    if not any(isinstance(part, int) for part in split_prompt(prompt, names)):
+        warn(f"{prompt!r} names none of {', '.join(f'<{name}>' for name in names)}.")
+    for stranger in strangers(prompt, names):
+        warn(f"{stranger} in {prompt!r} is none of {', '.join(f'<{name}>' for name in names)}, and stays plain text.")
+
+
+def _next_number(folder: Path) -> int:
+    return max((int(path.stem) for path in folder.glob("*.png") if path.stem.isdigit()), default=-1) + 1
+
+
+def _metadata(prompt: str, names: list[str], seed: int, model: str, options: dict):
+    """What a PNG tells of itself; `idea evaluate` reads the prompt from it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_itxt("id-ea", json.dumps({"prompt": prompt, "people": names, "seed": seed, "model": model, **options}))
+    return info

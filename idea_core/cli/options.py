@@ -1,0 +1,161 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..captions import CAPTIONS
+from ..config import PRESETS, TrainConfig
+from ..faces.insightface_engine import PROVIDER_CHOICES
+from ..jobs import FaceSource, ModelSource
+from ..jobs.sources import CROPS, DTYPE_CHOICES
+
+PATH = click.Path(path_type=Path)
+_INTEGERS = {"steps", "batch_size", "seed", "n", "heads", "kv_rank"}
+_FLAGS = {"n": "--tokens", "regularizer_weight": "--reg-weight"}
+_SETTINGS = {
+    "steps": "Optimiser steps. More give more likeness and, in the end, less obedience.",
+    "batch_size": "Photos per step. Lower it if memory runs out.",
+    "seed": "Of every random choice. The same seed and inputs give the same person.",
+    "n": "Pseudo-tokens that stand for the person in a prompt.",
+    "token_rate": "Learning rate of the pseudo-tokens.",
+    "adapter_rate": "Learning rate of ID-Adapter, and of ID-Enhancer unless that has its own.",
+    "enhancer_rate": "Learning rate of ID-Enhancer.",
+    "kv_rate": "Learning rate of the cross attentions' keys and values; 0 leaves them alone.",
+    "kv_rank": "Rank of the change to keys and values; 0 trains whole matrices.",
+    "regularizer_weight": "Weight of the Mahalanobis distance to the starting point.",
+    "flip": "Probability of a mirrored photo.",
+    "weight_decay": "AdamW's.",
+}
+
+
+def _together(options: Iterable[Callable]) -> Callable:
+    """Several options as one decorator, in their order."""
+
+    def decorate(command):
+        for option in reversed(list(options)):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model_options = _together(
+    [
+        click.option(
+            "--model",
+            type=PATH,
+            required=True,
+            help="Base model: folder of a diffusers pipeline, or a checkpoint in one file. Nothing is downloaded.",
+        ),
+        click.option("--vae", type=PATH, help="File or folder of a VAE, in place of the model's own."),
+        click.option(
+            "--prediction",
+            type=click.Choice(["eps", "v"]),
+            help="What the model predicts, noise or velocity, where it does not say itself.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(DTYPE_CHOICES),
+            default="auto",
+            help="Precision of UNet and VAE; auto: half on CUDA, else single.",
+        ),
+        click.option("--device", default="auto", help="cpu, cuda, cuda:1, mps …; auto: the GPU if there is one."),
+    ]
+)
+
+face_options = _together(
+    [
+        click.option(
+            "--face-models",
+            type=PATH,
+            help="Folder of a face model pack (.onnx files), or an insightface folder. "
+            "Default: insightface's own and ComfyUI's.",
+        ),
+        click.option("--face-pack", help="Name of the pack, where there are several; default: the first one."),
+        click.option("--provider", type=click.Choice(PROVIDER_CHOICES), default="auto", help="Where face models run."),
+    ]
+)
+
+photo_options = _together(
+    [
+        click.option(
+            "--crop",
+            type=click.Choice(CROPS),
+            default="face",
+            help="Train on the faces that are found, or on the photos' middle squares.",
+        ),
+        click.option(
+            "--resolution", type=int, help="Side in pixels to train at. Default: what the model was trained at."
+        ),
+    ]
+)
+
+
+def _setting(field: str) -> Callable:
+    return click.option(
+        _FLAGS.get(field, "--" + field.replace("_", "-")),
+        field,
+        type=int if field in _INTEGERS else float,
+        help=f"{_SETTINGS[field]} Default: the preset's{_preset_values(field)}.",
+    )
+
+
+def _preset_values(field: str) -> str:
+    values = {name: getattr(config, field) for name, config in PRESETS.items()}
+    if len(set(values.values())) == 1:
+        value = next(iter(values.values()))
+        return "" if value is None else f" {value:g}"
+    return f" ({', '.join(f'{name} {value:g}' for name, value in values.items() if value is not None)})"
+
+
+train_options = _together(
+    [
+        click.option(
+            "--preset", type=click.Choice(list(PRESETS)), default="fast", help="Settings that those below change."
+        ),
+        *map(_setting, _SETTINGS),
+        click.option("--captions", type=click.Choice(list(CAPTIONS)), help="Training captions. Default: the preset's."),
+        click.option("--names", type=PATH, help="File of celebrity names, one a line, that the person starts from."),
+        click.option("--phrase", help='Start from a phrase instead, such as "human face".'),
+        click.option("--clip-layer", type=int, help="Text encoder layer, counted from the end, such as -2."),
+        click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower steps."),
+    ]
+)
+
+
+def take_config(options: dict[str, Any]) -> TrainConfig:
+    """Take the training settings out of a command's options."""
+    preset = PRESETS[options["preset"]]
+    given = {field: options.pop(field) for field in _SETTINGS}
+    return dataclasses.replace(preset, **{field: value for field, value in given.items() if value is not None})
+
+
+def take_captions(options: dict[str, Any]) -> str:
+    preset = options.pop("preset")
+    return options.pop("captions") or ("paper" if preset == "paper" else "photo")
+
+
+def take_names(options: dict[str, Any]) -> tuple[str, ...]:
+    """Take celebrity names out of a command's options: a file's, a phrase, or the list of the package."""
+    from ..anchor import parse_names
+
+    file, phrase = options.pop("names"), options.pop("phrase")
+    if file and phrase:
+        raise click.UsageError("--names and --phrase cannot both be given.")
+    return (phrase,) if phrase else parse_names(file.read_text("utf-8") if file else "")
+
+
+def take_model(options: dict[str, Any]) -> ModelSource:
+    keys = {"model": "path", "vae": "vae", "prediction": "prediction", "dtype": "dtype", "device": "device"}
+    return ModelSource(**{field: options.pop(key) for key, field in keys.items()})
+
+
+def take_faces(options: dict[str, Any]) -> FaceSource:
+    keys = {"face_models": "folder", "face_pack": "pack", "provider": "provider"}
+    return FaceSource(**{field: options.pop(key) for key, field in keys.items()})

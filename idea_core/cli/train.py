@@ -1,0 +1,109 @@
+"""`idea train`"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from ..jobs import PhotoSource, TrainJob
+from .console import Result, progress, reports, warn
+from .options import (
+    PATH,
+    face_options,
+    model_options,
+    photo_options,
+    take_captions,
+    take_config,
+    take_faces,
+    take_model,
+    take_names,
+    train_options,
+)
+
+
+@click.command()
+@model_options
+@click.option(
+    "--photos", "places", type=PATH, multiple=True, required=True, help="Folder of photos, or a photo; may be repeated."
+)
+@click.option("--name", required=True, help="The person's name; prompts say it in angle brackets: <alice>")
+@click.option("-o", "--output", type=PATH, help="File to write.  [default: NAME.safetensors]")
+@click.option("--id-embeds", type=PATH, help="Face embedding from `idea encode`, in place of one of these photos.")
+@photo_options
+@face_options
+@train_options
+@click.option("--save-every", type=int, default=0, help="Steps between saves of the state, for --resume.")
+@click.option("--resume/--no-resume", default=True, help="Go on with a broken run of the same inputs (--save-every).")
+@click.option("--validation-prompt", multiple=True, help="Generate pictures of this while training; may be repeated.")
+@click.option("--validation-steps", type=int, default=100, help="Steps between two validations.")
+@click.option("--force", is_flag=True, help="Train again even if the output is of exactly these inputs.")
+@reports
+def train(places, name, output, id_embeds, resume, validation_prompt, validation_steps, force, **options) -> Result:
+    """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values."""
+    model = take_model(options)
+    resolution = options.pop("resolution") or native_resolution(model.load())
+    job = TrainJob(
+        name=name,
+        output=output or Path(f"{name}.safetensors"),
+        model=model,
+        photos=PhotoSource(tuple(places), id_embeds, options.pop("crop"), resolution),
+        faces=take_faces(options),
+        config=take_config(options),
+        captions=take_captions(options),
+        names=take_names(options),
+        **options,
+    )
+    digest = model.digest()
+    found = None if force else job.finished(job.fingerprint(digest))
+    if found:
+        return _result(job, found, f"{job.output} is of exactly these inputs already; --force trains again.")
+    if not resume:
+        job.state_file.unlink(missing_ok=True)
+    start = time.perf_counter()
+    with progress(job.config.steps, f"training {name}", "step") as bar:
+
+        def on_step(trainer, step: int) -> None:
+            bar.update(step - bar.n)
+            if trainer.losses:
+                bar.set_postfix(loss=f"{trainer.losses[-1]:.4f}", refresh=False)
+            if validation_prompt and step % validation_steps == 0:
+                _validate(job, trainer, validation_prompt, step)
+
+        identity = job.run(digest, on_step)
+    if identity.prediction == "v" and resolution < 768 and identity.base_model == "sd2":
+        warn("a velocity model of Stable Diffusion 2 usually wants --resolution 768.")
+    return _result(job, identity, f"Trained {identity.trigger} in {time.perf_counter() - start:.0f} s: {job.output}")
+
+
+def native_resolution(pipeline) -> int:
+    """Side in pixels of the pictures that the base model was trained on."""
+    return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+
+
+def _validate(job: TrainJob, trainer, prompts: tuple[str, ...], step: int) -> None:
+    """Pictures of the training as it stands, beside the output."""
+    from ..diffusers_backbone import GenerateConfig, People, generate
+
+    pipeline = job.model.load()
+    people = People(pipeline, [trainer.identity(job.name)], kv_strength=0)  # the trainer's own deltas are in
+    folder = job.output.with_suffix("") / "validation"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, prompt in enumerate(prompts):
+        for seed, picture in generate(pipeline, people, prompt, 1, GenerateConfig(steps=25)):
+            picture.save(folder / f"step_{step:05}_{number}_{seed}.png")
+
+
+def _result(job: TrainJob, identity, text: str) -> Result:
+    losses = identity.training.get("losses", [])
+    data = {
+        "output": str(job.output),
+        "name": identity.name,
+        "base_model": identity.base_model,
+        "steps": identity.training.get("steps"),
+        "final_loss": losses[-1] if losses else None,
+        "bytes": job.output.stat().st_size,
+        "digest": identity.digest(),
+    }
+    return Result(data, text)

@@ -1,0 +1,63 @@
+"""Prompt similarity by a CLIP model on disk (arXiv 2103.00020)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import BaseModelError
+
+# Of OpenAI's CLIP models, where a folder does not say otherwise.
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipScorer:
+    """Cosine of a picture and a text.
+
+    Args:
+        folder: a CLIP model in transformers' format, with its tokenizer.
+
+    Raises:
+        BaseModelError: none there.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu"):
+        from transformers import CLIPModel, CLIPTokenizer
+
+        try:
+            self._model = CLIPModel.from_pretrained(folder, local_files_only=True).eval().to(device)
+            self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise BaseModelError(
+                f"a CLIP model with its tokenizer in {folder}", reason, "Give the folder of one, such as clip-vit-base."
+            ) from None
+        self._device = device
+        settings = folder / "preprocessor_config.json"
+        said = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+        self._mean, self._std = said.get("image_mean", _MEAN), said.get("image_std", _STD)
+
+    @torch.no_grad()
+    def score(self, picture: np.ndarray, text: str) -> float:
+        """Cosine of a picture (H, W, 3), uint8, and a text, cut to the model's length."""
+        length = self._model.config.text_config.max_position_embeddings
+        ids = self._tokenizer(text, truncation=True, max_length=length, return_tensors="pt").input_ids
+        output = self._model(input_ids=ids.to(self._device), pixel_values=self._pixels(picture).to(self._device))
+        return float(torch.nn.functional.cosine_similarity(output.text_embeds, output.image_embeds)[0])
+
+    def _pixels(self, picture: np.ndarray) -> Tensor:
+        """(1, 3, S, S): shorter side scaled to the model's, middle square, normalised."""
+        size = self._model.config.vision_config.image_size
+        image = Image.fromarray(picture)
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        left, top = (width - size) // 2, (height - size) // 2
+        scaled = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+        pixels = (np.asarray(scaled, dtype=np.float32) / 255 - self._mean) / self._std
+        return torch.from_numpy(pixels).float().permute(2, 0, 1)[None]

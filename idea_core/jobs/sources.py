@@ -1,0 +1,213 @@
+"""Where a task's base model, face models and photos come from. All are plain values, so that they travel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, FaceError
+from ..faces import FacePack, IdEmbeds, InsightFaceEngine, encode_photos, find_packs
+from ..faces.embeds_file import load_embeds
+from ..faces.photos import find_photos, read_photo, square
+from ..faces.pictures import crop_face
+
+DTYPE_CHOICES = ("auto", "fp32", "fp16", "bf16")
+CROPS = ("face", "center")
+_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A base model on disk.
+
+    Attributes:
+        path: folder of a diffusers pipeline, or a checkpoint in one file.
+        dtype: one of `DTYPE_CHOICES`; "auto" takes half precision on GPUs that have it.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps" …
+        vae: a VAE's file or folder, in place of the model's own.
+        prediction: "eps" or "v"; None: what the model says.
+    """
+
+    path: Path
+    dtype: str = "auto"
+    device: str = "auto"
+    vae: Path | None = None
+    prediction: str | None = None
+
+    def load(self):
+        """The pipeline; the last one loaded is kept."""
+        return _load_pipeline(self)
+
+    def digest(self) -> str:
+        """SHA-256 of the file, or of the weight files in the folder, of the VAE too; "" for what cannot be read."""
+        digest = hashlib.sha256()
+        for path in (self.path, self.vae):
+            if path is not None and not _add_files(digest, path):
+                return ""
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FaceSource:
+    """Face models on disk.
+
+    Attributes:
+        folder: a pack's own folder or an insightface folder with packs in `models`; None: the usual places.
+        pack: name of the pack; None: the first one.
+        provider: one of `PROVIDER_CHOICES`.
+    """
+
+    folder: Path | None = None
+    pack: str | None = None
+    provider: str = "auto"
+
+    def find(self) -> FacePack:
+        """The face model pack.
+
+        Raises:
+            FaceError: none there; it lists the folders searched.
+        """
+        roots = [self.folder] if self.folder else usual_face_folders()
+        if self.folder and any(self.folder.glob("*.onnx")):
+            return FacePack(self.folder.name, self.folder)
+        packs = find_packs([*roots, *([self.folder.parent] if self.folder and self.folder.name == "models" else [])])
+        if not packs or self.pack not in (None, *packs):
+            searched = ", ".join(str(root / "models") for root in roots)
+            raise FaceError(
+                f"a face model pack {self.pack or ''} in {searched}".replace("  ", " "),
+                f"only {', '.join(packs)}" if packs else "none there",
+                "Give the folder that holds the pack's .onnx files (for instance antelopev2) with --face-models.",
+            )
+        return packs[self.pack or next(iter(packs))]
+
+    def load(self) -> InsightFaceEngine:
+        return _load_engine(self)
+
+
+class Prepared(NamedTuple):
+    """Photos as a training sees them."""
+
+    images: Tensor  # (P, S, S, 3) in 0…1
+    embeds: IdEmbeds
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A person's photos, and how they are cut.
+
+    Attributes:
+        places: photos, or folders of photos.
+        id_embeds: the person's face embeddings from `save_embeds`; None: computed from the photos.
+        crop: one of `CROPS`; "center" needs no face models if `id_embeds` is there.
+        resolution: side in pixels to train at.
+    """
+
+    places: tuple[Path, ...]
+    id_embeds: Path | None = None
+    crop: str = "face"
+    resolution: int = 512
+
+    def __post_init__(self):
+        if self.crop not in CROPS:
+            raise ConfigError(f"crop to be one of {', '.join(CROPS)}", self.crop, "Change crop.")
+        if self.resolution < 8 or self.resolution % 8:
+            raise ConfigError("a resolution that 8 divides", str(self.resolution), "Change resolution.")
+
+    def prepare(self, faces: FaceSource) -> Prepared:
+        """Read, find faces, cut.
+
+        Raises:
+            FaceError: no photo, an unreadable one, or one without a face; it names the file.
+        """
+        paths = find_photos(self.places)
+        photos = [read_photo(path) for path in paths]
+        found = None
+        if self.crop == "face" or self.id_embeds is None:
+            embeds, found = encode_named(faces.load(), photos, paths)
+        if self.id_embeds is not None:
+            embeds = load_embeds(self.id_embeds)
+        if self.crop == "face":
+            cut = [crop_face(f.photo, f.chosen, self.resolution) for f in found]
+        else:
+            cut = [square(photo, self.resolution) for photo in photos]
+        return Prepared(torch.from_numpy(np.stack(cut)).float() / 255, embeds)
+
+    def digest(self) -> str:
+        """SHA-256 of the photos and of the face embeddings."""
+        digest = hashlib.sha256()
+        for path in [*find_photos(self.places), *([self.id_embeds] if self.id_embeds else [])]:
+            digest.update(Path(path).read_bytes())
+        return digest.hexdigest()
+
+
+def encode_named(engine, photos: list[np.ndarray], paths: Iterable[Path]):
+    """`encode_photos`, with errors that name the file."""
+    try:
+        return encode_photos(engine, photos)
+    except FaceError as error:
+        names = [f"{number}: {path.name}" for number, path in enumerate(paths)]
+        raise FaceError(error.expected, error.got, f"{error.remedy} Photos: {', '.join(names)}.") from None
+
+
+def usual_face_folders() -> list[Path]:
+    """Where face model packs usually lie: insightface's own folder, and ComfyUI's."""
+    comfyui = [Path(place) for place in (os.environ.get("COMFYUI_PATH"), Path.home() / "comfy" / "ComfyUI") if place]
+    return [*(place / "models" / "insightface" for place in comfyui), Path.home() / ".insightface"]
+
+
+def choose_device(device: str) -> torch.device:
+    """ "auto" is the GPU that is there, else the CPU.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError("a device that torch can use", f"{device} ({error})".splitlines()[0], "Use cpu.") from None
+    return torch.device(device)
+
+
+def _choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+
+
+@lru_cache(maxsize=1)
+def _load_pipeline(source: ModelSource):
+    from ..diffusers_backbone import load_pipeline
+
+    device = choose_device(source.device)
+    return load_pipeline(source.path, _choose_dtype(source.dtype, device), device, source.vae, source.prediction)
+
+
+@lru_cache(maxsize=1)
+def _load_engine(source: FaceSource) -> InsightFaceEngine:
+    return InsightFaceEngine(source.find(), source.provider)
+
+
+def _add_files(digest, path: Path) -> bool:
+    endings = (".safetensors", ".bin", ".json", ".txt")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in endings)
+    try:
+        for file in files:
+            with open(file, "rb") as content:
+                while block := content.read(_BLOCK):
+                    digest.update(block)
+    except OSError:
+        return False
+    return bool(files)

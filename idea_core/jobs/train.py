@@ -1,0 +1,130 @@
+"""One person, from photos on disk to a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..anchor import celebrity_names
+from ..captions import CAPTIONS
+from ..config import TrainConfig
+from ..errors import IdeaError, TrainingError
+from ..identity import Identity
+from ..identity_checks import require_name
+from ..trainer import Trainer, training_record
+from ..training_state import restore_state, save_state
+from ..version import __version__
+from .sources import FaceSource, ModelSource, PhotoSource
+
+OnStep = Callable[[Trainer, int], None]
+"""Called after each step with the trainer and the steps done; it may raise to cancel."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What is trained, from what, and where the result goes.
+
+    Attributes:
+        name: trigger name.
+        output: the identity's file.
+        captions: one of `CAPTIONS`.
+        names: celebrity names or a phrase for the cross initialisation.
+        clip_layer: text encoder layer, counted from the end; None: the model's own.
+        gradient_checkpointing: less memory, a third more time.
+        save_every: steps between two saves of the training's state, from which a broken run goes on; 0: never.
+    """
+
+    name: str
+    output: Path
+    model: ModelSource
+    photos: PhotoSource
+    faces: FaceSource = FaceSource()
+    config: TrainConfig = TrainConfig()
+    captions: str = "photo"
+    names: tuple[str, ...] = field(default_factory=celebrity_names)
+    clip_layer: int | None = None
+    gradient_checkpointing: bool = False
+    save_every: int = 0
+
+    def __post_init__(self):
+        require_name(self.name)
+
+    @property
+    def state_file(self) -> Path:
+        return self.output.with_suffix(".training")
+
+    def fingerprint(self, model_digest: str) -> str:
+        """SHA-256 of all that the result depends on.
+
+        Args:
+            model_digest: `self.model.digest()`, which takes long for a large model.
+        """
+        settings = {
+            "version": __version__,
+            "name": self.name,
+            "model": model_digest,
+            "dtype": self.model.dtype,
+            "prediction": self.model.prediction,
+            "photos": self.photos.digest(),
+            "crop": self.photos.crop,
+            "resolution": self.photos.resolution,
+            "captions": CAPTIONS[self.captions],
+            "names": self.names,
+            "clip_layer": self.clip_layer,
+            **self.config.as_dict(),
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def finished(self, fingerprint: str) -> Identity | None:
+        """The result of an earlier run of the same inputs, if it is there; a damaged file counts as none."""
+        try:
+            identity = Identity.load(self.output)
+        except (IdeaError, OSError):
+            return None
+        return identity if identity.training.get("fingerprint") == fingerprint else None
+
+    def run(self, model_digest: str, on_step: OnStep | None = None) -> Identity:
+        """Train and save.
+
+        Raises:
+            IdeaError: an input that does not fit, or a diverging training.
+            OSError: the file could not be written; an older one is whole.
+        """
+        from ..diffusers_backbone import DiffusersBackbone
+
+        fingerprint = self.fingerprint(model_digest)
+        prepared = self.photos.prepare(self.faces)
+        backbone = DiffusersBackbone(self.model.load(), self.clip_layer, self.gradient_checkpointing)
+        captions = CAPTIONS[self.captions]
+        try:
+            trainer = Trainer(backbone, prepared.images, prepared.embeds.mean, self.config, self.names, captions)
+            if self.save_every and self.state_file.exists():
+                restore_state(trainer, self.state_file, fingerprint)
+
+            def after_step(step: int, _losses) -> None:
+                if self.save_every and step % self.save_every == 0 and step < self.config.steps:
+                    save_state(trainer, self.state_file, fingerprint)
+                if on_step:
+                    on_step(trainer, step)
+
+            losses = trainer.run(after_step)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                "memory for the training",
+                f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels",
+                "Lower the batch size, turn on gradient checkpointing, or lower the resolution.",
+            ) from error
+        identity = trainer.identity(
+            self.name,
+            base_checkpoint=self.model.path.name,
+            base_hash=model_digest,
+            training=training_record(self.config, prepared.images, losses, fingerprint),
+        )
+        identity.save(self.output)
+        self.state_file.unlink(missing_ok=True)
+        return identity

@@ -1,0 +1,50 @@
+"""All that is trained for one person (arXiv 2507.11990): pseudo-tokens, Enhancer, Adapter, K/V deltas."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .adapter import Adapter
+from .anchor import Anchor
+from .backbone import Backbone, TextCondition
+from .base_models import BASE_MODELS
+from .config import TrainConfig
+from .enhancer import Enhancer
+from .kv import KVDeltas
+
+
+class PersonModel(nn.Module):
+    """Everything that is trained for one person, on the backbone's device in float32."""
+
+    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
+        super().__init__()
+        d = BASE_MODELS[backbone.base_model].width
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            self.enhancer = Enhancer(d, config.n, config.heads)
+            self.adapter = Adapter(d, config.heads, config.beta)
+        self.tokens = nn.ParameterDict({encoder: part.clone() for encoder, part in anchor.items()})
+        self.register_buffer("anchor", torch.cat(list(anchor.values()), dim=-1))  # (n, d)
+        self.register_buffer("arcface", arcface.float().clone())  # (512,); it may have been an inference tensor
+        self.to(backbone.device)
+        generator = torch.Generator().manual_seed(config.seed)
+        shapes = backbone.kv_shapes if config.kv_rate > 0 else {}
+        self.kv = KVDeltas(shapes, config.kv_rank, generator, backbone.device)
+
+    def fused(self) -> Tensor:
+        """`F` (n, 2d)."""
+        return self.enhancer(self.arcface, self.anchor)
+
+    def adapt(self, condition: TextCondition) -> TextCondition:
+        return condition._replace(context=self.adapter(condition.context, self.fused()))
+
+    def parameter_groups(self, config: TrainConfig) -> list[dict]:
+        """AdamW's groups, each with a rate of its own."""
+        enhancer_rate = config.adapter_rate if config.enhancer_rate is None else config.enhancer_rate
+        return [
+            {"params": list(self.tokens.values()), "lr": config.token_rate},
+            {"params": list(self.enhancer.parameters()), "lr": enhancer_rate},
+            {"params": list(self.adapter.parameters()), "lr": config.adapter_rate},
+            {"params": list(self.kv.parameters()), "lr": config.kv_rate},
+        ]

@@ -1,0 +1,295 @@
+"""The `idea` command on a tiny base model, with real face models and photos."""
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from test_convert import RunsCode, published
+
+from idea_core import Identity
+from idea_core.cli import idea
+from idea_core.cli.generate import folder_name
+
+QUICK = ["--steps", "2", "--batch-size", "1", "--resolution", "16", "--phrase", "ab"]
+
+
+def run(*arguments, code: int = 0):
+    """The command's result; with --json, parsed."""
+    result = CliRunner().invoke(idea, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout) if "--json" in arguments and code == 0 else result
+
+
+def base(studio: Path) -> list:
+    return ["--model", studio / "model", "--device", "cpu"]
+
+
+def faces(studio: Path) -> list:
+    return ["--face-models", studio / "faces", "--provider", "cpu"]
+
+
+def train(studio: Path, output: Path, *more, name: str = "alice", code: int = 0):
+    photos = ["--photos", studio / "photos" / name]
+    return run("train", *base(studio), *faces(studio), *photos, "--name", name, "-o", output, *QUICK, *more, code=code)
+
+
+@pytest.fixture(scope="module")
+def alice(studio, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "alice.safetensors"
+    train(studio, path)
+    return path
+
+
+def test_photos_to_face_embedding(studio, tmp_path):
+    path = tmp_path / "alice.id.safetensors"
+    preview = tmp_path / "preview"
+    found = run("encode", studio / "photos" / "alice", "-o", path, "--preview", preview, *faces(studio), "--json")
+    assert len(found["photos"]) == 3 and all(photo["to_mean"] > 0.99 for photo in found["photos"])
+    assert len(list(preview.glob("*.png"))) == 3
+    assert run("info", path, "--json")["photos"] == 3
+    said = run("encode", studio / "nobody.png", "-o", path, *faces(studio), code=1).stderr
+    assert "Expected a face in photo 0" in said and "nobody.png" in said
+
+
+def test_a_trained_person_is_one_file(studio, alice):
+    identity = Identity.load(alice)
+    assert (identity.name, identity.base_model, identity.base_checkpoint) == ("alice", "sd1", "model")
+    assert len(identity.base_hash) == 64 and identity.training["photos"] == 3
+    assert run("info", alice, "--json")["parts"] == ["tokens", "adapter", "kv", "id_embeds"]
+
+
+def test_the_same_inputs_are_trained_once(studio, alice, tmp_path):
+    changed = alice.stat().st_mtime_ns
+    assert "already" in train(studio, alice).stdout
+    assert alice.stat().st_mtime_ns == changed
+    forced = train(studio, alice, "--force", "--json")
+    assert forced["digest"] == Identity.load(alice).digest() and alice.stat().st_mtime_ns != changed
+    assert train(studio, tmp_path / "b.safetensors", "--seed", "5", "--json")["digest"] != forced["digest"]
+
+
+def test_a_face_embedding_needs_no_face_models(studio, tmp_path):
+    face = tmp_path / "a.id.safetensors"
+    run("encode", studio / "photos" / "alice", "-o", face, *faces(studio))
+    arguments = ["--photos", studio / "photos" / "alice", "--id-embeds", face, "--crop", "center", "--name", "alice"]
+    out = tmp_path / "a.safetensors"
+    run("train", *base(studio), *arguments, "--face-models", tmp_path, "-o", out, *QUICK)
+    assert Identity.load(out).id_embeds is not None
+
+
+def test_the_paper_preset_is_the_published_command(studio, tmp_path):
+    path = tmp_path / "a.safetensors"
+    arguments = [*base(studio), *faces(studio), "--photos", studio / "photos" / "alice", "--name", "alice", "-o", path]
+    run("train", *arguments, "--preset", "paper", "--steps", "1", "--resolution", "16", "--phrase", "ab")
+    training = Identity.load(path).training
+    assert {"batch_size": 8, "token_rate": 0.012, "regularizer_weight": 8e-4, "kv_rate": 0}.items() <= training.items()
+
+
+def test_training_leaves_a_state_that_the_next_run_takes_up(studio, tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    whole = train(studio, tmp_path / "whole.safetensors", "--steps", "4", "--json")
+    monkeypatch.setattr("idea_core.jobs.train.Trainer.identity", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
+    train(studio, path, "--steps", "4", "--save-every", "3", code=1)
+    monkeypatch.undo()
+    assert path.with_suffix(".training").exists() and not path.exists()
+    again = train(studio, path, "--steps", "4", "--save-every", "3", "--json")
+    assert again["digest"] == whole["digest"]
+    assert not path.with_suffix(".training").exists()
+
+
+def test_validation_pictures_change_no_result(studio, tmp_path, alice):
+    path = tmp_path / "alice.safetensors"
+    seen = train(studio, path, "--validation-prompt", "{} smiling", "--validation-steps", "1", "--json")
+    assert seen["digest"] == Identity.load(alice).digest()
+    assert len(list((tmp_path / "alice" / "validation").glob("step_*.png"))) == 2
+
+
+def test_pictures_go_to_a_folder_of_their_prompt(studio, alice, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("{} wearing an oversized sweater\n\n<alice>: a/b?\n")
+    quick = ["--steps", "2", "--num-images-per-prompt", "2", "--save-dir", tmp_path / "out"]
+    arguments = ["generate", *base(studio), "--identity", alice, "--prompt-file", prompts, *quick, "--seed", "3"]
+    images = run(*arguments, "--n-iter", "2", "--json")["images"]
+    assert [image["seed"] for image in images] == [3, 4, 5, 6] * 2
+    folder = tmp_path / "out" / "{}_wearing_an_oversized_sweater"
+    assert [path.name for path in sorted(folder.iterdir())] == ["0.png", "1.png", "2.png", "3.png"]
+    assert json.loads(Image.open(folder / "1.png").info["id-ea"])["prompt"] == "{} wearing an oversized sweater"
+    before = (folder / "0.png").read_bytes()
+    again = run(*arguments, "--json")["images"]
+    assert Path(again[0]["path"]).name == "4.png" and (folder / "0.png").read_bytes() == before
+    assert (folder / "4.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "prompt, name",
+    [("a b", "a_b"), ("../../etc", "etc"), ('x"<>|y', "xy"), ("...", "_"), ("é" * 300, "é" * 120), ("a\nb", "ab")],
+)
+def test_folder_names_stay_in_their_place(prompt, name):
+    assert folder_name(prompt) == name
+
+
+def test_several_people_and_strangers(studio, alice, tmp_path):
+    bob = tmp_path / "bob.safetensors"
+    train(studio, bob, name="bob")
+    quick = ["--steps", "1", "--count", "1", "--save-dir", tmp_path]
+    people = ["generate", *base(studio), "--identity", alice, "--identity", bob, *quick]
+    assert run(*people, "--prompt", "<alice> and <bob>").stderr == ""
+    said = run(*people, "--prompt", "a dog", "--prompt", "<eve> and <bob>").stderr
+    assert "'a dog' names none of <alice>, <bob>." in said and "<eve> in '<eve> and <bob>' is none of" in said
+    assert "Name each person: <alice>, <bob>." in run(*people, "--prompt", "{} here", code=1).stderr
+
+
+def test_a_published_file_generates(studio, tmp_path):
+    published(tmp_path / "learned_embeds.bin", width=768)
+    quick = ["--steps", "1", "--count", "1", "--save-dir", tmp_path, "--prompt", "{} smiling"]
+    run("generate", *base(studio), "--identity", tmp_path / "learned_embeds.bin", *quick)
+
+
+def test_evaluation(studio, tmp_path):
+    images = tmp_path / "{}_in_paris"
+    images.mkdir()
+    for number, source in enumerate(["photos/alice/1.png", "photos/bob/1.png", "nobody.png"]):
+        Image.open(studio / source).save(images / f"{number}.png")
+    arguments = ["evaluate", images, "--reference", studio / "photos" / "alice", "-o", tmp_path / "report"]
+    result = run(*arguments, "--clip", studio / "clip", *faces(studio), "--device", "cpu", "--json")
+    same, other, nobody = json.loads((tmp_path / "report" / "scores.json").read_text())["images"]
+    assert same["identity"] > 0.99 > other["identity"] and (nobody["identity"], nobody["faces"]) == (None, 0)
+    assert result["detection_rate"] == pytest.approx(2 / 3)
+    assert result["identity_similarity_strict"] == pytest.approx((same["identity"] + other["identity"]) / 3)
+    assert result["identity_similarity_detected"] == pytest.approx((same["identity"] + other["identity"]) / 2)
+    assert -1 <= result["prompt_similarity"] <= 1
+    with open(tmp_path / "report" / "scores.csv") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["faces"] for row in rows] == ["1", "1", "0"] and rows[0]["prompt"] == "{} in paris"
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 6 and "no face" in page and "http" not in page
+
+
+def test_evaluation_against_a_face_embedding(studio, tmp_path):
+    face = tmp_path / "alice.id.safetensors"
+    run("encode", studio / "photos" / "alice", "-o", face, *faces(studio))
+    places = ["--reference", face, "-o", tmp_path / "report"]
+    result = run("evaluate", studio / "photos" / "alice", *places, *faces(studio), "--json")
+    assert result["identity_similarity_strict"] > 0.99 and result["prompt_similarity"] is None
+
+
+def test_info_and_convert(alice, tmp_path):
+    lora, tokens, back = tmp_path / "kv.safetensors", tmp_path / "alice.pt", tmp_path / "back.safetensors"
+    assert run("convert", alice, "-o", lora, "--to", "kohya", "--json")["left_out"] == ["pseudo-tokens", "Adapter"]
+    said = run("convert", alice, "-o", tokens, "--to", "a1111")
+    assert "a1111 has no place for: Adapter, K/V deltas." in said.stderr
+    run("convert", tokens, "-o", back, "--kv", lora)
+    whole, part = Identity.load(alice), Identity.load(back)
+    assert torch.equal(part.tokens["clip_l"], whole.tokens["clip_l"])
+    assert all(torch.equal(part.kv[key], whole.kv[key]) for key in whole.kv)
+    assert run("info", tokens, "--json")["format"] == "textual inversion"
+    assert "has its own" in run("convert", alice, "-o", back, "--kv", lora, code=1).stderr
+
+
+def _no_unet(studio: Path, folder: Path) -> Path:
+    broken = folder / "broken"
+    subprocess.run(["cp", "-r", studio / "model", broken], check=True)
+    next((broken / "unet").glob("*.safetensors")).unlink()
+    return broken
+
+
+def _malicious(_studio: Path, folder: Path) -> Path:
+    torch.save({"state_dict": RunsCode(folder / "ran")}, folder / "bad.ckpt")
+    return folder / "bad.ckpt"
+
+
+def _other_weights(_studio: Path, folder: Path) -> Path:
+    published(folder / "tokens.ckpt")
+    return folder / "tokens.ckpt"
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (lambda studio, folder: folder / "none", "Expected a model at"),
+        (lambda studio, folder: folder, "the folder of a diffusers pipeline, with model_index.json"),
+        (_no_unet, "Expected a whole pipeline in"),
+        (_malicious, "Expected only weights in bad.ckpt, got a damaged file or one that holds code"),
+        (_other_weights, "Expected a UNet under model.diffusion_model. in tokens.ckpt"),
+    ],
+)
+def test_what_is_no_base_model_is_refused(studio, tmp_path, model, message):
+    arguments = ["--photos", studio / "photos" / "alice", "--name", "alice", *faces(studio), *QUICK]
+    refused = run("train", "--model", model(studio, tmp_path), *arguments, code=1)
+    assert message in refused.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bad_input_is_said(studio, alice, tmp_path):
+    out = ["-o", tmp_path / "x.safetensors", "--name", "x", *QUICK]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    for photos, message in [(empty, "at least one photo"), (tmp_path / "none", "photos at"), (broken, "a picture in")]:
+        assert message in run("train", *base(studio), *faces(studio), "--photos", photos, *out, code=1).stderr
+    bad = ["train", *base(studio), *faces(studio), "--photos", studio / "photos" / "alice"]
+    assert "a name of 1 to 64 letters" in run(*bad, "--name", "a b", code=1).stderr
+    assert "a resolution that 8 divides" in run(*bad, "--name", "a", "--resolution", "17", code=1).stderr
+    assert "steps at least 1" in run(*bad, "--name", "a", *QUICK, "--steps", "0", code=1).stderr
+    assert "--names and --phrase" in run(*bad, "--name", "a", "--phrase", "x", "--names", broken, code=2).stderr
+    lost = ["--photos", studio / "photos" / "alice", "--face-models", empty]
+    assert "a face model pack in" in run("train", *base(studio), *lost, *out, code=1).stderr
+    draw = ["generate", *base(studio), "--prompt", "{}"]
+    assert "Choose a file that exists" in run(*draw, "--identity", tmp_path / "none", code=1).stderr
+    assert "Give --prompt or --prompt-file" in run(*draw[:-2], "--identity", alice, code=2).stderr
+    refused = json.loads(run(*draw, "--identity", broken, "--json", code=1).stdout)["error"]
+    assert refused["expected"] == "weights in broken.jpg, as .safetensors, .ckpt, .pt or .bin"
+
+
+def test_a_full_disk_leaves_the_old_file_whole(studio, alice, tmp_path):
+    path = tmp_path / "alice.safetensors"
+    path.write_bytes(alice.read_bytes())
+
+    def small_files_only():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+    command = [sys.executable, "-c", "from idea_core.cli import idea; idea()", "convert", alice, "-o", path]
+    result = subprocess.run([*command, "--name", "eve"], preexec_fn=small_files_only, capture_output=True, text=True)
+    assert result.returncode == 1 and "Error: " in result.stderr and "Traceback" not in result.stderr
+    assert path.read_bytes() == alice.read_bytes()
+    assert os.listdir(tmp_path) == ["alice.safetensors"]
+
+
+def test_many_people_in_one_file(studio, tmp_path):
+    lines = [
+        {"name": "alice", "photos": str(studio / "photos" / "alice")},
+        {
+            "name": "bob",
+            "photos": [str(studio / "photos" / "bob" / "0.png")],
+            "steps": 3,
+            "output": "robert.safetensors",
+        },
+        {"name": "eve", "photos": "nowhere"},
+        {"name": "alice", "photos": str(studio / "photos" / "carol")},
+        {"name": "dan", "photos": "x", "stpes": 3},
+        {"photos": "x"},
+    ]
+    people = tmp_path / "people.jsonl"
+    people.write_text("\n".join(map(json.dumps, lines)) + "\nnot json\n")
+    arguments = ["batch", people, *base(studio), *faces(studio), *QUICK, "--save-dir", tmp_path / "out"]
+    threads = torch.get_num_threads()
+    try:
+        first = run(*arguments, "--json", code=1)
+        again = run(*arguments, code=1).stdout
+    finally:
+        torch.set_num_threads(threads)
+    outcomes = json.loads(first.stdout)["people"]
+    assert [outcome["status"] for outcome in outcomes] == ["trained", "trained", *["failed"] * 5]
+    messages = [outcome["message"] for outcome in outcomes[2:]]
+    expected = ["photos at", "Line 1 has the same output", "got stpes besides", "got no name", "Expecting value"]
+    assert all(part in message for part, message in zip(expected, messages))
+    assert Identity.load(tmp_path / "out" / "robert.safetensors").training["steps"] == 3
+    assert again.count("finished before") == 2 and "2 of 7 people done" in again
