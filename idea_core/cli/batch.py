@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
@@ -82,7 +84,8 @@ def batch(people: Path, save_dir: Path, engine: str, address, threads: int, gpus
         torch.set_num_threads(threads)
         outcomes = train_locally(entries, digest)
     done = []
-    with progress(len(entries), "people", "person") as bar:
+    # Ray prints what its machines report; results alone belong on stdout.
+    with redirect_stdout(sys.stderr), progress(len(entries), "people", "person") as bar:
         for outcome in outcomes:
             done.append(outcome)
             bar.update()

@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from .console import Result, reports, warn
 from .options import PATH
 
+_SHOWN = ("steps", "batch_size", "seed", "photos", "resolution", "kv_rank", "version")
 TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
 
 
@@ -22,7 +23,11 @@ def info(file: Path) -> Result:
     """What a person's FILE holds: an identity, a face embedding, or a Textual Inversion file."""
     data = {"file": str(file), **describe(file), "bytes": file.stat().st_size}
     width = max(map(len, data))
-    return Result(data, "\n".join(f"{key:<{width}}  {_short(value)}" for key, value in data.items()))
+    training = data.get("training") or {}
+    shown = {**data, "training": ", ".join(f"{key} {training[key]}" for key in _SHOWN if key in training)}
+    if "training" not in data:
+        del shown["training"]
+    return Result(data, "\n".join(f"{key:<{width}}  {_short(value)}" for key, value in shown.items()))
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import click
 
@@ -14,7 +15,14 @@ from .evaluate import evaluate
 from .generate import generate
 from .train import train
 
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+# For the libraries, before any of them is imported: ask no host, and speak of errors only.
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100})
@@ -32,7 +40,9 @@ def idea() -> None:
     Results go to stdout, as JSON with --json; progress and warnings go to stderr. Exit codes: 0 done, 1 something to
     mend (the message says what), 2 a wrong option, 130 stopped.
     """
-    os.environ.update(_OFFLINE)  # before any library that would ask a host is imported
+    os.environ.update(_ENVIRONMENT)
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", category)
 
 
 for command in (encode, train, generate, evaluate, info, convert, batch):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 
-from ..errors import MissingPackageError
+from ..errors import ConfigError, MissingPackageError
 from .people import FAILED, Entry, Outcome, bad_entry, train_entry
 
 RETRIES = 3  # of a task whose worker or machine died; errors of the training itself are outcomes, not retried
@@ -23,7 +24,7 @@ def train_on_ray(
 
     Raises:
         MissingPackageError: Ray is not installed.
-        ConnectionError: no cluster at the address.
+        ConfigError, ConnectionError: no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
@@ -32,6 +33,7 @@ def train_on_ray(
         raise MissingPackageError(
             "ray to be installed", f"no {error.name}", 'Install the extra: python -m pip install "id-ea[ray]".'
         ) from error
+    _require_cluster(address)
     ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=False)
     try:
         task = ray.remote(_train).options(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)
@@ -47,6 +49,19 @@ def train_on_ray(
                 yield Outcome(entry.line, entry.name, FAILED, message=f"{type(error).__name__}: {reason}")
     finally:
         ray.shutdown()
+
+
+def _require_cluster(address: str | None) -> None:
+    """Knock where a cluster should be; Ray itself would wait for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"a Ray cluster at {address}", f"no answer ({error})", "Start one with `ray start --head`, or leave it out."
+        ) from None
 
 
 def _train(job, line: int, model_digest: str, threads: int) -> Outcome:

@@ -1,0 +1,87 @@
+"""Many people on a real Ray cluster of two nodes on this machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import QUICK, base, faces, run
+
+from idea_core import Identity
+
+RAY = Path(sys.executable).with_name("ray")
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_enable_metrics_collection": "0"}
+TASK = b"ray::_train"
+PATIENCE = 120  # seconds
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    """Address of a cluster with two nodes of one CPU."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    temporary = Path("/tmp") / f"ray-{os.getpid()}"  # short: sockets lie in it
+    common = ["--num-cpus", "1", "--node-ip-address", "127.0.0.1", "--object-store-memory", "80000000"]
+    head = ["--head", "--port", address.split(":")[1], "--include-dashboard", "false", "--temp-dir", temporary]
+    environment = {**os.environ, **QUIET}
+    try:
+        for node in (head, ["--address", address]):
+            subprocess.run([RAY, "start", *node, *common], env=environment, check=True, capture_output=True)
+        yield address
+    finally:
+        subprocess.run([RAY, "stop", "--force"], env=environment, capture_output=True)
+
+
+def working() -> list[int]:
+    """Processes that are training now."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().startswith(TASK):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
+    names = ["alice", "bob", "carol", "alice2", "bob2", "eve"]
+    people = tmp_path / "people.jsonl"
+    entries = [{"name": name, "photos": str(studio / "photos" / name.rstrip("2"))} for name in names]
+    people.write_text("\n".join(map(json.dumps, entries)))
+    settings = ["batch", people, *base(studio), *faces(studio), *QUICK, "--steps", "40", "--threads", "1", "--json"]
+    on_ray = [*settings, "--engine", "ray", "--address", cluster, "--save-dir", tmp_path / "ray"]
+    script = [sys.executable, "-c", "from idea_core.cli import idea; idea()", *map(str, on_ray)]
+    driver = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | QUIET)
+    end = time.monotonic() + PATIENCE
+    while not (victims := working()):
+        assert driver.poll() is None and time.monotonic() < end, driver.communicate()[1]
+        time.sleep(0.02)
+    os.kill(victims[0], signal.SIGKILL)
+    output, errors = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 1, errors
+    outcomes = json.loads(output)["people"]
+    threads = torch.get_num_threads()
+    try:
+        local = json.loads(run(*settings, "--save-dir", tmp_path / "local", code=1).stdout)["people"]
+    finally:
+        torch.set_num_threads(threads)
+    assert [outcome["status"] for outcome in outcomes] == ["trained"] * 5 + ["failed"]
+    assert "photos at" in outcomes[5]["message"]
+    for outcome, reference in zip(outcomes[:5], local):
+        assert outcome["digest"] == reference["digest"] == Identity.load(outcome["output"]).digest()
+        assert Path(outcome["output"]).read_bytes() == Path(reference["output"]).read_bytes()
+
+
+def test_no_cluster_is_said(studio, tmp_path):
+    people = tmp_path / "people.jsonl"
+    people.write_text(json.dumps({"name": "alice", "photos": str(studio / "photos" / "alice")}))
+    settings = [*base(studio), *QUICK, "--engine", "ray", "--address", "127.0.0.1:9"]
+    assert "a Ray cluster at 127.0.0.1:9, got no answer" in run("batch", people, *settings, code=1).stderr
