@@ -22,11 +22,11 @@ TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
 def info(file: Path) -> Result:
     """What a person's FILE holds: an identity, a face embedding, or a Textual Inversion file."""
     data = {"file": str(file), **describe(file), "bytes": file.stat().st_size}
-    width = max(map(len, data))
     training = data.get("training") or {}
     shown = {**data, "training": ", ".join(f"{key} {training[key]}" for key in _SHOWN if key in training)}
     if "training" not in data:
         del shown["training"]
+    width = max(map(len, data))
     return Result(data, "\n".join(f"{key:<{width}}  {_short(value)}" for key, value in shown.items()))
 
 

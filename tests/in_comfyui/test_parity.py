@@ -1,11 +1,16 @@
 """ComfyUI and diffusers, given the same files, compute the same."""
 
+import math
+
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from idea_core import Identity, TrainConfig, Trainer
 from idea_core.diffusers_backbone import DiffusersBackbone, People, load_pipeline
+from idea_core.diffusers_backbone.layers import cross_attention_layers
+from idea_core.diffusers_backbone.ldm_config import ldm_config
 
 PROMPT = "photo of <ann> smiling, (not) a drawing"
 LONG = "photo of a " + "very " * 70 + "happy <ann> smiling"
@@ -67,3 +72,32 @@ def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoi
             output = pipeline.unet(seen["x"], seen["timesteps"], encoder_hidden_states=context).sample
     assert (output - seen["output"]).abs().max() <= 1e-5
     assert (without - seen["output"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        (
+            "sd1",
+            {"block_out_channels": [320, 640, 1280, 1280], "attention_head_dim": 8, "use_linear_projection": False},
+        ),
+        ("sd2", {"attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True, "cross_attention_dim": 1024}),
+        ("sdxl", {"transformer_layers_per_block": [1, 2, 10], "projection_class_embeddings_input_dim": 2816}),
+    ],
+)
+def test_the_layouts_of_published_checkpoints_are_told_from_their_weights(probe, family, expected):
+    layout = probe("unet_layout", family=family)
+    zero = torch.zeros((), dtype=torch.float16)  # one number in memory, whatever the shape
+    weights = {key: zero.expand(shape) for key, shape in layout.items()}
+    found, config = ldm_config(weights, "checkpoint")
+    unet = UNet2DConditionModel.from_single_file(weights, original_config=config, torch_dtype=torch.float16)
+    assert found == family
+    assert {key: unet.config[key] for key in expected} == expected
+    ours = cross_attention_layers(unet)
+    theirs = {
+        key.removeprefix("model.").removesuffix(".weight"): tuple(shape)
+        for key, shape in layout.items()
+        if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    }
+    assert {name: tuple(layer.weight.shape) for name, layer in ours.items()} == theirs
+    assert sum(tensor.numel() for tensor in unet.state_dict().values()) == sum(map(math.prod, layout.values()))

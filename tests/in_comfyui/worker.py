@@ -39,9 +39,10 @@ def main() -> None:
     load_pack()
     sys.path.append(str(HERE))
     import probes_apply
+    import probes_layout
     import probes_training
 
-    probes = {**vars(probes_training), **vars(probes_apply)}
+    probes = {**vars(probes_training), **vars(probes_apply), **vars(probes_layout)}
     for line in sys.stdin:
         call = json.loads(line)
         try:

@@ -1,0 +1,31 @@
+"""The page docs/cli.md, from the commands' own help:  python docs/cli.py > docs/cli.md"""
+
+from __future__ import annotations
+
+import click
+
+from idea_core.cli import idea
+
+INTRODUCTION = """\
+# The `idea` command
+
+Each command's own `--help`. Install: see "Without ComfyUI" in the [README](../README.md). The published commands'
+options and what became of them: [published-commands.md](published-commands.md).
+"""
+WIDTH = 100
+
+
+def render() -> str:
+    pages = [_help(idea, "idea"), *(_help(command, f"idea {name}") for name, command in sorted(idea.commands.items()))]
+    return "\n".join([INTRODUCTION, *pages])
+
+
+def _help(command: click.Command, name: str) -> str:
+    context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+    context.show_default = True
+    context.help_option_names = ["-h", "--help"]
+    return f"## `{name}`\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+if __name__ == "__main__":
+    print(render(), end="")
