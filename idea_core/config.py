@@ -60,9 +60,12 @@ class TrainConfig:
         at_least |= dict.fromkeys(
             ("beta", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay"), 0.0
         )
+        for field in ("steps", "batch_size", "seed", "n", "heads", "kv_rank"):
+            self._require(field, isinstance(getattr(self, field), int), "a whole number")
         for field, least in at_least.items():
             self._require(field, getattr(self, field) >= least, f"at least {least}")
         self._require("enhancer_rate", self.enhancer_rate is None or self.enhancer_rate >= 0, "at least 0")
+        self._require("seed", self.seed < 2**64, "below 2 to the 64th")
         self._require("zeta", self.zeta > 0, "above 0")
         self._require("epsilon", self.epsilon > 0, "above 0")
         self._require("flip", 0 <= self.flip <= 1, "between 0 and 1")

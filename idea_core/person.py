@@ -11,15 +11,22 @@ from .backbone import Backbone, TextCondition
 from .base_models import BASE_MODELS
 from .config import TrainConfig
 from .enhancer import Enhancer
+from .errors import ConfigError
 from .kv import KVDeltas
 
 
 class PersonModel(nn.Module):
-    """Everything that is trained for one person, on the backbone's device in float32."""
+    """Everything that is trained for one person, on the backbone's device in float32.
+
+    Raises:
+        ConfigError: a number of heads that does not divide the width.
+    """
 
     def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
         super().__init__()
         d = BASE_MODELS[backbone.base_model].width
+        if d % config.heads:
+            raise ConfigError(f"heads to divide the width {d}", str(config.heads), "Change heads.")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
             self.enhancer = Enhancer(d, config.n, config.heads)

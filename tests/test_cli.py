@@ -4,14 +4,17 @@ import csv
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from test_convert import RunsCode, published
 
 from idea_core import Identity
@@ -53,7 +56,7 @@ def test_photos_to_face_embedding(studio, tmp_path):
     preview = tmp_path / "preview"
     found = run("encode", studio / "photos" / "alice", "-o", path, "--preview", preview, *faces(studio), "--json")
     assert len(found["photos"]) == 3 and all(photo["to_mean"] > 0.99 for photo in found["photos"])
-    assert len(list(preview.glob("*.png"))) == 3
+    assert [path.name for path in sorted(preview.iterdir())] == [f"00{n}_{n}.faces.png" for n in range(3)]
     assert run("info", path, "--json")["photos"] == 3
     said = run("encode", studio / "nobody.png", "-o", path, *faces(studio), code=1).stderr
     assert "Expected a face in photo 0" in said and "nobody.png" in said
@@ -113,14 +116,15 @@ def test_validation_pictures_change_no_result(studio, tmp_path, alice):
 
 def test_pictures_go_to_a_folder_of_their_prompt(studio, alice, tmp_path):
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("{} wearing an oversized sweater\n\n<alice>: a/b?\n")
+    prompts.write_text("{} wearing an oversized sweater\n\n<alice>: a/b?\n", "utf-8-sig")
     quick = ["--steps", "2", "--num-images-per-prompt", "2", "--save-dir", tmp_path / "out"]
     arguments = ["generate", *base(studio), "--identity", alice, "--prompt-file", prompts, *quick, "--seed", "3"]
     images = run(*arguments, "--n-iter", "2", "--json")["images"]
     assert [image["seed"] for image in images] == [3, 4, 5, 6] * 2
     folder = tmp_path / "out" / "{}_wearing_an_oversized_sweater"
     assert [path.name for path in sorted(folder.iterdir())] == ["0.png", "1.png", "2.png", "3.png"]
-    assert json.loads(Image.open(folder / "1.png").info["id-ea"])["prompt"] == "{} wearing an oversized sweater"
+    said = json.loads(Image.open(folder / "1.png").info["id-ea"])
+    assert (said["prompt"], said["seed"], said["kv_strength"]) == ("{} wearing an oversized sweater", 4, 1.0)
     before = (folder / "0.png").read_bytes()
     again = run(*arguments, "--json")["images"]
     assert Path(again[0]["path"]).name == "4.png" and (folder / "0.png").read_bytes() == before
@@ -193,11 +197,58 @@ def test_info_and_convert(alice, tmp_path):
     assert "has its own" in run("convert", alice, "-o", back, "--kv", lora, code=1).stderr
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_every_precision_trains_and_generates(studio, tmp_path, dtype):
+    path = tmp_path / "a.safetensors"
+    train(studio, path, "--dtype", dtype, "--validation-prompt", "{}", "--validation-steps", "2")
+    quick = ["--steps", "2", "--count", "1", "--save-dir", tmp_path / "out", "--dtype", dtype]
+    (image,) = run("generate", *base(studio), "--identity", path, "--prompt", "{}", *quick, "--json")["images"]
+    assert len(Image.open(image["path"]).getcolors(1 << 16)) > 9
+
+
 def _no_unet(studio: Path, folder: Path) -> Path:
-    broken = folder / "broken"
-    subprocess.run(["cp", "-r", studio / "model", broken], check=True)
+    broken = shutil.copytree(studio / "model", folder / "broken")
     next((broken / "unet").glob("*.safetensors")).unlink()
     return broken
+
+
+def _no_text(studio: Path, folder: Path) -> Path:
+    broken = shutil.copytree(studio / "model", folder / "broken")
+    path = broken / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    weights.popitem()
+    save_file(weights, path, {"format": "pt"})
+    return broken
+
+
+def _half_a_unet(studio: Path, folder: Path) -> Path:
+    broken = shutil.copytree(studio / "model", folder / "broken")
+    (path,) = (broken / "unet").glob("*.safetensors")
+    weights = load_file(path)
+    weights.popitem()
+    save_file(weights, path, {"format": "pt"})
+    return broken
+
+
+def _cut_off(studio: Path, folder: Path) -> Path:
+    broken = shutil.copytree(studio / "model", folder / "broken")
+    path = broken / "text_encoder" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    return broken
+
+
+def _with_code(studio: Path, folder: Path) -> Path:
+    broken = shutil.copytree(studio / "model", folder / "broken")
+    index = json.loads((broken / "model_index.json").read_text())
+    index["unet"] = ["own_unet", "Net"]
+    (broken / "model_index.json").write_text(json.dumps(index))
+    (broken / "unet" / "own_unet.py").write_text(f"import os; os.mkdir({str(folder / 'ran')!r})\nclass Net: pass\n")
+    return broken
+
+
+def _odd_index(_studio: Path, folder: Path) -> Path:
+    (folder / "model_index.json").write_text("{")
+    return folder
 
 
 def _malicious(_studio: Path, folder: Path) -> Path:
@@ -216,6 +267,11 @@ def _other_weights(_studio: Path, folder: Path) -> Path:
         (lambda studio, folder: folder / "none", "Expected a model at"),
         (lambda studio, folder: folder, "the folder of a diffusers pipeline, with model_index.json"),
         (_no_unet, "Expected a whole pipeline in"),
+        (_no_text, "Expected all weights in"),
+        (_half_a_unet, "Expected all weights in"),
+        (_cut_off, "Expected a whole pipeline in"),
+        (_with_code, "Expected parts of diffusers and transformers alone in"),
+        (_odd_index, "Expected a model_index.json that names a pipeline's parts in"),
         (_malicious, "Expected only weights in bad.ckpt, got a damaged file or one that holds code"),
         (_other_weights, "Expected a UNet under model.diffusion_model. in tokens.ckpt"),
     ],
@@ -249,6 +305,27 @@ def test_bad_input_is_said(studio, alice, tmp_path):
     assert refused["expected"] == "weights in broken.jpg, as .safetensors, .ckpt, .pt or .bin"
 
 
+def test_an_output_that_cannot_be_written_is_said_before_training(studio, tmp_path):
+    folder = tmp_path / "folder.safetensors"
+    folder.mkdir()
+    for output in (folder, tmp_path / "alice", tmp_path / "alice.training"):
+        assert "an output file that ends in .safetensors" in train(studio, output, code=1).stderr
+    assert not (tmp_path / "alice").exists()
+
+
+def test_another_face_model_is_another_training(studio, alice, tmp_path):
+    copy = tmp_path / "faces"
+    shutil.copytree(studio / "faces", copy)
+    (path,) = copy.glob("rec*.onnx")
+    model = onnx.load(path)
+    model.doc_string = "another"
+    onnx.save(model, path)
+    changed = alice.stat().st_mtime_ns
+    train(studio, alice, "--face-models", copy)
+    assert alice.stat().st_mtime_ns != changed
+    train(studio, alice)
+
+
 def test_a_full_disk_leaves_the_old_file_whole(studio, alice, tmp_path):
     path = tmp_path / "alice.safetensors"
     path.write_bytes(alice.read_bytes())
@@ -276,6 +353,8 @@ def test_many_people_in_one_file(studio, tmp_path):
         {"name": "alice", "photos": str(studio / "photos" / "carol")},
         {"name": "dan", "photos": "x", "stpes": 3},
         {"photos": "x"},
+        {"name": "kim", "photos": "x", "steps": 2.5},
+        {"name": "lee", "photos": str(studio / "photos" / "alice"), "heads": 7},
     ]
     people = tmp_path / "people.jsonl"
     people.write_text("\n".join(map(json.dumps, lines)) + "\nnot json\n")
@@ -287,9 +366,10 @@ def test_many_people_in_one_file(studio, tmp_path):
     finally:
         torch.set_num_threads(threads)
     outcomes = json.loads(first.stdout)["people"]
-    assert [outcome["status"] for outcome in outcomes] == ["trained", "trained", *["failed"] * 5]
+    assert [outcome["status"] for outcome in outcomes] == ["trained", "trained", *["failed"] * 7]
     messages = [outcome["message"] for outcome in outcomes[2:]]
-    expected = ["photos at", "Line 1 has the same output", "got stpes besides", "got no name", "Expecting value"]
+    expected = ["photos at", "Line 1 has the same output", "got stpes besides", "got no name"]
+    expected += ["steps a whole number, got 2.5", "heads to divide the width 768, got 7", "Expecting value"]
     assert all(part in message for part, message in zip(expected, messages))
     assert Identity.load(tmp_path / "out" / "robert.safetensors").training["steps"] == 3
-    assert again.count("finished before") == 2 and "2 of 7 people done" in again
+    assert again.count("finished before") == 2 and "2 of 9 people done" in again

@@ -7,8 +7,17 @@ from test_identity import make_identity
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer
-from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
+from idea_core.cli.generate import SCHEDULERS as SCHEDULER_NAMES
+from idea_core.diffusers_backbone import (
+    SCHEDULERS,
+    DiffusersBackbone,
+    GenerateConfig,
+    People,
+    generate,
+    load_pipeline,
+)
 from idea_core.diffusers_backbone.layers import cross_attention_layers
+from idea_core.diffusers_backbone.schedule import prediction_of, stable_diffusion_schedule
 from idea_core.errors import BaseModelError, ConfigError
 from idea_core.ldm_names import to_diffusers, to_ldm
 from idea_core.prompts import in_chunks, split_prompt, strangers, without_people
@@ -140,7 +149,7 @@ def test_long_prompts_take_more_chunks_and_the_adapter_acts_in_its_own():
     pipeline = tiny_pipeline()
     people = People(pipeline, [train(pipeline)])
     bare = People(pipeline, people.identities, strength=0.0)
-    prompt = "x" * 74 + " <alice>"
+    prompt = "x" * 74 + " <alice> yyy"
     context, plain = people.encode(prompt).context, bare.encode(prompt).context
     assert context.shape == (1, 154, 768)
     assert torch.equal(context[:, :77], plain[:, :77]) and not torch.equal(context[:, 77:], plain[:, 77:])
@@ -155,7 +164,11 @@ def test_a_picture_depends_on_its_seed_alone():
     assert np.abs(together[2].astype(int) - alone[0]).max() <= 1
 
 
-@pytest.mark.parametrize("scheduler", ["dpm++", "ddim", "euler", "euler-a"])
+def test_the_command_offers_all_samplers():
+    assert tuple(SCHEDULERS) == SCHEDULER_NAMES
+
+
+@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_samplers(scheduler, prediction):
     pipeline = tiny_pipeline(prediction=prediction)
@@ -172,10 +185,14 @@ def test_what_does_not_fit_is_refused():
         People(pipeline, [make_identity("sd2")])
     with pytest.raises(BaseModelError, match=r"attn2.to_k of shape \(320, 768\), got \(32, 768\)"):
         People(pipeline, [make_identity()])
+    with pytest.raises(ConfigError, match="people of different names, got two of <alice>"):
+        People(pipeline, [make_identity(kv={}), make_identity(kv={}, name="Alice")])
+    with pytest.raises(ConfigError, match="a width that 8 divides, got 500"):
+        GenerateConfig(width=500)
     with pytest.raises(BaseModelError, match="people trained on one text encoder layer, got nobody"):
         People(pipeline, [])
     with pytest.raises(BaseModelError, match="people trained on one text encoder layer, got (-2, default|default, -2)"):
-        People(pipeline, [make_identity(kv={}), make_identity(kv={}, clip_layer=-2)])
+        People(pipeline, [make_identity(kv={}), make_identity(kv={}, name="bob", clip_layer=-2)])
     with pytest.raises(ConfigError, match="a clip_layer from -2 to -1, got -5"):
         DiffusersBackbone(pipeline, clip_layer=-5)
     with pytest.raises(ConfigError, match="photos of a size that 2 divides, got 16 × 15"):
@@ -201,6 +218,27 @@ def test_prompts():
     assert without_people("photo of <alice>  and {} in Paris") == "photo of and in Paris"
     with pytest.raises(ConfigError, match="Name each person: <alice>, <bob>"):
         split_prompt("{} here", ["alice", "bob"])
+
+
+def test_short_words_stay_whole_and_long_ones_do_not():
+    pipeline = tiny_pipeline()  # with a token a letter
+    people = People(pipeline, [make_identity(kv={})])
+    for words, chunks in [(["x" * 74, "yyy"], [74, 3]), (["x" * 74, "y" * 8], [75, 7])]:
+        assert [len(chunk) for chunk in people._sequences("clip_l", [" ".join(words)])] == chunks
+
+
+def test_schedules_of_checkpoints_in_one_file():
+    assert prediction_of(stable_diffusion_schedule("v")) == "v"
+    usual, zero = stable_diffusion_schedule("eps"), stable_diffusion_schedule("v", zero_terminal_snr=True)
+    assert usual.alphas_cumprod[-1] > 1e-3 and zero.alphas_cumprod[-1] < 1e-6
+
+
+def test_folders_and_files_of_half_precision_keep_text_encoders_single(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path)
+    pipeline = load_pipeline(tmp_path, dtype=torch.bfloat16)
+    assert (pipeline.unet.dtype, pipeline.vae.dtype) == (torch.bfloat16, torch.bfloat16)
+    weight = tiny_pipeline().text_encoder.get_input_embeddings().weight
+    assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight, weight)
 
 
 def test_chunks_keep_groups_whole():

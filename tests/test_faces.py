@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import torch
 from face_models import photo, write_face_pack
+from PIL import Image
 
-from idea_core.errors import FaceError
-from idea_core.faces import InsightFaceEngine, encode_photos, find_packs
+from idea_core.errors import FaceError, IdentityFileError
+from idea_core.faces import IdEmbeds, InsightFaceEngine, encode_photos, find_packs
+from idea_core.faces.embeds_file import load_embeds, save_embeds
 from idea_core.faces.insightface_engine import PROVIDERS
 from idea_core.faces.packs import FacePack, require_pack
+from idea_core.faces.photos import find_photos, read_photo, square
 from idea_core.faces.pictures import CHOSEN, crop_face, draw_faces
+from idea_core.tensorfile import write_tensors
 
 ALICE, BOB = ((205, 150, 110), (60, 40, 30)), ((120, 90, 70), (200, 170, 90))
 
@@ -130,3 +134,37 @@ def test_a_provider_that_is_not_there_is_said(tmp_path):
     choice, name = next((choice, name) for choice, name in PROVIDERS.items() if name not in available)
     with pytest.raises(FaceError, match=f"onnxruntime with {name}, got only .*CPUExecutionProvider"):
         InsightFaceEngine(FacePack("tiny", tmp_path), choice)
+
+
+def test_photos_from_disk(tmp_path):
+    grey = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    turned = Image.new("RGB", (20, 10), (255, 0, 0))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # the camera was turned
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGBA", (5, 5), (0, 0, 255, 0)).save(tmp_path / "clear.png")
+    (tmp_path / "notes.txt").write_text("no photo")
+    photos = {path.name: read_photo(path) for path in find_photos([tmp_path])}
+    assert list(photos) == ["clear.png", "deep.png", "turned.jpg"]
+    assert photos["turned.jpg"].shape == (20, 10, 3) and photos["clear.png"].shape == (5, 5, 3)
+    assert photos["deep.png"].min() == 0 and photos["deep.png"].max() == 255 and 100 < photos["deep.png"].mean() < 155
+    assert square(photos["turned.jpg"], 8).shape == (8, 8, 3)
+
+
+def test_face_embeddings_on_disk(tmp_path):
+    embeds = IdEmbeds(torch.nn.functional.normalize(torch.randn(3, 512)), torch.tensor([0.9, 0.8, 0.7]))
+    path = save_embeds(embeds, tmp_path / "a.id.safetensors", ["1.jpg", "2.jpg", "3.jpg"], "pack")
+    back = load_embeds(path)
+    assert torch.equal(back.embeds, embeds.embeds) and torch.equal(back.mean, embeds.mean)
+    for damage in (
+        {"embeds": torch.full((3, 512), torch.nan)},
+        {"scores": torch.zeros(3)},
+        {"embeds": torch.ones(3, 5)},
+    ):
+        broken = {"embeds": embeds.embeds, "scores": embeds.scores, **damage}
+        write_tensors(path, broken, {"format": "id-ea-face", "format_version": "1"})
+        with pytest.raises(IdentityFileError, match="in a.id.safetensors"):
+            load_embeds(path)
+    with pytest.raises(IdentityFileError, match="of format id-ea-face 1, got other None"):
+        load_embeds(write_tensors(path, {"x": torch.zeros(1)}, {"format": "other"}))

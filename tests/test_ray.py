@@ -14,6 +14,8 @@ import torch
 from test_cli import QUICK, base, faces, run
 
 from idea_core import Identity
+from idea_core.errors import ConfigError
+from idea_core.jobs.ray_engine import _require_resources
 
 RAY = Path(sys.executable).with_name("ray")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_enable_metrics_collection": "0"}
@@ -78,6 +80,14 @@ def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
     for outcome, reference in zip(outcomes[:5], local):
         assert outcome["digest"] == reference["digest"] == Identity.load(outcome["output"]).digest()
         assert Path(outcome["output"]).read_bytes() == Path(reference["output"]).read_bytes()
+
+
+def test_what_no_machine_can_hold_is_said():
+    machines = [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 1.0}]
+    assert _require_resources(machines, 2, None) == 1 and _require_resources(machines[:1], 2, None) == 0
+    for threads, gpus in [(8, 0), (4, None), (1, 2)]:
+        with pytest.raises(ConfigError, match="got 4 CPUs and 0 GPUs, 2 CPUs and 1 GPUs. Lower --threads or --gpus."):
+            _require_resources(machines, threads, gpus)
 
 
 def test_no_cluster_is_said(studio, tmp_path):

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -18,16 +17,15 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from idea_core.base_models import BASE_MODELS
+from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
 from idea_core.diffusers_backbone.tokenizers import _vocabulary
-
-PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction"}
 
 
 def tiny_pipeline(family: str = "sd1", prediction: str = "eps", seed: int = 0):
     """A pipeline that has a family's text widths and little else; pictures of 8 × 8 latents, 16 × 16 pixels."""
     torch.manual_seed(seed)
     widths = list(BASE_MODELS[family].encoders.values())
-    parts = {"unet": _unet(family, sum(widths)), "vae": _vae(), "scheduler": _scheduler(prediction)}
+    parts = {"unet": _unet(family, sum(widths)), "vae": _vae(), "scheduler": stable_diffusion_schedule(prediction)}
     for number, width in enumerate(widths):
         suffix = f"_{number + 1}" if number else ""
         parts[f"text_encoder{suffix}"] = _text_encoder(width, layers=2, pooled=number > 0)
@@ -90,16 +88,3 @@ def _unet(family: str, width: int) -> UNet2DConditionModel:
 def _vae() -> AutoencoderKL:
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     return AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, **blocks)
-
-
-def _scheduler(prediction: str) -> DDIMScheduler:
-    kind = PREDICTION_TYPES[prediction]
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=kind,
-    )

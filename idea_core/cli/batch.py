@@ -33,7 +33,7 @@ from .options import (
 @click.option("--address", help="Of the Ray cluster, such as 10.0.0.1:6379; without it Ray starts on this machine.")
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads a training; equal ones, equal results.")
 @click.option(
-    "--gpus", type=float, help="GPUs a training takes on Ray; 0.5 lets two share one. Default: 1 if there are any."
+    "--gpus", type=float, help="GPUs a training takes on Ray; 0.5 lets two share one. Default: 1 where there are any."
 )
 @photo_options
 @face_options
@@ -53,13 +53,18 @@ def batch(people: Path, save_dir: Path, engine: str, address, threads: int, gpus
     import torch
 
     from ..jobs.people import FAILED, read_people, train_locally
-    from ..jobs.sources import choose_device
+    from ..jobs.sources import forget_models
     from .train import native_resolution
 
     model = take_model(options)
     absolute = {"path": model.path.absolute(), "vae": model.vae and model.vae.absolute()}
     model = dataclasses.replace(model, **absolute)
-    resolution = options.pop("resolution") or native_resolution(model.load())
+    resolution = options.pop("resolution")
+    if resolution is None:
+        here = dataclasses.replace(model, device="cpu") if engine == "ray" else model
+        resolution = native_resolution(here.load())
+        if engine == "ray":
+            forget_models()  # this process trains nobody
     faces = take_faces(options)
     common = TrainJob(
         name="common",
@@ -77,8 +82,6 @@ def batch(people: Path, save_dir: Path, engine: str, address, threads: int, gpus
     if engine == "ray":
         from ..jobs.ray_engine import train_on_ray
 
-        if gpus is None:
-            gpus = 0 if choose_device(model.device).type == "cpu" else 1
         outcomes = train_on_ray(entries, digest, address, threads, gpus)
     else:
         torch.set_num_threads(threads)

@@ -44,7 +44,7 @@ def info(file: Path) -> Result:
 )
 @reports
 def convert(file: Path, output: Path, to: str, name: str | None, kv: Path | None, prediction: str) -> Result:
-    """Convert a person's FILE, told by its content, to another format. No value is changed.
+    """Convert a person's FILE, told by its content, to another format. Values stay as they are.
 
     \b
     id-ea      identity (.safetensors), for `idea generate` and ComfyUI
@@ -79,6 +79,7 @@ def describe(file: Path) -> dict[str, Any]:
     """What a file says of itself."""
     from ..convert import read_person
     from ..faces.embeds_file import FORMAT, load_embeds
+    from ..identity import FORMAT as IDENTITY_FORMAT
     from ..tensorfile import read_metadata
 
     metadata = read_metadata(file)
@@ -86,14 +87,15 @@ def describe(file: Path) -> dict[str, Any]:
         embeds = load_embeds(file)
         return {"format": FORMAT, "photos": len(embeds.embeds), "face_model": metadata.get("face_model", "")}
     identity = read_person(file)
+    own = metadata.get("format") == IDENTITY_FORMAT
     parts = {"tokens": True, "adapter": identity.has_adapter, "kv": bool(identity.kv)}
     parts["id_embeds"] = identity.id_embeds is not None
     training = {key: value for key, value in identity.training.items() if key != "losses"}
     return {
-        "format": metadata.get("format", "textual inversion"),
+        "format": IDENTITY_FORMAT if own else "textual inversion",
         "name": identity.name,
         "base_model": identity.base_model,
-        "prediction": identity.prediction if metadata.get("format") else None,
+        "prediction": identity.prediction if own else None,
         "clip_layer": identity.clip_layer,
         "tokens": identity.n,
         "token_norms": {key: round(float(t.float().norm(dim=1).mean()), 3) for key, t in identity.tokens.items()},

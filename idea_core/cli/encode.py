@@ -31,8 +31,8 @@ def encode(photos: tuple[Path, ...], output: Path, preview: Path | None, **optio
     save_embeds(embeds, output, [path.name for path in paths], source.find().name)
     if preview:
         preview.mkdir(parents=True, exist_ok=True)
-        for path, face in zip(paths, found):
-            Image.fromarray(draw_faces(face)).save(preview / f"{path.stem}.png")
+        for number, (path, face) in enumerate(zip(paths, found)):
+            Image.fromarray(draw_faces(face)).save(preview / f"{number:03}_{path.stem}.faces.png")
     agreement = embeds.embeds @ embeds.mean
     rows = [
         {"photo": str(path), "faces": len(face.faces), "score": round(float(s), 4), "to_mean": round(float(a), 4)}

@@ -10,6 +10,7 @@ import click
 
 from ..errors import ConfigError
 from ..prompts import split_prompt, strangers
+from ..textfile import read_text
 from .console import Result, progress, reports, warn
 from .options import PATH, model_options, take_model
 
@@ -55,7 +56,9 @@ def generate(files, prompts, prompt_file, save_dir, count, n_iter, strength, kv_
     for prompt in prompts:
         _check(prompt, names)
     pipeline = model.load()
+    _check_predictions(pipeline, identities)
     people = People(pipeline, identities, strength, kv_strength)
+    said = {**options, "people": names, "model": model.path.name, "strength": strength, "kv_strength": kv_strength}
     saved = []
     with progress(len(prompts) * count * n_iter, "generating", "image") as bar:
         for prompt in prompts:
@@ -64,7 +67,7 @@ def generate(files, prompts, prompt_file, save_dir, count, n_iter, strength, kv_
             number = _next_number(folder)
             for seed, picture in pictures_of(pipeline, people, prompt, count * n_iter, config):
                 path = folder / f"{number}.png"
-                picture.save(path, pnginfo=_metadata(prompt, names, seed, model.path.name, options))
+                picture.save(path, pnginfo=_metadata({**said, "prompt": prompt, "seed": seed}))
                 saved.append({"path": str(path), "prompt": prompt, "seed": seed})
                 number += 1
                 bar.update()
@@ -79,7 +82,7 @@ def folder_name(prompt: str) -> str:
 def _prompts(prompts: tuple[str, ...], file: Path | None) -> list[str]:
     if bool(prompts) == bool(file):
         raise click.UsageError("Give --prompt or --prompt-file.")
-    lines = [line for line in (file.read_text("utf-8").splitlines() if file else prompts) if line.strip()]
+    lines = [line for line in (read_text(file).split("\n") if file else prompts) if line.strip()]
     if not lines:
         raise ConfigError("at least one prompt", "none", "Give --prompt, or a file with a prompt a line.")
     return lines
@@ -97,10 +100,20 @@ def _next_number(folder: Path) -> int:
     return max((int(path.stem) for path in folder.glob("*.png") if path.stem.isdigit()), default=-1) + 1
 
 
-def _metadata(prompt: str, names: list[str], seed: int, model: str, options: dict):
+def _check_predictions(pipeline, identities) -> None:
+    """Warn of people who were trained on a model of another prediction; Textual Inversion files do not say."""
+    from ..diffusers_backbone.schedule import prediction_of
+
+    predicts = prediction_of(pipeline.scheduler)
+    for identity in identities:
+        if identity.has_adapter and identity.prediction != predicts:
+            warn(f"{identity.trigger} was trained on a model that predicts {identity.prediction}, not {predicts}.")
+
+
+def _metadata(said: dict):
     """What a PNG tells of itself; `idea evaluate` reads the prompt from it."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_itxt("id-ea", json.dumps({"prompt": prompt, "people": names, "seed": seed, "model": model, **options}))
+    info.add_itxt("id-ea", json.dumps(said))
     return info

@@ -14,6 +14,7 @@ from ..config import PRESETS, TrainConfig
 from ..faces.insightface_engine import PROVIDER_CHOICES
 from ..jobs import FaceSource, ModelSource
 from ..jobs.sources import CROPS, DTYPE_CHOICES
+from ..textfile import read_text
 
 PATH = click.Path(path_type=Path)
 _INTEGERS = {"steps", "batch_size", "seed", "n", "heads", "kv_rank"}
@@ -148,7 +149,7 @@ def take_names(options: dict[str, Any]) -> tuple[str, ...]:
     file, phrase = options.pop("names"), options.pop("phrase")
     if file and phrase:
         raise click.UsageError("--names and --phrase cannot both be given.")
-    return (phrase,) if phrase else parse_names(file.read_text("utf-8") if file else "")
+    return (phrase,) if phrase else parse_names(read_text(file) if file else "")
 
 
 def take_model(options: dict[str, Any]) -> ModelSource:

@@ -34,33 +34,41 @@ from .options import (
 @photo_options
 @face_options
 @train_options
-@click.option("--save-every", type=int, default=0, help="Steps between saves of the state, for --resume.")
-@click.option("--resume/--no-resume", default=True, help="Go on with a broken run of the same inputs (--save-every).")
+@click.option(
+    "--save-every",
+    type=click.IntRange(0),
+    default=0,
+    help="Steps between two saves of the state that --resume takes up.",
+)
+@click.option(
+    "--resume/--no-resume", default=True, help="Go on with a broken run of the same inputs, if it saved its state."
+)
 @click.option("--validation-prompt", multiple=True, help="Generate pictures of this while training; may be repeated.")
-@click.option("--validation-steps", type=int, default=100, help="Steps between two validations.")
+@click.option("--validation-steps", type=click.IntRange(1), default=100, help="Steps between two validations.")
 @click.option("--force", is_flag=True, help="Train again even if the output is of exactly these inputs.")
 @reports
 def train(places, name, output, id_embeds, resume, validation_prompt, validation_steps, force, **options) -> Result:
     """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values."""
+    output = output or Path(f"{name}.safetensors")
     model = take_model(options)
     resolution = options.pop("resolution") or native_resolution(model.load())
     job = TrainJob(
         name=name,
-        output=output or Path(f"{name}.safetensors"),
+        output=output,
         model=model,
         photos=PhotoSource(tuple(places), id_embeds, options.pop("crop"), resolution),
         faces=take_faces(options),
         config=take_config(options),
         captions=take_captions(options),
         names=take_names(options),
+        resume=resume,
         **options,
     )
+    job.require_output()
     digest = model.digest()
     found = None if force else job.finished(job.fingerprint(digest))
     if found:
         return _result(job, found, f"{job.output} is of exactly these inputs already; --force trains again.")
-    if not resume:
-        job.state_file.unlink(missing_ok=True)
     start = time.perf_counter()
     with progress(job.config.steps, f"training {name}", "step") as bar:
 

@@ -41,7 +41,7 @@ def read_person(path: str | os.PathLike, name: str | None = None, prediction: st
     path = Path(path)
     if read_metadata(path).get("format") == FORMAT:
         identity = Identity.load(path)
-        return identity if name is None else _renamed(identity, name)
+        return identity if name is None else dataclasses.replace(identity, name=name)
     content = read_weights(path)
     tokens, token = _tokens_in(content, path.name)
     base_model, tokens = _by_encoder(tokens, path.name)
@@ -165,10 +165,6 @@ def _trigger_name(token: str) -> str:
 def _token(identity: Identity) -> str:
     token = identity.training.get(PLACEHOLDER_TOKEN)
     return token if isinstance(token, str) and _trigger_name(token) == identity.name else identity.trigger
-
-
-def _renamed(identity: Identity, name: str) -> Identity:
-    return dataclasses.replace(identity, name=name)
 
 
 def _single(identity: Identity, to: str) -> Tensor:

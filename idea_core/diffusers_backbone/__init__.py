@@ -2,7 +2,7 @@
 
 from .backbone import DiffusersBackbone
 from .generate import SCHEDULERS, GenerateConfig, generate
-from .load import DTYPES, load_pipeline
+from .load import load_pipeline
 from .people import People
 
-__all__ = ["DTYPES", "SCHEDULERS", "DiffusersBackbone", "GenerateConfig", "People", "generate", "load_pipeline"]
+__all__ = ["SCHEDULERS", "DiffusersBackbone", "GenerateConfig", "People", "generate", "load_pipeline"]

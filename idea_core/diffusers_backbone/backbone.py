@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ..backbone import TextCondition, TokenIds, TokenSequence
-from ..errors import BaseModelError, ConfigError
+from ..errors import ConfigError
 from .layers import cross_attention_layers
+from .schedule import prediction_of
 from .text import TextEncoders
-
-PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
 
 
 class DiffusersBackbone:
@@ -34,10 +33,8 @@ class DiffusersBackbone:
         self._text = TextEncoders(pipeline, clip_layer)
         self._unet, self._vae = pipeline.unet, pipeline.vae
         self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
-        prediction = self._schedule.config.prediction_type
-        if prediction not in PREDICTIONS:
-            raise BaseModelError("a model that predicts noise or velocity", prediction, "Choose another base model.")
-        self.base_model, self.prediction, self.clip_layer = self._text.family, PREDICTIONS[prediction], clip_layer
+        self.base_model, self.clip_layer = self._text.family, clip_layer
+        self.prediction = prediction_of(self._schedule)
         self.num_timesteps = self._schedule.config.num_train_timesteps
         for module in (self._unet, self._vae, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
             if module is not None:

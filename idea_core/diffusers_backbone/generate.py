@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,9 @@ from PIL import Image
 from ..backbone import TextCondition
 from ..errors import ConfigError
 from .people import People
+from .text import TEXT_ENCODERS
 
+MAX_SEED = 2**63
 SCHEDULERS = {
     "dpm++": DPMSolverMultistepScheduler,
     "ddim": DDIMScheduler,
@@ -53,6 +56,12 @@ class GenerateConfig:
         for field in ("steps", "batch_size"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} of at least 1", str(getattr(self, field)), f"Change {field}.")
+        for field in ("width", "height"):
+            side = getattr(self, field)
+            if side is not None and (side < 8 or side % 8):
+                raise ConfigError(f"a {field} that 8 divides", str(side), f"Change {field}.")
+        if not 0 <= self.seed < MAX_SEED:
+            raise ConfigError(f"a seed from 0 to {MAX_SEED - 1}", str(self.seed), "Change seed.")
         if self.scheduler not in SCHEDULERS:
             raise ConfigError(f"a scheduler of {', '.join(SCHEDULERS)}", self.scheduler, "Change scheduler.")
 
@@ -63,6 +72,9 @@ def generate(
     """Seed and picture, `count` times.
 
     A picture depends on its seed, not on the others of its batch, up to the device's rounding.
+
+    Raises:
+        ConfigError: out of memory.
     """
     pipeline.scheduler = SCHEDULERS[config.scheduler].from_config(pipeline.scheduler.config)
     prompts = _conditions(people, prompt, config.negative)
@@ -71,16 +83,33 @@ def generate(
         batch = seeds[start : start + config.batch_size]
         inputs = {key: part.repeat_interleave(len(batch), 0) for key, part in prompts.items()}
         inputs = {key: part.to(pipeline.unet.device, pipeline.unet.dtype) for key, part in inputs.items()}
-        with torch.no_grad(), people.kv():
-            pictures = pipeline(
-                **inputs,
-                num_inference_steps=config.steps,
-                guidance_scale=config.guidance,
-                width=config.width,
-                height=config.height,
-                generator=[torch.Generator().manual_seed(seed) for seed in batch],
-            ).images
+        try:
+            with torch.no_grad(), people.kv(), _text_encoders_aside(pipeline):
+                pictures = pipeline(
+                    **inputs,
+                    num_inference_steps=config.steps,
+                    guidance_scale=config.guidance,
+                    width=config.width,
+                    height=config.height,
+                    generator=[torch.Generator().manual_seed(seed) for seed in batch],
+                ).images
+        except torch.cuda.OutOfMemoryError as error:
+            got = f"out of memory at {len(batch)} pictures at once"
+            raise ConfigError("memory for the pictures", got, "Lower the batch size, then width and height.") from error
         yield from zip(batch, pictures)
+
+
+@contextmanager
+def _text_encoders_aside(pipeline) -> Iterator[None]:
+    """While open, the pipeline has no text encoders, to whose precision it would bring prompts and latents."""
+    encoders = {part: getattr(pipeline, part) for part in TEXT_ENCODERS if hasattr(pipeline, part)}
+    for part in encoders:
+        setattr(pipeline, part, None)
+    try:
+        yield
+    finally:
+        for part, encoder in encoders.items():
+            setattr(pipeline, part, encoder)
 
 
 def _conditions(people: People, prompt: str, negative: str) -> dict[str, torch.Tensor]:

@@ -11,16 +11,19 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from ..errors import BaseModelError
+from .schedule import with_prediction
 from .single_file import load_single_file
-from .text import family_of
+from .text import TEXT_ENCODERS, family_of
 from .vae import load_vae
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PIPELINES = {"StableDiffusionPipeline": StableDiffusionPipeline, "StableDiffusionXLPipeline": StableDiffusionXLPipeline}
 _INDEX = "model_index.json"
+_LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}  # the third holds the safety checker
+_AGAIN = "Copy it there again."
 _FIX = "Give the folder of a diffusers pipeline, or a .safetensors or .ckpt file."
 
 
@@ -46,6 +49,7 @@ def load_pipeline(
     path = Path(path)
     with _without_bars():
         pipeline = _load(path, dtype, Path(vae) if vae else None, prediction)
+    _require_whole(pipeline, path)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -62,29 +66,68 @@ def _load(path: Path, dtype: torch.dtype, vae: Path | None, prediction: str | No
 
 
 def _load_folder(path: Path, dtype: torch.dtype, prediction: str | None):
+    name = _require_plain(path)
+    extra = {"safety_checker": None, "requires_safety_checker": False}
+    if name == "StableDiffusionXLPipeline":
+        extra = {"add_watermarker": False}
+    dtypes = {"default": dtype, **dict.fromkeys(TEXT_ENCODERS, torch.float32)}
+    try:
+        pipeline = PIPELINES[name].from_pretrained(
+            path, torch_dtype=dtypes, local_files_only=True, variant=_variant(path), **extra
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseModelError(f"a whole pipeline in {path}", reason, _AGAIN) from None
+    for part in TEXT_ENCODERS:
+        _require_entries(path / part, getattr(pipeline, part, None))
+    if prediction:
+        pipeline.scheduler = with_prediction(pipeline.scheduler, prediction)
+    return pipeline
+
+
+def _require_plain(path: Path) -> str:
+    """The pipeline's class, after a look at whose classes it is made of: others' would come as code in the folder."""
     index = path / _INDEX
     if not index.is_file():
         raise BaseModelError(f"the folder of a diffusers pipeline, with {_INDEX}", f"{path} without it", _FIX)
-    name = json.loads(index.read_text("utf-8")).get("_class_name")
-    if name not in PIPELINES:
-        raise BaseModelError(f"a {' or '.join(PIPELINES)} in {path}", str(name), _FIX)
-    extra = {"safety_checker": None, "requires_safety_checker": False} if name == "StableDiffusionPipeline" else {}
     try:
-        pipeline = PIPELINES[name].from_pretrained(
-            path, torch_dtype=dtype, local_files_only=True, variant=_variant(path), **extra
-        )
-    except (OSError, ValueError) as error:
-        raise BaseModelError(
-            f"a whole pipeline in {path}", str(error).splitlines()[0], "Copy it there again."
-        ) from None
-    for part in ("text_encoder", "text_encoder_2"):
-        encoder = getattr(pipeline, part, None)
-        if encoder is not None:
-            encoder.float()
-    if prediction:
-        kind = {"eps": "epsilon", "v": "v_prediction"}[prediction]
-        pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, prediction_type=kind)
-    return pipeline
+        parts = json.loads(index.read_text("utf-8"))
+        name = str(parts["_class_name"])
+        libraries = {entry[0] for entry in parts.values() if isinstance(entry, list) and entry}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseModelError(f"a {_INDEX} that names a pipeline's parts in {path}", f"{error!r}", _AGAIN) from None
+    if name not in PIPELINES:
+        raise BaseModelError(f"a {' or '.join(PIPELINES)} in {path}", name, _FIX)
+    strange = libraries - _LIBRARIES
+    if strange:
+        got = ", ".join(sorted(map(str, strange)))
+        raise BaseModelError(f"parts of diffusers and transformers alone in {path}", f"some of {got}", _FIX)
+    return name
+
+
+def _require_whole(pipeline, path: Path) -> None:
+    """No part lacks a weight; diffusers leaves those that are not in the file without memory."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            missing = [key for key, tensor in part.state_dict().items() if tensor.is_meta]
+            if missing:
+                got = f"none of {name}'s {missing[0]} and {len(missing) - 1} more"
+                raise BaseModelError(f"all weights in {path}", got, _AGAIN)
+
+
+def _require_entries(folder: Path, model: torch.nn.Module | None) -> None:
+    """Each weight of a text encoder stands in its folder's files; transformers would make up those that do not."""
+    files = list(folder.glob("*.safetensors"))
+    if model is None or not files:
+        return
+    keys: set[str] = set()
+    for file in files:
+        with safe_open(file, framework="pt") as content:
+            keys |= {key.removeprefix("text_model.") for key in content.keys()}
+    missing = {key.removeprefix("text_model.") for key in model.state_dict()} - keys
+    missing = {key for key in missing if not key.endswith("position_ids")}
+    if missing:
+        raise BaseModelError(f"all weights in {folder}", f"none of {sorted(missing)[0]}", _AGAIN)
 
 
 def _variant(path: Path) -> str | None:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from ..backbone import TextCondition
-from ..errors import BaseModelError
+from ..errors import BaseModelError, ConfigError
 from ..identity import Identity
 from ..kv import delta_of, layers_of
 from ..prompts import in_chunks, split_prompt
 from .backbone import kv_added
 from .layers import cross_attention_layers
 from .text import TextEncoders
+
+LONG_WORD = 8  # tokens
 
 
 class People:
@@ -28,11 +30,13 @@ class People:
         kv_strength: factor on the K/V deltas.
 
     Raises:
+        ConfigError: two people of one name.
         BaseModelError: an identity of another family or of other cross attentions, or two of different layers.
     """
 
     def __init__(self, pipeline, identities: Sequence[Identity], strength: float = 1.0, kv_strength: float = 1.0):
         self.identities, self.strength = tuple(identities), strength
+        _require_names_apart(self.names)
         self.text = TextEncoders(pipeline, _shared_layer(self.identities))
         for identity in self.identities:
             if identity.base_model != self.text.family:
@@ -81,7 +85,8 @@ class People:
         groups = []
         for part in parts:
             if isinstance(part, str):
-                groups += [[(token, None)] for token in self.text.tokenize(part)[encoder]]
+                words = [self.text.tokenize(word)[encoder] for word in part.split()]
+                groups += [[(token, None) for token in group] for word in words for group in _unbroken(word)]
             else:
                 groups.append([(vector, part) for vector in self.identities[part].tokens[encoder].float()])
         return in_chunks(groups, self.text.length - 2)
@@ -112,6 +117,18 @@ class People:
                     )
                 total[name] = total[name] + delta if name in total else delta
         return total
+
+
+def _unbroken(word: list[int]) -> list[list[int]]:
+    """A word's tokens in groups that no chunk border may split: all of a short word's, as in ComfyUI."""
+    return [word] if len(word) < LONG_WORD else [[token] for token in word]
+
+
+def _require_names_apart(names: Sequence[str]) -> None:
+    lower = [name.lower() for name in names]
+    for name in names:
+        if lower.count(name.lower()) > 1:
+            raise ConfigError("people of different names", f"two of <{name}>", "Rename one: idea convert --name.")
 
 
 def _shared_layer(identities: Sequence[Identity]) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -19,6 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from ..errors import BaseModelError
 from ..weights import read_weights, tensors_in
 from .ldm_config import UNET, ldm_config
+from .schedule import stable_diffusion_schedule
 from .tokenizers import clip_tokenizer
 from .vae import load_vae, vae_from
 
@@ -80,13 +81,15 @@ def load_single_file(
     """
     weights = tensors_in(read_weights(path))
     family, config = ldm_config(weights, path.name)
+    if "edm_mean" in weights:
+        raise BaseModelError("a model on Stable Diffusion's noise schedule", f"EDM's in {path.name}", _FIX)
     prediction = prediction or _prediction_of(family, weights)
     unet = UNet2DConditionModel.from_single_file(dict(weights), original_config=config, torch_dtype=dtype)
     unet.register_to_config(sample_size=96 if (family, prediction) == ("sd2", "v") else SAMPLE_SIZES[family])
     parts = {
         "unet": unet,
         "vae": load_vae(vae, family, dtype) if vae else vae_from(weights, family, path.name, dtype),
-        "scheduler": scheduler(prediction),
+        "scheduler": stable_diffusion_schedule(prediction, "ztsnr" in weights),
     }
     for number, spec in enumerate(SPECS[family]):
         suffix = f"_{number + 1}" if number else ""
@@ -124,16 +127,3 @@ def _prediction_of(family: str, weights: Weights) -> str:
     if family == "sd2" and bias is not None and bias.float().std(unbiased=False) > V_PREDICTION_SPREAD:
         return "v"
     return "eps"
-
-
-def scheduler(prediction: str) -> DDIMScheduler:
-    """The noise schedule of all Stable Diffusion models."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type={"eps": "epsilon", "v": "v_prediction"}[prediction],
-    )

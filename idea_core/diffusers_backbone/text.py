@@ -13,6 +13,9 @@ from ..backbone import TextCondition, TokenIds, TokenSequence
 from ..base_models import BASE_MODELS
 from ..errors import BaseModelError, ConfigError
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+"""A pipeline's parts."""
+
 
 def family_of(pipeline) -> str:
     """Key in `BASE_MODELS` of a pipeline, told by its text encoders and its UNet.
@@ -147,5 +150,5 @@ class TextEncoders:
 
 
 def _encoders(pipeline) -> list[nn.Module]:
-    encoders = [pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)]
+    encoders = [getattr(pipeline, part, None) for part in TEXT_ENCODERS]
     return [encoder for encoder in encoders if encoder is not None]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import BaseModelError
@@ -25,8 +26,16 @@ def load_vae(path: Path, family: str, dtype: torch.dtype) -> AutoencoderKL:
         BaseModelError: no VAE there.
     """
     if path.is_dir():
-        return AutoencoderKL.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
-    return vae_from(tensors_in(read_weights(path)), family, path.name, dtype)
+        try:
+            vae = AutoencoderKL.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+        except (OSError, ValueError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise BaseModelError(f"a VAE in {path}", reason, "Give a VAE's file or folder with --vae.") from None
+    else:
+        vae = vae_from(tensors_in(read_weights(path)), family, path.name, dtype)
+    if vae.config.latent_channels != 4:
+        raise BaseModelError("a VAE of 4 latent channels", str(vae.config.latent_channels), "Choose another VAE.")
+    return vae
 
 
 def vae_from(weights: Mapping[str, Tensor], family: str, name: str, dtype: torch.dtype) -> AutoencoderKL:
@@ -51,5 +60,5 @@ def _config(weights: Mapping[str, Tensor]) -> dict:
         "num_res_blocks": blocks or 2,
         "in_channels": 3,
         "out_ch": 3,
-        "z_channels": 4,
+        "z_channels": weights[f"{encoder}conv_out.weight"].shape[0] // 2,
     }

@@ -41,7 +41,7 @@ def write_report(evaluation: Evaluation, references: Sequence[Path], folder: Pat
     writer.writerows(rows)
     content = {"scores.json": data, "scores.csv": table.getvalue(), "report.html": _page(evaluation, references)}
     for name, text in content.items():
-        (folder / name).write_text(text, "utf-8")
+        (folder / name).write_text(text, "utf-8", newline="")
     return [folder / name for name in content]
 
 

@@ -48,7 +48,10 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
     """
     try:
         with Image.open(path) as photo:
-            return np.asarray(ImageOps.exif_transpose(photo).convert("RGB"))
+            upright = ImageOps.exif_transpose(photo)
+            if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+                upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
+            return np.asarray(upright.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise FaceError(f"a picture in {Path(path).name}", f"{error}", "Leave the file out, or save it anew.") from None
 

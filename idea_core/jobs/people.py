@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
 from ..errors import ConfigError, IdeaError
+from ..textfile import read_text
 from .train import TrainJob
 
 TRAINED, FINISHED, FAILED = "trained", "finished before", "failed"
@@ -61,7 +62,7 @@ def read_people(path: Path, common: TrainJob, folder: Path) -> list[Entry]:
         OSError: the file cannot be read.
     """
     entries = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             entries.append(_read_entry(number, line, path.parent, common, folder))
     if not entries:
@@ -79,27 +80,25 @@ def read_people(path: Path, common: TrainJob, folder: Path) -> list[Entry]:
 
 
 def train_entry(job: TrainJob, line: int, model_digest: str) -> Outcome:
-    """Train one person unless that was done before; an error that a user can mend is an outcome, too."""
+    """Train one person unless that was done before; any error is an outcome, so that the others go on."""
     try:
         found = job.finished(job.fingerprint(model_digest))
         identity = found or job.run(model_digest)
     except (IdeaError, OSError) as error:
         return Outcome(line, job.name, FAILED, message=str(error))
+    except Exception as error:
+        return Outcome(line, job.name, FAILED, message=f"{type(error).__name__}: {error}")
     return Outcome(line, job.name, FINISHED if found else TRAINED, str(job.output), identity.digest())
 
 
 def train_locally(entries: Iterable[Entry], model_digest: str) -> Iterator[Outcome]:
     """One after the other in this process."""
-    return _in_turn(entries, lambda entry: train_entry(entry.job, entry.line, model_digest))
+    for entry in entries:
+        yield train_entry(entry.job, entry.line, model_digest) if entry.job else bad_entry(entry)
 
 
 def bad_entry(entry: Entry) -> Outcome:
     return Outcome(entry.line, entry.name, FAILED, message=entry.problem)
-
-
-def _in_turn(entries: Iterable[Entry], train: Callable[[Entry], Outcome]) -> Iterator[Outcome]:
-    for entry in entries:
-        yield train(entry) if entry.job else bad_entry(entry)
 
 
 def _read_entry(number: int, line: str, base: Path, common: TrainJob, folder: Path) -> Entry:

@@ -20,7 +20,8 @@ from ..faces.embeds_file import load_embeds
 from ..faces.photos import find_photos, read_photo, square
 from ..faces.pictures import crop_face
 
-DTYPE_CHOICES = ("auto", "fp32", "fp16", "bf16")
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPE_CHOICES = ("auto", *DTYPES)
 CROPS = ("face", "center")
 _BLOCK = 1 << 24
 
@@ -46,6 +47,10 @@ class ModelSource:
     def load(self):
         """The pipeline; the last one loaded is kept."""
         return _load_pipeline(self)
+
+    def chosen_dtype(self) -> str:
+        """`dtype`, with "auto" decided for the device."""
+        return self.dtype if self.dtype != "auto" else _best_dtype(choose_device(self.device))
 
     def digest(self) -> str:
         """SHA-256 of the file, or of the weight files in the folder, of the VAE too; "" for what cannot be read."""
@@ -90,7 +95,15 @@ class FaceSource:
         return packs[self.pack or next(iter(packs))]
 
     def load(self) -> InsightFaceEngine:
+        """The engine; the last one loaded is kept."""
         return _load_engine(self)
+
+    def digest(self) -> str:
+        """SHA-256 of the pack's models."""
+        digest = hashlib.sha256()
+        for path in self.find().files():
+            _add_files(digest, path)
+        return digest.hexdigest()
 
 
 class Prepared(NamedTuple):
@@ -122,6 +135,11 @@ class PhotoSource:
         if self.resolution < 8 or self.resolution % 8:
             raise ConfigError("a resolution that 8 divides", str(self.resolution), "Change resolution.")
 
+    @property
+    def needs_faces(self) -> bool:
+        """Whether face models are used."""
+        return self.crop == "face" or self.id_embeds is None
+
     def prepare(self, faces: FaceSource) -> Prepared:
         """Read, find faces, cut.
 
@@ -131,7 +149,7 @@ class PhotoSource:
         paths = find_photos(self.places)
         photos = [read_photo(path) for path in paths]
         found = None
-        if self.crop == "face" or self.id_embeds is None:
+        if self.needs_faces:
             embeds, found = encode_named(faces.load(), photos, paths)
         if self.id_embeds is not None:
             embeds = load_embeds(self.id_embeds)
@@ -179,12 +197,12 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+def _best_dtype(device: torch.device) -> str:
+    """Half precision on CUDA: bfloat16 where the hardware computes in it, not only imitates it."""
+    if device.type != "cuda":
+        return "fp32"
+    native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bf16" if native else "fp16"
 
 
 @lru_cache(maxsize=1)
@@ -192,7 +210,13 @@ def _load_pipeline(source: ModelSource):
     from ..diffusers_backbone import load_pipeline
 
     device = choose_device(source.device)
-    return load_pipeline(source.path, _choose_dtype(source.dtype, device), device, source.vae, source.prediction)
+    return load_pipeline(source.path, DTYPES[source.chosen_dtype()], device, source.vae, source.prediction)
+
+
+def forget_models() -> None:
+    """Free what is kept."""
+    _load_pipeline.cache_clear()
+    _load_engine.cache_clear()
 
 
 @lru_cache(maxsize=1)

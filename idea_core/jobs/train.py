@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +15,13 @@ import torch
 from ..anchor import celebrity_names
 from ..captions import CAPTIONS
 from ..config import TrainConfig
-from ..errors import IdeaError, TrainingError
+from ..errors import ConfigError, IdeaError, IdentityFileError, TrainingError
 from ..identity import Identity
 from ..identity_checks import require_name
 from ..trainer import Trainer, training_record
 from ..training_state import restore_state, save_state
 from ..version import __version__
-from .sources import FaceSource, ModelSource, PhotoSource
+from .sources import FaceSource, ModelSource, PhotoSource, Prepared
 
 OnStep = Callable[[Trainer, int], None]
 """Called after each step with the trainer and the steps done; it may raise to cancel."""
@@ -36,7 +38,8 @@ class TrainJob:
         names: celebrity names or a phrase for the cross initialisation.
         clip_layer: text encoder layer, counted from the end; None: the model's own.
         gradient_checkpointing: less memory, a third more time.
-        save_every: steps between two saves of the training's state, from which a broken run goes on; 0: never.
+        save_every: steps between two saves of the training's state; 0: never.
+        resume: go on with a broken run of the same inputs, if it left its state.
     """
 
     name: str
@@ -50,6 +53,7 @@ class TrainJob:
     clip_layer: int | None = None
     gradient_checkpointing: bool = False
     save_every: int = 0
+    resume: bool = True
 
     def __post_init__(self):
         require_name(self.name)
@@ -68,7 +72,8 @@ class TrainJob:
             "version": __version__,
             "name": self.name,
             "model": model_digest,
-            "dtype": self.model.dtype,
+            "dtype": self.model.chosen_dtype(),
+            "faces": self.faces.digest() if self.photos.needs_faces else "",
             "prediction": self.model.prediction,
             "photos": self.photos.digest(),
             "crop": self.photos.crop,
@@ -88,6 +93,18 @@ class TrainJob:
             return None
         return identity if identity.training.get("fingerprint") == fingerprint else None
 
+    def require_output(self) -> None:
+        """See that the result can be written, before anything is trained.
+
+        Raises:
+            ConfigError: an output of another kind than a .safetensors file.
+            OSError: a folder that cannot be written to.
+        """
+        if self.output.suffix != ".safetensors" or self.output.is_dir():
+            raise ConfigError("an output file that ends in .safetensors", str(self.output), "Change the output.")
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=self.output.parent).close()
+
     def run(self, model_digest: str, on_step: OnStep | None = None) -> Identity:
         """Train and save.
 
@@ -95,16 +112,13 @@ class TrainJob:
             IdeaError: an input that does not fit, or a diverging training.
             OSError: the file could not be written; an older one is whole.
         """
-        from ..diffusers_backbone import DiffusersBackbone
-
+        self.require_output()
         fingerprint = self.fingerprint(model_digest)
         prepared = self.photos.prepare(self.faces)
-        backbone = DiffusersBackbone(self.model.load(), self.clip_layer, self.gradient_checkpointing)
-        captions = CAPTIONS[self.captions]
         try:
-            trainer = Trainer(backbone, prepared.images, prepared.embeds.mean, self.config, self.names, captions)
-            if self.save_every and self.state_file.exists():
-                restore_state(trainer, self.state_file, fingerprint)
+            trainer = self._trainer(prepared)
+            if self.resume:
+                self._take_up(trainer, fingerprint)
 
             def after_step(step: int, _losses) -> None:
                 if self.save_every and step % self.save_every == 0 and step < self.config.steps:
@@ -113,7 +127,7 @@ class TrainJob:
                     on_step(trainer, step)
 
             losses = trainer.run(after_step)
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
             raise TrainingError(
                 "memory for the training",
                 f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels",
@@ -128,3 +142,24 @@ class TrainJob:
         identity.save(self.output)
         self.state_file.unlink(missing_ok=True)
         return identity
+
+    def _trainer(self, prepared: Prepared) -> Trainer:
+        from ..diffusers_backbone import DiffusersBackbone
+
+        backbone = DiffusersBackbone(self.model.load(), self.clip_layer, self.gradient_checkpointing)
+        captions = CAPTIONS[self.captions]
+        return Trainer(backbone, prepared.images, prepared.embeds.mean, self.config, self.names, captions)
+
+    def _take_up(self, trainer: Trainer, fingerprint: str) -> None:
+        """Bring the trainer to where a broken run of the same inputs stood."""
+        if not self.state_file.exists():
+            return
+        try:
+            steps = restore_state(trainer, self.state_file, fingerprint)
+        except IdentityFileError as error:
+            logging.warning("ID-EA: %s is of no use, training starts anew. %s", self.state_file, error)
+            return
+        if steps:
+            logging.warning("ID-EA: going on after step %d of %s", steps, self.state_file)
+        else:
+            logging.warning("ID-EA: %s is of other inputs, training starts anew.", self.state_file)
