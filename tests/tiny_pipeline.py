@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from idea_core.base_models import BASE_MODELS
 from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
-from idea_core.diffusers_backbone.tokenizers import _vocabulary
+from idea_core.diffusers_backbone.tokenizers import vocabulary
 
 
 def tiny_pipeline(family: str = "sd1", prediction: str = "eps", seed: int = 0):
@@ -44,7 +44,7 @@ def tiny_pipeline(family: str = "sd1", prediction: str = "eps", seed: int = 0):
 def letter_tokenizer() -> CLIPTokenizer:
     """CLIP's tokenizer without merges: a token a letter."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "vocab.json").write_text(json.dumps(_vocabulary([])), "utf-8")
+        Path(folder, "vocab.json").write_text(json.dumps(vocabulary([])), "utf-8")
         Path(folder, "merges.txt").write_text("#version: 0.2\n", "utf-8")
         return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
 

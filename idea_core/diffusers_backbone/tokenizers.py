@@ -18,7 +18,7 @@ def clip_tokenizer(pad: str = _END) -> CLIPTokenizer:
     """The tokenizer of CLIP-L (padded with its end token), OpenCLIP-H and OpenCLIP-G (padded with "!")."""
     merges = _merges()
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "vocab.json").write_text(json.dumps(_vocabulary(merges)), "utf-8")
+        Path(folder, "vocab.json").write_text(json.dumps(vocabulary(merges)), "utf-8")
         Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), "utf-8")
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=CONTEXT_LENGTH)
     tokenizer.pad_token = pad  # set afterwards: given at once, "!" in a text would become padding too
@@ -30,7 +30,7 @@ def _merges() -> list[str]:
     return gzip.decompress(packed).decode("utf-8").splitlines()
 
 
-def _vocabulary(merges: list[str]) -> dict[str, int]:
+def vocabulary(merges: list[str]) -> dict[str, int]:
     """Token → id: the bytes' letters, the same at a word's end, what each merge makes, and the two special tokens."""
     letters = _byte_letters()
     made = [merge.replace(" ", "") for merge in merges]

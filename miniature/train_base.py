@@ -1,0 +1,122 @@
+"""Train the world's base model on its named people:  python -m miniature.train_base --minutes 150
+
+A CLIP text encoder and a UNet from scratch, on the latents of the world's VAE; saved as a StableDiffusionPipeline. It
+goes on from its own last checkpoint.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import click
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from idea_core.captions import OBJECT_TEMPLATES
+from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
+
+from .models import LATENT_CHANNELS, LATENT_SIZE, build_pipeline, build_text_encoder, build_tokenizer, build_unet
+from .people import NAMED_PEOPLE, named_people
+from .render import render
+from .scenes import Scenes, draw_scenes
+from .training import Run
+from .words import LENGTH
+
+PICTURES = 64  # of each named person
+CAPTIONS = 4  # of each picture
+NULL, NAMELESS, TEMPLATE, NO_BACKGROUND, NO_SCENE = 0.1, 0.06, 0.3, 0.15, 0.3  # shares of captions
+BATCH = 48
+RATE, TOKEN_RATE = 1e-3, 3e-3
+SNR = 2.0  # min-SNR-γ (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
+LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier end alone
+
+
+@click.command()
+@click.option("--minutes", type=float, default=150.0, help="Time to train for.")
+@click.option("--vae", type=click.Path(path_type=Path), required=True, help="The world's VAE, in diffusers' format.")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("work/base"), help="Folder for checkpoints.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "data" / "base")
+@click.option("--compile/--no-compile", "compiled", default=True, help="Compile the UNet: needs a C++ compiler.")
+@click.option("--seed", type=int, default=0)
+def main(minutes: float, vae: Path, work: Path, output: Path, compiled: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    autoencoder = AutoencoderKL.from_pretrained(vae, local_files_only=True)
+    tokenizer = build_tokenizer(work / "tokenizer")
+    text_encoder, unet = build_text_encoder(tokenizer), build_unet().to(memory_format=torch.channels_last)
+    latents, ids = _data(autoencoder, tokenizer, work / "data.pt", seed)
+    tokens = [text_encoder.get_input_embeddings().weight]
+    others = [p for model in (text_encoder, unet) for p in model.parameters() if p is not tokens[0]]
+    groups = [{"params": others, "lr": RATE}, {"params": tokens, "lr": TOKEN_RATE, "weight_decay": 0.0}]
+    run = Run(work, {"text_encoder": text_encoder, "unet": unet}, groups, minutes, seed)
+    alphas = stable_diffusion_schedule("eps").alphas_cumprod
+    predict = torch.compile(unet) if compiled else unet
+    for _ in run.steps():
+        chosen = torch.randint(len(latents), (BATCH,), generator=run.generator)
+        caption = torch.randint(CAPTIONS, (BATCH,), generator=run.generator)
+        run.step(_loss(text_encoder, predict, alphas, latents[chosen].float(), ids[chosen, caption], run.generator))
+    run.finish()
+    averages = run.averages
+    pipeline = build_pipeline(tokenizer, averages["text_encoder"], averages["unet"], autoencoder)
+    pipeline.to(dtype=torch.float16).save_pretrained(output)
+
+
+def _loss(text_encoder, predict, alphas: Tensor, latents: Tensor, ids: Tensor, generator) -> Tensor:
+    """Weighted mean squared error of the noise."""
+    noise = torch.randn(latents.shape, generator=generator)
+    anywhere = torch.randint(len(alphas), (BATCH,), generator=generator)
+    late = torch.randint(LATE_FROM, len(alphas), (BATCH,), generator=generator)
+    timesteps = torch.where(torch.rand(BATCH, generator=generator) < LATE, late, anywhere)
+    alpha = alphas[timesteps].view(-1, 1, 1, 1)
+    noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        context = text_encoder(ids).last_hidden_state
+        output = predict(noisy, timesteps, context.float(), return_dict=False)[0]
+    weight = (SNR * (1 - alpha) / alpha).clamp(max=1.0).view(-1)  # min(SNR, γ) / SNR
+    return ((output.float() - noise).square().mean((1, 2, 3)) * weight).mean()
+
+
+@torch.no_grad()
+def _data(vae: AutoencoderKL, tokenizer, cache: Path, seed: int) -> tuple[Tensor, Tensor]:
+    """Scaled latents (N, 4, 16, 16) of all pictures, in half precision, and ids (N, CAPTIONS, L) of their captions."""
+    if cache.exists():
+        stored = torch.load(cache, weights_only=True)
+        return stored["latents"], stored["ids"]
+    generator, choices = torch.Generator().manual_seed(seed), random.Random(seed)
+    known = named_people()
+    names, people = known.names(), torch.arange(NAMED_PEOPLE).repeat_interleave(PICTURES)
+    latents = torch.empty(len(people), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, dtype=torch.float16)
+    captions: list[str] = []
+    for begin in range(0, len(people), 256):
+        part = people[begin : begin + 256]
+        scenes = draw_scenes(len(part), generator)
+        pictures = render(known.faces[part], scenes, generator) * 2 - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            latents[begin : begin + 256] = vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor
+        for number, person in enumerate(part.tolist()):
+            captions += [caption(scenes, number, names[person], choices) for _ in range(CAPTIONS)]
+    ids = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+    ids = ids.view(len(people), CAPTIONS, LENGTH)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"latents": latents, "ids": ids}, cache)
+    return latents, ids
+
+
+def caption(scenes: Scenes, number: int, name: str, choices: random.Random) -> str:
+    """One of the many captions of a picture; some say less than there is to see."""
+    if choices.random() < NULL:
+        return ""
+    if choices.random() < NAMELESS:
+        name = choices.choice(("a person", "a face"))
+    if choices.random() < TEMPLATE and int(scenes.style[number]) == 0:
+        start = choices.choice(OBJECT_TEMPLATES).format(f"face of {name} person")
+        if choices.random() < NO_SCENE:
+            return start
+        said = scenes.caption(number, name, background=choices.random() > NO_BACKGROUND)
+        return start + said.removeprefix(f"a photo of {name}")
+    return scenes.caption(number, name, background=choices.random() > NO_BACKGROUND)
+
+
+if __name__ == "__main__":
+    main()
