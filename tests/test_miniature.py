@@ -12,6 +12,7 @@ from idea_core.faces import Face, InsightFaceEngine
 from idea_core.faces.packs import FacePack
 from miniature import face_nets, people
 from miniature.align import CROP, TEMPLATE, align
+from miniature.measure_base import DATA, embed, load_judge
 from miniature.models import build_tokenizer
 from miniature.onnx_export import run_folded, save_detector, save_recogniser
 from miniature.render import SIZE, render, render_with_keypoints
@@ -138,3 +139,30 @@ def test_face_networks_run_in_insightface(tmp_path):
     crop = nn.functional.avg_pool2d(align(drawn, points) * 2 - 1, 2)
     ours, theirs = run_folded(rec, crop)[0], torch.from_numpy(engine.embed(photo, truth))
     assert nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
+def test_the_face_models_tell_unseen_people_apart():
+    """At most one in a thousand pairs of strangers as alike as 98 % of pairs of one person; faces are found."""
+    people_count, each = 40, 3
+    generator = torch.Generator().manual_seed(3)
+    faces = people.held_out_people(people_count).repeat_interleave(each, 0)
+    scenes = draw_scenes(len(faces), generator)
+    drawn, points = render_with_keypoints(faces, scenes, generator)
+    engine = InsightFaceEngine(FacePack("miniature", DATA / "faces"), "cpu")
+    found = [engine.detect(uint8(picture)) for picture in drawn]
+    assert all(len(faces_found) == 1 for faces_found in found)
+    errors = [np.abs(one[0].keypoints - truth.numpy()).mean() for one, truth in zip(found, points)]
+    assert np.mean(errors) < 0.6  # of 64 pixels
+    embeddings = embed(engine, drawn)
+    who = torch.arange(people_count).repeat_interleave(each)
+    cosines, same = embeddings @ embeddings.T, who[:, None] == who
+    strangers = cosines[~same]
+    threshold = strangers.sort().values[int(0.999 * len(strangers))]
+    pairs = cosines[same & ~torch.eye(len(who), dtype=torch.bool)]
+    assert (pairs > threshold).float().mean() >= 0.98
+    assert not any(engine.detect(uint8(noise)) for noise in torch.rand(8, 3, SIZE, SIZE, generator=generator))
+    judge, photos = load_judge(DATA / "faces"), scenes.style == 0
+    with torch.no_grad():
+        said = judge(drawn[photos])
+    for key in ("background", "hat", "expression"):
+        assert (said[key].argmax(1) == getattr(scenes, key)[photos]).float().mean() >= 0.97
