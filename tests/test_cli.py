@@ -212,22 +212,16 @@ def _no_unet(studio: Path, folder: Path) -> Path:
     return broken
 
 
-def _no_text(studio: Path, folder: Path) -> Path:
-    broken = shutil.copytree(studio / "model", folder / "broken")
-    path = broken / "text_encoder" / "model.safetensors"
-    weights = load_file(path)
-    weights.popitem()
-    save_file(weights, path, {"format": "pt"})
-    return broken
+def _without_a_weight(part: str):
+    def damage(studio: Path, folder: Path) -> Path:
+        broken = shutil.copytree(studio / "model", folder / "broken")
+        (path,) = (broken / part).glob("*.safetensors")
+        weights = load_file(path)
+        weights.popitem()
+        save_file(weights, path, {"format": "pt"})
+        return broken
 
-
-def _half_a_unet(studio: Path, folder: Path) -> Path:
-    broken = shutil.copytree(studio / "model", folder / "broken")
-    (path,) = (broken / "unet").glob("*.safetensors")
-    weights = load_file(path)
-    weights.popitem()
-    save_file(weights, path, {"format": "pt"})
-    return broken
+    return damage
 
 
 def _cut_off(studio: Path, folder: Path) -> Path:
@@ -267,8 +261,9 @@ def _other_weights(_studio: Path, folder: Path) -> Path:
         (lambda studio, folder: folder / "none", "Expected a model at"),
         (lambda studio, folder: folder, "the folder of a diffusers pipeline, with model_index.json"),
         (_no_unet, "Expected a whole pipeline in"),
-        (_no_text, "Expected all weights in"),
-        (_half_a_unet, "Expected all weights in"),
+        (_without_a_weight("text_encoder"), "Expected all weights in"),
+        (_without_a_weight("unet"), "Expected all weights in"),
+        (_without_a_weight("vae"), "Expected all weights in"),
         (_cut_off, "Expected a whole pipeline in"),
         (_with_code, "Expected parts of diffusers and transformers alone in"),
         (_odd_index, "Expected a model_index.json that names a pipeline's parts in"),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ..faces.photos import find_photos
+from ..identity_checks import require_name
 from ..jobs import PhotoSource, TrainJob
 from .console import Result, progress, reports, warn
 from .options import (
@@ -49,7 +51,8 @@ from .options import (
 @reports
 def train(places, name, output, id_embeds, resume, validation_prompt, validation_steps, force, **options) -> Result:
     """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values."""
-    output = output or Path(f"{name}.safetensors")
+    output = output or Path(f"{require_name(name)}.safetensors")
+    find_photos(places)  # before the model, which takes long to load
     model = take_model(options)
     resolution = options.pop("resolution") or native_resolution(model.load())
     job = TrainJob(
