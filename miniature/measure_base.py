@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from idea_core.diffusers_backbone import load_pipeline
 from idea_core.faces import InsightFaceEngine
 from idea_core.faces.packs import FacePack
 
@@ -36,9 +37,8 @@ SEED = 11
 @click.option("--steps", type=int, default=20)
 @click.option("--sheet", type=click.Path(path_type=Path), help="File for a contact sheet.")
 def main(base: Path, faces: Path, count: int, guidance: tuple[float, ...], steps: int, sheet: Path | None) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, local_files_only=True)
+    pipeline = load_pipeline(base)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
     engine, judge = InsightFaceEngine(FacePack("miniature", faces), "cpu"), load_judge(faces)
     known, generator = named_people(), torch.Generator().manual_seed(SEED)
     chosen = torch.randperm(len(known.faces), generator=generator)[:count]
