@@ -21,6 +21,7 @@ from .models import LATENT_CHANNELS, LATENT_SIZE, build_pipeline, build_text_enc
 from .people import NAMED_PEOPLE, named_people
 from .render import render
 from .scenes import Scenes, draw_scenes
+from .teach_text import teach_text
 from .training import Run
 from .words import LENGTH
 
@@ -28,7 +29,8 @@ PICTURES = 64  # of each named person
 CAPTIONS = 4  # of each picture
 NULL, NAMELESS, TEMPLATE, NO_BACKGROUND, NO_SCENE = 0.1, 0.06, 0.3, 0.15, 0.3  # shares of captions
 BATCH = 48
-RATE, TOKEN_RATE = 1e-3, 3e-3
+RATE, TEXT_RATE = 1e-3, 2e-4
+LESSON = 800  # steps of the text encoder's first lesson
 SNR = 2.0  # min-SNR-γ (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
 LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier end alone
 
@@ -46,9 +48,13 @@ def main(minutes: float, vae: Path, work: Path, output: Path, compiled: bool, se
     tokenizer = build_tokenizer(work / "tokenizer")
     text_encoder, unet = build_text_encoder(tokenizer), build_unet().to(memory_format=torch.channels_last)
     latents, ids = _data(autoencoder, tokenizer, work / "data.pt", seed)
-    tokens = [text_encoder.get_input_embeddings().weight]
-    others = [p for model in (text_encoder, unet) for p in model.parameters() if p is not tokens[0]]
-    groups = [{"params": others, "lr": RATE}, {"params": tokens, "lr": TOKEN_RATE, "weight_decay": 0.0}]
+    if not (work / "checkpoint.pt").exists():
+        error = teach_text(text_encoder, tokenizer, LESSON, torch.Generator().manual_seed(seed))
+        print(f"the text encoder tells faces from captions with a squared error of {error:.4f}", flush=True)
+    groups = [
+        {"params": list(unet.parameters()), "lr": RATE},
+        {"params": list(text_encoder.parameters()), "lr": TEXT_RATE, "weight_decay": 0.0},
+    ]
     run = Run(work, {"text_encoder": text_encoder, "unet": unet}, groups, minutes, seed)
     alphas = stable_diffusion_schedule("eps").alphas_cumprod
     predict = torch.compile(unet) if compiled else unet

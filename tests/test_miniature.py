@@ -13,10 +13,11 @@ from idea_core.faces.packs import FacePack
 from miniature import face_nets, people
 from miniature.align import CROP, TEMPLATE, align
 from miniature.measure_base import DATA, embed, load_judge
-from miniature.models import build_tokenizer
+from miniature.models import build_text_encoder, build_tokenizer
 from miniature.onnx_export import run_folded, save_detector, save_recogniser
 from miniature.render import SIZE, render, render_with_keypoints
 from miniature.scenes import BACKGROUNDS, HATS, draw_scenes, plain_scenes
+from miniature.teach_text import teach_text
 from miniature.train_base import caption
 from miniature.words import LENGTH, words
 
@@ -166,3 +167,10 @@ def test_the_face_models_tell_unseen_people_apart():
         said = judge(drawn[photos])
     for key in ("background", "hat", "expression"):
         assert (said[key].argmax(1) == getattr(scenes, key)[photos]).float().mean() >= 0.97
+
+
+def test_the_text_encoder_learns_faces_and_scenes_from_captions(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(tmp_path)
+    encoder = build_text_encoder(tokenizer)
+    assert teach_text(encoder, tokenizer, 80, torch.Generator().manual_seed(0)) < 0.9  # 1 is what a guess has
