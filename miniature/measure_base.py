@@ -42,8 +42,7 @@ def main(base: Path, faces: Path, count: int, guidance: tuple[float, ...], steps
     engine, judge = InsightFaceEngine(FacePack("miniature", faces), "cpu"), load_judge(faces)
     known, generator = named_people(), torch.Generator().manual_seed(SEED)
     chosen = torch.randperm(len(known.faces), generator=generator)[:count]
-    scenes = draw_scenes(count, generator)
-    scenes.style.zero_()  # a sketch has no colours to judge
+    scenes = draw_photos(count, generator)
     true = [render(known.faces[chosen], draw_photos(count, generator), generator) for _ in range(2)]
     truth, again = (embed(engine, pictures) for pictures in true)
     print(json.dumps({"same person": cosine(truth, again), "another person": cosine(truth, again.roll(1, 0))}))
@@ -65,6 +64,7 @@ def load_judge(folder: Path) -> Judge:
 
 
 def draw_photos(count: int, generator: torch.Generator) -> Scenes:
+    """Scenes without sketches, which have no colours to judge."""
     scenes = draw_scenes(count, generator)
     scenes.style.zero_()
     return scenes

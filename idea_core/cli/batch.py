@@ -9,20 +9,8 @@ from pathlib import Path
 
 import click
 
-from ..jobs import PhotoSource, TrainJob
 from .console import Result, progress, reports
-from .options import (
-    PATH,
-    face_options,
-    model_options,
-    photo_options,
-    take_captions,
-    take_config,
-    take_faces,
-    take_model,
-    take_names,
-    train_options,
-)
+from .options import PATH, face_options, model_options, photo_options, take_job, take_model, train_options
 
 
 @click.command()
@@ -65,18 +53,9 @@ def batch(people: Path, save_dir: Path, engine: str, address, threads: int, gpus
         resolution = native_resolution(here.load())
         if engine == "ray":
             forget_models()  # this process trains nobody
-    faces = take_faces(options)
-    common = TrainJob(
-        name="common",
-        output=save_dir,
-        model=model,
-        photos=PhotoSource((), None, options.pop("crop"), resolution),
-        faces=dataclasses.replace(faces, folder=faces.folder and faces.folder.absolute()),
-        config=take_config(options),
-        captions=take_captions(options),
-        names=take_names(options),
-        **options,
-    )
+    if options["face_models"]:
+        options["face_models"] = options["face_models"].absolute()
+    common = take_job(options, "common", save_dir, model, resolution)
     entries = read_people(people.absolute(), common, save_dir.absolute())
     digest = model.digest()
     if engine == "ray":

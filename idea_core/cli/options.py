@@ -12,7 +12,7 @@ import click
 from ..captions import CAPTIONS
 from ..config import PRESETS, TrainConfig
 from ..faces.insightface_engine import PROVIDER_CHOICES
-from ..jobs import FaceSource, ModelSource
+from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
 from ..jobs.sources import CROPS, DTYPE_CHOICES
 from ..textfile import read_text
 
@@ -155,6 +155,29 @@ def take_names(options: dict[str, Any]) -> tuple[str, ...]:
 def take_model(options: dict[str, Any]) -> ModelSource:
     keys = {"model": "path", "vae": "vae", "prediction": "prediction", "dtype": "dtype", "device": "device"}
     return ModelSource(**{field: options.pop(key) for key, field in keys.items()})
+
+
+def take_job(
+    options: dict[str, Any],
+    name: str,
+    output: Path,
+    model: ModelSource,
+    resolution: int,
+    places: Iterable[Path] = (),
+    id_embeds: Path | None = None,
+) -> TrainJob:
+    """A training of all that is left of a command's options."""
+    return TrainJob(
+        name=name,
+        output=output,
+        model=model,
+        photos=PhotoSource(tuple(places), id_embeds, options.pop("crop"), resolution),
+        faces=take_faces(options),
+        config=take_config(options),
+        captions=take_captions(options),
+        names=take_names(options),
+        **options,
+    )
 
 
 def take_faces(options: dict[str, Any]) -> FaceSource:

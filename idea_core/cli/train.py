@@ -9,20 +9,9 @@ import click
 
 from ..faces.photos import find_photos
 from ..identity_checks import require_name
-from ..jobs import PhotoSource, TrainJob
+from ..jobs import TrainJob
 from .console import Result, progress, reports, warn
-from .options import (
-    PATH,
-    face_options,
-    model_options,
-    photo_options,
-    take_captions,
-    take_config,
-    take_faces,
-    take_model,
-    take_names,
-    train_options,
-)
+from .options import PATH, face_options, model_options, photo_options, take_job, take_model, train_options
 
 
 @click.command()
@@ -49,27 +38,17 @@ from .options import (
 @click.option("--validation-steps", type=click.IntRange(1), default=100, help="Steps between two validations.")
 @click.option("--force", is_flag=True, help="Train again even if the output is of exactly these inputs.")
 @reports
-def train(places, name, output, id_embeds, resume, validation_prompt, validation_steps, force, **options) -> Result:
+def train(places, name, output, id_embeds, validation_prompt, validation_steps, force, **options) -> Result:
     """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values."""
     output = output or Path(f"{require_name(name)}.safetensors")
     find_photos(places)  # before the model, which takes long to load
     model = take_model(options)
     resolution = options.pop("resolution") or native_resolution(model.load())
-    job = TrainJob(
-        name=name,
-        output=output,
-        model=model,
-        photos=PhotoSource(tuple(places), id_embeds, options.pop("crop"), resolution),
-        faces=take_faces(options),
-        config=take_config(options),
-        captions=take_captions(options),
-        names=take_names(options),
-        resume=resume,
-        **options,
-    )
+    job = take_job(options, name, output, model, resolution, places, id_embeds)
     job.require_output()
     digest = model.digest()
-    found = None if force else job.finished(job.fingerprint(digest))
+    fingerprint = job.fingerprint(digest)
+    found = None if force else job.finished(fingerprint)
     if found:
         return _result(job, found, f"{job.output} is of exactly these inputs already; --force trains again.")
     start = time.perf_counter()
@@ -82,7 +61,7 @@ def train(places, name, output, id_embeds, resume, validation_prompt, validation
             if validation_prompt and step % validation_steps == 0:
                 _validate(job, trainer, validation_prompt, step)
 
-        identity = job.run(digest, on_step)
+        identity = job.run(digest, fingerprint, on_step)
     if identity.prediction == "v" and resolution < 768 and identity.base_model == "sd2":
         warn("a velocity model of Stable Diffusion 2 usually wants --resolution 768.")
     return _result(job, identity, f"Trained {identity.trigger} in {time.perf_counter() - start:.0f} s: {job.output}")

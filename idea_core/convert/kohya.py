@@ -18,7 +18,7 @@ from ..identity import Identity
 from ..kv import DOWN, FULL, UP, layers_of
 from ..ldm_names import to_diffusers, to_ldm
 from ..tensorfile import write_tensors
-from ..weights import read_weights
+from ..weights import read_weights, tensors_in
 
 PREFIX, ALPHA = "lora_unet_", ".alpha"
 _LAYER = re.compile(
@@ -53,9 +53,8 @@ def read_kv(path: str | os.PathLike) -> tuple[dict[str, Tensor], int]:
     Raises:
         IdentityFileError: no LoRA, or none with key or value layers of the cross attentions.
     """
-    weights = {key: tensor for key, tensor in read_weights(path).items() if torch.is_tensor(tensor)}
     layers: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in weights.items():
+    for key, tensor in tensors_in(read_weights(path)).items():
         layer, _, suffix = key.partition(".")
         layers.setdefault(layer, {})["." + suffix] = tensor
     kv: dict[str, Tensor] = {}

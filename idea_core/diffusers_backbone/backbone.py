@@ -14,7 +14,7 @@ from ..backbone import TextCondition, TokenIds, TokenSequence
 from ..errors import ConfigError
 from .layers import cross_attention_layers
 from .schedule import prediction_of
-from .text import TextEncoders
+from .text import TextEncoders, text_encoders_of
 
 
 class DiffusersBackbone:
@@ -36,9 +36,9 @@ class DiffusersBackbone:
         self.base_model, self.clip_layer = self._text.family, clip_layer
         self.prediction = prediction_of(self._schedule)
         self.num_timesteps = self._schedule.config.num_train_timesteps
-        for module in (self._unet, self._vae, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
-            if module is not None:
-                module.requires_grad_(False).eval()
+        self._factor = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels of a latent's side
+        for module in (self._unet, self._vae, *text_encoders_of(pipeline)):
+            module.requires_grad_(False).eval()
         if gradient_checkpointing:
             self._unet.enable_gradient_checkpointing()
         self._layers = cross_attention_layers(self._unet)
@@ -62,11 +62,10 @@ class DiffusersBackbone:
         return self._text.encode(prompts)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
         height, width = images.shape[1:3]
-        if height % factor or width % factor:
+        if height % self._factor or width % self._factor:
             raise ConfigError(
-                f"photos of a size that {factor} divides", f"{width} × {height}", "Change the resolution."
+                f"photos of a size that {self._factor} divides", f"{width} × {height}", "Change the resolution."
             )
         vae = self._vae
         # One at a time, and in single precision: SDXL's VAE overflows in half, and this is done only once.
@@ -99,8 +98,7 @@ class DiffusersBackbone:
 
     def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:
         """SDXL's vector conditioning: pooled text, and original size, crop and target size in pixels."""
-        factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
-        height, width = (side * factor for side in noisy.shape[-2:])
+        height, width = (side * self._factor for side in noisy.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device, dtype=pooled.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}
 

@@ -23,7 +23,7 @@ def family_of(pipeline) -> str:
     Raises:
         BaseModelError: none fits.
     """
-    widths = [encoder.config.hidden_size for encoder in _encoders(pipeline)]
+    widths = [encoder.config.hidden_size for encoder in text_encoders_of(pipeline)]
     context = pipeline.unet.config.cross_attention_dim
     for key, base in BASE_MODELS.items():
         if list(base.encoders.values()) == widths and base.width == context:
@@ -71,7 +71,7 @@ class TextEncoders:
         several = len(base.encoders) > 1
         last = own if several else -1
         self._parts = {}
-        for name, tokenizer, model in zip(base.encoders, tokenizers, _encoders(pipeline)):
+        for name, tokenizer, model in zip(base.encoders, tokenizers, text_encoders_of(pipeline)):
             hidden = layer - own + last
             if not -model.config.num_hidden_layers <= hidden <= -1:
                 raise ConfigError(
@@ -149,6 +149,7 @@ class TextEncoders:
         return rows, vectors
 
 
-def _encoders(pipeline) -> list[nn.Module]:
+def text_encoders_of(pipeline) -> list[nn.Module]:
+    """Those that the pipeline has, in its order."""
     encoders = [getattr(pipeline, part, None) for part in TEXT_ENCODERS]
     return [encoder for encoder in encoders if encoder is not None]

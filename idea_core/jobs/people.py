@@ -82,8 +82,9 @@ def read_people(path: Path, common: TrainJob, folder: Path) -> list[Entry]:
 def train_entry(job: TrainJob, line: int, model_digest: str) -> Outcome:
     """Train one person unless that was done before; any error is an outcome, so that the others go on."""
     try:
-        found = job.finished(job.fingerprint(model_digest))
-        identity = found or job.run(model_digest)
+        fingerprint = job.fingerprint(model_digest)
+        found = job.finished(fingerprint)
+        identity = found or job.run(model_digest, fingerprint)
     except (IdeaError, OSError) as error:
         return Outcome(line, job.name, FAILED, message=str(error))
     except Exception as error:

@@ -105,15 +105,17 @@ class TrainJob:
         self.output.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=self.output.parent).close()
 
-    def run(self, model_digest: str, on_step: OnStep | None = None) -> Identity:
+    def run(self, model_digest: str, fingerprint: str, on_step: OnStep | None = None) -> Identity:
         """Train and save.
+
+        Args:
+            fingerprint: `self.fingerprint(model_digest)`, for which all photos and face models are read.
 
         Raises:
             IdeaError: an input that does not fit, or a diverging training.
             OSError: the file could not be written; an older one is whole.
         """
         self.require_output()
-        fingerprint = self.fingerprint(model_digest)
         prepared = self.photos.prepare(self.faces)
         try:
             trainer = self._trainer(prepared)
