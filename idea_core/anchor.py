@@ -17,6 +17,8 @@ from .backbone import Backbone
 from .base_models import BASE_MODELS
 from .errors import ConfigError
 
+_NAMES_AT_ONCE = 32
+
 Anchor = Mapping[str, Tensor]
 """Text encoder → its part of the anchor (n, d_enc), float32."""
 
@@ -51,6 +53,26 @@ def cross_initialise(backbone: Backbone, names: Iterable[str], n: int) -> Anchor
     context = backbone.encode({encoder: [list(mean)] for encoder, mean in means.items()}).context
     rows = context[0, 1 : n + 1].float()  # (n, d), right after the start token
     return dict(zip(encoders, rows.split(list(encoders.values()), dim=-1)))
+
+
+@torch.no_grad()
+def spread_of_names(backbone: Backbone, names: Iterable[str], n: int) -> Anchor:
+    """How names differ from their mean, as the text encoder reads them: each encoder's (N · n, d_enc).
+
+    Args:
+        names: those with fewer than n tokens are left out.
+    """
+    ids = [backbone.tokenize(name) for name in names]
+    encoders = BASE_MODELS[backbone.base_model].encoders
+    ids = [name for name in ids if all(len(name[encoder]) >= n for encoder in encoders)]
+    rows = []
+    for begin in range(0, len(ids), _NAMES_AT_ONCE):
+        part = ids[begin : begin + _NAMES_AT_ONCE]
+        context = backbone.encode({encoder: [name[encoder] for name in part] for encoder in encoders}).context
+        rows.append(context[:, 1 : n + 1].float())
+    states = torch.cat(rows)  # (N, n, d)
+    spread = (states - states.mean(0)).flatten(0, 1)
+    return dict(zip(encoders, spread.split(list(encoders.values()), dim=-1)))
 
 
 def _mean_embeddings(backbone: Backbone, encoder: str, names: Sequence[Sequence[int]], n: int) -> Tensor:

@@ -38,4 +38,5 @@ BASE_MODELS = _register(
     BaseModel("sd1", "Stable Diffusion 1.x", MappingProxyType({"clip_l": 768}), clip_layer=-1),
     BaseModel("sd2", "Stable Diffusion 2.x", MappingProxyType({"clip_h": 1024}), clip_layer=-2),
     BaseModel("sdxl", "Stable Diffusion XL", MappingProxyType({"clip_l": 768, "clip_g": 1280}), clip_layer=-2),
+    BaseModel("mini", "the miniature world", MappingProxyType({"clip_mini": 128}), clip_layer=-1),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 PLACEHOLDER = "{}"
 
@@ -45,6 +45,17 @@ PAPER_TEMPLATES = tuple(t.replace(MEDIA[0], medium) for medium in MEDIA for t in
 def person_captions(templates: Iterable[str]) -> tuple[str, ...]:
     """Captions with `{}` where the pseudo-tokens stand."""
     return tuple(template.format("face of {} person") for template in templates)
+
+
+def with_note(captions: Sequence[str], note: str) -> tuple[str, ...]:
+    """Captions that also say what else is to be seen in a photo, so that it is not learned as the person's.
+
+    Args:
+        note: "wearing a red hat, on a beach"; with `{}` in it, the one caption of the photo; "" adds nothing.
+    """
+    if PLACEHOLDER in note:
+        return (note,)
+    return tuple(f"{caption}, {note}" for caption in captions) if note else tuple(captions)
 
 
 CAPTIONS = {"photo": person_captions(OBJECT_TEMPLATES), "paper": person_captions(PAPER_TEMPLATES)}

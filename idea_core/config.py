@@ -9,6 +9,10 @@ from types import MappingProxyType
 from .errors import ConfigError
 from .losses import ZETA
 
+REGULARIZERS = ("mahalanobis", "names", "l2")
+"""What holds the pseudo-tokens to their anchor: the Mahalanobis distance by the spread of the anchor's own rows, as
+published; by the spread of the names that the anchor is the mean of; the squared Euclidean distance."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -27,12 +31,15 @@ class TrainConfig:
         heads: attention heads of Enhancer and Adapter.
         beta: scale of the Adapter's gate.
         token_rate: rate of the pseudo-tokens.
-        adapter_rate: rate of Enhancer and Adapter.
+        adapter_rate: rate of Enhancer and Adapter; 0 leaves both out.
         enhancer_rate: rate of the Enhancer where it is another; None: the Adapter's.
         kv_rate: rate of the cross attentions' key and value deltas; 0 leaves them out.
         kv_rank: rank of those deltas; 0 trains full matrices, which want a rate ten times lower.
-        regularizer_weight: λ of the Mahalanobis term.
-        zeta: ζ of the Mahalanobis term.
+        gate: γ of the Adapter at the start. At the published 0 its gate is shut, and Enhancer and Adapter learn
+            only as far as γ has moved; any other value starts with an Adapter whose output is zero behind an open gate.
+        regularizer: one of `REGULARIZERS`.
+        regularizer_weight: λ of the regulariser.
+        zeta: ζ of the Mahalanobis distances.
         flip: probability of a mirrored photo.
         weight_decay: AdamW's.
         epsilon: AdamW's.
@@ -49,6 +56,8 @@ class TrainConfig:
     enhancer_rate: float | None = None
     kv_rate: float = 2e-3
     kv_rank: int = 8
+    gate: float = 0.0
+    regularizer: str = "mahalanobis"
     regularizer_weight: float = 8e-4
     zeta: float = ZETA
     flip: float = 0.5
@@ -65,16 +74,22 @@ class TrainConfig:
         for field, least in at_least.items():
             self._require(field, getattr(self, field) >= least, f"at least {least}")
         self._require("enhancer_rate", self.enhancer_rate is None or self.enhancer_rate >= 0, "at least 0")
+        self._require("regularizer", self.regularizer in REGULARIZERS, f"one of {', '.join(REGULARIZERS)}")
         self._require("seed", self.seed < 2**64, "below 2 to the 64th")
         self._require("zeta", self.zeta > 0, "above 0")
         self._require("epsilon", self.epsilon > 0, "above 0")
         self._require("flip", 0 <= self.flip <= 1, "between 0 and 1")
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether Enhancer and Adapter are trained at all; without them the person is a Textual Inversion."""
+        return self.adapter_rate > 0 or bool(self.enhancer_rate)
+
     def _require(self, field: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise ConfigError(f"{field} {wanted}", str(getattr(self, field)), f"Change {field}.")
 
-    def as_dict(self) -> dict[str, int | float | None]:
+    def as_dict(self) -> dict[str, int | float | str | None]:
         return asdict(self)
 
 

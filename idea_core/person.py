@@ -27,10 +27,7 @@ class PersonModel(nn.Module):
         d = BASE_MODELS[backbone.base_model].width
         if d % config.heads:
             raise ConfigError(f"heads to divide the width {d}", str(config.heads), "Change heads.")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)
-            self.enhancer = Enhancer(d, config.n, config.heads)
-            self.adapter = Adapter(d, config.heads, config.beta)
+        self.enhancer, self.adapter = _seeded(d, config) if config.has_adapter else (None, None)
         self.tokens = nn.ParameterDict({encoder: part.clone() for encoder, part in anchor.items()})
         self.register_buffer("anchor", torch.cat(list(anchor.values()), dim=-1))  # (n, d)
         self.register_buffer("arcface", arcface.float().clone())  # (512,); it may have been an inference tensor
@@ -39,19 +36,31 @@ class PersonModel(nn.Module):
         shapes = backbone.kv_shapes if config.kv_rate > 0 else {}
         self.kv = KVDeltas(shapes, config.kv_rank, generator, backbone.device)
 
-    def fused(self) -> Tensor:
-        """`F` (n, 2d)."""
-        return self.enhancer(self.arcface, self.anchor)
+    def fused(self) -> Tensor | None:
+        """`F` (n, 2d); None without Enhancer and Adapter."""
+        return None if self.enhancer is None else self.enhancer(self.arcface, self.anchor)
 
     def adapt(self, condition: TextCondition) -> TextCondition:
+        if self.adapter is None:
+            return condition
         return condition._replace(context=self.adapter(condition.context, self.fused()))
 
     def parameter_groups(self, config: TrainConfig) -> list[dict]:
         """AdamW's groups, each with a rate of its own."""
         enhancer_rate = config.adapter_rate if config.enhancer_rate is None else config.enhancer_rate
-        return [
-            {"params": list(self.tokens.values()), "lr": config.token_rate},
-            {"params": list(self.enhancer.parameters()), "lr": enhancer_rate},
-            {"params": list(self.adapter.parameters()), "lr": config.adapter_rate},
-            {"params": list(self.kv.parameters()), "lr": config.kv_rate},
-        ]
+        parts = [(self.tokens.values(), config.token_rate), (self.kv.parameters(), config.kv_rate)]
+        if self.adapter is not None:
+            parts += [(self.enhancer.parameters(), enhancer_rate), (self.adapter.parameters(), config.adapter_rate)]
+        return [{"params": list(parameters), "lr": rate} for parameters, rate in parts]
+
+
+def _seeded(d: int, config: TrainConfig) -> tuple[Enhancer, Adapter]:
+    """Enhancer and Adapter from the training's seed, at first without effect on the text condition."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(config.seed)
+        enhancer, adapter = Enhancer(d, config.n, config.heads), Adapter(d, config.heads, config.beta)
+        if config.gate:
+            adapter.gamma.fill_(config.gate)
+            adapter.attention.out_proj.weight.zero_()
+            adapter.attention.out_proj.bias.zero_()
+    return enhancer, adapter

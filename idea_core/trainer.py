@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anchor import celebrity_names, cross_initialise
+from .anchor import Anchor, celebrity_names, cross_initialise, spread_of_names
 from .backbone import Backbone, TextCondition, TokenIds
-from .captions import PERSON_CAPTIONS, PLACEHOLDER
+from .captions import PERSON_CAPTIONS, PLACEHOLDER, with_note
 from .config import TrainConfig
 from .errors import TrainingError
 from .identity import Identity
-from .losses import mahalanobis_to
+from .losses import mahalanobis_to, squared_to
 from .person import PersonModel
 from .shapes import require_shape
 from .version import __version__
@@ -44,21 +44,28 @@ class Batch:
 
 
 class BatchSampler:
-    """Draws batches from one seed: photo, mirror image, caption, timestep and noise."""
+    """Draws batches from one seed: photo, mirror image, caption, timestep and noise.
 
-    def __init__(self, latents: Tensor, captions: int, timesteps: int, config: TrainConfig):
-        self._shape = latents.shape[1:]
-        self._photos = latents.shape[0] // 2  # the second half is mirrored
-        self._captions, self._timesteps, self._config = captions, timesteps, config
+    Args:
+        latents: of the photos, then of their mirror images.
+        captions: how many each photo has; they stand one photo after the other.
+    """
+
+    def __init__(self, latents: Tensor, captions: Sequence[int], timesteps: int, config: TrainConfig):
+        self._shape, self._photos = latents.shape[1:], len(captions)
+        self._captions = torch.tensor(captions)
+        self._first = self._captions.cumsum(0) - self._captions
+        self._timesteps, self._config = timesteps, config
         self.generator = torch.Generator().manual_seed(config.seed)
 
     def draw(self) -> Batch:
         size, generator = self._config.batch_size, self.generator
         photos = torch.randint(self._photos, (size,), generator=generator)
         mirrored = torch.rand(size, generator=generator) < self._config.flip
+        caption = (torch.rand(size, generator=generator) * self._captions[photos]).long()
         return Batch(
             photos=photos + mirrored * self._photos,
-            captions=torch.randint(self._captions, (size,), generator=generator),
+            captions=self._first[photos] + caption,
             timesteps=torch.randint(self._timesteps, (size,), generator=generator),
             noise=torch.randn(size, *self._shape, generator=generator),
         )
@@ -73,6 +80,8 @@ class Trainer:
         arcface: `a` (512,), L2-normalised identity embedding.
         names: celebrity names for the cross initialisation, or a single phrase.
         captions: captions with `{}` where the person stands.
+        notes: of each photo what else is to be seen in it (`with_note`); none: nothing is said.
+        build_person: what is trained.
 
     Raises:
         ShapeError, ConfigError: an input that does not fit.
@@ -86,16 +95,20 @@ class Trainer:
         config: TrainConfig = TrainConfig(),
         names: Iterable[str] | None = None,
         captions: Sequence[str] = PERSON_CAPTIONS,
+        notes: Sequence[str] = (),
+        build_person: Callable[[Backbone, Anchor, Tensor, TrainConfig], PersonModel] = PersonModel,
     ):
         require_shape("images", images, "P", "H", "W", 3)
         self.backbone, self.config = backbone, config
         with torch.no_grad():  # before the text encoder and the UNet need the memory
             self._latents = backbone.encode_images(torch.cat([images, images.flip(2)]))  # (2P, c, h, w)
-        anchor = cross_initialise(backbone, celebrity_names() if names is None else names, config.n)
-        self.person = PersonModel(backbone, anchor, arcface, config)
-        self._distances = {encoder: mahalanobis_to(part, config.zeta) for encoder, part in anchor.items()}
-        self._captions = [_tokenize_caption(backbone, caption) for caption in captions]
-        self.sampler = BatchSampler(self._latents, len(captions), backbone.num_timesteps, config)
+        names = celebrity_names() if names is None else tuple(names)
+        anchor = cross_initialise(backbone, names, config.n)
+        self.person = build_person(backbone, anchor, arcface, config)
+        self._distances = _distances(backbone, anchor, names, config)
+        of_photos = [with_note(captions, note) for note in notes or [""] * len(images)]
+        self._captions = _tokenize_captions(backbone, of_photos)
+        self.sampler = BatchSampler(self._latents, list(map(len, of_photos)), backbone.num_timesteps, config)
         self.optimizer = torch.optim.AdamW(
             self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon
         )
@@ -168,7 +181,8 @@ class Trainer:
             TrainingError: a trained value is not finite, or too large for half precision.
         """
         person = self.person
-        trained = [*person.parameters(), *person.kv.parameters(), person.fused()]
+        fused = person.fused()
+        trained = [*person.parameters(), *person.kv.parameters(), *([] if fused is None else [fused])]
         if not all(tensor.half().isfinite().all() for tensor in trained):
             raise TrainingError("finite weights", "NaN or infinity after training", _LOWER_RATES)
         return Identity(
@@ -180,9 +194,9 @@ class Trainer:
             beta=self.config.beta,
             tokens=dict(person.tokens),
             anchor=person.anchor,
-            fused=person.fused(),
+            fused=fused,
             id_embeds=person.arcface,
-            adapter=person.adapter.state_dict(),
+            adapter=person.adapter.state_dict() if person.adapter else {},
             kv=person.kv.state_dict(),
             **provenance,
         ).to(torch.float16)
@@ -206,6 +220,22 @@ def training_record(config: TrainConfig, images: Tensor, losses: Sequence[float]
         "fingerprint": fingerprint,
         "version": __version__,
     }
+
+
+def _distances(
+    backbone: Backbone, anchor: Anchor, names: Iterable[str], config: TrainConfig
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Text encoder → the regulariser's distance of its tokens to the anchor."""
+    if config.regularizer == "l2":
+        return {encoder: squared_to(part) for encoder, part in anchor.items()}
+    spread = spread_of_names(backbone, names, config.n) if config.regularizer == "names" else anchor
+    return {encoder: mahalanobis_to(part, config.zeta, spread[encoder]) for encoder, part in anchor.items()}
+
+
+def _tokenize_captions(backbone: Backbone, of_photos: Sequence[Sequence[str]]) -> list[tuple[TokenIds, TokenIds]]:
+    """All photos' captions in a row, each different one tokenized once."""
+    parts = {caption: _tokenize_caption(backbone, caption) for captions in of_photos for caption in captions}
+    return [parts[caption] for captions in of_photos for caption in captions]
 
 
 def _tokenize_caption(backbone: Backbone, caption: str) -> tuple[TokenIds, TokenIds]:

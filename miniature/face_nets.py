@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .render import SIZE
 from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, STYLES
 
-EMBEDDING = 512
+EMBEDDING, SECOND_EMBEDDING = 512, 256
 POOL = 2  # the recogniser sees crops at half their size
 OUTPUTS = 1 + 4 + 10  # of the detector: score, box, key points
 ATTRIBUTES = {"background": len(BACKGROUNDS), "hat": len(HATS), "expression": len(EXPRESSIONS), "style": len(STYLES)}
@@ -29,6 +29,35 @@ def recogniser() -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(64 * 7 * 7, EMBEDDING, bias=False),
         nn.BatchNorm1d(EMBEDDING),
+    )
+
+
+class _Residual(nn.Module):
+    """Two convolutions around which the input goes, too."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(inputs, outputs, 3, stride, 1), nn.Conv2d(outputs, outputs, 3, 1, 1)
+        self.first_norm, self.second_norm = nn.GroupNorm(8, inputs), nn.GroupNorm(8, outputs)
+        self.around = nn.Conv2d(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.first(torch.nn.functional.silu(self.first_norm(x)))
+        return self.around(x) + self.second(torch.nn.functional.silu(self.second_norm(inner)))
+
+
+def second_recogniser() -> nn.Sequential:
+    """A witness that no training uses, built otherwise: pictures (B, 3, 56, 56) in −1…1 → embeddings (B, 256)."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 5, 2, 2),
+        _Residual(32, 48, 1),
+        _Residual(48, 80, 2),
+        _Residual(80, 128, 2),
+        nn.GroupNorm(8, 128),
+        nn.SiLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(128 * 16, SECOND_EMBEDDING),
     )
 
 

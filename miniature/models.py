@@ -57,7 +57,7 @@ def build_unet() -> UNet2DConditionModel:
 
 def build_vae() -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(24, 48, 64),
+        block_out_channels=(16, 32, 64),  # multiples of 16: processors are twice as fast there
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,

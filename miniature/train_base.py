@@ -1,4 +1,4 @@
-"""Train the world's base model on its named people:  python -m miniature.train_base --minutes 150
+"""Train the world's base model on its named people:  python -m miniature.train_base --vae work/vae/vae
 
 A CLIP text encoder and a UNet from scratch, on the latents of the world's VAE; saved as a StableDiffusionPipeline. It
 goes on from its own last checkpoint.
@@ -30,23 +30,23 @@ CAPTIONS = 4  # of each picture
 NULL, NAMELESS, TEMPLATE, NO_BACKGROUND, NO_SCENE = 0.1, 0.06, 0.3, 0.15, 0.3  # shares of captions
 BATCH = 48
 RATE, TEXT_RATE = 1e-3, 2e-4
-LESSON = 800  # steps of the text encoder's first lesson
+LESSON = 600  # steps of the text encoder's first lesson
 SNR = 2.0  # min-SNR-γ (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
+NOISIEST = 5.0  # bound of the weights, so that the noisiest steps, which decide what a picture shows, count for more
 LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier end alone
 
 
 @click.command()
-@click.option("--minutes", type=float, default=150.0, help="Time to train for.")
+@click.option("--steps", type=int, default=12000, help="Steps to train for.")
 @click.option("--vae", type=click.Path(path_type=Path), required=True, help="The world's VAE, in diffusers' format.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/base"), help="Folder for checkpoints.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "data" / "base")
-@click.option("--compile/--no-compile", "compiled", default=True, help="Compile the UNet: needs a C++ compiler.")
 @click.option("--seed", type=int, default=0)
-def main(minutes: float, vae: Path, work: Path, output: Path, compiled: bool, seed: int) -> None:
+def main(steps: int, vae: Path, work: Path, output: Path, seed: int) -> None:
     torch.manual_seed(seed)
     autoencoder = AutoencoderKL.from_pretrained(vae, local_files_only=True)
     tokenizer = build_tokenizer(work / "tokenizer")
-    text_encoder, unet = build_text_encoder(tokenizer), build_unet().to(memory_format=torch.channels_last)
+    text_encoder, unet = build_text_encoder(tokenizer), build_unet()
     latents, ids = _data(autoencoder, tokenizer, work / "data.pt", seed)
     if not (work / "checkpoint.pt").exists():
         error = teach_text(text_encoder, tokenizer, LESSON, torch.Generator().manual_seed(seed))
@@ -55,31 +55,30 @@ def main(minutes: float, vae: Path, work: Path, output: Path, compiled: bool, se
         {"params": list(unet.parameters()), "lr": RATE},
         {"params": list(text_encoder.parameters()), "lr": TEXT_RATE, "weight_decay": 0.0},
     ]
-    run = Run(work, {"text_encoder": text_encoder, "unet": unet}, groups, minutes, seed)
+    run = Run(work, {"text_encoder": text_encoder, "unet": unet}, groups, steps, seed)
     alphas = stable_diffusion_schedule("eps").alphas_cumprod
-    predict = torch.compile(unet) if compiled else unet
     for _ in run.steps():
         chosen = torch.randint(len(latents), (BATCH,), generator=run.generator)
         caption = torch.randint(CAPTIONS, (BATCH,), generator=run.generator)
-        run.step(_loss(text_encoder, predict, alphas, latents[chosen].float(), ids[chosen, caption], run.generator))
+        run.step(_loss(text_encoder, unet, alphas, latents[chosen].float(), ids[chosen, caption], run.generator))
     run.finish()
     averages = run.averages
     pipeline = build_pipeline(tokenizer, averages["text_encoder"], averages["unet"], autoencoder)
     pipeline.to(dtype=torch.float16).save_pretrained(output)
 
 
-def _loss(text_encoder, predict, alphas: Tensor, latents: Tensor, ids: Tensor, generator) -> Tensor:
+def _loss(text_encoder, unet, alphas: Tensor, latents: Tensor, ids: Tensor, generator) -> Tensor:
     """Weighted mean squared error of the noise."""
     noise = torch.randn(latents.shape, generator=generator)
     anywhere = torch.randint(len(alphas), (BATCH,), generator=generator)
     late = torch.randint(LATE_FROM, len(alphas), (BATCH,), generator=generator)
     timesteps = torch.where(torch.rand(BATCH, generator=generator) < LATE, late, anywhere)
     alpha = alphas[timesteps].view(-1, 1, 1, 1)
-    noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
     with torch.autocast("cpu", torch.bfloat16):
         context = text_encoder(ids).last_hidden_state
-        output = predict(noisy, timesteps, context.float(), return_dict=False)[0]
-    weight = (SNR * (1 - alpha) / alpha).clamp(max=1.0).view(-1)  # min(SNR, γ) / SNR
+        output = unet(noisy, timesteps, context.float(), return_dict=False)[0]
+    weight = (SNR * (1 - alpha) / alpha).clamp(max=NOISIEST).view(-1)  # min(NOISIEST · SNR, γ) / SNR
     return ((output.float() - noise).square().mean((1, 2, 3)) * weight).mean()
 
 

@@ -1,4 +1,4 @@
-"""What the world's training scripts share: a budget in minutes, a falling rate, averaged weights, checkpoints."""
+"""What the world's training scripts share: a falling rate, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-WARM_UP, DECAY = 100, 0.4  # steps; last share of the time
+WARM_UP, DECAY = 100, 0.4  # steps; last share of the steps
 AVERAGE = 0.998  # of the weights' moving average
 SAVE_EVERY, TELL_EVERY = 120.0, 30.0  # seconds
+PAUSE = 10.0  # seconds; a step that took longer was stopped in between
 
 
 class Run:
-    """A training of some models for some minutes, resumable from its folder.
+    """A training of some models for some steps, resumable from its folder.
 
     Args:
         folder: for `checkpoint.pt`; the run goes on from the one that is there.
         models: by name; their moving averages are in `averages`.
         groups: AdamW's parameter groups with their rates.
-        minutes: over all runs in the folder.
+        steps: over all runs in the folder.
     """
 
     def __init__(
@@ -31,14 +32,14 @@ class Run:
         folder: Path,
         models: Mapping[str, nn.Module],
         groups: Sequence[dict],
-        minutes: float,
+        steps: int,
         seed: int,
         clip: float = 1.0,
     ):
         self.folder, self.models, self._clip = folder, dict(models), clip
         self.averages = {name: copy.deepcopy(model).requires_grad_(False).eval() for name, model in models.items()}
         self.generator = torch.Generator().manual_seed(seed)
-        self._budget, self._spent, self.count = minutes * 60, 0.0, 0
+        self._budget, self._spent, self.count = steps, 0.0, 0
         self._optimizer = torch.optim.AdamW(list(groups), betas=(0.9, 0.98), weight_decay=1e-4)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._parameters = [p for model in models.values() for p in model.parameters()]
@@ -49,16 +50,16 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is spent."""
-        return min(1.0, self._spent / self._budget)
+        """Share of the steps that are done."""
+        return min(1.0, self.count / self._budget)
 
     def steps(self) -> Iterator[int]:
-        """Step after step while there is time."""
+        """Step after step, to the last."""
         last = time.monotonic()
-        while self._spent < self._budget:
+        while self.count < self._budget:
             yield self.count
             now = time.monotonic()
-            self._spent, last = self._spent + now - last, now
+            self._spent, last = self._spent + min(now - last, PAUSE), now
             if now - self._told > TELL_EVERY:
                 self._tell(now)
             if now - self._saved > SAVE_EVERY:

@@ -12,7 +12,6 @@ from idea_core.faces import Face, InsightFaceEngine
 from idea_core.faces.packs import FacePack
 from miniature import face_nets, people
 from miniature.align import CROP, TEMPLATE, align
-from miniature.measure_base import DATA, embed, load_judge
 from miniature.models import build_text_encoder, build_tokenizer
 from miniature.onnx_export import run_folded, save_detector, save_recogniser
 from miniature.render import SIZE, render, render_with_keypoints
@@ -20,6 +19,7 @@ from miniature.scenes import BACKGROUNDS, HATS, draw_scenes, plain_scenes
 from miniature.teach_text import teach_text
 from miniature.train_base import caption
 from miniature.words import LENGTH, words
+from miniature.world import embed, face_engine, judge, largest_faces, notes_of
 
 
 def pictures(count: int, seed: int = 0):
@@ -96,6 +96,12 @@ def test_captions_say_what_is_there():
         assert "hat" not in text or f"wearing a {hat} hat" in text
 
 
+def test_notes_say_all_but_the_person():
+    assert notes_of(plain_scenes(1, background=2, hat=1, expression=1)) == [
+        "smiling, wearing a red hat, on a blue background"
+    ]
+
+
 def test_alignment_is_insightfaces():
     from insightface.utils.face_align import norm_crop
 
@@ -149,12 +155,12 @@ def test_the_face_models_tell_unseen_people_apart():
     faces = people.held_out_people(people_count).repeat_interleave(each, 0)
     scenes = draw_scenes(len(faces), generator)
     drawn, points = render_with_keypoints(faces, scenes, generator)
-    engine = InsightFaceEngine(FacePack("miniature", DATA / "faces"), "cpu")
+    engine = face_engine()
     found = [engine.detect(uint8(picture)) for picture in drawn]
     assert all(len(faces_found) == 1 for faces_found in found)
     errors = [np.abs(one[0].keypoints - truth.numpy()).mean() for one, truth in zip(found, points)]
     assert np.mean(errors) < 0.6  # of 64 pixels
-    embeddings = embed(engine, drawn)
+    embeddings = embed(drawn, largest_faces(drawn))
     who = torch.arange(people_count).repeat_interleave(each)
     cosines, same = embeddings @ embeddings.T, who[:, None] == who
     strangers = cosines[~same]
@@ -162,9 +168,8 @@ def test_the_face_models_tell_unseen_people_apart():
     pairs = cosines[same & ~torch.eye(len(who), dtype=torch.bool)]
     assert (pairs > threshold).float().mean() >= 0.98
     assert not any(engine.detect(uint8(noise)) for noise in torch.rand(8, 3, SIZE, SIZE, generator=generator))
-    judge, photos = load_judge(DATA / "faces"), scenes.style == 0
-    with torch.no_grad():
-        said = judge(drawn[photos])
+    photos = scenes.style == 0
+    said = judge()(drawn[photos])
     for key in ("background", "hat", "expression"):
         assert (said[key].argmax(1) == getattr(scenes, key)[photos]).float().mean() >= 0.97
 

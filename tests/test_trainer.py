@@ -7,9 +7,12 @@ import torch
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
+from idea_core.anchor import spread_of_names
+from idea_core.captions import with_note
 from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.errors import ConfigError, IdentityFileError, ShapeError, TrainingError
 from idea_core.kv import delta_of
+from idea_core.losses import mahalanobis_to, squared_to
 from idea_core.training_state import restore_state, save_state
 
 NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
@@ -204,3 +207,74 @@ def test_images_have_a_shape(backbone):
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ConfigError, match=f"Expected {field} .*, got {value}. Change {field}."):
         TrainConfig(**{field: value})
+
+
+def test_without_an_adapter_rate_the_person_is_a_textual_inversion(backbone, tmp_path):
+    run = trainer(backbone, TrainConfig(steps=2, batch_size=1, adapter_rate=0, kv_rate=0))
+    run.run()
+    identity = Identity.load(run.identity("alice").save(tmp_path / "alice.safetensors"))
+    assert not identity.has_adapter and not identity.kv
+    assert not torch.equal(identity.tokens["clip_l"].float(), identity.anchor.float())
+    state = save_state(run, tmp_path / "state", "same")
+    assert restore_state(trainer(backbone, run.config), state, "same") == 2
+
+
+def test_a_gate_that_stands_open_changes_nothing_at_first_and_lets_the_enhancer_learn_at_once(backbone):
+    def train(gate: float) -> Trainer:
+        run = trainer(backbone, TrainConfig(steps=2, batch_size=1, gate=gate))
+        before = backbone.encode({"clip_l": [[1, 2]]})
+        assert torch.equal(run.person.adapt(before).context, before.context)
+        run.run()
+        return run
+
+    shut, opened = train(0), train(1.0)
+    start = trainer(backbone, TrainConfig(gate=1.0)).person
+    moved = (opened.person.adapter.attention.out_proj.weight - start.adapter.attention.out_proj.weight).abs().max()
+    assert moved > 0 and opened.person.adapter.gamma.item() == pytest.approx(1, abs=0.01)
+    assert abs(shut.person.adapter.gamma.item()) < 0.01
+
+
+def test_a_note_stands_in_its_own_photos_captions_alone(backbone):
+    assert with_note(["a {}", "the {}"], "in rain") == ("a {}, in rain", "the {}, in rain")
+    assert with_note(["a {}", "the {}"], "rain on {}") == ("rain on {}",)
+    run = trainer(backbone, TrainConfig(batch_size=64), captions=["a {}", "the {}"], notes=["in rain", "sun on {}"])
+    seen = {(photo % 2, caption) for batch in [run.sampler.draw()] for photo, caption in zip(*drawn(batch))}
+    assert seen == {(0, 0), (0, 1), (1, 2)}
+    tokens = [after["clip_l"] for _, after in run._captions]
+    assert tokens[0] == tokens[1] == backbone.tokenize(", in rain")["clip_l"] and tokens[2] == []
+
+
+def drawn(batch) -> tuple[list[int], list[int]]:
+    return batch.photos.tolist(), batch.captions.tolist()
+
+
+def test_names_spread_around_their_mean(backbone):
+    spread = spread_of_names(backbone, [*NAMES, "hello"], 2)["clip_l"]
+    assert spread.shape == (6, 768)  # three names of two tokens or more
+    assert spread.unflatten(0, (3, 2)).mean(0).abs().max() < 1e-5
+
+
+def test_distances_by_other_spreads():
+    generator = torch.Generator().manual_seed(0)
+    samples, anchor = torch.randn(50, 6, generator=generator) * 3, torch.randn(2, 6, generator=generator)
+    tokens = anchor + torch.randn(2, 6, generator=generator)
+    inverse = torch.linalg.inv(torch.cov(samples.T) + 0.1 * torch.eye(6))
+    expected = torch.stack([(row @ inverse @ row).sqrt() for row in tokens - anchor]).mean()
+    assert torch.allclose(mahalanobis_to(anchor, 0.1, samples)(tokens), expected, rtol=1e-4)
+    assert torch.allclose(squared_to(anchor)(tokens), ((tokens - anchor) ** 2).sum() / 2)
+
+
+@pytest.mark.parametrize("regularizer", ["l2", "names"])
+def test_a_heavy_regularizer_of_any_kind_holds_the_tokens(backbone, regularizer):
+    def moved(weight: float) -> float:
+        config = TrainConfig(steps=8, batch_size=1, regularizer=regularizer, regularizer_weight=weight, zeta=1e-2)
+        run = trainer(backbone, config)
+        run.run()
+        return (run.person.tokens["clip_l"] - run.person.anchor).norm().item()
+
+    assert moved(1e3) < 0.7 * moved(0)
+
+
+def test_an_unknown_regularizer_is_refused():
+    with pytest.raises(ConfigError, match="regularizer one of mahalanobis, names, l2, got l1"):
+        TrainConfig(regularizer="l1")

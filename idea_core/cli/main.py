@@ -10,6 +10,7 @@ import click
 from ..version import __version__
 from .batch import batch
 from .convert import convert, info
+from .demo import demo
 from .encode import encode
 from .evaluate import evaluate
 from .generate import generate
@@ -45,5 +46,5 @@ def idea() -> None:
         warnings.simplefilter("ignore", category)
 
 
-for command in (encode, train, generate, evaluate, info, convert, batch):
+for command in (encode, train, generate, evaluate, info, convert, batch, demo):
     idea.add_command(command)

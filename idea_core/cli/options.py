@@ -10,14 +10,15 @@ from typing import Any
 import click
 
 from ..captions import CAPTIONS
-from ..config import PRESETS, TrainConfig
+from ..config import PRESETS, REGULARIZERS, TrainConfig
 from ..faces.insightface_engine import PROVIDER_CHOICES
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
 from ..jobs.sources import CROPS, DTYPE_CHOICES
 from ..textfile import read_text
 
 PATH = click.Path(path_type=Path)
-_INTEGERS = {"steps", "batch_size", "seed", "n", "heads", "kv_rank"}
+_TYPES = dict.fromkeys(("steps", "batch_size", "seed", "n", "heads", "kv_rank"), int)
+_TYPES["regularizer"] = click.Choice(REGULARIZERS)
 _FLAGS = {"n": "--tokens", "regularizer_weight": "--reg-weight"}
 _SETTINGS = {
     "steps": "Optimiser steps. More give more likeness and, in the end, less obedience.",
@@ -29,7 +30,10 @@ _SETTINGS = {
     "enhancer_rate": "Learning rate of ID-Enhancer.",
     "kv_rate": "Learning rate of the cross attentions' keys and values; 0 leaves them alone.",
     "kv_rank": "Rank of the change to keys and values; 0 trains whole matrices.",
-    "regularizer_weight": "Weight of the Mahalanobis distance to the starting point.",
+    "gate": "How far ID-Adapter's gate stands open at the start. At 0 it learns little at first.",
+    "regularizer": "What holds the pseudo-tokens to their starting point: the Mahalanobis distance by the spread of "
+    "the starting point's own rows (published) or of the names; or the squared distance.",
+    "regularizer_weight": "Weight of that distance.",
     "flip": "Probability of a mirrored photo.",
     "weight_decay": "AdamW's.",
 }
@@ -102,7 +106,7 @@ def _setting(field: str) -> Callable:
     return click.option(
         _FLAGS.get(field, "--" + field.replace("_", "-")),
         field,
-        type=int if field in _INTEGERS else float,
+        type=_TYPES.get(field, float),
         help=f"{_SETTINGS[field]} Default: the preset's{_preset_values(field)}.",
     )
 
@@ -111,8 +115,12 @@ def _preset_values(field: str) -> str:
     values = {name: getattr(config, field) for name, config in PRESETS.items()}
     if len(set(values.values())) == 1:
         value = next(iter(values.values()))
-        return "" if value is None else f" {value:g}"
-    return f" ({', '.join(f'{name} {value:g}' for name, value in values.items() if value is not None)})"
+        return "" if value is None else f" {_shown(value)}"
+    return f" ({', '.join(f'{name} {_shown(value)}' for name, value in values.items() if value is not None)})"
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 train_options = _together(

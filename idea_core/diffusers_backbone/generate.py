@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,9 @@ SCHEDULERS = {
     "euler": EulerDiscreteScheduler,
     "euler-a": EulerAncestralDiscreteScheduler,
 }
+
+Inputs = Mapping[str, torch.Tensor]
+"""A pipeline's arguments for one prompt."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +79,40 @@ def generate(
     Raises:
         ConfigError: out of memory.
     """
-    pipeline.scheduler = SCHEDULERS[config.scheduler].from_config(pipeline.scheduler.config)
-    prompts = _conditions(people, prompt, config.negative)
+    inputs = conditions(people, prompt, config.negative)
     seeds = range(config.seed, config.seed + count)
     for start in range(0, count, config.batch_size):
         batch = seeds[start : start + config.batch_size]
-        inputs = {key: part.repeat_interleave(len(batch), 0) for key, part in prompts.items()}
-        inputs = {key: part.to(pipeline.unet.device, pipeline.unet.dtype) for key, part in inputs.items()}
-        try:
-            with torch.no_grad(), people.kv(), _text_encoders_aside(pipeline):
-                pictures = pipeline(
-                    **inputs,
-                    num_inference_steps=config.steps,
-                    guidance_scale=config.guidance,
-                    width=config.width,
-                    height=config.height,
-                    generator=[torch.Generator().manual_seed(seed) for seed in batch],
-                ).images
-        except torch.cuda.OutOfMemoryError as error:
-            got = f"out of memory at {len(batch)} pictures at once"
-            raise ConfigError("memory for the pictures", got, "Lower the batch size, then width and height.") from error
-        yield from zip(batch, pictures)
+        yield from zip(batch, sample(pipeline, people, [inputs] * len(batch), batch, config))
+
+
+def sample(
+    pipeline, people: People, inputs: Sequence[Inputs], seeds: Sequence[int], config: GenerateConfig = GenerateConfig()
+) -> list[Image.Image]:
+    """Pictures at once, each of its own prompt and seed.
+
+    Args:
+        inputs: a picture's `conditions`; all of one length.
+
+    Raises:
+        ConfigError: out of memory.
+    """
+    pipeline.scheduler = SCHEDULERS[config.scheduler].from_config(pipeline.scheduler.config)
+    joined = {key: torch.cat([part[key] for part in inputs]) for key in inputs[0]}
+    joined = {key: part.to(pipeline.unet.device, pipeline.unet.dtype) for key, part in joined.items()}
+    try:
+        with torch.no_grad(), people.kv(), _text_encoders_aside(pipeline):
+            return pipeline(
+                **joined,
+                num_inference_steps=config.steps,
+                guidance_scale=config.guidance,
+                width=config.width,
+                height=config.height,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            ).images
+    except torch.cuda.OutOfMemoryError as error:
+        got = f"out of memory at {len(seeds)} pictures at once"
+        raise ConfigError("memory for the pictures", got, "Lower the batch size, then width and height.") from error
 
 
 @contextmanager
@@ -112,8 +128,8 @@ def _text_encoders_aside(pipeline) -> Iterator[None]:
             setattr(pipeline, part, encoder)
 
 
-def _conditions(people: People, prompt: str, negative: str) -> dict[str, torch.Tensor]:
-    """The pipeline's inputs for prompt and negative prompt, of equal length."""
+def conditions(people: People, prompt: str, negative: str = "") -> Inputs:
+    """The pipeline's inputs for a prompt and a negative prompt, of equal length: each (1, …)."""
     positive_condition = people.encode(prompt)
     chunks = positive_condition.context.shape[1] // people.text.length
     negative_condition = people.encode(negative, chunks)

@@ -12,6 +12,7 @@ from ..errors import BaseModelError
 
 Weights = Mapping[str, Tensor]
 UNET = "model.diffusion_model."
+LDM_FAMILIES = ("sd1", "sd2", "sdxl")  # those of which checkpoints in one file are made
 HEAD_CHANNELS, HEADS = 64, 8  # SD 2.x and XL fix the channels of a head, SD 1.x the number of heads
 _FIX = "Choose a checkpoint of Stable Diffusion 1.x, 2.x or XL, noise or velocity prediction, for text to image."
 
@@ -26,7 +27,7 @@ def ldm_config(weights: Weights, name: str) -> tuple[str, dict]:
         BaseModelError: another kind of model.
     """
     unet = _unet_config(weights, name)
-    family = next((key for key, base in BASE_MODELS.items() if base.width == unet["context_dim"]), None)
+    family = next((key for key in LDM_FAMILIES if BASE_MODELS[key].width == unet["context_dim"]), None)
     if family is None or ("adm_in_channels" in unet) != (family == "sdxl"):
         size = " and vector conditioning" if "adm_in_channels" in unet else ""
         raise BaseModelError("a base model that ID-EA knows", f"text width {unet['context_dim']}{size} in {name}", _FIX)

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..base_models import BASE_MODELS
 from ..errors import BaseModelError
 from ..weights import read_weights, tensors_in
 
@@ -31,6 +32,8 @@ def load_vae(path: Path, family: str, dtype: torch.dtype) -> AutoencoderKL:
         except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise BaseModelError(f"a VAE in {path}", reason, "Give a VAE's file or folder with --vae.") from None
+    elif family not in SCALES:
+        raise BaseModelError(f"a VAE's folder for {BASE_MODELS[family].title}", f"the file {path}", "Give a folder.")
     else:
         vae = vae_from(tensors_in(read_weights(path)), family, path.name, dtype)
     if vae.config.latent_channels != 4:

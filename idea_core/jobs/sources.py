@@ -19,6 +19,7 @@ from ..faces import FacePack, IdEmbeds, InsightFaceEngine, encode_photos, find_p
 from ..faces.embeds_file import load_embeds
 from ..faces.photos import find_photos, read_photo, square
 from ..faces.pictures import crop_face
+from ..textfile import read_text
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DTYPE_CHOICES = ("auto", *DTYPES)
@@ -111,11 +112,14 @@ class Prepared(NamedTuple):
 
     images: Tensor  # (P, S, S, 3) in 0…1
     embeds: IdEmbeds
+    notes: tuple[str, ...]  # of each photo
 
 
 @dataclass(frozen=True)
 class PhotoSource:
     """A person's photos, and how they are cut.
+
+    A text file beside a photo, of the same name, says what else is to be seen in it (`with_note`).
 
     Attributes:
         places: photos, or folders of photos.
@@ -157,14 +161,22 @@ class PhotoSource:
             cut = [crop_face(f.photo, f.chosen, self.resolution) for f in found]
         else:
             cut = [square(photo, self.resolution) for photo in photos]
-        return Prepared(torch.from_numpy(np.stack(cut)).float() / 255, embeds)
+        return Prepared(torch.from_numpy(np.stack(cut)).float() / 255, embeds, tuple(map(_note, paths)))
 
     def digest(self) -> str:
-        """SHA-256 of the photos and of the face embeddings."""
+        """SHA-256 of the photos, of their texts and of the face embeddings."""
         digest = hashlib.sha256()
-        for path in [*find_photos(self.places), *([self.id_embeds] if self.id_embeds else [])]:
+        photos = find_photos(self.places)
+        for path in [*photos, *([self.id_embeds] if self.id_embeds else [])]:
             digest.update(Path(path).read_bytes())
+        digest.update("\0".join(map(_note, photos)).encode())
         return digest.hexdigest()
+
+
+def _note(photo: Path) -> str:
+    """The text beside a photo, in one line."""
+    file = photo.with_suffix(".txt")
+    return " ".join(read_text(file).split()) if file.is_file() else ""
 
 
 def encode_named(engine, photos: list[np.ndarray], paths: Iterable[Path]):

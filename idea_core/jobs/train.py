@@ -150,7 +150,8 @@ class TrainJob:
 
         backbone = DiffusersBackbone(self.model.load(), self.clip_layer, self.gradient_checkpointing)
         captions = CAPTIONS[self.captions]
-        return Trainer(backbone, prepared.images, prepared.embeds.mean, self.config, self.names, captions)
+        face = prepared.embeds.mean
+        return Trainer(backbone, prepared.images, face, self.config, self.names, captions, prepared.notes)
 
     def _take_up(self, trainer: Trainer, fingerprint: str) -> None:
         """Bring the trainer to where a broken run of the same inputs stood."""

@@ -1,0 +1,120 @@
+"""The whole way from photos to pictures, measured, beside the methods that ID-EA is compared with."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from diffusers import DPMSolverMultistepScheduler
+from PIL import Image
+from torch import Tensor
+
+from idea_core.config import PRESETS
+from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.identity import Identity
+
+from .methods import CROSS_INITIALIZATION, ID_EA, TEXTUAL_INVERSION
+from .people import named_people
+from .trial import PER_PROMPT, PROMPTS, Stranger, draw, learn, measure, prompts_of
+from .world import BASE, GUIDANCE, SAMPLING_STEPS, draw_names, to_photo
+
+ROWS = (
+    (TEXTUAL_INVERSION, TEXTUAL_INVERSION.config(steps=320)),
+    (CROSS_INITIALIZATION, CROSS_INITIALIZATION.config(steps=320)),
+    (ID_EA, PRESETS["fast"]),
+)
+MEASURES = ("identity", "second", "verified", "obedience")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures of the six prompts, and how they are.
+
+    Attributes:
+        seconds: of the training; None where there was none.
+        measures: as from `measure`; None for the photos to learn from.
+    """
+
+    title: str
+    pictures: Tensor
+    measures: dict[str, float]
+    seconds: float | None = None
+
+
+def run(folder: Path, person: Stranger, seed: int, on_stage: Callable[[str], None]) -> Path:
+    """Everything; the page that shows it.
+
+    Args:
+        folder: for photos, identities, pictures, `scores.json` and `report.html`.
+        on_stage: called with what comes next, `len(ROWS) + 2` times.
+    """
+    start = time.perf_counter()
+    on_stage("photos and face models")
+    seen = person.prepared(folder / "photos")
+    pipeline = load_pipeline(BASE)
+    prompts = prompts_of(person.asked)
+    rows = [_row("True pictures", person.true_pictures(person.asked, 5), person)]
+    on_stage("base model")
+    known = named_people().names()[person.number]
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    named = draw_names(pipeline, [prompt.format(known) for prompt in prompts], GUIDANCE, SAMPLING_STEPS, seed)
+    rows.append(_row(f"Base model, “{known}”", named, person))
+    backbone = DiffusersBackbone(pipeline)
+    for method, config in ROWS:
+        on_stage(f"{method.title}, {config.steps} steps")
+        trained, seconds = learn(backbone, seen, method, config)
+        file = folder / "identities" / f"{method.title.lower().replace(' ', '-')}.safetensors"
+        trained.save(file)
+        pictures = draw(pipeline, Identity.load(file), prompts, seed)
+        rows.append(_row(f"{method.title}, {config.steps} steps", pictures, person, seconds))
+    return _write(folder, person, rows, time.perf_counter() - start)
+
+
+def _row(title: str, pictures: Tensor, person: Stranger, seconds: float | None = None) -> Row:
+    return Row(title, pictures, measure(pictures, person, person.asked), seconds)
+
+
+def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) -> Path:
+    """Pictures as files, figures as JSON, both on one page."""
+    from jinja2 import Environment
+
+    prompts = prompts_of(person.asked)[::PER_PROMPT]
+    shown = []
+    for row in rows:
+        one_each = row.pictures[::PER_PROMPT]
+        place = folder / "pictures" / row.title.replace("“", "").replace("”", "").replace(", ", "_").replace(" ", "-")
+        place.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(row.pictures):
+            Image.fromarray(to_photo(picture)).save(place / f"{number:02}.png")
+        shown.append((row, list(map(_address, one_each))))
+    data = {"person": person.number, "seconds": round(seconds, 1), "prompts": prompts}
+    data["rows"] = [{"title": row.title, "seconds": row.seconds, **row.measures} for row in rows]
+    (folder / "scores.json").write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
+    template = resources.files(__package__).joinpath("demo.html.j2").read_text("utf-8")
+    page = (
+        Environment(autoescape=True)
+        .from_string(template)
+        .render(
+            photos=list(map(_address, person.photos)),
+            prompts=[prompt.format("<somebody>") for prompt in prompts],
+            rows=shown,
+            measures=MEASURES,
+            count=PROMPTS * PER_PROMPT,
+            seconds=seconds,
+        )
+    )
+    (folder / "report.html").write_text(page, "utf-8")
+    return folder / "report.html"
+
+
+def _address(picture: Tensor) -> str:
+    """A picture as a data address."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_photo(picture)).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

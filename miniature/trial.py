@@ -1,0 +1,181 @@
+"""One person learned by one method, drawn, and measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from idea_core.captions import PERSON_CAPTIONS
+from idea_core.config import TrainConfig
+from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People
+from idea_core.diffusers_backbone.generate import conditions, sample
+from idea_core.identity import Identity
+from idea_core.jobs.sources import FaceSource, PhotoSource, Prepared
+from idea_core.trainer import Trainer
+
+from .methods import Method
+from .people import PARAMETERS, held_out_people
+from .render import SIZE
+from .scenes import Scenes
+from .world import (
+    ASKED,
+    AT_ONCE,
+    FACES,
+    GUIDANCE,
+    SAMPLING_STEPS,
+    all_names,
+    draw_photos,
+    embed,
+    embed_second,
+    largest_faces,
+    notes_of,
+    obeyed,
+    photos_of,
+    to_photo,
+    to_tensor,
+)
+
+NAME = "somebody"
+TRUE_PICTURES = 8  # that drawn ones are compared with
+PROMPTS, PER_PROMPT = 6, 2
+FALSE_ACCEPTS = 1e-3
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A person whom no model has seen.
+
+    Attributes:
+        number: among the held-out people.
+        count: photos to learn from.
+    """
+
+    number: int
+    count: int = 1
+
+    @cached_property
+    def face(self) -> Tensor:
+        """Parameters (K,)."""
+        return held_out_people(self.number + 1)[self.number]
+
+    @cached_property
+    def scenes(self) -> Scenes:
+        """Of the photos."""
+        return draw_photos(self.count, self._generator(0))
+
+    @cached_property
+    def photos(self) -> Tensor:
+        """(P, 3, S, S) in 0…1."""
+        return photos_of(self.face, self.scenes, self._generator(1))
+
+    def write_photos(self, folder: Path) -> list[Path]:
+        """The photos as PNG files, a text beside each that says what else is to be seen."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{number}.png" for number in range(self.count)]
+        for path, photo, note in zip(paths, self.photos, notes_of(self.scenes)):
+            Image.fromarray(to_photo(photo)).save(path)
+            path.with_suffix(".txt").write_text(note, "utf-8")
+        return paths
+
+    def prepared(self, folder: Path) -> Prepared:
+        """The photos, read from files as everybody's are."""
+        source = PhotoSource(tuple(self.write_photos(folder)), crop="center", resolution=SIZE)
+        return source.prepare(FaceSource(FACES, provider="cpu"))
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """(R, 3, S, S) other true pictures."""
+        return self.true_pictures(draw_photos(TRUE_PICTURES, self._generator(2)), 3)
+
+    @cached_property
+    def references(self) -> tuple[Tensor, Tensor]:
+        """Embeddings of the true pictures by the recogniser (R, 512) and by the second one (R, D)."""
+        faces = largest_faces(self.truth)
+        return embed(self.truth, faces), embed_second(self.truth, faces)
+
+    @cached_property
+    def asked(self) -> Scenes:
+        """What prompts ask for: each of `PROMPTS` scenes, `PER_PROMPT` times."""
+        return draw_photos(PROMPTS, self._generator(4))[torch.arange(PROMPTS).repeat_interleave(PER_PROMPT)]
+
+    def true_pictures(self, scenes: Scenes, salt: int) -> Tensor:
+        return photos_of(self.face, scenes, self._generator(salt))
+
+    def _generator(self, salt: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 * self.number + salt)
+
+
+def learn(backbone: DiffusersBackbone, seen: Prepared, method: Method, config: TrainConfig) -> tuple[Identity, float]:
+    """A trained person, and the seconds it took."""
+    start = time.perf_counter()
+    trainer = Trainer(
+        backbone, seen.images, seen.embeds.mean, config, all_names(), PERSON_CAPTIONS, seen.notes, method.build
+    )
+    trainer.run()
+    identity = trainer.identity(NAME)
+    seconds = time.perf_counter() - start
+    if "adapter" in method.left_out:
+        identity = dataclasses.replace(identity, fused=None, adapter={})
+    return identity, seconds
+
+
+def draw(pipeline, identity: Identity, prompts: Sequence[str], seed: int = 0) -> Tensor:
+    """A picture (3, S, S) in 0…1 of each prompt with `{}` for the person."""
+    people = People(pipeline, [identity])
+    inputs = [conditions(people, prompt.format(identity.trigger)) for prompt in prompts]
+    config, pictures = GenerateConfig(SAMPLING_STEPS, GUIDANCE), []
+    for begin in range(0, len(prompts), AT_ONCE):
+        part = inputs[begin : begin + AT_ONCE]
+        pictures += sample(pipeline, people, part, range(seed + begin, seed + begin + len(part)), config)
+    return to_tensor(pictures)
+
+
+def prompts_of(scenes: Scenes) -> list[str]:
+    return [scenes.caption(number, "{}") for number in range(len(scenes))]
+
+
+def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, float]:
+    """Means over the pictures.
+
+    Returns:
+        identity, second: cosine to the person's true pictures, by either recogniser; no face counts as 0.
+        verified: share of faces that are taken for the person at one false accept in a thousand.
+        detected: share of pictures with a face.
+        background, hat, expression: share of pictures that show what was asked for; obedience is their mean.
+        diversity: mean absolute difference of the pictures of one prompt, in 0…1.
+    """
+    faces = largest_faces(pictures)
+    embedded, again = embed(pictures, faces), embed_second(pictures, faces)
+    mine, seconds = person.references
+    answers = {key: answer.float().mean().item() for key, answer in obeyed(pictures, scenes).items()}
+    pairs = pictures.unflatten(0, (-1, PER_PROMPT)) if len(pictures) % PER_PROMPT == 0 else pictures[None]
+    return {
+        "identity": (embedded @ mine.T).mean().item(),
+        "second": (again @ seconds.T).mean().item(),
+        "verified": ((embedded @ mine.T).mean(1) > threshold()).float().mean().item(),
+        "detected": sum(face is not None for face in faces) / len(faces),
+        **answers,
+        "obedience": sum(answers.values()) / len(ASKED),
+        "diversity": (pairs[:, 0] - pairs[:, 1]).abs().mean().item(),
+    }
+
+
+@cache
+def threshold() -> float:
+    """Mean cosine to a person's true pictures that one stranger's picture in a thousand reaches."""
+    count, generator = 48, torch.Generator().manual_seed(77)
+    faces = torch.randn(count, len(PARAMETERS), generator=generator)
+    scenes = [draw_photos(TRUE_PICTURES, generator) for _ in range(count)]
+    pictures = torch.cat([photos_of(face, part, generator) for face, part in zip(faces, scenes)])
+    embedded = embed(pictures, largest_faces(pictures)).unflatten(0, (count, TRUE_PICTURES))  # (N, R, 512)
+    likeness = torch.einsum("nrd,msd->nrms", embedded, embedded).mean(3)  # of each picture to each person
+    strangers = likeness[~torch.eye(count, dtype=torch.bool)[:, None].expand(-1, TRUE_PICTURES, -1)]
+    return strangers.quantile(1 - FALSE_ACCEPTS).item()

@@ -1,0 +1,148 @@
+"""The world as an experiment meets it: its models on disk, photos of a person, and what pictures are measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, normalize
+
+from idea_core.faces import Face, InsightFaceEngine
+from idea_core.faces.packs import FacePack
+
+from .align import CROP, TEMPLATE, align
+from .face_nets import POOL, Judge, second_recogniser
+from .people import named_people
+from .render import render
+from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, Scenes, draw_scenes
+
+DATA = Path(__file__).parent / "data"
+BASE, FACES = DATA / "base", DATA / "faces"
+AT_ONCE = 24  # pictures that are drawn together
+GUIDANCE, SAMPLING_STEPS = 3.0, 20  # at which the base model obeys and draws its people best
+ASKED = {"background": BACKGROUNDS, "hat": HATS, "expression": EXPRESSIONS}  # what obedience is measured by
+
+
+def draw_photos(count: int, generator: torch.Generator) -> Scenes:
+    """Scenes without sketches and paintings, which have no colours to judge."""
+    scenes = draw_scenes(count, generator)
+    scenes.style.zero_()
+    return scenes
+
+
+def photos_of(face: Tensor, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    """Pictures (B, 3, S, S) of one person (K,) in several scenes."""
+    return render(face.expand(len(scenes), -1), scenes, generator)
+
+
+def notes_of(scenes: Scenes) -> list[str]:
+    """What is to be seen in each photo besides the person: "smiling, on a blue background"."""
+    return [scenes.caption(number, "").split(", ", 1)[1] for number in range(len(scenes))]
+
+
+def all_names() -> tuple[str, ...]:
+    """The world's celebrities, for the cross initialisation."""
+    return tuple(named_people().names())
+
+
+@cache
+def face_engine(folder: Path = FACES) -> InsightFaceEngine:
+    return InsightFaceEngine(FacePack("miniature", folder), "cpu")
+
+
+@cache
+def judge(folder: Path = FACES) -> Judge:
+    return _weights_into(Judge(), folder / "judge.safetensors")
+
+
+@cache
+def second(folder: Path = FACES) -> torch.nn.Module:
+    """A recogniser of another architecture that saw other people."""
+    return _weights_into(second_recogniser(), folder / "second.safetensors")
+
+
+def to_photo(picture: Tensor) -> np.ndarray:
+    """(3, H, W) in 0…1 → (H, W, 3) uint8."""
+    return (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+
+
+def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
+    """(B, 3, H, W) in 0…1."""
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 255
+
+
+def largest_faces(pictures: Tensor, engine: InsightFaceEngine | None = None) -> list[Face | None]:
+    """The largest face of each picture (B, 3, H, W); None without one."""
+    engine = engine or face_engine()
+    found = [engine.detect(to_photo(picture)) for picture in pictures]
+    return [max(faces, key=lambda face: face.area, default=None) for faces in found]
+
+
+def embed(pictures: Tensor, faces: Sequence[Face | None], engine: InsightFaceEngine | None = None) -> Tensor:
+    """Normalised embeddings (B, 512); zeros without a face."""
+    engine = engine or face_engine()
+    rows = [
+        torch.zeros(512) if face is None else torch.from_numpy(engine.embed(to_photo(picture), face))
+        for picture, face in zip(pictures, faces)
+    ]
+    return normalize(torch.stack(rows), dim=1)
+
+
+@torch.no_grad()
+def embed_second(pictures: Tensor, faces: Sequence[Face | None]) -> Tensor:
+    """Normalised embeddings (B, D) of the second recogniser; zeros without a face."""
+    keypoints = torch.stack([TEMPLATE if face is None else torch.from_numpy(face.keypoints).float() for face in faces])
+    crops = avg_pool2d(align(pictures, keypoints, CROP), POOL) * 2 - 1
+    found = torch.tensor([[face is not None] for face in faces])
+    return normalize(second()(crops), dim=1) * found
+
+
+@torch.no_grad()
+def obeyed(pictures: Tensor, scenes: Scenes, net: Judge | None = None) -> dict[str, Tensor]:
+    """Whether each picture has the wanted background, hat and expression: (B,) each."""
+    said = (net or judge())(pictures)
+    return {key: said[key].argmax(1) == getattr(scenes, key) for key in ASKED}
+
+
+def rates(answers: Mapping[str, Tensor]) -> dict[str, float]:
+    return {key: round(float(answer.float().mean()), 4) for key, answer in answers.items()}
+
+
+def draw_names(pipeline, prompts: Sequence[str], guidance: float, steps: int, seed: int) -> Tensor:
+    """A picture (3, S, S) in 0…1 of each prompt, of people whom the base model knows; seeds count up."""
+    batches = []
+    for begin in range(0, len(prompts), AT_ONCE):
+        part = list(prompts[begin : begin + AT_ONCE])
+        generators = [torch.Generator().manual_seed(seed + begin + number) for number in range(len(part))]
+        output = pipeline(
+            part, guidance_scale=guidance, num_inference_steps=steps, generator=generators, output_type="pt"
+        )
+        batches.append(output.images)
+    return torch.cat(batches)
+
+
+def cosine(first: Tensor, second: Tensor) -> float:
+    """Mean cosine of rows."""
+    return round(float((first * second).sum(1).mean()), 4)
+
+
+def write_sheet(rows: Sequence[Tensor], path: Path, columns: int = 12, scale: int = 2) -> None:
+    """Rows of pictures under each other, `columns` at a time."""
+    lines = []
+    for begin in range(0, len(rows[0]), columns):
+        lines += [torch.cat(list(row[begin : begin + columns]), dim=2) for row in rows]
+    width = max(line.shape[2] for line in lines)
+    lines = [torch.nn.functional.pad(line, (0, width - line.shape[2]), value=1.0) for line in lines]
+    image = Image.fromarray(to_photo(torch.cat(lines, dim=1)))
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
+
+
+def _weights_into(net: torch.nn.Module, file: Path) -> torch.nn.Module:
+    net.load_state_dict({key: tensor.float() for key, tensor in load_file(file).items()})
+    return net.eval().requires_grad_(False)
