@@ -2,7 +2,7 @@
 
     python -m benchmarks.study search        rates, on people who are not reported
     python -m benchmarks.study run           every cell of the table, on those who are
-    python -m benchmarks.study report        docs/evidence.md
+    python -m benchmarks.evidence            docs/evidence.md
 
 `search` and `run` add one line a trial to a file in `benchmarks/results/`, leave out what is there already, and may be
 stopped and started at any time. Several may run side by side, each with its --shard.
@@ -26,8 +26,8 @@ from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.identity import Identity
 from miniature.methods import CELEB_BASIS, CROSS_INITIALIZATION, ID_EA, PUBLISHED, TEXTUAL_INVERSION, Method
 from miniature.people import named_people
-from miniature.trial import Stranger, draw, learn, measure, prompts_of
-from miniature.world import BASE, GUIDANCE, SAMPLING_STEPS, draw_names
+from miniature.trial import Stranger, learn, measure, prompts_of
+from miniature.world import BASE, draw
 
 RESULTS = Path(__file__).parent / "results"
 SEARCH, REPORT = RESULTS / "search.jsonl", RESULTS / "study.jsonl"
@@ -102,19 +102,18 @@ class Laboratory:
     def trial(self, cell: Cell) -> dict[str, Any]:
         """One line of a file of results."""
         person, seconds = Stranger(cell.person, cell.photos), 0.0
-        prompts = prompts_of(person.asked)
         if cell.arm == "true":
             pictures = person.true_pictures(person.asked, 5)
         elif cell.arm == "other":
             pictures = Stranger(cell.person + 100).true_pictures(person.asked, 5)
         elif cell.arm == "named":
             name = named_people().names()[cell.person]
-            pictures = draw_names(self.pipeline, [p.format(name) for p in prompts], GUIDANCE, SAMPLING_STEPS, 0)
+            pictures = draw(self.pipeline, [], prompts_of(person.asked, name))
         else:
             method = ARMS[cell.arm]
             config = method.config(**cell.settings, steps=cell.steps, seed=cell.person)
             identity, seconds = self.learn(person, method, config)
-            pictures = draw(self.pipeline, identity, prompts)
+            pictures = draw(self.pipeline, [identity], prompts_of(person.asked, identity.trigger))
         result = measure(pictures, person, person.asked)
         line = {"key": cell.key, "arm": cell.arm, "person": cell.person, "steps": cell.steps, "photos": cell.photos}
         line |= {"settings": dict(cell.settings), **{key: round(value, 5) for key, value in result.items()}}

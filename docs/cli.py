@@ -16,8 +16,13 @@ WIDTH = 100
 
 
 def render() -> str:
-    pages = [_help(idea, "idea"), *(_help(command, f"idea {name}") for name, command in sorted(idea.commands.items()))]
-    return "\n".join([INTRODUCTION, *pages])
+    return "\n".join([INTRODUCTION, *_pages(idea, "idea")])
+
+
+def _pages(command: click.Command, name: str) -> list[str]:
+    """The command's help, then its sub-commands'."""
+    below = sorted(getattr(command, "commands", {}).items())
+    return [_help(command, name), *(page for key, sub in below for page in _pages(sub, f"{name} {key}"))]
 
 
 def _help(command: click.Command, name: str) -> str:

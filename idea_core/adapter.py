@@ -31,8 +31,8 @@ class Adapter(nn.Module):
     def attended(self, context: Tensor, fused: Tensor) -> Tensor:
         """`S` (B, L, d): self-attention over the text and the identity, at the text's positions."""
         require_shape("context", context, "B", "L", self.d)
-        require_shape("fused", fused, "n", 2 * self.d)
         batch, length, _ = context.shape
+        require_shape("fused", fused, *([batch] if fused.ndim == 3 else []), "n", 2 * self.d)
         identity = self.fuse(fused).expand(batch, -1, -1)  # (B, n, d)
         joint = torch.cat([context, identity], dim=1)  # (B, L + n, d)
         attended, _ = self.attention(joint, joint, joint, need_weights=False)
@@ -47,7 +47,7 @@ class Adapter(nn.Module):
 
         Args:
             context: `y` (B, L, d), text condition.
-            fused: `F` (n, 2d), the Enhancer's output.
+            fused: `F` (n, 2d), the Enhancer's output; (B, n, 2d) where each prompt has a person of its own.
             strength: factor on the difference; 0 returns `context` itself.
 
         Raises:

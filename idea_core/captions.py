@@ -6,6 +6,22 @@ from collections.abc import Iterable, Sequence
 
 PLACEHOLDER = "{}"
 
+PORTRAIT_PROMPTS = (
+    "a photo of {}",
+    "a portrait photo of {}, looking into the camera",
+    "a close-up photo of the face of {}, smiling",
+    "a photo of {} on a street, daylight",
+    "a studio portrait of {}, gray background",
+    "a photo of {} in a kitchen, evening light",
+    "a photo of {} wearing a hat, outdoors",
+    "a black and white photo of {}",
+    "a photo of {} in a suit, in front of a microphone",
+    "a photo of {} on a beach, laughing",
+    "a head and shoulders photo of {}, three-quarter view",
+    "a photo of {} in a forest, overcast",
+)
+"""Prompts under which a base model shows what people look like whom it knows by name."""
+
 OBJECT_TEMPLATES = (
     "a photo of a {}",
     "a rendering of a {}",

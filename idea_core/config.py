@@ -24,7 +24,7 @@ class TrainConfig:
     up to 3,500 times the text condition, while 3e-4 kept it at 0.2 % and the loss lower (tiny SD 2.1, random weights).
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps; 0 leaves a person as a pretrained Enhancer has it.
         batch_size: photos per step, drawn with replacement.
         seed: of every random choice.
         n: pseudo-tokens per identity.
@@ -65,7 +65,7 @@ class TrainConfig:
     epsilon: float = 1e-7
 
     def __post_init__(self):
-        at_least = {"steps": 1, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "kv_rank": 0}
+        at_least = {"steps": 0, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "kv_rank": 0}
         at_least |= dict.fromkeys(
             ("beta", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay"), 0.0
         )

@@ -105,7 +105,8 @@ class Trainer:
         names = celebrity_names() if names is None else tuple(names)
         anchor = cross_initialise(backbone, names, config.n)
         self.person = build_person(backbone, anchor, arcface, config)
-        self._distances = _distances(backbone, anchor, names, config)
+        start = {encoder: tokens.detach().clone() for encoder, tokens in self.person.tokens.items()}
+        self._distances = _distances(backbone, start, anchor, names, config)
         of_photos = [with_note(captions, note) for note in notes or [""] * len(images)]
         self._captions = _tokenize_captions(backbone, of_photos)
         self.sampler = BatchSampler(self._latents, list(map(len, of_photos)), backbone.num_timesteps, config)
@@ -223,13 +224,13 @@ def training_record(config: TrainConfig, images: Tensor, losses: Sequence[float]
 
 
 def _distances(
-    backbone: Backbone, anchor: Anchor, names: Iterable[str], config: TrainConfig
+    backbone: Backbone, start: Mapping[str, Tensor], anchor: Anchor, names: Iterable[str], config: TrainConfig
 ) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Text encoder → the regulariser's distance of its tokens to the anchor."""
+    """Text encoder → the regulariser's distance of its tokens to where they start."""
     if config.regularizer == "l2":
-        return {encoder: squared_to(part) for encoder, part in anchor.items()}
+        return {encoder: squared_to(part) for encoder, part in start.items()}
     spread = spread_of_names(backbone, names, config.n) if config.regularizer == "names" else anchor
-    return {encoder: mahalanobis_to(part, config.zeta, spread[encoder]) for encoder, part in anchor.items()}
+    return {encoder: mahalanobis_to(part, config.zeta, spread[encoder]) for encoder, part in start.items()}
 
 
 def _tokenize_captions(backbone: Backbone, of_photos: Sequence[Sequence[str]]) -> list[tuple[TokenIds, TokenIds]]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -21,8 +20,8 @@ from idea_core.identity import Identity
 
 from .methods import CROSS_INITIALIZATION, ID_EA, TEXTUAL_INVERSION
 from .people import named_people
-from .trial import PER_PROMPT, PROMPTS, Stranger, draw, learn, measure, prompts_of
-from .world import BASE, GUIDANCE, SAMPLING_STEPS, draw_names, to_photo
+from .trial import NAME, PER_PROMPT, PROMPTS, Stranger, learn, measure, prompts_of
+from .world import BASE, draw, to_photo
 
 ROWS = (
     (TEXTUAL_INVERSION, TEXTUAL_INVERSION.config(steps=320)),
@@ -58,12 +57,10 @@ def run(folder: Path, person: Stranger, seed: int, on_stage: Callable[[str], Non
     on_stage("photos and face models")
     seen = person.prepared(folder / "photos")
     pipeline = load_pipeline(BASE)
-    prompts = prompts_of(person.asked)
     rows = [_row("True pictures", person.true_pictures(person.asked, 5), person)]
     on_stage("base model")
     known = named_people().names()[person.number]
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    named = draw_names(pipeline, [prompt.format(known) for prompt in prompts], GUIDANCE, SAMPLING_STEPS, seed)
+    named = draw(pipeline, [], prompts_of(person.asked, known), seed)
     rows.append(_row(f"Base model, “{known}”", named, person))
     backbone = DiffusersBackbone(pipeline)
     for method, config in ROWS:
@@ -71,7 +68,8 @@ def run(folder: Path, person: Stranger, seed: int, on_stage: Callable[[str], Non
         trained, seconds = learn(backbone, seen, method, config)
         file = folder / "identities" / f"{method.title.lower().replace(' ', '-')}.safetensors"
         trained.save(file)
-        pictures = draw(pipeline, Identity.load(file), prompts, seed)
+        identity = Identity.load(file)
+        pictures = draw(pipeline, [identity], prompts_of(person.asked, identity.trigger), seed)
         rows.append(_row(f"{method.title}, {config.steps} steps", pictures, person, seconds))
     return _write(folder, person, rows, time.perf_counter() - start)
 
@@ -84,7 +82,7 @@ def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) 
     """Pictures as files, figures as JSON, both on one page."""
     from jinja2 import Environment
 
-    prompts = prompts_of(person.asked)[::PER_PROMPT]
+    prompts = prompts_of(person.asked, f"<{NAME}>")[::PER_PROMPT]
     shown = []
     for row in rows:
         one_each = row.pictures[::PER_PROMPT]
@@ -102,7 +100,7 @@ def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) 
         .from_string(template)
         .render(
             photos=list(map(_address, person.photos)),
-            prompts=[prompt.format("<somebody>") for prompt in prompts],
+            prompts=prompts,
             rows=shown,
             measures=MEASURES,
             count=PROMPTS * PER_PROMPT,

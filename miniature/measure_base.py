@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import torch
-from diffusers import DPMSolverMultistepScheduler
 
 from idea_core.diffusers_backbone import load_pipeline
 
@@ -21,7 +20,7 @@ from .world import (
     GUIDANCE,
     SAMPLING_STEPS,
     cosine,
-    draw_names,
+    draw,
     draw_photos,
     embed,
     largest_faces,
@@ -41,7 +40,6 @@ SEED = 11
 @click.option("--sheet", type=click.Path(path_type=Path), help="File for a contact sheet: true pictures, then drawn.")
 def main(base: Path, count: int, guidance: tuple[float, ...], steps: int, sheet: Path | None) -> None:
     pipeline = load_pipeline(base)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     known, generator = named_people(), torch.Generator().manual_seed(SEED)
     chosen = torch.randperm(len(known.faces), generator=generator)[:count]
     scenes = draw_photos(count, generator)
@@ -52,7 +50,7 @@ def main(base: Path, count: int, guidance: tuple[float, ...], steps: int, sheet:
     names = known.names()
     prompts = [scenes.caption(number, names[person]) for number, person in enumerate(chosen.tolist())]
     for scale in guidance:
-        pictures = draw_names(pipeline, prompts, scale, steps, SEED)
+        pictures = draw(pipeline, [], prompts, SEED, scale, steps)
         faces = largest_faces(pictures)
         found = sum(face is not None for face in faces) / count
         result = {"guidance": scale, "identity": cosine(truth, embed(pictures, faces)), "detected": found}

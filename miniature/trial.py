@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,8 +14,7 @@ from torch import Tensor
 
 from idea_core.captions import PERSON_CAPTIONS
 from idea_core.config import TrainConfig
-from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People
-from idea_core.diffusers_backbone.generate import conditions, sample
+from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.identity import Identity
 from idea_core.jobs.sources import FaceSource, PhotoSource, Prepared
 from idea_core.trainer import Trainer
@@ -27,10 +25,7 @@ from .render import SIZE
 from .scenes import Scenes
 from .world import (
     ASKED,
-    AT_ONCE,
     FACES,
-    GUIDANCE,
-    SAMPLING_STEPS,
     all_names,
     draw_photos,
     embed,
@@ -40,7 +35,6 @@ from .world import (
     obeyed,
     photos_of,
     to_photo,
-    to_tensor,
 )
 
 NAME = "somebody"
@@ -127,19 +121,8 @@ def learn(backbone: DiffusersBackbone, seen: Prepared, method: Method, config: T
     return identity, seconds
 
 
-def draw(pipeline, identity: Identity, prompts: Sequence[str], seed: int = 0) -> Tensor:
-    """A picture (3, S, S) in 0…1 of each prompt with `{}` for the person."""
-    people = People(pipeline, [identity])
-    inputs = [conditions(people, prompt.format(identity.trigger)) for prompt in prompts]
-    config, pictures = GenerateConfig(SAMPLING_STEPS, GUIDANCE), []
-    for begin in range(0, len(prompts), AT_ONCE):
-        part = inputs[begin : begin + AT_ONCE]
-        pictures += sample(pipeline, people, part, range(seed + begin, seed + begin + len(part)), config)
-    return to_tensor(pictures)
-
-
-def prompts_of(scenes: Scenes) -> list[str]:
-    return [scenes.caption(number, "{}") for number in range(len(scenes))]
+def prompts_of(scenes: Scenes, person: str) -> list[str]:
+    return [scenes.caption(number, person) for number in range(len(scenes))]
 
 
 def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, float]:

@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
+from idea_core.diffusers_backbone import GenerateConfig, People
+from idea_core.diffusers_backbone.generate import conditions, sample
 from idea_core.faces import Face, InsightFaceEngine
 from idea_core.faces.packs import FacePack
+from idea_core.identity import Identity
 
 from .align import CROP, TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser
@@ -114,17 +117,21 @@ def rates(answers: Mapping[str, Tensor]) -> dict[str, float]:
     return {key: round(float(answer.float().mean()), 4) for key, answer in answers.items()}
 
 
-def draw_names(pipeline, prompts: Sequence[str], guidance: float, steps: int, seed: int) -> Tensor:
-    """A picture (3, S, S) in 0…1 of each prompt, of people whom the base model knows; seeds count up."""
-    batches = []
+def draw(
+    pipeline,
+    identities: Sequence[Identity],
+    prompts: Sequence[str],
+    seed: int = 0,
+    guidance: float = GUIDANCE,
+    steps: int = SAMPLING_STEPS,
+) -> Tensor:
+    """A picture (3, S, S) in 0…1 of each prompt; seeds count up."""
+    people, config, pictures = People(pipeline, identities), GenerateConfig(steps, guidance), []
+    inputs = [conditions(people, prompt) for prompt in prompts]
     for begin in range(0, len(prompts), AT_ONCE):
-        part = list(prompts[begin : begin + AT_ONCE])
-        generators = [torch.Generator().manual_seed(seed + begin + number) for number in range(len(part))]
-        output = pipeline(
-            part, guidance_scale=guidance, num_inference_steps=steps, generator=generators, output_type="pt"
-        )
-        batches.append(output.images)
-    return torch.cat(batches)
+        part = inputs[begin : begin + AT_ONCE]
+        pictures += sample(pipeline, people, part, range(seed + begin, seed + begin + len(part)), config)
+    return to_tensor(pictures)
 
 
 def cosine(first: Tensor, second: Tensor) -> float:

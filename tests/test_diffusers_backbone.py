@@ -189,8 +189,6 @@ def test_what_does_not_fit_is_refused():
         People(pipeline, [make_identity(kv={}), make_identity(kv={}, name="Alice")])
     with pytest.raises(ConfigError, match="a width that 8 divides, got 500"):
         GenerateConfig(width=500)
-    with pytest.raises(BaseModelError, match="people trained on one text encoder layer, got nobody"):
-        People(pipeline, [])
     with pytest.raises(BaseModelError, match="people trained on one text encoder layer, got (-2, default|default, -2)"):
         People(pipeline, [make_identity(kv={}), make_identity(kv={}, name="bob", clip_layer=-2)])
     with pytest.raises(ConfigError, match="a clip_layer from -2 to -1, got -5"):
@@ -199,6 +197,12 @@ def test_what_does_not_fit_is_refused():
         DiffusersBackbone(pipeline).encode_images(torch.zeros(1, 15, 16, 3))
     with pytest.raises(ConfigError, match="captions of at most 75 tokens, got 80"):
         DiffusersBackbone(pipeline).encode({"clip_l": [[5] * 80]})
+
+
+def test_nobody_is_the_base_model_alone():
+    pipeline = tiny_pipeline()
+    theirs, _ = pipeline.encode_prompt("a b c", "cpu", 1, False)
+    assert torch.allclose(People(pipeline, []).encode("a b c").context, theirs, atol=1e-5)
 
 
 def test_layers_of_the_text_encoder():

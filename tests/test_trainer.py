@@ -202,7 +202,7 @@ def test_images_have_a_shape(backbone):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("steps", 0), ("batch_size", 0), ("kv_rank", -1), ("token_rate", -1.0), ("flip", 2.0)]
+    "field, value", [("steps", -1), ("batch_size", 0), ("kv_rank", -1), ("token_rate", -1.0), ("flip", 2.0)]
 )
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ConfigError, match=f"Expected {field} .*, got {value}. Change {field}."):

@@ -12,6 +12,7 @@ from .batch import batch
 from .convert import convert, info
 from .demo import demo
 from .encode import encode
+from .enhancer import enhancer
 from .evaluate import evaluate
 from .generate import generate
 from .train import train
@@ -46,5 +47,5 @@ def idea() -> None:
         warnings.simplefilter("ignore", category)
 
 
-for command in (encode, train, generate, evaluate, info, convert, batch, demo):
+for command in (encode, train, generate, evaluate, info, convert, batch, enhancer, demo):
     idea.add_command(command)

@@ -39,7 +39,7 @@ _SETTINGS = {
 }
 
 
-def _together(options: Iterable[Callable]) -> Callable:
+def together(options: Iterable[Callable]) -> Callable:
     """Several options as one decorator, in their order."""
 
     def decorate(command):
@@ -50,7 +50,7 @@ def _together(options: Iterable[Callable]) -> Callable:
     return decorate
 
 
-model_options = _together(
+model_options = together(
     [
         click.option(
             "--model",
@@ -74,7 +74,7 @@ model_options = _together(
     ]
 )
 
-face_options = _together(
+face_options = together(
     [
         click.option(
             "--face-models",
@@ -87,7 +87,7 @@ face_options = _together(
     ]
 )
 
-photo_options = _together(
+photo_options = together(
     [
         click.option(
             "--crop",
@@ -123,7 +123,7 @@ def _shown(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-train_options = _together(
+train_options = together(
     [
         click.option(
             "--preset", type=click.Choice(list(PRESETS)), default="fast", help="Settings that those below change."
@@ -132,6 +132,9 @@ train_options = _together(
         click.option("--captions", type=click.Choice(list(CAPTIONS)), help="Training captions. Default: the preset's."),
         click.option("--names", type=PATH, help="File of celebrity names, one a line, that the person starts from."),
         click.option("--phrase", help='Start from a phrase instead, such as "human face".'),
+        click.option(
+            "--enhancer", type=PATH, help="ID-Enhancer that has seen people, to start from; --steps 0: no more."
+        ),
         click.option("--clip-layer", type=int, help="Text encoder layer, counted from the end, such as -2."),
         click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower steps."),
     ]

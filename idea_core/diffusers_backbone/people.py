@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..backbone import TextCondition
+from ..base_models import BASE_MODELS
 from ..errors import BaseModelError, ConfigError
 from ..identity import Identity
 from ..kv import delta_of, layers_of
@@ -25,7 +26,8 @@ class People:
 
     Args:
         pipeline: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
-        identities: at least one, all trained on this family of base models and on one text encoder layer.
+        identities: all trained on this family of base models and on one text encoder layer; none: the base model
+            alone.
         strength: factor on the adapters' differences.
         kv_strength: factor on the K/V deltas.
 
@@ -62,7 +64,7 @@ class People:
             chunks: least number k of chunks of 77 tokens; longer prompts take more.
         """
         parts = split_prompt(prompt, self.names)
-        sequences = {encoder: self._sequences(encoder, parts) for encoder in self.identities[0].base.encoders}
+        sequences = {encoder: self._sequences(encoder, parts) for encoder in BASE_MODELS[self.text.family].encoders}
         chunks = max(chunks, *map(len, sequences.values()))
         prompts, present = {}, [set() for _ in range(chunks)]
         for encoder, pairs in sequences.items():
@@ -133,10 +135,10 @@ def _require_names_apart(names: Sequence[str]) -> None:
 
 def _shared_layer(identities: Sequence[Identity]) -> int | None:
     layers = {identity.clip_layer for identity in identities}
-    if len(layers) != 1:
+    if len(layers) > 1:
         raise BaseModelError(
             "people trained on one text encoder layer",
-            ", ".join(str(layer or "default") for layer in layers) or "nobody",
+            ", ".join(str(layer or "default") for layer in layers),
             "Use those who share one.",
         )
-    return layers.pop()
+    return layers.pop() if layers else None

@@ -112,10 +112,10 @@ class TextEncoders:
         device = part.model.get_input_embeddings().weight.device
 
         def put_in(_module, _inputs, embedded: Tensor) -> Tensor:
-            embedded = embedded.clone()
-            for (row, column), vector in vectors.items():
-                embedded[row, column] = vector.to(embedded)
-            return embedded
+            if not vectors:
+                return embedded
+            places = torch.tensor(list(vectors), device=device).T
+            return embedded.index_put(tuple(places), torch.stack(list(vectors.values())).to(embedded))
 
         hook = part.model.get_input_embeddings().register_forward_hook(put_in)
         try:

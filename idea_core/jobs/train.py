@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -18,6 +19,8 @@ from ..config import TrainConfig
 from ..errors import ConfigError, IdeaError, IdentityFileError, TrainingError
 from ..identity import Identity
 from ..identity_checks import require_name
+from ..person import PersonModel
+from ..pretrained import PretrainedEnhancer
 from ..trainer import Trainer, training_record
 from ..training_state import restore_state, save_state
 from ..version import __version__
@@ -36,6 +39,7 @@ class TrainJob:
         output: the identity's file.
         captions: one of `CAPTIONS`.
         names: celebrity names or a phrase for the cross initialisation.
+        enhancer: file of a `PretrainedEnhancer` that the person starts from.
         clip_layer: text encoder layer, counted from the end; None: the model's own.
         gradient_checkpointing: less memory, a third more time.
         save_every: steps between two saves of the training's state; 0: never.
@@ -50,6 +54,7 @@ class TrainJob:
     config: TrainConfig = TrainConfig()
     captions: str = "photo"
     names: tuple[str, ...] = field(default_factory=celebrity_names)
+    enhancer: Path | None = None
     clip_layer: int | None = None
     gradient_checkpointing: bool = False
     save_every: int = 0
@@ -57,6 +62,8 @@ class TrainJob:
 
     def __post_init__(self):
         require_name(self.name)
+        if not self.config.steps and not self.enhancer:
+            raise ConfigError("at least 1 step without an ID-Enhancer", "0", "Give --steps, or --enhancer.")
 
     @property
     def state_file(self) -> Path:
@@ -80,6 +87,7 @@ class TrainJob:
             "resolution": self.photos.resolution,
             "captions": CAPTIONS[self.captions],
             "names": self.names,
+            "enhancer": hashlib.sha256(self.enhancer.read_bytes()).hexdigest() if self.enhancer else "",
             "clip_layer": self.clip_layer,
             **self.config.as_dict(),
         }
@@ -116,9 +124,14 @@ class TrainJob:
             OSError: the file could not be written; an older one is whole.
         """
         self.require_output()
+        enhancer = self._load_enhancer(model_digest)
         prepared = self.photos.prepare(self.faces)
+        if enhancer and not self.config.steps:
+            instant = enhancer.identity(self.name, prepared.embeds.mean)
+            training = {**instant.training, "photos": len(prepared.images), "fingerprint": fingerprint}
+            return self._finish(dataclasses.replace(instant, training=training))
         try:
-            trainer = self._trainer(prepared)
+            trainer = self._trainer(prepared, enhancer)
             if self.resume:
                 self._take_up(trainer, fingerprint)
 
@@ -139,19 +152,36 @@ class TrainJob:
             self.name,
             base_checkpoint=self.model.path.name,
             base_hash=model_digest,
-            training=training_record(self.config, prepared.images, losses, fingerprint),
+            training=training_record(trainer.config, prepared.images, losses, fingerprint),
         )
+        return self._finish(identity)
+
+    def _finish(self, identity: Identity) -> Identity:
         identity.save(self.output)
         self.state_file.unlink(missing_ok=True)
         return identity
 
-    def _trainer(self, prepared: Prepared) -> Trainer:
+    def _load_enhancer(self, model_digest: str) -> PretrainedEnhancer | None:
+        if self.enhancer is None:
+            return None
+        enhancer = PretrainedEnhancer.load(self.enhancer)
+        if enhancer.base_hash and model_digest and enhancer.base_hash != model_digest:
+            logging.warning(
+                "ID-EA: %s was trained for %s, not for %s. Fine-tunes of one base model fit; others do not.",
+                self.enhancer.name,
+                enhancer.base_checkpoint,
+                self.model.path.name,
+            )
+        return enhancer
+
+    def _trainer(self, prepared: Prepared, enhancer: PretrainedEnhancer | None) -> Trainer:
         from ..diffusers_backbone import DiffusersBackbone
 
         backbone = DiffusersBackbone(self.model.load(), self.clip_layer, self.gradient_checkpointing)
-        captions = CAPTIONS[self.captions]
-        face = prepared.embeds.mean
-        return Trainer(backbone, prepared.images, face, self.config, self.names, captions, prepared.notes)
+        config = enhancer.configure(self.config) if enhancer else self.config
+        build = enhancer.build_person if enhancer else PersonModel
+        captions, face = CAPTIONS[self.captions], prepared.embeds.mean
+        return Trainer(backbone, prepared.images, face, config, self.names, captions, prepared.notes, build)
 
     def _take_up(self, trainer: Trainer, fingerprint: str) -> None:
         """Bring the trainer to where a broken run of the same inputs stood."""

@@ -1,0 +1,209 @@
+"""Training across people: a `FaceModel` learns, for one frozen base model, whom a face embedding shows.
+
+The base model is its own teacher: pictures that it made of people whom it knows by name, and their faces. From the face
+in one picture the frozen model has to denoise another picture of the same person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .anchor import Anchor
+from .backbone import Backbone, TextCondition, TokenIds
+from .captions import PLACEHOLDER
+from .errors import ConfigError, TrainingError
+from .pretrained import FaceModel
+from .shapes import require_shape
+
+
+@dataclass(frozen=True)
+class AcrossConfig:
+    """How a `FaceModel` is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: pictures per step.
+        seed: of every random choice.
+        heads, beta: of Enhancer and Adapter.
+        rate: AdamW's, after a warm-up and before a fall to a twentieth over the last half.
+        views: at most so many other pictures of a person give the face, as a user may give one photo or several.
+        snr: γ of min-SNR weights (arXiv 2303.09556).
+        noisiest: bound of those weights; the noisiest steps decide who is in a picture.
+        weight_decay: AdamW's.
+    """
+
+    steps: int = 2000
+    batch_size: int = 32
+    seed: int = 0
+    heads: int = 8
+    beta: float = 0.4
+    rate: float = 1e-3
+    views: int = 3
+    snr: float = 2.0
+    noisiest: float = 5.0
+    weight_decay: float = 1e-4
+
+    def __post_init__(self):
+        for field in ("steps", "batch_size", "heads", "views"):
+            self._require(field, isinstance(getattr(self, field), int) and getattr(self, field) >= 1, "at least 1")
+        for field in ("beta", "rate", "snr", "noisiest"):
+            self._require(field, getattr(self, field) > 0, "above 0")
+        self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
+        self._require("weight_decay", self.weight_decay >= 0, "at least 0")
+
+    def _require(self, field: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ConfigError(f"{field} {wanted}", str(getattr(self, field)), f"Change {field}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class PeoplePictures:
+    """Pictures of several people.
+
+    Attributes:
+        latents: (N, c, h, w), scaled as the UNet wants them.
+        faces: (N, 512), L2-normalised embeddings of the faces in them.
+        people: (N,) whom they show; each person at least twice.
+        prompts: of each picture, with `{}` for the person.
+    """
+
+    latents: Tensor
+    faces: Tensor
+    people: Tensor
+    prompts: Sequence[str]
+
+    def __post_init__(self):
+        count = len(self.latents)
+        require_shape("faces", self.faces, count, 512)
+        require_shape("people", self.people, count)
+        if len(self.prompts) != count or not all(PLACEHOLDER in prompt for prompt in self.prompts):
+            raise TrainingError(f"{count} prompts with {PLACEHOLDER} in them", f"{len(self.prompts)}", "Write them so.")
+        lonely = (self.people.bincount()[self.people] < 2).nonzero()
+        if len(lonely) or not count:
+            got = f"one of person {int(self.people[lonely[0]])}" if count else "no picture"
+            raise TrainingError("two pictures of each person or more", got, "Make more pictures.")
+
+
+class AcrossTrainer:
+    """The training of a `FaceModel` on one backbone.
+
+    Args:
+        anchor: where every person starts.
+        pictures: to learn from.
+    """
+
+    def __init__(
+        self, backbone: Backbone, anchor: Anchor, pictures: PeoplePictures, config: AcrossConfig = AcrossConfig()
+    ):
+        self.backbone, self.pictures, self.config = backbone, pictures, config
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            self.model = FaceModel(anchor, config.heads, config.beta).to(backbone.device)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=config.weight_decay)
+        self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
+        self.done = 0  # steps
+        self.losses: list[float] = []
+        self._captions = [_split(backbone, prompt) for prompt in pictures.prompts]
+        order = pictures.people.argsort(stable=True)
+        counts = pictures.people.bincount()
+        self._order, self._counts, self._first = order, counts, counts.cumsum(0) - counts
+        self._weights = _min_snr(backbone, config)
+
+    def run(self, on_step: Callable[[int, float], None] | None = None) -> None:
+        """Train up to `config.steps`, from where the training stands.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        with torch.enable_grad():
+            while self.done < self.config.steps:
+                loss = self.step()
+                if on_step:
+                    on_step(self.done, loss)
+
+    def step(self) -> float:
+        """One step of the optimiser; its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate * self._schedule()
+        loss = self._loss(*self._draw())
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.done += 1
+        self.losses.append(loss.item())
+        if not torch.isfinite(loss):
+            raise TrainingError("a finite loss", f"{loss.item()} at step {self.done}", "Lower the rate.")
+        return self.losses[-1]
+
+    def _schedule(self) -> float:
+        """Factor on the rate: a warm-up over a fiftieth of the steps, a fall over the last half."""
+        total = self.config.steps
+        return min(1.0, (self.done + 1) / max(1, total // 50)) * (min(1.0, 2 * (1 - self.done / total)) * 0.95 + 0.05)
+
+    def _draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pictures (B,), faces (B, 512), timesteps (B,) and noise (B, c, h, w)."""
+        size, generator, pictures = self.config.batch_size, self.generator, self.pictures
+        chosen = torch.randint(len(pictures.latents), (size,), generator=generator)
+        timesteps = torch.randint(self.backbone.num_timesteps, (size,), generator=generator)
+        noise = torch.randn(size, *pictures.latents.shape[1:], generator=generator)
+        return chosen, self._other_faces(chosen), timesteps, noise
+
+    def _other_faces(self, chosen: Tensor) -> Tensor:
+        """The mean face of some other pictures of the same people."""
+        person = self.pictures.people[chosen]
+        place = torch.empty_like(self._order)
+        place[self._order] = torch.arange(len(self._order))
+        mine = place[chosen] - self._first[person]
+        count = self._counts[person, None]
+        drawn = torch.rand(len(chosen), self.config.views, generator=self.generator)
+        others = (mine[:, None] + 1 + (drawn * (count - 1)).long()) % count  # never the picture itself
+        faces = self.pictures.faces[self._order[self._first[person, None] + others]]  # (B, views, 512)
+        views = torch.randint(1, self.config.views + 1, (len(chosen), 1), generator=self.generator)
+        used = torch.arange(self.config.views) < views
+        return nn.functional.normalize((faces * used[..., None]).sum(1), dim=-1)
+
+    def _loss(self, chosen: Tensor, faces: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        backbone, device = self.backbone, self.backbone.device
+        latents = self.pictures.latents[chosen].to(device, torch.float32)
+        faces, steps, noise = faces.to(device), timesteps.to(device), noise.to(device)
+        condition = self._condition(chosen.tolist(), faces)
+        prediction = backbone.predict(backbone.add_noise(latents, noise, steps), steps, condition)
+        error = (prediction - backbone.target(latents, noise, steps)).square().mean((1, 2, 3))
+        return (error * self._weights[timesteps].to(device)).mean()
+
+    def _condition(self, chosen: Sequence[int], faces: Tensor) -> TextCondition:
+        tokens = self.model.tokens(faces)
+        prompts = {
+            encoder: [[*before[encoder], *vectors, *after[encoder]] for (before, after), vectors in zip(parts, rows)]
+            for parts in [[self._captions[index] for index in chosen]]
+            for encoder, rows in tokens.items()
+        }
+        condition = self.backbone.encode(prompts)
+        return condition._replace(context=self.model.adapter(condition.context, self.model.fused(faces)))
+
+
+def _split(backbone: Backbone, prompt: str) -> tuple[TokenIds, TokenIds]:
+    before, _, after = prompt.partition(PLACEHOLDER)
+    return backbone.tokenize(before), backbone.tokenize(after)
+
+
+def _min_snr(backbone: Backbone, config: AcrossConfig) -> Tensor:
+    """Weight of each timestep's loss, of noise or velocity: the picture's error counts min(noisiest · SNR, γ)."""
+    steps = torch.arange(backbone.num_timesteps, device=backbone.device)
+    one = torch.ones(len(steps), 1, 1, 1, device=backbone.device)
+    signal = backbone.add_noise(one, torch.zeros_like(one), steps).view(-1).square().cpu()
+    snr = signal / (1 - signal).clamp(min=1e-8)
+    weight = (config.noisiest * snr).clamp(max=config.snr)
+    return weight / (snr if backbone.prediction == "eps" else snr + 1).clamp(min=1e-8)

@@ -1,0 +1,158 @@
+"""`idea enhancer`"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..across import AcrossConfig
+from ..captions import PORTRAIT_PROMPTS
+from ..textfile import read_text
+from .console import Result, progress, reports, warn
+from .options import PATH, face_options, model_options, take_faces, take_model, together
+
+_DEFAULTS = AcrossConfig()
+_SETTINGS = tuple(field.name for field in dataclasses.fields(AcrossConfig))
+
+pictures_options = together(
+    [
+        click.option("--work", type=PATH, default="people", help="Folder for the pictures, which are made once."),
+        click.option("--names", type=PATH, help="File of names that the base model can draw, one a line."),
+        click.option("--prompts", type=PATH, help="File of prompts with {} for the name, one a line."),
+        click.option("--per-person", type=click.IntRange(3), default=20, help="Pictures of each person."),
+        click.option("--agreement", type=float, default=0.4, help="Least cosine of a face to the person's others."),
+        click.option("--held-out", type=click.FloatRange(0, 0.9), default=0.05, help="Share of names kept for `eval`."),
+        click.option("--sampling-steps", type=click.IntRange(1), default=25, help="Sampling steps of the pictures."),
+        click.option("--guidance", type=float, default=7.5, help="Scale of classifier-free guidance."),
+        click.option("--picture-batch", type=click.IntRange(1), default=4, help="Pictures sampled at once."),
+    ]
+)
+
+
+def _setting(field: str, text: str):
+    kind = type(getattr(_DEFAULTS, field))
+    return click.option("--" + field.replace("_", "-"), type=kind, default=getattr(_DEFAULTS, field), help=text)
+
+
+@click.group()
+def enhancer() -> None:
+    """An ID-Enhancer that has seen people: a new person in one step, without training.
+
+    The base model draws people whom it knows by name; from the faces in those pictures the Enhancer learns what a face
+    embedding means to this base model. `idea train --enhancer FILE --steps 0` then makes a person of a photo at once,
+    and a few steps more start near the goal.
+    """
+
+
+@enhancer.command("train")
+@model_options
+@face_options
+@pictures_options
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+@click.option("--pictures-only", is_flag=True, help="Make the pictures and stop.")
+@click.option("--shard", default="0/1", help="Which people's pictures to make: 0/4, 1/4 … on four machines.")
+@_setting("steps", "Optimiser steps.")
+@_setting("batch_size", "Pictures per step.")
+@_setting("seed", "Of every random choice of the training.")
+@_setting("heads", "Attention heads of Enhancer and Adapter.")
+@_setting("beta", "Scale of the Adapter's gate.")
+@_setting("rate", "Learning rate.")
+@_setting("views", "At most so many pictures give a face together.")
+@_setting("snr", "γ of min-SNR weights.")
+@_setting("noisiest", "Bound of those weights.")
+@_setting("weight_decay", "AdamW's.")
+@reports
+def train_enhancer(output: Path, pictures_only: bool, shard: str, **options) -> Result:
+    """Draw people by name, keep the pictures whose faces agree, and train. What is drawn already is not drawn again."""
+    config = AcrossConfig(**{field: options.pop(field) for field in _SETTINGS})
+    job = take_people(options)
+    digest = job.model.digest()
+    fingerprint = job.fingerprint(digest)
+    part = _shard(shard)
+    with progress(len(range(part[0], len(job.names), part[1])), "drawing people", "person") as bar:
+        for _ in job.draw(fingerprint, part):
+            bar.update()
+    if pictures_only:
+        return Result({"folder": str(job.folder)}, f"Pictures in {job.folder}")
+    with progress(config.steps, "training", "step") as bar:
+
+        def on_step(trainer, step: int) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{trainer.losses[-1]:.4f}", refresh=False)
+
+        trained = job.train(config, digest, fingerprint, on_step)
+    trained.save(output)
+    data = {"output": str(output), **trained.training}
+    people, pictures = trained.training["people"], trained.training["pictures"]
+    return Result(data, f"Trained across {people} people and {pictures} pictures: {output}")
+
+
+@enhancer.command("eval")
+@click.argument("file", type=PATH)
+@model_options
+@face_options
+@pictures_options
+@reports
+def evaluate_enhancer(file: Path, **options) -> Result:
+    """Likeness of instant pictures of the people held out, beside the base model's own pictures of them by name."""
+    from ..pretrained import PretrainedEnhancer
+
+    trained = PretrainedEnhancer.load(file)
+    job = take_people(options)
+    digest = job.model.digest()
+    if trained.base_hash != digest:
+        warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
+    rows = list(job.evaluate(trained, job.fingerprint(digest)))
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in ("likeness", "by_name", "detected")}
+    lines = [f"{key:<10} {value:.3f}" for key, value in means.items()]
+    return Result({**means, "people": rows}, "\n".join([f"{len(rows)} people held out", *lines]))
+
+
+@enhancer.command("info")
+@click.argument("file", type=PATH)
+@reports
+def enhancer_info(file: Path) -> Result:
+    """What an ID-Enhancer's FILE holds."""
+    from ..pretrained import PretrainedEnhancer
+
+    trained = PretrainedEnhancer.load(file)
+    data = {key: value for key, value in trained.metadata().items() if key != "training"}
+    data |= {"n": trained.n, "bytes": file.stat().st_size, **trained.training}
+    width = max(map(len, data))
+    return Result(data, "\n".join(f"{key:<{width}}  {value}" for key, value in data.items()))
+
+
+def take_people(options: dict[str, Any]):
+    """Take the pictures' job out of a command's options."""
+    from ..anchor import parse_names
+    from ..diffusers_backbone import GenerateConfig
+    from ..jobs.enhancer import PeopleJob
+
+    names, prompts = options.pop("names"), options.pop("prompts")
+    lines = [line for line in read_text(prompts).split("\n") if line.strip()] if prompts else PORTRAIT_PROMPTS
+    return PeopleJob(
+        folder=options.pop("work"),
+        model=take_model(options),
+        faces=take_faces(options),
+        names=parse_names(read_text(names) if names else ""),
+        prompts=tuple(lines),
+        sampling=GenerateConfig(
+            steps=options.pop("sampling_steps"),
+            guidance=options.pop("guidance"),
+            batch_size=options.pop("picture_batch"),
+        ),
+        **options,
+    )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        number, of = map(int, text.split("/"))
+    except ValueError:
+        number, of = 0, 0
+    if not 0 <= number < of:
+        raise click.UsageError(f"--shard {text}: write 0/4 for the first of four parts.")
+    return number, of

@@ -1,0 +1,267 @@
+"""An Enhancer that has seen people: from a face embedding to an identity, with no training on the person.
+
+The published Enhancer is trained on one person, whose face embedding never changes, so nothing that it learns can
+depend on the face. This one is trained across many people (`across.py`), together with a predictor of the pseudo-tokens
+and the Adapter, for one base model; then a new person is one forward pass, and a training that starts there starts near
+its goal.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .adapter import Adapter
+from .anchor import Anchor
+from .backbone import Backbone
+from .base_models import BASE_MODELS
+from .config import TrainConfig
+from .enhancer import ARCFACE_WIDTH, Enhancer
+from .errors import ConfigError, IdentityFileError
+from .identity import Identity
+from .identity_checks import require_finite
+from .person import PersonModel
+from .tensorfile import read_tensors, write_tensors
+
+FORMAT, FORMAT_VERSION = "id-ea-enhancer", "1"
+HIDDEN = 512  # of the token predictor
+OPEN_GATE = 0.5  # γ at the start
+_UNIT_VARIANCE = ARCFACE_WIDTH**0.5  # a normalised embedding's entries are tiny; layers want them near 1
+
+
+class FaceModel(nn.Module):
+    """Face embeddings → pseudo-tokens and the Adapter's input: token predictor, Enhancer, Adapter.
+
+    Args:
+        anchor: `A` of each text encoder, (n, d_enc); people without a face are all there.
+        heads: attention heads of Enhancer and Adapter.
+        beta: scale of the Adapter's gate.
+    """
+
+    def __init__(self, anchor: Anchor, heads: int = 8, beta: float = 0.4):
+        super().__init__()
+        self.widths = {encoder: part.shape[1] for encoder, part in anchor.items()}
+        d, n = sum(self.widths.values()), next(iter(anchor.values())).shape[0]
+        if d % heads:
+            raise ConfigError(f"heads to divide the width {d}", str(heads), "Change heads.")
+        self.register_buffer("anchor", torch.cat([part.float() for part in anchor.values()], dim=-1))  # (n, d)
+        self.predictor = nn.Sequential(
+            nn.Linear(ARCFACE_WIDTH, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, n * d)
+        )
+        self.enhancer = Enhancer(d, n, heads, residual=True)
+        self.adapter = Adapter(d, heads, beta)
+        with torch.no_grad():  # every person starts at the anchor, behind an open gate
+            self.adapter.gamma.fill_(OPEN_GATE)
+            for layer in (self.predictor[-1], self.adapter.attention.out_proj):
+                layer.weight.zero_()
+                layer.bias.zero_()
+
+    @property
+    def n(self) -> int:
+        return self.anchor.shape[0]
+
+    def tokens(self, arcface: Tensor) -> dict[str, Tensor]:
+        """Text encoder → pseudo-tokens (B, n, d_enc) of faces (B, 512), L2-normalised."""
+        offsets = self.predictor(arcface * _UNIT_VARIANCE).unflatten(-1, self.anchor.shape)
+        return dict(zip(self.widths, (self.anchor + offsets).split(list(self.widths.values()), dim=-1)))
+
+    def fused(self, arcface: Tensor) -> Tensor:
+        """`F` (B, n, 2d) of faces (B, 512)."""
+        return self.enhancer(arcface * _UNIT_VARIANCE, self.anchor)
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainedEnhancer:
+    """A trained `FaceModel`, and the base model that it was trained for.
+
+    Attributes:
+        base_model: key in `BASE_MODELS`.
+        prediction: what the base checkpoint predicts, "eps" or "v".
+        clip_layer: text encoder layer of the training; None: the model's own.
+        heads, beta: of Enhancer and Adapter.
+        weights: state dict of `FaceModel`.
+        base_checkpoint, base_hash: file name and SHA-256 of the base checkpoint; "" if unknown.
+        training: settings and results of the training, JSON values.
+
+    Raises:
+        IdentityFileError: a part is missing, foreign, misshapen or not finite.
+    """
+
+    base_model: str
+    prediction: str
+    clip_layer: int | None
+    heads: int
+    beta: float
+    weights: Mapping[str, Tensor]
+    base_checkpoint: str = ""
+    base_hash: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.base_model not in BASE_MODELS:
+            raise _file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
+        require_finite(self.weights)
+        with torch.device("meta"):
+            wanted = self._empty().state_dict()
+        for key in wanted.keys() | self.weights.keys():
+            shapes = [tuple(state[key].shape) if key in state else None for state in (wanted, self.weights)]
+            if shapes[0] != shapes[1]:
+                raise _file_error(f"{key} of shape {shapes[0] or 'none'}", str(shapes[1] or "none"))
+
+    @classmethod
+    def of(cls, model: FaceModel, backbone: Backbone, **provenance) -> PretrainedEnhancer:
+        """What a training has made, in half precision; `provenance` as above."""
+        return cls(
+            base_model=backbone.base_model,
+            prediction=backbone.prediction,
+            clip_layer=backbone.clip_layer,
+            heads=model.adapter.attention.num_heads,
+            beta=model.adapter.beta,
+            weights={key: tensor.detach().cpu().half() for key, tensor in model.state_dict().items()},
+            **provenance,
+        )
+
+    @property
+    def n(self) -> int:
+        return self.weights["anchor"].shape[0]
+
+    def build(self, device: torch.device | str = "cpu") -> FaceModel:
+        """The model in single precision, frozen."""
+        model = self._empty()
+        model.load_state_dict({key: tensor.float() for key, tensor in self.weights.items()})
+        return model.requires_grad_(False).eval().to(device)
+
+    @torch.no_grad()
+    def identity(self, name: str, arcface: Tensor) -> Identity:
+        """A person from a face alone.
+
+        Args:
+            arcface: `a` (512,), L2-normalised.
+        """
+        model = self.build()
+        return Identity(
+            name=name,
+            base_model=self.base_model,
+            prediction=self.prediction,
+            clip_layer=self.clip_layer,
+            heads=self.heads,
+            beta=self.beta,
+            tokens={encoder: tokens[0] for encoder, tokens in model.tokens(arcface[None].float()).items()},
+            anchor=model.anchor,
+            fused=model.fused(arcface[None].float())[0],
+            id_embeds=arcface,
+            adapter=model.adapter.state_dict(),
+            base_checkpoint=self.base_checkpoint,
+            base_hash=self.base_hash,
+            training={"steps": 0, "enhancer": self.training.get("fingerprint", "")},
+        ).to(torch.float16)
+
+    def configure(self, config: TrainConfig) -> TrainConfig:
+        """The settings of a training that starts here: this Enhancer's own n, heads and beta."""
+        return dataclasses.replace(config, n=self.n, heads=self.heads, beta=self.beta)
+
+    def build_person(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig) -> PersonModel:
+        """What a `Trainer` trains for a person who starts here.
+
+        Raises:
+            ConfigError: settings that are not `configure`d, or a backbone of another family.
+        """
+        if backbone.base_model != self.base_model:
+            titles = [BASE_MODELS[key].title for key in (self.base_model, backbone.base_model)]
+            raise ConfigError(f"an ID-Enhancer for {titles[1]}", f"one for {titles[0]}", "Choose another.")
+        if config != self.configure(config):
+            got = f"n {config.n}, heads {config.heads}, beta {config.beta}"
+            raise ConfigError(f"n {self.n}, heads {self.heads}, beta {self.beta}", got, "Take the ID-Enhancer's own.")
+        return _Started(self.build(backbone.device), backbone, arcface, config)
+
+    def metadata(self) -> dict[str, str]:
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "base_model": self.base_model,
+            "prediction": self.prediction,
+            "clip_layer": "" if self.clip_layer is None else str(self.clip_layer),
+            "heads": str(self.heads),
+            "beta": repr(self.beta),
+            "base_checkpoint": self.base_checkpoint,
+            "base_hash": self.base_hash,
+            "training": json.dumps(self.training, sort_keys=True),
+        }
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the file; an existing one is replaced in one move.
+
+        Raises OSError, with any existing file left whole.
+        """
+        return write_tensors(path, {key: tensor.contiguous() for key, tensor in self.weights.items()}, self.metadata())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> PretrainedEnhancer:
+        """Read and check a file.
+
+        Raises:
+            IdentityFileError: not an ID-Enhancer, of another format version, or damaged.
+            FileNotFoundError: no such file.
+        """
+        try:
+            weights, said = read_tensors(path, _require_format)
+            return cls(
+                base_model=said["base_model"],
+                prediction=said["prediction"],
+                clip_layer=int(said["clip_layer"]) if said["clip_layer"] else None,
+                heads=int(said["heads"]),
+                beta=float(said["beta"]),
+                weights=weights,
+                base_checkpoint=said["base_checkpoint"],
+                base_hash=said["base_hash"],
+                training=json.loads(said["training"]),
+            )
+        except KeyError as error:
+            raise _file_error(f"an entry {error}", f"none in {Path(path).name}") from None
+        except ValueError as error:
+            raise _file_error("metadata values of the right kind", f"{error} in {Path(path).name}") from None
+        except IdentityFileError as error:
+            raise IdentityFileError(error.expected, f"{error.got} in {Path(path).name}", error.remedy) from None
+
+    def _empty(self) -> FaceModel:
+        anchor = self.weights.get("anchor")
+        encoders = BASE_MODELS[self.base_model].encoders
+        if anchor is None or anchor.ndim != 2 or anchor.shape[1] != sum(encoders.values()):
+            got = "none" if anchor is None else str(tuple(anchor.shape))
+            raise _file_error(f"an anchor of shape (n, {sum(encoders.values())})", got)
+        parts = torch.zeros_like(anchor, device="cpu").split(list(encoders.values()), dim=-1)
+        return FaceModel(dict(zip(encoders, parts)), self.heads, self.beta)
+
+
+class _Started(PersonModel):
+    """A person whose training starts at a pretrained Enhancer's answer."""
+
+    def __init__(self, model: FaceModel, backbone: Backbone, arcface: Tensor, config: TrainConfig):
+        with torch.no_grad():
+            tokens = {encoder: part[0] for encoder, part in model.tokens(arcface[None].to(model.anchor)).items()}
+        super().__init__(backbone, tokens, arcface, config)
+        self.anchor.copy_(model.anchor)
+        if config.has_adapter:
+            self.enhancer, self.adapter = (copy.deepcopy(part) for part in (model.enhancer, model.adapter))
+            with torch.no_grad():  # it is given the face as it is
+                self.enhancer.expand.weight.mul_(_UNIT_VARIANCE)
+            self.requires_grad_()
+
+
+def _file_error(expected: str, got: str) -> IdentityFileError:
+    return IdentityFileError(expected, got, "Choose a file that an ID-Enhancer was saved to.")
+
+
+def _require_format(metadata: Mapping[str, str]) -> None:
+    said = metadata.get("format"), metadata.get("format_version")
+    if said != (FORMAT, FORMAT_VERSION):
+        raise _file_error(f"a file of format {FORMAT} {FORMAT_VERSION}", " ".join(map(str, said)))

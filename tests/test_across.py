@@ -1,0 +1,163 @@
+"""Enhancers that have seen people, on real diffusers and transformers classes at tiny size."""
+
+import dataclasses
+
+import pytest
+import torch
+from test_trainer import NAMES, face, photos, weights_hash
+from tiny_pipeline import tiny_pipeline
+
+from idea_core import Identity, TrainConfig, Trainer, cross_initialise
+from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures, _min_snr
+from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
+from idea_core.errors import ConfigError, IdentityFileError, TrainingError
+from idea_core.pretrained import FaceModel, PretrainedEnhancer
+
+QUICK = AcrossConfig(steps=3, batch_size=4)
+QUICK_PERSON = TrainConfig(steps=1, batch_size=1)
+
+
+@pytest.fixture
+def backbone() -> DiffusersBackbone:
+    return DiffusersBackbone(tiny_pipeline())
+
+
+def faces(count: int, seed: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(count, 512, generator=generator), dim=1)
+
+
+def pictures(backbone, people=(0, 0, 1, 1, 1)) -> PeoplePictures:
+    latents = backbone.encode_images(torch.rand(len(people), 16, 16, 3, generator=torch.Generator().manual_seed(0)))
+    return PeoplePictures(latents, faces(len(people)), torch.tensor(people), ["a {}"] * len(people))
+
+
+def across(backbone, config: AcrossConfig = QUICK, **options) -> AcrossTrainer:
+    return AcrossTrainer(backbone, cross_initialise(backbone, NAMES, 2), pictures(backbone, **options), config)
+
+
+def trained(backbone) -> PretrainedEnhancer:
+    run = across(backbone)
+    run.run()
+    return PretrainedEnhancer.of(run.model, backbone, base_checkpoint="tiny")
+
+
+def test_before_training_every_face_is_the_anchor(backbone):
+    anchor = cross_initialise(backbone, NAMES, 2)
+    model = FaceModel(anchor)
+    tokens = model.tokens(faces(3))["clip_l"]
+    assert torch.equal(tokens, anchor["clip_l"].expand(3, 2, -1))
+    context = torch.randn(3, 77, 768)
+    assert torch.equal(model.adapter(context, model.fused(faces(3))), context)
+    assert model.fused(faces(3)).unique(dim=0).shape[0] == 3
+
+
+def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(backbone):
+    before = weights_hash(backbone)
+    run = across(backbone, AcrossConfig(steps=1000, batch_size=4))
+    batch = run._draw()
+    with torch.no_grad():
+        first = run._loss(*batch)
+    start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
+    for _ in range(30):
+        run._draw = lambda: batch
+        run.step()
+    with torch.no_grad():
+        assert run._loss(*batch) < first
+    assert weights_hash(backbone) == before
+    moved = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
+    assert moved == set(start) - {"anchor"}
+
+
+def test_a_face_never_comes_from_the_picture_itself(backbone):
+    run = across(backbone, AcrossConfig(views=1))
+    for chosen in torch.arange(5).split(1):
+        seen = torch.cat([run._other_faces(chosen) for _ in range(40)])
+        mine = run.pictures.people == run.pictures.people[chosen]
+        mine[chosen] = False
+        likeness = seen @ run.pictures.faces.T
+        assert set(likeness.argmax(1).tolist()) == set(mine.nonzero()[:, 0].tolist())
+
+
+def test_the_same_seed_gives_the_same_enhancer(backbone):
+    first, second = trained(backbone), trained(backbone)
+    assert all(torch.equal(first.weights[key], second.weights[key]) for key in first.weights)
+
+
+def test_weights_bound_the_pictures_error(backbone):
+    weights = _min_snr(backbone, AcrossConfig(snr=2, noisiest=5))
+    assert weights.max() == pytest.approx(5) and weights[0] < 0.01
+    velocity = _min_snr(DiffusersBackbone(tiny_pipeline(prediction="v")), AcrossConfig(snr=2, noisiest=5))
+    assert velocity.max() <= 5 and velocity[0] < 0.01
+
+
+def test_an_enhancer_gives_an_ordinary_identity(backbone, tmp_path):
+    enhancer = PretrainedEnhancer.load(trained(backbone).save(tmp_path / "people.safetensors"))
+    identity = Identity.load(enhancer.identity("alice", face()).save(tmp_path / "alice.safetensors"))
+    model = enhancer.build()
+    assert torch.allclose(identity.tokens["clip_l"].float(), model.tokens(face()[None])["clip_l"][0], atol=2e-2)
+    assert identity.has_adapter and identity.base_checkpoint == "tiny"
+    pipeline = tiny_pipeline()
+    people = People(pipeline, [identity])
+    ((_, picture),) = generate(pipeline, people, "<alice>", 1, GenerateConfig(steps=2, width=16, height=16))
+    assert picture.size == (16, 16)
+    with torch.no_grad():
+        plain = people.text.encode({"clip_l": [[*identity.tokens["clip_l"].float()]]}).context
+        expected = model.adapter(plain, model.fused(face()[None]))
+    assert torch.allclose(people.encode("<alice>").context, expected, atol=1e-2)
+
+
+def test_a_training_starts_where_the_enhancer_stands(backbone):
+    enhancer = trained(backbone)
+    config = enhancer.configure(TrainConfig(steps=2, batch_size=1))
+    run = Trainer(backbone, photos(), face(), config, NAMES, build_person=enhancer.build_person)
+    instant = enhancer.identity("alice", face())
+    started = run.identity("alice")
+    assert torch.equal(started.tokens["clip_l"], instant.tokens["clip_l"])
+    assert torch.allclose(started.fused.float(), instant.fused.float(), atol=2e-3)
+    assert torch.equal(started.adapter["gamma"], instant.adapter["gamma"])
+    assert run.regularizer() < 1e-3
+    run.run()
+    assert not torch.equal(run.identity("alice").tokens["clip_l"], instant.tokens["clip_l"])
+
+
+def test_an_enhancer_for_another_base_is_refused(backbone):
+    enhancer = trained(backbone)
+    other_base = DiffusersBackbone(tiny_pipeline("sd2"))
+    with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
+        Trainer(other_base, photos(), face(), QUICK_PERSON, NAMES, build_person=enhancer.build_person)
+    with pytest.raises(ConfigError, match="n 2, heads 8, beta 0.4, got n 3"):
+        other = dataclasses.replace(QUICK_PERSON, n=3)
+        Trainer(backbone, photos(), face(), other, ["one two three"], build_person=enhancer.build_person)
+
+
+def test_a_person_with_one_picture_is_refused(backbone):
+    with pytest.raises(TrainingError, match="two pictures of each person or more, got one of person 1"):
+        pictures(backbone, people=(0, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda w: w.pop("adapter.gamma"), "adapter.gamma of shape .1,., got none"),
+        (lambda w: w.update(strange=torch.zeros(1)), "strange of shape none"),
+        (lambda w: w.update(anchor=torch.zeros(2, 5)), "an anchor of shape .n, 768., got .2, 5."),
+        (lambda w: w["adapter.gamma"].fill_(float("nan")), "finite"),
+    ],
+)
+def test_a_damaged_enhancer_is_refused(backbone, tmp_path, change, message):
+    enhancer = trained(backbone)
+    weights = {key: tensor.clone() for key, tensor in enhancer.weights.items()}
+    change(weights)
+    broken = object.__new__(PretrainedEnhancer)
+    for key, value in {**vars(enhancer), "weights": weights}.items():
+        object.__setattr__(broken, key, value)
+    broken.save(tmp_path / "broken.safetensors")
+    with pytest.raises(IdentityFileError, match=message):
+        PretrainedEnhancer.load(tmp_path / "broken.safetensors")
+
+
+def test_an_identity_is_no_enhancer(backbone, tmp_path):
+    identity = trained(backbone).identity("alice", face()).save(tmp_path / "alice.safetensors")
+    with pytest.raises(IdentityFileError, match="a file of format id-ea-enhancer 1, got id-ea 1 in alice"):
+        PretrainedEnhancer.load(identity)
