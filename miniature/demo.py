@@ -23,11 +23,7 @@ from .people import named_people
 from .trial import NAME, PER_PROMPT, PROMPTS, Stranger, learn, measure, prompts_of
 from .world import BASE, draw, to_photo
 
-ROWS = (
-    (TEXTUAL_INVERSION, TEXTUAL_INVERSION.config(steps=320)),
-    (CROSS_INITIALIZATION, CROSS_INITIALIZATION.config(steps=320)),
-    (ID_EA, PRESETS["fast"]),
-)
+STAGES = 5
 MEASURES = ("identity", "second", "verified", "obedience")
 
 
@@ -46,12 +42,13 @@ class Row:
     seconds: float | None = None
 
 
-def run(folder: Path, person: Stranger, seed: int, on_stage: Callable[[str], None]) -> Path:
+def run(folder: Path, person: Stranger, steps: int, seed: int, on_stage: Callable[[str], None]) -> Path:
     """Everything; the page that shows it.
 
     Args:
         folder: for photos, identities, pictures, `scores.json` and `report.html`.
-        on_stage: called with what comes next, `len(ROWS) + 2` times.
+        steps: of the methods that ID-EA is compared with.
+        on_stage: called with what comes next, `STAGES` times.
     """
     start = time.perf_counter()
     on_stage("photos and face models")
@@ -63,7 +60,8 @@ def run(folder: Path, person: Stranger, seed: int, on_stage: Callable[[str], Non
     named = draw(pipeline, [], prompts_of(person.asked, known), seed)
     rows.append(_row(f"Base model, “{known}”", named, person))
     backbone = DiffusersBackbone(pipeline)
-    for method, config in ROWS:
+    configs = {method: method.config(steps=steps) for method in (TEXTUAL_INVERSION, CROSS_INITIALIZATION)}
+    for method, config in {**configs, ID_EA: PRESETS["fast"]}.items():
         on_stage(f"{method.title}, {config.steps} steps")
         trained, seconds = learn(backbone, seen, method, config)
         file = folder / "identities" / f"{method.title.lower().replace(' ', '-')}.safetensors"

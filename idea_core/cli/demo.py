@@ -15,24 +15,25 @@ from .options import PATH
 @click.option("-o", "--output", type=PATH, default="demo", help="Folder for photos, identities, pictures and the page.")
 @click.option("--person", type=click.IntRange(0), default=0, help="Which of the people whom no model has seen.")
 @click.option("--photos", "count", type=click.IntRange(1, 8), default=4, help="How many photos to learn from.")
+@click.option("--steps", type=click.IntRange(1), default=320, help="Of the methods that ID-EA is compared with.")
 @click.option("--seed", type=click.IntRange(0, 2**32), default=0, help="Of the first picture.")
 @reports
-def demo(output: Path, person: int, count: int, seed: int) -> Result:
+def demo(output: Path, person: int, count: int, steps: int, seed: int) -> Result:
     """Learn a drawn person and draw it again, measured: minutes on a laptop, without any download.
 
     The base model and the face models are those of a small drawn world that comes with ID-EA. Beside ID-EA stand the
     base model itself, Textual Inversion and Cross Initialization; the page shows pictures, likeness, obedience, times.
     """
-    from miniature.demo import MEASURES, ROWS, run
+    from miniature.demo import MEASURES, STAGES, run
     from miniature.trial import Stranger
 
-    with progress(len(ROWS) + 2, "demo", "stage") as bar:
+    with progress(STAGES, "demo", "stage") as bar:
 
         def on_stage(what: str) -> None:
             bar.set_postfix_str(what)
             bar.update()
 
-        page = run(output, Stranger(person, count), seed, on_stage)
+        page = run(output, Stranger(person, count), steps, seed, on_stage)
     data = json.loads((output / "scores.json").read_text("utf-8"))
     lines = [" " * 34 + "".join(f"{measure:>11}" for measure in MEASURES) + "   training"]
     for row in data["rows"]:

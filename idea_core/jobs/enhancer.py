@@ -127,7 +127,7 @@ class PeopleJob:
         """Learn from the pictures that are there."""
         backbone = DiffusersBackbone(self.model.load())
         pictures, names = self.pictures(fingerprint)
-        trainer = AcrossTrainer(backbone, cross_initialise(backbone, self.names, 2), pictures, config)
+        trainer = AcrossTrainer(backbone, cross_initialise(backbone, names, 2), pictures, config)
         trainer.run((lambda step, _loss: on_step(trainer, step)) if on_step else None)
         training = {
             **config.as_dict(),
