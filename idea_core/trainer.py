@@ -6,9 +6,10 @@ one seeded generator on the CPU, so that two backbones see the same run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -41,6 +42,11 @@ class Batch:
     captions: Tensor  # (B,) indices of captions
     timesteps: Tensor  # (B,)
     noise: Tensor  # (B, c, h, w)
+
+    def parts(self, size: int) -> list[Batch]:
+        """The same batch in pieces of at most `size`."""
+        pieces = zip(*(getattr(self, part.name).split(size) for part in fields(self)))
+        return [Batch(*piece) for piece in pieces]
 
 
 class BatchSampler:
@@ -113,6 +119,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon
         )
+        self.micro_batch = config.batch_size  # photos whose gradients are computed together
         self.losses: list[float] = []  # of the steps done, as far as they were read
         self._unread: list[Tensor] = []
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
@@ -149,13 +156,36 @@ class Trainer:
         return self.backbone.kv_deltas(self.person.kv.delta) if self.config.kv_rate > 0 else nullcontext()
 
     def step(self, batch: Batch) -> Tensor:
-        """One optimiser step, inside `kv_deltas`; the batch's denoising loss, a detached scalar on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(batch)
-        self.scaler.scale(loss + self.config.regularizer_weight * self.regularizer()).backward()
+        """One optimiser step, inside `kv_deltas`; the batch's denoising loss, a detached scalar on the device.
+
+        Where memory runs out the batch is taken in halves from then on, at the same result up to rounding.
+        """
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                loss = self._gradients(batch)
+                break
+            except torch.OutOfMemoryError:
+                if self.micro_batch == 1:
+                    raise
+                self.micro_batch = (self.micro_batch + 1) // 2
+            logging.warning("ID-EA: out of memory; going on with %d photos at a time.", self.micro_batch)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach()
+        return loss
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Gradients of the batch's loss and of the regulariser; the former, detached."""
+        total = torch.zeros((), device=self.backbone.device)
+        for part in batch.parts(self.micro_batch):
+            loss = self.loss(part) * (len(part.photos) / len(batch.photos))
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        if self.config.regularizer_weight:
+            self.scaler.scale(self.config.regularizer_weight * self.regularizer()).backward()
+        return total
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the UNet's prediction, a scalar."""

@@ -19,7 +19,7 @@ from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
 
 from .models import LATENT_CHANNELS, LATENT_SIZE, build_pipeline, build_text_encoder, build_tokenizer, build_unet
 from .people import NAMED_PEOPLE, named_people
-from .render import render
+from .render import SIZE, render_with_keypoints
 from .scenes import Scenes, draw_scenes
 from .teach_text import teach_text
 from .training import Run
@@ -33,6 +33,11 @@ RATE, TEXT_RATE = 1e-3, 2e-4
 LESSON = 600  # steps of the text encoder's first lesson
 SNR = 2.0  # min-SNR-γ (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
 NOISIEST = 5.0  # bound of the weights, so that the noisiest steps, which decide what a picture shows, count for more
+MOUTH, MOUTH_FROM = (
+    6.0,
+    2800,
+)  # further weight of the mouth, and the step from which on: it is small, and all expression
+MARGIN = 3.0  # pixels around a mouth
 LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier end alone
 
 
@@ -47,7 +52,7 @@ def main(steps: int, vae: Path, work: Path, output: Path, seed: int) -> None:
     autoencoder = AutoencoderKL.from_pretrained(vae, local_files_only=True)
     tokenizer = build_tokenizer(work / "tokenizer")
     text_encoder, unet = build_text_encoder(tokenizer), build_unet()
-    latents, ids = _data(autoencoder, tokenizer, work / "data.pt", seed)
+    latents, ids, mouths = _data(autoencoder, tokenizer, work / "data.pt", seed)
     if not (work / "checkpoint.pt").exists():
         error = teach_text(text_encoder, tokenizer, LESSON, torch.Generator().manual_seed(seed))
         print(f"the text encoder tells faces from captions with a squared error of {error:.4f}", flush=True)
@@ -60,15 +65,17 @@ def main(steps: int, vae: Path, work: Path, output: Path, seed: int) -> None:
     for _ in run.steps():
         chosen = torch.randint(len(latents), (BATCH,), generator=run.generator)
         caption = torch.randint(CAPTIONS, (BATCH,), generator=run.generator)
-        run.step(_loss(text_encoder, unet, alphas, latents[chosen].float(), ids[chosen, caption], run.generator))
+        emphasis = 1 + MOUTH * mouths[chosen] * (run.count >= MOUTH_FROM)
+        captions, clean = ids[chosen, caption], latents[chosen].float()
+        run.step(_loss(text_encoder, unet, alphas, clean, captions, emphasis, run.generator))
     run.finish()
     averages = run.averages
     pipeline = build_pipeline(tokenizer, averages["text_encoder"], averages["unet"], autoencoder)
     pipeline.to(dtype=torch.float16).save_pretrained(output)
 
 
-def _loss(text_encoder, unet, alphas: Tensor, latents: Tensor, ids: Tensor, generator) -> Tensor:
-    """Weighted mean squared error of the noise."""
+def _loss(text_encoder, unet, alphas: Tensor, latents: Tensor, ids: Tensor, emphasis: Tensor, generator) -> Tensor:
+    """Mean squared error of the noise, weighted by timestep and by `emphasis` (B, h, w)."""
     noise = torch.randn(latents.shape, generator=generator)
     anywhere = torch.randint(len(alphas), (BATCH,), generator=generator)
     late = torch.randint(LATE_FROM, len(alphas), (BATCH,), generator=generator)
@@ -79,33 +86,47 @@ def _loss(text_encoder, unet, alphas: Tensor, latents: Tensor, ids: Tensor, gene
         context = text_encoder(ids).last_hidden_state
         output = unet(noisy, timesteps, context.float(), return_dict=False)[0]
     weight = (SNR * (1 - alpha) / alpha).clamp(max=NOISIEST).view(-1)  # min(NOISIEST · SNR, γ) / SNR
-    return ((output.float() - noise).square().mean((1, 2, 3)) * weight).mean()
+    error = (output.float() - noise).square().mean(1) * emphasis
+    return (error.mean((1, 2)) * weight).mean()
 
 
 @torch.no_grad()
-def _data(vae: AutoencoderKL, tokenizer, cache: Path, seed: int) -> tuple[Tensor, Tensor]:
-    """Scaled latents (N, 4, 16, 16) of all pictures, in half precision, and ids (N, CAPTIONS, L) of their captions."""
+def _data(vae: AutoencoderKL, tokenizer, cache: Path, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled latents (N, 4, h, w) of all pictures, in half precision, ids (N, CAPTIONS, L) of their captions, and
+    where their mouths are (N, h, w)."""
     if cache.exists():
         stored = torch.load(cache, weights_only=True)
-        return stored["latents"], stored["ids"]
+        return stored["latents"], stored["ids"], stored["mouths"]
     generator, choices = torch.Generator().manual_seed(seed), random.Random(seed)
     known = named_people()
     names, people = known.names(), torch.arange(NAMED_PEOPLE).repeat_interleave(PICTURES)
     latents = torch.empty(len(people), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, dtype=torch.float16)
     captions: list[str] = []
+    mouths = torch.zeros(len(people), LATENT_SIZE, LATENT_SIZE, dtype=torch.bool)
     for begin in range(0, len(people), 256):
         part = people[begin : begin + 256]
         scenes = draw_scenes(len(part), generator)
-        pictures = render(known.faces[part], scenes, generator) * 2 - 1
+        pictures, keypoints = render_with_keypoints(known.faces[part], scenes, generator)
+        mouths[begin : begin + 256] = _mouths(keypoints)
         with torch.autocast("cpu", torch.bfloat16):
-            latents[begin : begin + 256] = vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor
+            latents[begin : begin + 256] = vae.encode(pictures * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
         for number, person in enumerate(part.tolist()):
             captions += [caption(scenes, number, names[person], choices) for _ in range(CAPTIONS)]
     ids = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
     ids = ids.view(len(people), CAPTIONS, LENGTH)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"latents": latents, "ids": ids}, cache)
-    return latents, ids
+    torch.save({"latents": latents, "ids": ids, "mouths": mouths}, cache)
+    return latents, ids, mouths
+
+
+def _mouths(keypoints: Tensor) -> Tensor:
+    """Which cells (B, h, w) of the latents show the mouth, given five key points in pixels."""
+    corners = keypoints[:, 3:]
+    center, reach = corners.mean(1), corners.diff(dim=1).norm(dim=2) / 2 + MARGIN  # (B, 2), (B, 1)
+    cells = (torch.arange(LATENT_SIZE) + 0.5) * (SIZE / LATENT_SIZE)
+    across = (cells - center[:, :1]).abs() <= reach  # (B, w)
+    down = (cells - center[:, 1:]).abs() <= 2 * MARGIN  # (B, h)
+    return down[:, :, None] & across[:, None]
 
 
 def caption(scenes: Scenes, number: int, name: str, choices: random.Random) -> str:

@@ -278,3 +278,42 @@ def test_a_heavy_regularizer_of_any_kind_holds_the_tokens(backbone, regularizer)
 def test_an_unknown_regularizer_is_refused():
     with pytest.raises(ConfigError, match="regularizer one of mahalanobis, names, l2, got l1"):
         TrainConfig(regularizer="l1")
+
+
+def test_a_batch_in_parts_gives_the_same_gradients(backbone):
+    def gradients(micro_batch: int) -> list[torch.Tensor]:
+        run = trainer(backbone, TrainConfig(batch_size=5))
+        run.micro_batch = micro_batch
+        with run.kv_deltas():
+            run.step(run.sampler.draw())
+        return [parameter.grad for group in run.optimizer.param_groups for parameter in group["params"]]
+
+    whole, halves = gradients(5), gradients(2)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, halves) if a is not None)
+
+
+def test_out_of_memory_halves_the_batch_and_changes_nothing_else(backbone, monkeypatch, caplog):
+    def train() -> Trainer:
+        run = trainer(backbone, TrainConfig(steps=2, batch_size=4))
+        run.run()
+        return run
+
+    expected = train().person.state_dict()
+    predict = backbone.predict
+
+    def small(noisy, *others):
+        if len(noisy) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return predict(noisy, *others)
+
+    monkeypatch.setattr(backbone, "predict", small)
+    run = train()
+    assert run.micro_batch == 1 and "going on with 1 photos" in caplog.text
+    assert all(torch.allclose(tensor, expected[key], atol=1e-4) for key, tensor in run.person.state_dict().items())
+
+    def nothing(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(backbone, "predict", nothing)
+    with pytest.raises(torch.OutOfMemoryError):
+        train()
