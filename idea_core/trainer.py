@@ -88,6 +88,7 @@ class Trainer:
         captions: captions with `{}` where the person stands.
         notes: of each photo what else is to be seen in it (`with_note`); none: nothing is said.
         build_person: what is trained.
+        masks: (P, H, W) in 0…1, how much each part of a photo counts, the face 1, the rest less; None: all alike.
 
     Raises:
         ShapeError, ConfigError: an input that does not fit.
@@ -103,11 +104,15 @@ class Trainer:
         captions: Sequence[str] = PERSON_CAPTIONS,
         notes: Sequence[str] = (),
         build_person: Callable[[Backbone, Anchor, Tensor, TrainConfig], PersonModel] = PersonModel,
+        masks: Tensor | None = None,
     ):
         require_shape("images", images, "P", "H", "W", 3)
+        if masks is not None:
+            require_shape("masks", masks, *images.shape[:3])
         self.backbone, self.config = backbone, config
         with torch.no_grad():  # before the text encoder and the UNet need the memory
             self._latents = backbone.encode_images(torch.cat([images, images.flip(2)]))  # (2P, c, h, w)
+        self._emphasis = None if masks is None else _emphasis(masks, self._latents)
         names = celebrity_names() if names is None else tuple(names)
         anchor = cross_initialise(backbone, names, config.n)
         self.person = build_person(backbone, anchor, arcface, config)
@@ -190,14 +195,16 @@ class Trainer:
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the UNet's prediction, a scalar."""
         backbone, device = self.backbone, self.backbone.device
-        latents = self._latents[batch.photos.to(device)]
+        photos = batch.photos.to(device)
+        latents = self._latents[photos]
         timesteps, noise = batch.timesteps.to(device), batch.noise.to(device)
         distinct, position = batch.captions.unique(return_inverse=True)
         condition = self.person.adapt(backbone.encode(self._prompts(distinct.tolist())))
         position = position.to(device)
         condition = TextCondition(*(part if part is None else part[position] for part in condition))
         prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
-        return nn.functional.mse_loss(prediction, backbone.target(latents, noise, timesteps))
+        error = (prediction - backbone.target(latents, noise, timesteps)).square()
+        return error.mean() if self._emphasis is None else (error * self._emphasis[photos]).mean()
 
     def regularizer(self) -> Tensor:
         """Mahalanobis distance of the tokens to their anchors, summed over the text encoders."""
@@ -251,6 +258,16 @@ def training_record(config: TrainConfig, images: Tensor, losses: Sequence[float]
         "fingerprint": fingerprint,
         "version": __version__,
     }
+
+
+def _emphasis(masks: Tensor, latents: Tensor) -> Tensor:
+    """Weights (2P, 1, h, w) of the latents' cells, of mean 1 in each photo, the second half mirrored."""
+    both = torch.cat([masks, masks.flip(2)]).unsqueeze(1).to(latents)
+    pooled = nn.functional.adaptive_avg_pool2d(both, latents.shape[-2:])
+    mean = pooled.mean((1, 2, 3), keepdim=True)
+    if not (mean > 0).all():
+        raise TrainingError("masks with something in them", "an empty one", "Leave it out, or mark the face.")
+    return pooled / mean
 
 
 def _distances(

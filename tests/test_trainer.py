@@ -317,3 +317,25 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing_else(backbone, monke
     monkeypatch.setattr(backbone, "predict", nothing)
     with pytest.raises(torch.OutOfMemoryError):
         train()
+
+
+def test_masks_say_what_counts(backbone):
+    masks = torch.zeros(2, 16, 16)
+    masks[:, :, :8] = 1  # the left half
+    run = trainer(backbone, TrainConfig(batch_size=4, flip=0), masks=masks)
+    batch = run.sampler.draw()
+    predict, seen = backbone.predict, []
+
+    def record(noisy, steps, condition):
+        seen.append((noisy, steps, predict(noisy, steps, condition)))
+        return seen[-1][2]
+
+    backbone.predict = record
+    loss = run.loss(batch)
+    error = (seen[0][2] - backbone.target(run._latents[batch.photos], batch.noise, batch.timesteps)).square()
+    assert torch.allclose(loss, error[..., :4].mean(), rtol=1e-4)
+    assert torch.equal(run._emphasis[2:], run._emphasis[:2].flip(3))
+    with pytest.raises(TrainingError, match="masks with something in them"):
+        trainer(backbone, masks=torch.zeros(2, 16, 16))
+    with pytest.raises(ShapeError, match="masks of shape"):
+        trainer(backbone, masks=torch.zeros(2, 16, 8))
