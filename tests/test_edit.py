@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from test_cli import run
 from test_identity import make_identity
 
+from idea_core import Identity
 from idea_core.edit import blend, edit, shrink_kv
 from idea_core.errors import ConfigError
 from idea_core.kv import DOWN, UP, delta_of, layers_of
@@ -96,3 +98,18 @@ def test_what_cannot_be_mixed(others, weights, message):
         blend([make_identity(), *made] if others else [], weights, "x")
     with pytest.raises(ConfigError, match="a rank of at least 1"):
         shrink_kv(make_identity(), 0)
+
+
+def test_the_commands(tmp_path):
+    files = [person.save(tmp_path / f"{person.name}.safetensors") for person in people()]
+    out = tmp_path / "carol.safetensors"
+    said = run("blend", *files, "--name", "carol", "--weight", "1", "--weight", "3", "--rank", "2", "-o", out, "--json")
+    assert said["shares"] == {"alice": 0.25, "bob": 0.75} and said["kv_lost"] > 0
+    assert Identity.load(out).name == "carol"
+    small = tmp_path / "small.safetensors"
+    run("edit", out, "-o", small, "--name", "dora", "--no-face", "--no-training", "--rank", "1", "--dtype", "bf16")
+    edited = Identity.load(small)
+    assert edited.name == "dora" and edited.id_embeds is None and not edited.training
+    assert small.stat().st_size < out.stat().st_size
+    assert "another file to write" in run("edit", out, "-o", out, code=1).stderr
+    assert "2 weights" in run("blend", *files, "--name", "x", "--weight", "1", code=1).stderr

@@ -11,6 +11,7 @@ from ..version import __version__
 from .batch import batch
 from .convert import convert, info
 from .demo import demo
+from .edit import blend, edit
 from .encode import encode
 from .enhancer import enhancer
 from .evaluate import evaluate
@@ -47,5 +48,5 @@ def idea() -> None:
         warnings.simplefilter("ignore", category)
 
 
-for command in (encode, train, generate, evaluate, info, convert, batch, enhancer, demo):
+for command in (encode, train, generate, evaluate, info, convert, blend, edit, batch, enhancer, demo):
     idea.add_command(command)
