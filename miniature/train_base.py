@@ -42,7 +42,7 @@ LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier
 
 
 @click.command()
-@click.option("--steps", type=int, default=8000, help="Steps to train for.")
+@click.option("--steps", type=int, default=7000, help="Steps to train for.")
 @click.option("--vae", type=click.Path(path_type=Path), required=True, help="The world's VAE, in diffusers' format.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/base"), help="Folder for checkpoints.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "data" / "base")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .apply import ApplyAdapter
+from .edit import BlendIdentities, EditIdentity
+from .enhancer import InstantIdentity, LoadEnhancer
 from .face import IDEncode, LoadFaceModel
 from .identity import LoadIdentity, SaveIdentity
 from .paths import register_folders
@@ -13,7 +15,18 @@ from .train import EnhancerTrain
 
 class IdeaExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadFaceModel, IDEncode, EnhancerTrain, SaveIdentity, LoadIdentity, ApplyAdapter]
+        return [
+            LoadFaceModel,
+            IDEncode,
+            EnhancerTrain,
+            LoadEnhancer,
+            InstantIdentity,
+            SaveIdentity,
+            LoadIdentity,
+            BlendIdentities,
+            EditIdentity,
+            ApplyAdapter,
+        ]
 
 
 async def comfy_entrypoint() -> IdeaExtension:

@@ -11,6 +11,9 @@ from ..idea_core.errors import IdentityFileError
 
 IDENTITIES = "idea"
 """ComfyUI's folder name for identities: `models/idea` and `output/idea`."""
+ENHANCERS = "enhancers"
+"""Folder below those, with ID-Enhancers."""
+ENHANCER_FILES = "idea_enhancers"
 INSIGHTFACE = "insightface"
 AUTOSAVE = "autosave"
 EXTENSION = ".safetensors"
@@ -23,8 +26,11 @@ def register_folders() -> None:
     models = Path(folder_paths.models_dir)
     folder_paths.add_model_folder_path(IDENTITIES, str(output_folder()))  # first: what was just saved is loaded
     folder_paths.add_model_folder_path(IDENTITIES, str(models / IDENTITIES))
-    paths, _ = folder_paths.folder_names_and_paths[IDENTITIES]
-    folder_paths.folder_names_and_paths[IDENTITIES] = (paths, {EXTENSION})
+    for folder in (output_folder(), models / IDENTITIES):
+        folder_paths.add_model_folder_path(ENHANCER_FILES, str(folder / ENHANCERS))
+    for kind in (IDENTITIES, ENHANCER_FILES):
+        paths, _ = folder_paths.folder_names_and_paths[kind]
+        folder_paths.folder_names_and_paths[kind] = (paths, {EXTENSION})
     folder_paths.add_model_folder_path(INSIGHTFACE, str(models / INSIGHTFACE))
 
 
@@ -37,15 +43,28 @@ def insightface_roots() -> list[Path]:
 
 
 def identity_files() -> list[str]:
-    return folder_paths.get_filename_list(IDENTITIES)
+    return [name for name in folder_paths.get_filename_list(IDENTITIES) if Path(name).parts[0] != ENHANCERS]
 
 
 def identity_path(name: str) -> Path:
     """Path of a file that `identity_files` lists."""
-    path = folder_paths.get_full_path(IDENTITIES, name)
+    return _listed(IDENTITIES, "an identity", name)
+
+
+def enhancer_files() -> list[str]:
+    return folder_paths.get_filename_list(ENHANCER_FILES)
+
+
+def enhancer_path(name: str) -> Path:
+    """Path of a file that `enhancer_files` lists."""
+    return _listed(ENHANCER_FILES, "an ID-Enhancer", name)
+
+
+def _listed(kind: str, title: str, name: str) -> Path:
+    path = folder_paths.get_full_path(kind, name)
     if path is None:
-        folders = ", ".join(folder_paths.get_folder_paths(IDENTITIES))
-        raise IdentityFileError(f"an identity {name!r} in {folders}", "none", "Refresh the list and choose again.")
+        folders = ", ".join(folder_paths.get_folder_paths(kind))
+        raise IdentityFileError(f"{title} {name!r} in {folders}", "none", "Refresh the list and choose again.")
     return Path(path)
 
 

@@ -11,6 +11,7 @@ from ..idea_core.errors import SocketError
 FaceModel = io.Custom("FACE_MODEL")
 IdEmbedsSocket = io.Custom("ID_EMBEDS")
 IdentitySocket = io.Custom("IDENTITY")
+EnhancerSocket = io.Custom("ID_ENHANCER")
 
 
 def advanced(widget: io.Input) -> io.Input:

@@ -19,6 +19,8 @@ from ..idea_core.errors import IdeaError, TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.identity import Identity
 from ..idea_core.identity_checks import require_name
+from ..idea_core.person import PersonModel
+from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.trainer import Trainer, training_record
 from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
@@ -27,7 +29,7 @@ from .face import CATEGORY
 from .fingerprint import training_fingerprint
 from .loss_curve import draw_losses
 from .paths import AUTOSAVE, output_folder
-from .sockets import IdEmbedsSocket, IdentitySocket, advanced, require
+from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, advanced, require
 
 _DEFAULTS = TrainConfig()
 
@@ -96,6 +98,11 @@ class EnhancerTrain(io.ComfyNode):
                         "person starts from. Empty: the list that comes with the pack.",
                     )
                 ),
+                EnhancerSocket.Input(
+                    "enhancer",
+                    optional=True,
+                    tooltip="From Load ID-Enhancer: the training starts at what it makes of the face.",
+                ),
             ],
             outputs=[
                 IdentitySocket.Output(
@@ -119,17 +126,22 @@ class EnhancerTrain(io.ComfyNode):
         name: str,
         resolution: int,
         names: str = "",
+        enhancer: PretrainedEnhancer | None = None,
         **settings,
     ) -> io.NodeOutput:
         require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
         require_pair(model, clip, trainable=True)
         require_vae(vae)
+        config = TrainConfig(**settings)
+        if enhancer is not None:
+            require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
         job = TrainingJob(
             name=require_name(name),
             images=_square(images, resolution),
             arcface=id_embeds.mean,
             names=parse_names(names),
-            config=TrainConfig(**settings),
+            config=enhancer.configure(config) if enhancer else config,
+            enhancer=enhancer,
         )
         identity = job.run(model, clip, vae, cls.hidden.prompt, cls.hidden.unique_id)
         return io.NodeOutput(identity, draw_losses(identity.training["losses"]))
@@ -149,11 +161,14 @@ class TrainingJob:
     arcface: Tensor
     names: tuple[str, ...]
     config: TrainConfig
+    enhancer: PretrainedEnhancer | None = None
 
     def run(self, model, clip, vae, prompt, node_id) -> Identity:
         """The trained identity; read from disk if the same inputs were trained before."""
         settings = {"version": __version__, "names": self.names, "name": self.name, **self.config.as_dict()}
-        fingerprint = training_fingerprint(model, clip, vae, [self.images, self.arcface], settings)
+        start = self.enhancer.weights if self.enhancer else {}
+        tensors = [self.images, self.arcface, *(start[key] for key in sorted(start))]
+        fingerprint = training_fingerprint(model, clip, vae, tensors, settings)
         path = output_folder() / AUTOSAVE / f"{self.name}-{fingerprint[:12]}.safetensors"
         found = _load_if_same(path, fingerprint)
         if found:
@@ -187,7 +202,8 @@ class TrainingJob:
 
         try:
             with ComfyBackbone(model, clip, vae) as backbone:
-                trainer = Trainer(backbone, self.images, self.arcface, self.config, self.names)
+                build = self.enhancer.build_person if self.enhancer else PersonModel
+                trainer = Trainer(backbone, self.images, self.arcface, self.config, self.names, build_person=build)
                 return trainer, trainer.run(on_step)
         except comfy.model_management.OOM_EXCEPTION as error:
             raise TrainingError(

@@ -90,3 +90,10 @@ def test_half_weights_train_as_single_ones_and_leave_the_model_as_it_was(probe):
     assert result["unchanged"]
     assert result["patch"] == 0
     assert result["hooks"] == 0
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21"])
+def test_a_face_alone_gives_a_person_and_a_start(probe, checkpoint):
+    result = probe("instant", checkpoint=checkpoint)
+    assert "format id-ea-enhancer" in result.pop("refused")
+    assert result == dict.fromkeys(result, True)

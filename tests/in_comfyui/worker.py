@@ -40,9 +40,11 @@ def main() -> None:
     sys.path.append(str(HERE))
     import probes_apply
     import probes_layout
+    import probes_people
     import probes_training
 
-    probes = {**vars(probes_training), **vars(probes_apply), **vars(probes_layout)}
+    modules = (probes_apply, probes_layout, probes_people, probes_training)
+    probes = {name: value for module in modules for name, value in vars(module).items()}
     for line in sys.stdin:
         call = json.loads(line)
         try:

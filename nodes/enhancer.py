@@ -1,0 +1,78 @@
+"""Load ID-Enhancer and Instant ID-EA Embedding: a person from a face alone."""
+
+from __future__ import annotations
+
+import os
+
+from comfy_api.v0_0_2 import io
+
+from ..idea_core.faces import IdEmbeds
+from ..idea_core.identity_checks import require_name
+from ..idea_core.pretrained import PretrainedEnhancer
+from .face import CATEGORY
+from .paths import enhancer_files, enhancer_path
+from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, require
+
+
+class LoadEnhancer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_LoadEnhancer",
+            display_name="Load ID-Enhancer",
+            category=CATEGORY,
+            description="Reads an ID-Enhancer that has seen people, from models/idea/enhancers. "
+            "`idea enhancer train` makes one for a base model.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=enhancer_files(),
+                    tooltip="A file in models/idea/enhancers or output/idea/enhancers, subfolders included.",
+                ),
+            ],
+            outputs=[
+                EnhancerSocket.Output(
+                    "enhancer",
+                    display_name="ID_ENHANCER",
+                    tooltip="For Instant ID-EA Embedding, or as a start for ID-Enhancer Train.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> str:
+        status = os.stat(enhancer_path(file))
+        return f"{file} {status.st_mtime_ns} {status.st_size}"
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(PretrainedEnhancer.load(enhancer_path(file)))
+
+
+class InstantIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_InstantIdentity",
+            display_name="Instant ID-EA Embedding",
+            category=CATEGORY,
+            description="A person from a face at once, without training.",
+            inputs=[
+                EnhancerSocket.Input("enhancer", tooltip="From Load ID-Enhancer; made for the checkpoint in use."),
+                IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
+                io.String.Input(
+                    "name",
+                    default="alice",
+                    tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>",
+                ),
+            ],
+            outputs=[
+                IdentitySocket.Output("identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, enhancer: PretrainedEnhancer, id_embeds: IdEmbeds, name: str) -> io.NodeOutput:
+        require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
+        require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
+        return io.NodeOutput(enhancer.identity(require_name(name), id_embeds.mean))
