@@ -81,7 +81,7 @@ def rates(chosen: Mapping[str, Mapping[str, float]]) -> str:
         tried = "; ".join(f"{key} {', '.join(f'{value:g}' for value in values)}" for key, values in GRIDS[arm].items())
         taken = ", ".join(f"{key} {value:g}" for key, value in settings.items())
         rows.append([TITLES[arm], tried, taken])
-    return table("Rates, searched on eight other people", ["", "tried", "taken"], rows)
+    return table("Rates, searched on six other people", ["", "tried", "taken"], rows)
 
 
 def plot(lines: Sequence[Line]) -> None:

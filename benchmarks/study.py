@@ -31,7 +31,7 @@ from miniature.world import BASE, draw
 
 RESULTS = Path(__file__).parent / "results"
 SEARCH, REPORT = RESULTS / "search.jsonl", RESULTS / "study.jsonl"
-REPORTED, SEARCHED = range(32), range(32, 40)  # people
+REPORTED, SEARCHED = range(32), range(32, 38)  # people
 BUDGETS = (25, 80, 320)
 LONG = 2000  # steps, for Textual Inversion
 SEARCH_STEPS = 80

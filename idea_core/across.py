@@ -184,11 +184,10 @@ class AcrossTrainer:
         return (error * self._weights[timesteps].to(device)).mean()
 
     def _condition(self, chosen: Sequence[int], faces: Tensor) -> TextCondition:
-        tokens = self.model.tokens(faces)
+        captions = [self._captions[index] for index in chosen]
         prompts = {
-            encoder: [[*before[encoder], *vectors, *after[encoder]] for (before, after), vectors in zip(parts, rows)]
-            for parts in [[self._captions[index] for index in chosen]]
-            for encoder, rows in tokens.items()
+            encoder: [[*before[encoder], *own, *after[encoder]] for (before, after), own in zip(captions, tokens)]
+            for encoder, tokens in self.model.tokens(faces).items()
         }
         condition = self.backbone.encode(prompts)
         return condition._replace(context=self.model.adapter(condition.context, self.model.fused(faces)))

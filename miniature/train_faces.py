@@ -33,7 +33,7 @@ from .training import Run
 
 PEOPLE, PICTURES = 2400, 12  # of the recogniser's training
 MARGIN, SCALE = 0.2, 32.0  # CosFace (arXiv 1801.09414)
-STEPS = {"recogniser": 2800, "detector": 2700, "judge": 2000, "second": 1500}
+STEPS = {"recogniser": 2800, "detector": 2700, "judge": 2000, "second": 1000}
 SECOND_PEOPLE_SEED = 41
 
 

@@ -12,14 +12,14 @@ from idea_core.faces import Face, InsightFaceEngine
 from idea_core.faces.packs import FacePack
 from miniature import face_nets, people
 from miniature.align import CROP, TEMPLATE, align
-from miniature.models import build_text_encoder, build_tokenizer
+from miniature.models import LATENT_SIZE, build_text_encoder, build_tokenizer
 from miniature.onnx_export import run_folded, save_detector, save_recogniser
 from miniature.render import SIZE, render, render_with_keypoints
 from miniature.scenes import BACKGROUNDS, HATS, draw_scenes, plain_scenes
 from miniature.teach_text import teach_text
-from miniature.train_base import caption
+from miniature.train_base import _mouths, caption
 from miniature.words import LENGTH, words
-from miniature.world import embed, face_engine, judge, largest_faces, notes_of
+from miniature.world import draw_photos, embed, embed_second, face_engine, judge, largest_faces, notes_of
 
 
 def pictures(count: int, seed: int = 0):
@@ -179,3 +179,23 @@ def test_the_text_encoder_learns_faces_and_scenes_from_captions(tmp_path):
     tokenizer = build_tokenizer(tmp_path)
     encoder = build_text_encoder(tokenizer)
     assert teach_text(encoder, tokenizer, 80, torch.Generator().manual_seed(0)) < 0.9  # 1 is what a guess has
+
+
+def test_the_mouths_cells_hold_the_mouth():
+    drawn, points = render_with_keypoints(people.held_out_people(16), plain_scenes(16))
+    mouths = _mouths(points)
+    assert mouths.shape == (16, LATENT_SIZE, LATENT_SIZE) and 2 <= mouths.sum((1, 2)).float().mean() < 40
+    cells = (points[:, 3:].mean(1) / (SIZE / LATENT_SIZE)).long()
+    assert mouths[torch.arange(16), cells[:, 1], cells[:, 0]].all()
+
+
+def test_the_second_recogniser_tells_strangers_apart():
+    generator = torch.Generator().manual_seed(9)
+    faces = people.held_out_people(24).repeat_interleave(2, 0)
+    drawn = render(faces, draw_photos(len(faces), generator), generator)
+    embeddings = embed_second(drawn, largest_faces(drawn))
+    cosines = embeddings[::2] @ embeddings[1::2].T
+    same, strangers = cosines.diagonal(), cosines[~torch.eye(24, dtype=torch.bool)]
+    assert same.mean() > 0.5 and strangers.mean().abs() < 0.1
+    assert (cosines.argmax(1) == torch.arange(24)).float().mean() > 0.9
+    assert embed_second(drawn[:1], [None]).abs().max() == 0
