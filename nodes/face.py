@@ -9,10 +9,10 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.errors import FaceError
-from ..idea_core.faces import InsightFaceEngine, encode_photos, find_packs
-from ..idea_core.faces.insightface_engine import PROVIDER_CHOICES, PROVIDERS
+from ..idea_core.faces import FaceEngine, encode_photos, find_packs, load_engine
 from ..idea_core.faces.packs import require_pack
 from ..idea_core.faces.pictures import crop_face, draw_faces
+from ..idea_core.faces.providers import PROVIDER_CHOICES, PROVIDERS
 from .paths import insightface_roots
 from .sockets import FaceModel, IdEmbedsSocket, require
 
@@ -58,7 +58,7 @@ class LoadFaceModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, pack: str, provider: str) -> io.NodeOutput:
-        engine = InsightFaceEngine(require_pack(pack, insightface_roots()), provider)
+        engine = load_engine(require_pack(pack, insightface_roots()), provider)
         fell_back = provider != "auto" and engine.providers[0] != PROVIDERS[provider]
         log = logging.warning if fell_back else logging.info
         log("ID-EA: face model %s runs on %s (asked for: %s)", pack, engine.providers[0], provider)
@@ -94,7 +94,7 @@ class IDEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, face_model, images: torch.Tensor) -> io.NodeOutput:
-        require(face_model, InsightFaceEngine, FaceModel, "Load Face Model")
+        require(face_model, FaceEngine, FaceModel, "Load Face Model")
         id_embeds, found = encode_photos(face_model, [_to_uint8(image) for image in images])
         crops = _to_images([crop_face(f.photo, f.chosen) for f in found])
         return io.NodeOutput(id_embeds, crops, _to_images([draw_faces(f) for f in found]))

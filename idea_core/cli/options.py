@@ -11,7 +11,7 @@ import click
 
 from ..captions import CAPTIONS
 from ..config import PRESETS, REGULARIZERS, TrainConfig
-from ..faces.insightface_engine import PROVIDER_CHOICES
+from ..faces.providers import PROVIDER_CHOICES
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
 from ..jobs.sources import CROPS, DTYPE_CHOICES
 from ..textfile import read_text

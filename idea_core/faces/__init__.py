@@ -1,7 +1,10 @@
 """From photos to an identity embedding: face models, detection, choice of face, crops."""
 
-from .embeds import Face, FaceEngine, FacePhoto, IdEmbeds, encode_photos
+from .embeds import FacePhoto, IdEmbeds, encode_photos
+from .engines import free_engines, load_engine
+from .face import Face, FaceEngine
 from .insightface_engine import InsightFaceEngine
+from .onnx_engine import OnnxEngine
 from .packs import FacePack, find_packs
 
 __all__ = [
@@ -11,6 +14,9 @@ __all__ = [
     "FacePhoto",
     "IdEmbeds",
     "InsightFaceEngine",
+    "OnnxEngine",
     "encode_photos",
     "find_packs",
+    "free_engines",
+    "load_engine",
 ]

@@ -4,50 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import FaceError
+from .face import Face, FaceEngine
 
 PAD = 0.25  # of the photo's size on each side, for the second look at a tight crop
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """One detected face, in pixels of its photo.
-
-    Attributes:
-        box: (4,) left, top, right, bottom.
-        keypoints: (5, 2) x, y of left eye, right eye, nose, left and right corner of the mouth.
-        score: detection score in 0…1.
-    """
-
-    box: np.ndarray
-    keypoints: np.ndarray
-    score: float
-
-    @property
-    def area(self) -> float:
-        return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
-
-    def shifted(self, dx: float, dy: float) -> Face:
-        return Face(self.box + np.array([dx, dy, dx, dy]), self.keypoints + np.array([dx, dy]), self.score)
-
-
-class FaceEngine(Protocol):
-    """A face detector and a face recogniser."""
-
-    providers: tuple[str, ...]
-    """Execution providers that run, in order of preference."""
-
-    def detect(self, photo: np.ndarray) -> list[Face]:
-        """Faces in a photo (H, W, 3), RGB, uint8."""
-
-    def embed(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        """ArcFace embedding (512,) of a face, aligned by its key points; not normalised."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .embeds import Face, FacePhoto
+from .embeds import FacePhoto
+from .face import Face
 
 MARGIN = 2.0  # side of a crop in face sizes: hair, ears and shoulders belong to the person
 CHOSEN, OTHER, POINT = (64, 220, 96), (255, 176, 32), (255, 64, 64)

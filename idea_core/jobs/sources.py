@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, FaceError
-from ..faces import FacePack, IdEmbeds, InsightFaceEngine, encode_photos, find_packs
+from ..faces import FaceEngine, FacePack, IdEmbeds, encode_photos, find_packs, free_engines, load_engine
 from ..faces.embeds_file import load_embeds
 from ..faces.photos import find_photos, read_photo, square
 from ..faces.pictures import crop_face
@@ -95,9 +95,9 @@ class FaceSource:
             )
         return packs[self.pack or next(iter(packs))]
 
-    def load(self) -> InsightFaceEngine:
+    def load(self) -> FaceEngine:
         """The engine; the last one loaded is kept."""
-        return _load_engine(self)
+        return load_engine(self.find(), self.provider)
 
     def digest(self) -> str:
         """SHA-256 of the pack's models."""
@@ -228,12 +228,7 @@ def _load_pipeline(source: ModelSource):
 def forget_models() -> None:
     """Free what is kept."""
     _load_pipeline.cache_clear()
-    _load_engine.cache_clear()
-
-
-@lru_cache(maxsize=1)
-def _load_engine(source: FaceSource) -> InsightFaceEngine:
-    return InsightFaceEngine(source.find(), source.provider)
+    free_engines()
 
 
 def _add_files(digest, path: Path) -> bool:
