@@ -18,7 +18,7 @@ from ..errors import ConfigError, FaceError
 from ..faces import FaceEngine, FacePack, IdEmbeds, encode_photos, find_packs, free_engines, load_engine
 from ..faces.embeds_file import load_embeds
 from ..faces.photos import find_photos, read_photo, square
-from ..faces.pictures import crop_face
+from ..faces.pictures import Cut, crop_face
 from ..textfile import read_text
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -158,7 +158,7 @@ class PhotoSource:
         if self.id_embeds is not None:
             embeds = load_embeds(self.id_embeds)
         if self.crop == "face":
-            cut = [crop_face(f.photo, f.chosen, self.resolution) for f in found]
+            cut = [crop_face(f.photo, f.chosen, Cut(self.resolution)) for f in found]
         else:
             cut = [square(photo, self.resolution) for photo in photos]
         return Prepared(torch.from_numpy(np.stack(cut)).float() / 255, embeds, tuple(map(_note, paths)))
