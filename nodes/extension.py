@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .apply import ApplyAdapter
+from .compare import BlendIDEmbeds, IDSimilarity
 from .face import IDEncode, LoadFaceModel
 from .identity import LoadIdentity, SaveIdentity
 from .paths import register_folders
@@ -13,7 +14,16 @@ from .train import EnhancerTrain
 
 class IdeaExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadFaceModel, IDEncode, EnhancerTrain, SaveIdentity, LoadIdentity, ApplyAdapter]
+        return [
+            LoadFaceModel,
+            IDEncode,
+            BlendIDEmbeds,
+            IDSimilarity,
+            EnhancerTrain,
+            SaveIdentity,
+            LoadIdentity,
+            ApplyAdapter,
+        ]
 
 
 async def comfy_entrypoint() -> IdeaExtension:

@@ -75,7 +75,8 @@ def draw_faces(found: FacePhoto) -> np.ndarray:
         for x, y in face.keypoints:
             draw.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], fill=POINT)
         label = (float(face.box[0]) + 2 * stroke, float(face.box[1]) + stroke)
-        draw.text(label, f"{number}: {face.score:.2f}", fill=color, font_size=max(12, 6 * stroke))
+        text, font_size = f"{number}: {face.score:.2f}", max(12, 6 * stroke)
+        draw.text(label, text, fill=color, font_size=font_size, stroke_width=2, stroke_fill=(0, 0, 0))
     return np.asarray(picture)
 
 

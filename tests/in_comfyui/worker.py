@@ -39,10 +39,11 @@ def main() -> None:
     load_pack()
     sys.path.append(str(HERE))
     import probes_apply
+    import probes_faces
     import probes_layout
     import probes_training
 
-    probes = {**vars(probes_training), **vars(probes_apply), **vars(probes_layout)}
+    probes = {**vars(probes_training), **vars(probes_apply), **vars(probes_layout), **vars(probes_faces)}
     for line in sys.stdin:
         call = json.loads(line)
         try:
