@@ -7,7 +7,8 @@ from math import nan
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.faces import blend
-from ..idea_core.faces.likeness import compare, draw_likeness
+from ..idea_core.faces.likeness import compare
+from ..idea_core.faces.plot import draw_likeness
 from .face import CATEGORY, aligned_input, face_choice_inputs, face_model_input, face_settings
 from .face_models import engine_of
 from .pictures import first, single_images, to_image, to_uint8

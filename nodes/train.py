@@ -27,7 +27,7 @@ from .face import CATEGORY
 from .fingerprint import training_fingerprint
 from .loss_curve import draw_losses
 from .paths import AUTOSAVE, output_folder
-from .sockets import IdEmbedsSocket, IdentitySocket, advanced, require_embeds
+from .sockets import IdEmbedsSocket, IdentitySocket, advanced, require
 
 _DEFAULTS = TrainConfig()
 
@@ -121,7 +121,7 @@ class EnhancerTrain(io.ComfyNode):
         names: str = "",
         **settings,
     ) -> io.NodeOutput:
-        require_embeds(id_embeds)
+        require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
         require_pair(model, clip, trainable=True)
         require_vae(vae)
         job = TrainingJob(

@@ -11,8 +11,9 @@ from PIL import Image
 from idea_core.errors import ConfigError, FaceError
 from idea_core.faces import FacePack, FaceSettings, IdEmbeds, OnnxEngine, blend, encode_photos
 from idea_core.faces.encode import report
-from idea_core.faces.likeness import POINT, Scale, compare, draw_likeness
+from idea_core.faces.likeness import Scale, compare
 from idea_core.faces.pictures import CHOSEN, OTHER, Cut, crop_face, draw_faces, face_mask, stack
+from idea_core.faces.plot import POINT, draw_likeness
 
 ALICE, BOB = ((205, 150, 110), (60, 40, 30)), ((120, 90, 70), (200, 170, 90))
 NOBODY = photo(faces=[])

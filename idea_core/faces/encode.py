@@ -60,15 +60,20 @@ def embed_faces(engine: FaceEngine, found: Sequence[FacePhoto], aligned: bool = 
     return IdEmbeds(torch.nn.functional.normalize(embeds), scores)
 
 
-def report(found: Sequence[FacePhoto]) -> str:
-    """A line for each photo, and one for all."""
+def report(found: Sequence[FacePhoto], names: Sequence[object] = ()) -> str:
+    """A line for each photo, and one for all.
+
+    Args:
+        names: what each photo is called; default: "photo" and its index.
+    """
     lines = []
     for f in found:
+        name = names[f.index] if names else f"photo {f.index}"
         if f.chosen is None:
-            lines.append(f"photo {f.index}: left out, no face taken: {f.left_out}")
+            lines.append(f"{name}: left out, no face taken: {f.left_out}")
             continue
         number = next(n for n, face in enumerate(f.faces, start=1) if face is f.chosen)
-        line = f"photo {f.index}: face {number} of {len(f.faces)}, score {f.chosen.score:.2f}, "
+        line = f"{name}: face {number} of {len(f.faces)}, score {f.chosen.score:.2f}, "
         line += f"cosine to the mean {f.cosine:.2f}"
         if f.outlier:
             line += ", looks like another person" + (": left out" if f.left_out else "")

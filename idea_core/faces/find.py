@@ -12,7 +12,6 @@ import torch
 from ..errors import ConfigError, FaceError
 from .embeds import IdEmbeds
 from .face import MIN_SCORE, TEMPLATE_SIDE, Face, FaceEngine
-from .photos import square
 
 PAD = 0.25  # of the photo's size on each side, for the second look at a tight crop
 SIZES = (640, 512, 384, 256)  # of the detector's input; a face that fills the photo is found at a smaller one
@@ -114,6 +113,8 @@ def recogniser_crop(engine: FaceEngine, found: FacePhoto, aligned: bool) -> np.n
     """What the recogniser sees of the face taken; a crop that is aligned already is only scaled, and smoothly."""
     if not aligned:
         return engine.align(found.photo, found.chosen)
+    from .photos import square  # and PIL with it
+
     photo = found.photo if len(found.photo) == TEMPLATE_SIDE else square(found.photo, TEMPLATE_SIDE)
     return engine.align(photo, Face.aligned(TEMPLATE_SIDE))
 
