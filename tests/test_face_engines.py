@@ -7,12 +7,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from face_models import photo, write_face_pack
 
 from idea_core.errors import FaceError, SocketError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine, align, find_packs, free_engines, load_engine
 from idea_core.faces.face import Face
 from idea_core.faces.onnx_engine import _normalises
+from miniature import people
+from miniature.render import render_with_keypoints
+from miniature.scenes import draw_scenes
+from miniature.world import FACES
 
 PEOPLE = [((205, 150, 110), (60, 40, 30)), ((120, 90, 70), (200, 170, 90)), ((90, 110, 160), (30, 30, 60))]
 
@@ -32,6 +37,7 @@ SCENES = {
     **{f"{count} faces": crowd(count) for count in (0, 1, 2, 3, 12)},
     **{f"turned by {angle}": single(angle) for angle in (-90, -30, 30, 90, 180)},
     **{f"{size} pixels": single(size=size, width=640, height=480, x=320, y=240) for size in (40, 70, 400)},
+    "30 pixels": single(size=30),
     "upright format": single(width=250, height=600, x=125, y=300),
     "at the border": single(x=45, y=60),
     "noise": np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8),
@@ -67,6 +73,20 @@ def test_onnxruntime_alone_finds_and_embeds_as_insightface(ours, theirs, scene, 
         assert np.array_equal(face.box, reference.box)
         assert np.array_equal(face.keypoints, reference.keypoints)
         assert np.abs(ours.align(scene, face).astype(int) - theirs.align(scene, reference)).max() <= 1
+        assert cosine(ours.embed(scene, face), theirs.embed(scene, reference)) >= 0.99999
+
+
+def test_trained_networks_see_the_same_either_way():
+    """The miniature world's detector and recogniser, convolutions that were trained."""
+    pack = FacePack("miniature", FACES)
+    ours, theirs = OnnxEngine(pack, "cpu"), InsightFaceEngine(pack, "cpu")
+    generator = torch.Generator().manual_seed(5)
+    faces = people.held_out_people(6)
+    drawn = render_with_keypoints(faces, draw_scenes(6, generator), generator)[0]
+    for scene in (drawn.movedim(1, -1) * 255).round().to(torch.uint8).numpy():
+        (face,), (reference,) = ours.detect(scene), theirs.detect(scene)
+        assert face.score == reference.score
+        assert np.array_equal(face.box, reference.box) and np.array_equal(face.keypoints, reference.keypoints)
         assert cosine(ours.embed(scene, face), theirs.embed(scene, reference)) >= 0.99999
 
 
