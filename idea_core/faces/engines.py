@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
+from contextlib import suppress
 from functools import lru_cache
 
 from ..errors import MissingPackageError
@@ -32,3 +35,6 @@ def free_engines() -> None:
     """Let go of the engine that is kept; its memory is free once nobody else holds it."""
     load_engine.cache_clear()
     gc.collect()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # a C library without it
+            ctypes.CDLL(None).malloc_trim(0)  # glibc would keep a quarter of the models' memory to itself

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import comfy.model_management
 import folder_paths
 import numpy as np
@@ -73,3 +76,36 @@ def other_packs_sockets() -> dict:
         said = str(error)
     theirs, ours = (encode_faces([photo("photo_1.png")], model)[0].mean for model in (analysis, None))
     return {"cosine": float(theirs @ ours), "said": said}
+
+
+def other_places(place: str) -> dict:
+    """Load Face Model with a pack and a recogniser's file in a folder that extra_model_paths.yaml names."""
+    roots = pack("nodes.paths").insightface_roots
+    known = pack("idea_core.faces.packs").require_pack("testpack", roots()).folder
+    models = Path(place) / "models"
+    shutil.copytree(known, models / "antelopev2" / "antelopev2")
+    shutil.copy(known / "rec_test.onnx", models / "arcface.onnx")
+    folder_paths.add_model_folder_path("insightface", place)  # as the file's reader does
+    node = pack("nodes.face").LoadFaceModel
+    try:
+        (options,) = (one.options for one in node.define_schema().inputs if one.id == "pack")
+        nested, runs_on = node.execute("antelopev2", "cpu").args
+        single = node.execute("arcface.onnx", "auto").args[0]
+        embeds = encode_faces([photo("photo_1.png")], nested)[0]
+        found = pack("idea_core.faces").encode_photos(nested.engine(), [(photo("photo_1.png")[0] * 255).byte().numpy()])
+        crop = nested.engine().align(found[1][0].photo, found[1][0].chosen)
+        aligned = encode_faces([torch.from_numpy(crop)[None] / 255], single, aligned=True)[0]
+        said = ""
+        try:
+            encode_faces([photo("photo_1.png")], single)
+        except pack("idea_core").IdeaError as error:
+            said = str(error)
+    finally:
+        folder_paths.folder_names_and_paths["insightface"][0].remove(place)
+    return {
+        "options": options,
+        "runs_on": runs_on,
+        "cosine": float(embeds.mean @ aligned.mean),
+        "said": said,
+        "refused": node.validate_inputs("antelopev2"),
+    }

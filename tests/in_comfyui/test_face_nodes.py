@@ -29,6 +29,15 @@ def test_other_packs_face_models_are_taken_as_they_are(probe):
     assert result["said"].startswith("Expected a FaceAnalysis with detection and recognition, got a dict with nothing.")
 
 
+def test_packs_and_single_recognisers_are_found_where_extra_model_paths_says(probe, tmp_path):
+    result = probe("other_places", place=tmp_path)
+    assert {"testpack", "antelopev2", "arcface.onnx"} <= set(result["options"])
+    assert result["runs_on"] == "CPUExecutionProvider"
+    assert result["cosine"] == pytest.approx(1, abs=1e-5)
+    assert result["said"].startswith("Expected a face detector, got arcface.onnx, a recogniser alone.")
+    assert result["refused"].startswith("Expected a face model pack 'antelopev2' in ")
+
+
 def test_encode_and_compare(server):
     graph = workflow("encode_and_compare")
     outputs = server.run(graph)
