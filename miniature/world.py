@@ -15,7 +15,8 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from idea_core.diffusers_backbone import GenerateConfig, People
 from idea_core.diffusers_backbone.generate import conditions, sample
-from idea_core.faces import Face, InsightFaceEngine
+from idea_core.faces import Face, FaceEngine
+from idea_core.faces.engines import load_engine
 from idea_core.faces.packs import FacePack
 from idea_core.identity import Identity
 
@@ -55,8 +56,8 @@ def all_names() -> tuple[str, ...]:
 
 
 @cache
-def face_engine(folder: Path = FACES) -> InsightFaceEngine:
-    return InsightFaceEngine(FacePack("miniature", folder), "cpu")
+def face_engine(folder: Path = FACES) -> FaceEngine:
+    return load_engine(FacePack("miniature", folder), "cpu")
 
 
 @cache
@@ -80,14 +81,14 @@ def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 255
 
 
-def largest_faces(pictures: Tensor, engine: InsightFaceEngine | None = None) -> list[Face | None]:
+def largest_faces(pictures: Tensor, engine: FaceEngine | None = None) -> list[Face | None]:
     """The largest face of each picture (B, 3, H, W); None without one."""
     engine = engine or face_engine()
     found = [engine.detect(to_photo(picture)) for picture in pictures]
     return [max(faces, key=lambda face: face.area, default=None) for faces in found]
 
 
-def embed(pictures: Tensor, faces: Sequence[Face | None], engine: InsightFaceEngine | None = None) -> Tensor:
+def embed(pictures: Tensor, faces: Sequence[Face | None], engine: FaceEngine | None = None) -> Tensor:
     """Normalised embeddings (B, 512); zeros without a face."""
     engine = engine or face_engine()
     rows = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .apply import ApplyAdapter
+from .compare import BlendIDEmbeds, IDSimilarity
 from .edit import BlendIdentities, EditIdentity
 from .enhancer import InstantIdentity, LoadEnhancer
 from .face import IDEncode, LoadFaceModel
@@ -18,6 +19,8 @@ class IdeaExtension(ComfyExtension):
         return [
             LoadFaceModel,
             IDEncode,
+            BlendIDEmbeds,
+            IDSimilarity,
             EnhancerTrain,
             LoadEnhancer,
             InstantIdentity,

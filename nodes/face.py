@@ -9,14 +9,21 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.errors import FaceError
-from ..idea_core.faces import InsightFaceEngine, encode_photos, find_packs
-from ..idea_core.faces.insightface_engine import PROVIDER_CHOICES, PROVIDERS
+from ..idea_core.faces import FaceSettings, encode_photos, find_packs
+from ..idea_core.faces.encode import report
+from ..idea_core.faces.face import MIN_SCORE
+from ..idea_core.faces.find import RULES
 from ..idea_core.faces.packs import require_pack
-from ..idea_core.faces.pictures import crop_face, draw_faces
+from ..idea_core.faces.pictures import MARGIN, Cut, crop_face, draw_faces, face_mask
+from ..idea_core.faces.providers import PROVIDER_CHOICES, PROVIDERS
+from .face_models import FaceModels, engine_of
 from .paths import insightface_roots
-from .sockets import FaceModel, IdEmbedsSocket, require
+from .pictures import first, single_images, to_image, to_uint8
+from .sockets import FaceAnalysis, FaceModel, IdEmbedsSocket, InsightFace, advanced, require_embeds
 
 CATEGORY = "ID-EA"
+ERROR, SKIP = "error", "skip"
+KEEP, LEAVE_OUT = "keep", "leave out"
 
 
 class LoadFaceModel(io.ComfyNode):
@@ -32,7 +39,8 @@ class LoadFaceModel(io.ComfyNode):
                 io.Combo.Input(
                     "pack",
                     options=list(find_packs(insightface_roots())),
-                    tooltip="A folder of .onnx files in models/insightface/models, such as antelopev2 or buffalo_l. "
+                    tooltip="A folder of .onnx files in models/insightface/models, such as antelopev2 or buffalo_l, "
+                    "or a recogniser's .onnx file there, which takes aligned crops alone. "
                     "Nothing is downloaded: put it there yourself.",
                 ),
                 io.Combo.Input(
@@ -44,7 +52,10 @@ class LoadFaceModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                FaceModel.Output("face_model", display_name="FACE_MODEL", tooltip="For ID Encode."),
+                FaceModel.Output("face_model", display_name="FACE_MODEL", tooltip="For ID Encode and ID Similarity."),
+                io.String.Output(
+                    "runs_on", display_name="runs_on", tooltip="The provider that runs, whatever was asked for."
+                ),
             ],
         )
 
@@ -58,11 +69,11 @@ class LoadFaceModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, pack: str, provider: str) -> io.NodeOutput:
-        engine = InsightFaceEngine(require_pack(pack, insightface_roots()), provider)
-        fell_back = provider != "auto" and engine.providers[0] != PROVIDERS[provider]
-        log = logging.warning if fell_back else logging.info
-        log("ID-EA: face model %s runs on %s (asked for: %s)", pack, engine.providers[0], provider)
-        return io.NodeOutput(engine)
+        models = FaceModels(require_pack(pack, insightface_roots()), provider)
+        runs = models.engine().providers[0]
+        log = logging.info if provider in ("auto", _choice_of(runs)) else logging.warning
+        log("ID-EA: face model %s runs on %s (asked for: %s)", pack, runs, provider)
+        return io.NodeOutput(models, runs, ui={"text": [f"{pack} runs on {runs}"]})
 
 
 class IDEncode(io.ComfyNode):
@@ -72,39 +83,153 @@ class IDEncode(io.ComfyNode):
             node_id="IDEA_IDEncode",
             display_name="ID Encode",
             category=CATEGORY,
-            description="Finds the largest face in each photo and averages its ArcFace embeddings.",
+            description="Finds the person's face in each photo and averages the ArcFace embeddings.",
+            is_input_list=True,
             inputs=[
-                FaceModel.Input("face_model", tooltip="From Load Face Model."),
-                io.Image.Input("images", tooltip="One or more photos of one person."),
+                face_model_input(),
+                io.Image.Input("images", tooltip="One or more photos of one person; a list may have any sizes."),
+                *face_choice_inputs(),
+                io.Combo.Input(
+                    "no_face",
+                    options=[ERROR, SKIP],
+                    default=ERROR,
+                    optional=True,
+                    tooltip="What to do with a photo without such a face: stop and name it, or go on without it.",
+                ),
+                io.Combo.Input(
+                    "outliers",
+                    options=[KEEP, LEAVE_OUT],
+                    default=KEEP,
+                    optional=True,
+                    tooltip="Photos that look like another person than most of the others. "
+                    "The report names them either way.",
+                ),
+                io.Int.Input(
+                    "crop_size",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=64,
+                    optional=True,
+                    tooltip="Side of the crops in pixels: 512 for SD 1.x and 2.x, 768 for SD 2.1 768-v, 1024 for SDXL.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "crop_margin",
+                        default=MARGIN,
+                        min=1.0,
+                        max=5.0,
+                        step=0.1,
+                        optional=True,
+                        tooltip="Side of the crops in face sizes. 2 keeps hair, ears and shoulders.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "upright",
+                        default=True,
+                        optional=True,
+                        tooltip="Turn the crops so that the eyes are level.",
+                    )
+                ),
+                aligned_input(),
             ],
             outputs=[
                 IdEmbedsSocket.Output(
                     "id_embeds", display_name="ID_EMBEDS", tooltip="The person's face, for ID-Enhancer Train."
                 ),
                 io.Image.Output(
-                    "crops",
-                    display_name="face_crops",
-                    tooltip="Square crops (512 × 512) around each face, to train on.",
+                    "crops", display_name="face_crops", tooltip="Square crops around each face, to train on."
                 ),
                 io.Image.Output(
-                    "preview", display_name="preview", tooltip="The photos with every face found; green was taken."
+                    "preview",
+                    display_name="preview",
+                    tooltip="The photos with every face found, numbered from left to right; green was taken.",
+                ),
+                io.Mask.Output("masks", display_name="face_masks", tooltip="Where the face is in each crop."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="For each photo the face taken, its score and its likeness to the mean of all.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls, face_model, images: torch.Tensor) -> io.NodeOutput:
-        require(face_model, InsightFaceEngine, FaceModel, "Load Face Model")
-        id_embeds, found = encode_photos(face_model, [_to_uint8(image) for image in images])
-        crops = _to_images([crop_face(f.photo, f.chosen) for f in found])
-        return io.NodeOutput(id_embeds, crops, _to_images([draw_faces(f) for f in found]))
+    def execute(
+        cls, face_model, images, no_face=ERROR, outliers=KEEP, crop_size=512, crop_margin=MARGIN, upright=True, **choice
+    ) -> io.NodeOutput:
+        settings = face_settings(**choice, skip=first(no_face) == SKIP, leave_out_outliers=first(outliers) == LEAVE_OUT)
+        photos = [to_uint8(image) for image in single_images(images)]
+        id_embeds, found = encode_photos(engine_of(first(face_model)), photos, settings)
+        cut = Cut(first(crop_size), first(crop_margin), first(upright))
+        taken = [f for f in found if not f.left_out]
+        crops = to_image([crop_face(f.photo, f.chosen, cut) for f in taken])
+        masks = torch.from_numpy(np.stack([face_mask(f.chosen, cut) for f in taken]))
+        text = report(found)
+        return io.NodeOutput(id_embeds, crops, to_image(list(map(draw_faces, found))), masks, text, ui={"text": [text]})
 
 
-def _to_uint8(image: torch.Tensor) -> np.ndarray:
-    """IMAGE (H, W, C) in 0…1 → (H, W, 3) uint8; an alpha channel is left out, grey becomes RGB."""
-    rgb = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:-1], 3)
-    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+def face_model_input() -> io.Input:
+    return io.MultiType.Input(
+        "face_model",
+        [FaceModel, FaceAnalysis, InsightFace],
+        tooltip="From Load Face Model, or another pack's FACEANALYSIS or INSIGHTFACE.",
+    )
 
 
-def _to_images(pictures: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(pictures)).float() / 255
+def face_choice_inputs() -> list[io.Input]:
+    """Inputs that say which face of a photo is meant; read by `face_settings`."""
+    return [
+        io.Combo.Input(
+            "face",
+            options=list(RULES),
+            default=RULES[0],
+            optional=True,
+            tooltip="Which face of several: by size, detection score or place, by its number in the preview, "
+            "or the one most like nearest_to.",
+        ),
+        io.Int.Input(
+            "number",
+            default=1,
+            min=1,
+            max=99,
+            optional=True,
+            tooltip="For face = by number: the face's number in the preview, from left to right.",
+        ),
+        IdEmbedsSocket.Input("nearest_to", optional=True, tooltip="For face = nearest: whose face is looked for."),
+        io.Float.Input(
+            "min_score",
+            default=MIN_SCORE,
+            min=0.05,
+            max=0.95,
+            step=0.05,
+            optional=True,
+            tooltip="Faces that the detector is less certain of do not count. Lower it for blurred or turned faces.",
+        ),
+    ]
+
+
+def aligned_input() -> io.Input:
+    return advanced(
+        io.Boolean.Input(
+            "aligned",
+            default=False,
+            optional=True,
+            tooltip="The images are square, aligned crops of one face already, such as 112 × 112: use no detector.",
+        )
+    )
+
+
+def face_settings(
+    face=RULES[0], number=1, nearest_to=None, min_score=MIN_SCORE, aligned=False, **settings
+) -> FaceSettings:
+    """The settings that the inputs of `face_choice_inputs` and `aligned_input` say."""
+    like = first(nearest_to)
+    if like is not None:
+        require_embeds(like)
+    return FaceSettings(first(face), first(number), like, first(min_score), aligned=first(aligned), **settings)
+
+
+def _choice_of(provider: str) -> str | None:
+    return next((choice for choice, name in PROVIDERS.items() if name == provider), None)

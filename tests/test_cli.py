@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from face_models import photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_convert import RunsCode, published
@@ -60,6 +61,27 @@ def test_photos_to_face_embedding(studio, tmp_path):
     assert run("info", path, "--json")["photos"] == 3
     said = run("encode", studio / "nobody.png", "-o", path, *faces(studio), code=1).stderr
     assert "Expected a face in photo 0" in said and "nobody.png" in said
+
+
+def test_the_right_faces_are_encoded(studio, tmp_path):
+    alice, group = tmp_path / "alice.id.safetensors", tmp_path / "group.id.safetensors"
+    run("encode", studio / "photos" / "alice", "-o", alice, *faces(studio))
+    people = [(160, 160, 90, 0.0, (205, 150, 110)), (440, 160, 130, 25.0, (120, 80, 60))]
+    Image.fromarray(photo(width=640, height=320, faces=people)).save(tmp_path / "both.png")
+    photos = [studio / "photos" / "alice", tmp_path / "both.png", studio / "nobody.png"]
+    options = ["-o", group, *faces(studio), "--skip", "--crops", tmp_path / "crops", "--crop-size", 64]
+    nearest = run("encode", *photos, *options, "--face", "nearest", "--nearest-to", alice, "--json")["photos"]
+    assert [row["left_out"][:4] for row in nearest] == ["", "", "", "", "none"]
+    assert nearest[3]["to_mean"] > 0.99 and run("info", group, "--json")["photos"] == 4
+    assert [path.name for path in sorted((tmp_path / "crops").iterdir())] == [
+        *(f"00{n}_{n}.png" for n in range(3)),
+        "003_both.png",
+    ]
+    said = run("encode", *photos, *options, "--leave-out-outliers").stdout.splitlines()
+    assert said[3].endswith("looks like another person: left out") and "both.png: face 2 of 2" in said[3]
+    assert said[5].startswith("3 of 5 photos taken")
+    refused = run("encode", *photos, *options, "--face", "nearest", code=1).stderr
+    assert "Expected ID_EMBEDS that the face is nearest to, got none" in refused
 
 
 def test_a_trained_person_is_one_file(studio, alice):

@@ -11,7 +11,7 @@ import click
 
 from ..captions import CAPTIONS
 from ..config import PRESETS, REGULARIZERS, TrainConfig
-from ..faces.insightface_engine import PROVIDER_CHOICES
+from ..faces.providers import PROVIDER_CHOICES
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
 from ..jobs.sources import CROPS, DTYPE_CHOICES
 from ..textfile import read_text
@@ -93,7 +93,7 @@ photo_options = together(
             "--crop",
             type=click.Choice(CROPS),
             default="face",
-            help="Train on the faces that are found, or on the photos' middle squares.",
+            help="Train on the faces that are found, as they are or turned upright, or on the photos' middle squares.",
         ),
         click.option(
             "--resolution", type=int, help="Side in pixels to train at. Default: what the model was trained at."

@@ -1,62 +1,15 @@
-"""Photos → faces → ID_EMBEDS: the mean ArcFace embedding of a person, weighted by detection score."""
+"""ID_EMBEDS: the ArcFace embeddings of a person's photos, their mean, and people between people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import FaceError
+from ..errors import ConfigError, FaceError
 
-PAD = 0.25  # of the photo's size on each side, for the second look at a tight crop
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """One detected face, in pixels of its photo.
-
-    Attributes:
-        box: (4,) left, top, right, bottom.
-        keypoints: (5, 2) x, y of left eye, right eye, nose, left and right corner of the mouth.
-        score: detection score in 0…1.
-    """
-
-    box: np.ndarray
-    keypoints: np.ndarray
-    score: float
-
-    @property
-    def area(self) -> float:
-        return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
-
-    def shifted(self, dx: float, dy: float) -> Face:
-        return Face(self.box + np.array([dx, dy, dx, dy]), self.keypoints + np.array([dx, dy]), self.score)
-
-
-class FaceEngine(Protocol):
-    """A face detector and a face recogniser."""
-
-    providers: tuple[str, ...]
-    """Execution providers that run, in order of preference."""
-
-    def detect(self, photo: np.ndarray) -> list[Face]:
-        """Faces in a photo (H, W, 3), RGB, uint8."""
-
-    def embed(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        """ArcFace embedding (512,) of a face, aligned by its key points; not normalised."""
-
-
-@dataclass(frozen=True, eq=False)
-class FacePhoto:
-    """A photo, the faces in it, and which of them was taken."""
-
-    photo: np.ndarray  # (H, W, 3), RGB, uint8
-    faces: tuple[Face, ...]
-    chosen: Face
+SAME_PERSON = 0.25  # cosine of two ArcFace embeddings, below which they are hardly one person's
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,42 +29,39 @@ class IdEmbeds:
         """`a` (512,): mean weighted by detection score, L2-normalised."""
         return torch.nn.functional.normalize((self.embeds * self.scores[:, None]).sum(0), dim=0)
 
+    def outliers(self) -> Tensor:
+        """(P,) bool: the photos that look like another person than more than half of the others do."""
+        unlike = self.embeds @ self.embeds.T < SAME_PERSON
+        unlike.fill_diagonal_(False)
+        return unlike.sum(1) > (len(unlike) - 1) / 2
 
-def encode_photos(engine: FaceEngine, photos: Sequence[np.ndarray]) -> tuple[IdEmbeds, list[FacePhoto]]:
-    """Find the person in each photo and embed the face.
+    def only(self, rows: Tensor) -> IdEmbeds:
+        """The embeddings in these rows, (P,) bool."""
+        return IdEmbeds(self.embeds[rows], self.scores[rows])
+
+
+def blend(first: IdEmbeds, second: IdEmbeds, weight: float) -> IdEmbeds:
+    """A person between two: spherical interpolation of their means (Shoemake 1985, sec. 3.3).
 
     Args:
-        photos: each (H, W, 3), RGB, uint8; of any sizes.
+        weight: 0 is the first, 1 the second.
+
+    Returns:
+        One embedding, (1, 512).
 
     Raises:
-        FaceError: no photos, a photo without pixels, or one without a face; it names the photo's index.
+        ConfigError: weight outside 0…1.
+        FaceError: opposite embeddings, between which there is no shortest way.
     """
-    if not photos:
-        raise FaceError("at least one photo", "none", "Connect an image.")
-    found = [_find_face(engine, photo, index) for index, photo in enumerate(photos)]
-    embeds = torch.tensor(np.stack([engine.embed(f.photo, f.chosen) for f in found]), dtype=torch.float32)
-    scores = torch.tensor([f.chosen.score for f in found], dtype=torch.float32)
-    return IdEmbeds(torch.nn.functional.normalize(embeds), scores), found
-
-
-def _find_face(engine: FaceEngine, photo: np.ndarray, index: int) -> FacePhoto:
-    """The largest face of a photo; one cut by the border is looked for again with a margin around the photo."""
-    if photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
-        raise FaceError(
-            f"photo {index} with pixels, (height, width, 3)", f"shape {photo.shape}", "Load the photo again."
-        )
-    faces = engine.detect(photo) or _detect_padded(engine, photo)
-    if not faces:
-        height, width = photo.shape[:2]
-        raise FaceError(
-            f"a face in photo {index}",
-            f"none in {width} × {height} pixels, nor with a margin around it",
-            "Take a photo with a larger, unobstructed face, or crop nearer to it.",
-        )
-    return FacePhoto(photo, tuple(faces), max(faces, key=lambda face: face.area))
-
-
-def _detect_padded(engine: FaceEngine, photo: np.ndarray) -> list[Face]:
-    dy, dx = (round(PAD * size) for size in photo.shape[:2])
-    padded = np.pad(photo, ((dy, dy), (dx, dx), (0, 0)), mode="edge")
-    return [face.shifted(-dx, -dy) for face in engine.detect(padded)]
+    if not 0 <= weight <= 1:
+        raise ConfigError("a weight in 0…1", f"{weight:g}", "Change weight.")
+    a, b = first.mean.double(), second.mean.double()
+    cosine = (a @ b).clamp(-1, 1)
+    if cosine < -1 + 1e-6:
+        raise FaceError("two people", "opposite embeddings", "Blend others.")
+    angle = torch.arccos(cosine)
+    if angle < 1e-6:
+        mixed = torch.lerp(a, b, weight)
+    else:
+        mixed = (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / torch.sin(angle)
+    return IdEmbeds(torch.nn.functional.normalize(mixed, dim=0).float()[None], torch.ones(1))

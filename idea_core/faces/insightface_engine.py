@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 
-from ..errors import FaceError, MissingPackageError
-from .embeds import Face
-from .packs import FacePack
-
-DETECTOR_SIZE = (640, 640)
-
-PROVIDERS = {
-    "cuda": "CUDAExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-}
-PROVIDER_CHOICES = ("auto", *PROVIDERS)
+from ..errors import MissingPackageError, SocketError
+from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, batches
+from .packs import FacePack, take_models
+from .providers import choose_providers, require_onnxruntime
 
 
-class InsightFaceEngine:
+class InsightFaceEngine(FaceEngine):
     """A face model pack, loaded by insightface.
 
     Args:
-        pack: folder with a detector (five key points) and an ArcFace recogniser.
+        pack: a folder with a detector (five key points) and an ArcFace recogniser, or a recogniser's file.
         provider: one of `PROVIDER_CHOICES`; "auto" takes the first that is there.
 
     Raises:
@@ -37,25 +26,61 @@ class InsightFaceEngine:
     """
 
     def __init__(self, pack: FacePack, provider: str = "auto"):
-        onnxruntime, get_model = _require_packages()
-        chosen = _choose_providers(provider, onnxruntime.get_available_providers())
-        models = {}
-        for path in pack.files():
-            model = get_model(str(path), providers=chosen)
-            models.setdefault(getattr(model, "taskname", "unknown"), model)
-            if {"detection", "recognition"} <= models.keys():
-                break
-        self._detector = _take(models, "detection", pack)
-        self._recogniser = _take(models, "recognition", pack)
-        self._detector.prepare(ctx_id=0, input_size=DETECTOR_SIZE, det_thresh=0.5)
-        self.providers = tuple(self._recogniser.session.get_providers())
+        onnxruntime, get_model = require_onnxruntime(), _require_insightface()
+        chosen = choose_providers(provider, onnxruntime.get_available_providers())
 
-    def detect(self, photo: np.ndarray) -> list[Face]:
-        boxes, keypoints = self._detector.detect(_bgr(photo))
+        def load(path: Path):
+            model = get_model(str(path), providers=chosen)
+            return getattr(model, "taskname", "unknown"), model
+
+        models = take_models(pack, load)
+        self._use(models.get("detection"), models["recognition"])
+        self._pack = pack
+
+    @classmethod
+    def of_analysis(cls, analysis) -> InsightFaceEngine:
+        """The models of an insightface `FaceAnalysis` that another pack loaded, as they are.
+
+        Raises:
+            SocketError: another object, or an analysis without recognition.
+        """
+        models = getattr(analysis, "models", None)
+        if not isinstance(models, dict) or not {"detection", "recognition"} <= models.keys():
+            raise SocketError(
+                "a FaceAnalysis with detection and recognition",
+                f"a {type(analysis).__name__} with {', '.join(map(str, models or ['nothing']))}",
+                "Connect Load Face Model.",
+            )
+        engine = cls.__new__(cls)
+        engine._use(models["detection"], models["recognition"])
+        return engine
+
+    def _use(self, detector, recogniser) -> None:
+        self._detector, self._recogniser = detector, recogniser
+        self.providers = tuple(recogniser.session.get_providers())
+
+    def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
+        if self._detector is None:
+            raise self._pack.without_detector()
+        before, self._detector.det_thresh = self._detector.det_thresh, min_score
+        try:
+            # A detector of fixed size has set its own; 0.7.3 would resize wrongly to another.
+            fixed = isinstance(self._detector.session.get_inputs()[0].shape[2], int)
+            boxes, keypoints = self._detector.detect(_bgr(photo), None if fixed else (size, size))
+        finally:
+            self._detector.det_thresh = before
         return [Face(box[:4], points, float(box[4])) for box, points in zip(boxes, keypoints)]
 
-    def embed(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        return self._recogniser.get(_bgr(photo), SimpleNamespace(kps=face.keypoints.astype(np.float32)))
+    def align(self, photo: np.ndarray, face: Face) -> np.ndarray:
+        from insightface.utils.face_align import norm_crop
+
+        # As `ArcFaceONNX.get` aligns, but for the order of the colours.
+        return norm_crop(photo, face.keypoints.astype(np.float32), self._recogniser.input_size[0])
+
+    def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        rows = [np.zeros((0, self._recogniser.output_shape[1]), np.float32)]
+        parts = batches(crops, self._recogniser.input_shape[0])
+        return np.concatenate(rows + [self._recogniser.get_feat([_bgr(crop) for crop in part]) for part in parts])
 
 
 def _bgr(photo: np.ndarray) -> np.ndarray:
@@ -63,37 +88,11 @@ def _bgr(photo: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(photo[:, :, ::-1])
 
 
-def _require_packages():
-    # onnxruntime looks up a telemetry host when it is imported, unless told not to before that.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+def _require_insightface():
     try:
-        import onnxruntime
         from insightface.model_zoo import get_model
     except ImportError as error:
         raise MissingPackageError(
-            "insightface and onnxruntime to be installed",
-            f"no {error.name}",
-            "Install an extra of id-ea with ComfyUI's Python, in the pack's folder: "
-            'python -m pip install ".[face-cpu]" (face-gpu, face-directml: see "Install" in the README).',
+            "insightface to be installed", f"no {error.name}", "Install it, or use the engine without it."
         ) from error
-    return onnxruntime, get_model
-
-
-def _choose_providers(choice: str, available: Sequence[str]) -> list[str]:
-    """Providers to ask for; the CPU always stands behind the chosen one."""
-    wanted = PROVIDERS.values() if choice == "auto" else [PROVIDERS[choice]]
-    usable = [provider for provider in wanted if provider in available]
-    if not usable:
-        raise FaceError(
-            f"onnxruntime with {PROVIDERS[choice]}",
-            f"only {', '.join(available)}",
-            "Choose auto, or install the extra that brings it.",
-        )
-    return list(dict.fromkeys([usable[0], PROVIDERS["cpu"]]))
-
-
-def _take(models: dict, task: str, pack: FacePack):
-    if task not in models:
-        names = ", ".join(path.name for path in pack.files()) or "no .onnx file"
-        raise FaceError(f"a {task} model in {pack.folder}", names, "Unpack the whole face model pack there.")
-    return models[task]
+    return get_model

@@ -2,46 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .embeds import Face, FacePhoto
+from .align import similarity
+from .face import TEMPLATE, Face
+from .find import FacePhoto
 
 MARGIN = 2.0  # side of a crop in face sizes: hair, ears and shoulders belong to the person
 CHOSEN, OTHER, POINT = (64, 220, 96), (255, 176, 32), (255, 64, 64)
 
+# The oval of a face in ArcFace's template, from the hairline to the chin: (center x, center y), (radius x, radius y).
+OVAL = np.array([56.0, 63.0]), np.array([40.0, 60.0])
 
-def crop_face(photo: np.ndarray, face: Face, size: int = 512, margin: float = MARGIN) -> np.ndarray:
+
+@dataclass(frozen=True)
+class Cut:
+    """How faces are cut out of photos.
+
+    Attributes:
+        size: side of the crop in pixels.
+        margin: side of the crop in face sizes.
+        upright: turn the photo so that the eyes are level.
+    """
+
+    size: int = 512
+    margin: float = MARGIN
+    upright: bool = False
+
+
+def crop_face(photo: np.ndarray, face: Face, cut: Cut = Cut()) -> np.ndarray:
     """A square crop (size, size, 3) uint8 with the face in its middle; the photo's border is continued.
 
     Args:
         photo: (H, W, 3), RGB, uint8.
-        size: side of the crop in pixels.
-        margin: side of the crop in face sizes.
     """
+    half = _half(face, cut)
+    if cut.upright:
+        around = _square_at(photo, face.center, half * 2**0.5)
+        turned = around.rotate(np.rad2deg(face.tilt), Image.Resampling.BICUBIC)
+        border, side = round((around.width - 2 * half) / 2), max(1, round(2 * half))
+        crop = turned.crop((border, border, border + side, border + side))
+    else:
+        crop = _square_at(photo, face.center, half)
+    return np.asarray(crop.resize((cut.size, cut.size), Image.Resampling.LANCZOS))
+
+
+def face_mask(face: Face, cut: Cut = Cut()) -> np.ndarray:
+    """Where the face is in its `crop_face`: (size, size) float32 in 0…1, an oval from the hairline to the chin."""
+    angle = -face.tilt if cut.upright else 0.0
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    keypoints = (face.keypoints - face.center) @ turn.T * (cut.size / 2 / _half(face, cut)) + cut.size / 2
+    to_template = similarity(keypoints, TEMPLATE)
+    x, y = np.meshgrid(np.arange(cut.size) + 0.5, np.arange(cut.size) + 0.5)
+    place = np.stack([x, y, np.ones_like(x)], axis=-1) @ to_template.T
+    radius = np.linalg.norm((place - OVAL[0]) / OVAL[1], axis=-1)
+    pixel = np.hypot(*to_template[:, 0]) / OVAL[1].mean()  # a pixel's size in radii, over which the edge fades
+    return ((1 - radius) / pixel + 0.5).clip(0, 1).astype(np.float32)
+
+
+def draw_faces(found: FacePhoto) -> np.ndarray:
+    """The photo (H, W, 3) uint8 with a numbered box and key points for each face; the one taken in green."""
+    picture = Image.fromarray(found.photo)
+    draw = ImageDraw.Draw(picture)
+    stroke = max(2, round(min(picture.size) / 150))
+    for number, face in enumerate(found.faces, start=1):
+        color = CHOSEN if face is found.chosen and not found.left_out else OTHER
+        draw.rectangle([float(edge) for edge in face.box], outline=color, width=stroke)
+        for x, y in face.keypoints:
+            draw.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], fill=POINT)
+        label = (float(face.box[0]) + 2 * stroke, float(face.box[1]) + stroke)
+        text, font_size = f"{number}: {face.score:.2f}", max(12, 6 * stroke)
+        draw.text(label, text, fill=color, font_size=font_size, stroke_width=2, stroke_fill=(0, 0, 0))
+    return np.asarray(picture)
+
+
+def stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures (h, w, 3) of different sizes as one batch (N, H, W, 3), each in the upper left of black."""
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    batch = np.zeros((len(pictures), height, width, 3), np.uint8)
+    for room, picture in zip(batch, pictures):
+        room[: picture.shape[0], : picture.shape[1]] = picture
+    return batch
+
+
+def _half(face: Face, cut: Cut) -> float:
+    """Half the crop's side in pixels of the photo."""
     left, top, right, bottom = face.box
-    half = margin * max(right - left, bottom - top) / 2
-    x, y = (left + right) / 2, (top + bottom) / 2
-    box = np.round([x - half, y - half, x + half, y + half]).astype(int)
+    return cut.margin * max(right - left, bottom - top) / 2
+
+
+def _square_at(photo: np.ndarray, center: np.ndarray, half: float) -> Image.Image:
+    """The square around a place, at the photo's own resolution; beyond the border its pixels are continued."""
+    box = np.round(np.concatenate([center - half, center + half])).astype(int)
     height, width = photo.shape[:2]
     before = np.maximum(-box[:2], 0)
     after = np.maximum(box[2:] - (width, height), 0)
     padded = np.pad(photo, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
     box += np.concatenate([before, before])
-    crop = Image.fromarray(padded).crop(tuple(int(edge) for edge in box))
-    return np.asarray(crop.resize((size, size), Image.Resampling.LANCZOS))
-
-
-def draw_faces(found: FacePhoto) -> np.ndarray:
-    """The photo (H, W, 3) uint8 with a numbered box and key points for each face; the chosen one in green."""
-    picture = Image.fromarray(found.photo)
-    draw = ImageDraw.Draw(picture)
-    stroke = max(2, round(min(picture.size) / 150))
-    for number, face in enumerate(found.faces, start=1):
-        color = CHOSEN if face is found.chosen else OTHER
-        draw.rectangle([float(edge) for edge in face.box], outline=color, width=stroke)
-        for x, y in face.keypoints:
-            draw.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], fill=POINT)
-        label = (float(face.box[0]) + 2 * stroke, float(face.box[1]) + stroke)
-        draw.text(label, f"{number}: {face.score:.2f}", fill=color, font_size=max(12, 6 * stroke))
-    return np.asarray(picture)
+    return Image.fromarray(padded).crop(tuple(int(edge) for edge in box))

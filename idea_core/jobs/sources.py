@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, FaceError
-from ..faces import FacePack, IdEmbeds, InsightFaceEngine, encode_photos, find_packs
+from ..faces import FaceEngine, FacePack, FaceSettings, IdEmbeds, encode_photos, find_packs, free_engines, load_engine
 from ..faces.embeds_file import load_embeds
 from ..faces.photos import find_photos, read_photo, square
-from ..faces.pictures import crop_face
+from ..faces.pictures import Cut, crop_face
 from ..textfile import read_text
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DTYPE_CHOICES = ("auto", *DTYPES)
-CROPS = ("face", "center")
+CROPS = ("face", "upright", "center")
 _BLOCK = 1 << 24
 
 
@@ -95,9 +95,9 @@ class FaceSource:
             )
         return packs[self.pack or next(iter(packs))]
 
-    def load(self) -> InsightFaceEngine:
+    def load(self) -> FaceEngine:
         """The engine; the last one loaded is kept."""
-        return _load_engine(self)
+        return load_engine(self.find(), self.provider)
 
     def digest(self) -> str:
         """SHA-256 of the pack's models."""
@@ -124,7 +124,8 @@ class PhotoSource:
     Attributes:
         places: photos, or folders of photos.
         id_embeds: the person's face embeddings from `save_embeds`; None: computed from the photos.
-        crop: one of `CROPS`; "center" needs no face models if `id_embeds` is there.
+        crop: one of `CROPS`; "upright" turns the face's eyes level; "center" needs no face models if `id_embeds` is
+            there.
         resolution: side in pixels to train at.
     """
 
@@ -142,7 +143,7 @@ class PhotoSource:
     @property
     def needs_faces(self) -> bool:
         """Whether face models are used."""
-        return self.crop == "face" or self.id_embeds is None
+        return self.crop != "center" or self.id_embeds is None
 
     def prepare(self, faces: FaceSource) -> Prepared:
         """Read, find faces, cut.
@@ -157,10 +158,11 @@ class PhotoSource:
             embeds, found = encode_named(faces.load(), photos, paths)
         if self.id_embeds is not None:
             embeds = load_embeds(self.id_embeds)
-        if self.crop == "face":
-            cut = [crop_face(f.photo, f.chosen, self.resolution) for f in found]
-        else:
+        if self.crop == "center":
             cut = [square(photo, self.resolution) for photo in photos]
+        else:
+            how = Cut(self.resolution, upright=self.crop == "upright")
+            cut = [crop_face(f.photo, f.chosen, how) for f in found]
         return Prepared(torch.from_numpy(np.stack(cut)).float() / 255, embeds, tuple(map(_note, paths)))
 
     def digest(self) -> str:
@@ -179,10 +181,12 @@ def _note(photo: Path) -> str:
     return " ".join(read_text(file).split()) if file.is_file() else ""
 
 
-def encode_named(engine, photos: list[np.ndarray], paths: Iterable[Path]):
+def encode_named(
+    engine: FaceEngine, photos: list[np.ndarray], paths: Iterable[Path], settings: FaceSettings = FaceSettings()
+):
     """`encode_photos`, with errors that name the file."""
     try:
-        return encode_photos(engine, photos)
+        return encode_photos(engine, photos, settings)
     except FaceError as error:
         names = [f"{number}: {path.name}" for number, path in enumerate(paths)]
         raise FaceError(error.expected, error.got, f"{error.remedy} Photos: {', '.join(names)}.") from None
@@ -228,12 +232,7 @@ def _load_pipeline(source: ModelSource):
 def forget_models() -> None:
     """Free what is kept."""
     _load_pipeline.cache_clear()
-    _load_engine.cache_clear()
-
-
-@lru_cache(maxsize=1)
-def _load_engine(source: FaceSource) -> InsightFaceEngine:
-    return InsightFaceEngine(source.find(), source.provider)
+    free_engines()
 
 
 def _add_files(digest, path: Path) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import face_models
+import numpy as np
 import pytest
 import torch
 from comfyui_place import PACK, find_comfyui, find_python
@@ -47,6 +48,7 @@ def base(comfyui, python, tmp_path_factory) -> Path:
     for number, photo in enumerate(photos(), start=1):
         Image.fromarray(photo).save(base / "input" / f"photo_{number}.png")
     Image.fromarray(face_models.photo(faces=[])).save(base / "input" / "nobody.png")
+    Image.fromarray(somebody_else()).save(base / "input" / "other.png")
     return base
 
 
@@ -62,6 +64,10 @@ def write_vae(path: Path) -> None:
 def photos() -> list:
     """Two photos of one drawn person."""
     return [face_models.photo(faces=[(130, 110, 90)]), face_models.photo(faces=[(190, 130, 120)], seed=1)]
+
+
+def somebody_else() -> np.ndarray:
+    return face_models.photo(faces=[(160, 120, 100, 0.0, (120, 90, 70), (200, 170, 90))], seed=2)
 
 
 @pytest.fixture(scope="session")

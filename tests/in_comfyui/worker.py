@@ -39,11 +39,12 @@ def main() -> None:
     load_pack()
     sys.path.append(str(HERE))
     import probes_apply
+    import probes_faces
     import probes_layout
     import probes_people
     import probes_training
 
-    modules = (probes_apply, probes_layout, probes_people, probes_training)
+    modules = (probes_apply, probes_faces, probes_layout, probes_people, probes_training)
     probes = {name: value for module in modules for name, value in vars(module).items()}
     for line in sys.stdin:
         call = json.loads(line)

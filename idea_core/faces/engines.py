@@ -1,0 +1,40 @@
+"""Face engines, loaded once in a process: insightface's where it is installed, else onnxruntime alone."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from contextlib import suppress
+from functools import lru_cache
+
+from ..errors import MissingPackageError
+from .face import FaceEngine
+from .insightface_engine import InsightFaceEngine
+from .onnx_engine import OnnxEngine
+from .packs import FacePack
+from .providers import require_onnxruntime
+
+
+@lru_cache(maxsize=1)
+def load_engine(pack: FacePack, provider: str = "auto") -> FaceEngine:
+    """The pack's engine; the last one loaded is kept until `free_engines`. Both kinds give the same results.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+        FaceError: the pack is incomplete, or the provider is not there.
+    """
+    require_onnxruntime()
+    try:
+        return InsightFaceEngine(pack, provider)
+    except MissingPackageError:
+        return OnnxEngine(pack, provider)
+
+
+def free_engines() -> None:
+    """Let go of the engine that is kept; its memory is free once nobody else holds it."""
+    load_engine.cache_clear()
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # a C library without it
+            ctypes.CDLL(None).malloc_trim(0)  # glibc would keep a quarter of the models' memory to itself

@@ -1,0 +1,155 @@
+"""Which face of a photo is the person's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError, FaceError
+from .embeds import IdEmbeds
+from .face import MIN_SCORE, TEMPLATE_SIDE, Face, FaceEngine
+
+PAD = 0.25  # of the photo's size on each side, for the second look at a tight crop
+SIZES = (640, 512, 384, 256)  # of the detector's input; a face that fills the photo is found at a smaller one
+
+_RULES: dict[str, Callable[[Face], float]] = {
+    "largest": lambda face: face.area,
+    "most certain": lambda face: face.score,
+    "left-most": lambda face: -face.center[0],
+    "right-most": lambda face: face.center[0],
+}
+NUMBER, NEAREST = "by number", "nearest"
+RULES = (*_RULES, NUMBER, NEAREST)
+
+
+@dataclass(frozen=True)
+class FaceSettings:
+    """How the person is found in photos.
+
+    Attributes:
+        rule: one of `RULES`: which face of several.
+        number: for "by number": of the face, counted from 1, from left to right.
+        like: for "nearest": whose face.
+        min_score: detection score below which a face does not count.
+        skip: leave a photo without a face out, in place of an error.
+        aligned: photos are square crops of one face already; no detector is used.
+        leave_out_outliers: leave photos out that look like another person.
+    """
+
+    rule: str = "largest"
+    number: int = 1
+    like: IdEmbeds | None = None
+    min_score: float = MIN_SCORE
+    skip: bool = False
+    aligned: bool = False
+    leave_out_outliers: bool = False
+
+    def __post_init__(self):
+        if self.rule not in RULES:
+            raise ConfigError(f"a face that is one of {', '.join(RULES)}", self.rule, "Change which face is taken.")
+        if self.rule == NEAREST and self.like is None:
+            raise ConfigError("ID_EMBEDS that the face is nearest to", "none", "Connect them, or take another face.")
+        if self.number < 1:
+            raise ConfigError("the number of a face, from 1", str(self.number), "Change number.")
+        if not 0 < self.min_score < 1:
+            raise ConfigError("a minimum score between 0 and 1", f"{self.min_score:g}", "Change min_score.")
+
+
+@dataclass(frozen=True, eq=False)
+class FacePhoto:
+    """A photo, the faces in it from left to right, and which of them was taken.
+
+    Attributes:
+        photo: (H, W, 3), RGB, uint8.
+        index: its number among the photos, from 0.
+        left_out: why it does not count; "" if it does.
+        cosine: of the face taken to the mean of all that count.
+        outlier: whether it looks like another person than the others.
+    """
+
+    photo: np.ndarray
+    faces: tuple[Face, ...]
+    chosen: Face | None
+    index: int = 0
+    left_out: str = ""
+    cosine: float = nan
+    outlier: bool = False
+
+
+def find_face(engine: FaceEngine, photo: np.ndarray, index: int, settings: FaceSettings) -> FacePhoto:
+    """The person's face in a photo.
+
+    Raises:
+        FaceError: no such photo or, unless it may be skipped, no such face.
+    """
+    if photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape or photo.dtype != np.uint8:
+        raise FaceError(
+            f"photo {index} with pixels, (height, width, 3), uint8",
+            f"shape {photo.shape}, {photo.dtype}",
+            "Load the photo again.",
+        )
+    height, width = photo.shape[:2]
+    if settings.aligned:
+        if height != width:
+            raise FaceError(
+                f"photo {index} to be a square crop of a face", f"{width} × {height} pixels", "Switch aligned off."
+            )
+        face = Face.aligned(width)
+        return FacePhoto(photo, (face,), face, index)
+    faces = tuple(sorted(_detect(engine, photo, settings.min_score), key=lambda face: face.center[0]))
+    try:
+        return FacePhoto(photo, faces, _choose(engine, photo, index, faces, settings), index)
+    except FaceError as error:
+        if not settings.skip:
+            raise
+        return FacePhoto(photo, faces, None, index, left_out=error.got)
+
+
+def recogniser_crop(engine: FaceEngine, found: FacePhoto, aligned: bool) -> np.ndarray:
+    """What the recogniser sees of the face taken; a crop that is aligned already is only scaled, and smoothly."""
+    if not aligned:
+        return engine.align(found.photo, found.chosen)
+    from .photos import square  # and PIL with it
+
+    photo = found.photo if len(found.photo) == TEMPLATE_SIDE else square(found.photo, TEMPLATE_SIDE)
+    return engine.align(photo, Face.aligned(TEMPLATE_SIDE))
+
+
+def _detect(engine: FaceEngine, photo: np.ndarray, min_score: float) -> list[Face]:
+    """Faces at the first detector size that finds any; one cut by the border is found with a margin around it."""
+    dy, dx = (round(PAD * side) for side in photo.shape[:2])
+    for size in SIZES:
+        if max(photo.shape[:2]) >= size * min(photo.shape[:2]):
+            break  # a stripe without a pixel of width at this size
+        if faces := engine.detect(photo, size, min_score):
+            return faces
+        padded = np.pad(photo, ((dy, dy), (dx, dx), (0, 0)), mode="edge")
+        if faces := engine.detect(padded, size, min_score):
+            return [face.shifted(-dx, -dy) for face in faces]
+    return []
+
+
+def _choose(engine: FaceEngine, photo: np.ndarray, index: int, faces: tuple[Face, ...], settings: FaceSettings) -> Face:
+    if not faces:
+        pixels, sizes = f"{photo.shape[1]} × {photo.shape[0]} pixels", f"{SIZES[0]} to {SIZES[-1]}"
+        raise FaceError(
+            f"a face in photo {index}",
+            f"none in {pixels}, nor with a margin around it, at detector sizes {sizes}",
+            "Take a photo with a larger, unobstructed face, crop nearer to it, or lower the minimum score.",
+        )
+    if settings.rule in _RULES:
+        return max(faces, key=_RULES[settings.rule])
+    if settings.rule == NUMBER:
+        if settings.number > len(faces):
+            raise FaceError(
+                f"face {settings.number} in photo {index}",
+                f"{len(faces)} of them" if len(faces) > 1 else "one alone",
+                "Choose a smaller number: the preview counts faces from left to right.",
+            )
+        return faces[settings.number - 1]
+    embeds = torch.from_numpy(engine.embed_crops([engine.align(photo, face) for face in faces])).float()
+    return faces[int((torch.nn.functional.normalize(embeds) @ settings.like.mean).argmax())]

@@ -1,0 +1,129 @@
+"""How alike pictures are to a person, on a scale that the person's own photos set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..errors import FaceError
+from .embeds import IdEmbeds
+from .encode import embed_faces
+from .face import FaceEngine
+from .find import FaceSettings, find_face
+
+STRANGER = 0.0  # cosine of two people on average, where no other people are given
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What cosines mean: percent of likeness.
+
+    Attributes:
+        same: mean cosine of each reference photo to the mean of the others, 100 %; None for a single photo.
+        other: mean cosine of other people to the references, 0 %.
+    """
+
+    same: float | None
+    other: float
+
+    @classmethod
+    def of(cls, references: IdEmbeds, others: IdEmbeds | None = None) -> Scale:
+        """The scale of a person.
+
+        Args:
+            others: other people, one an embedding; None: `STRANGER`.
+        """
+        count = len(references.embeds)
+        rows = torch.arange(count)
+        left_out = [float(references.embeds[i] @ references.only(rows != i).mean) for i in rows] if count > 1 else []
+        other = STRANGER if others is None else float((others.embeds @ references.mean).mean())
+        return cls(float(np.mean(left_out)) if left_out else None, other)
+
+    def percent(self, cosine: float) -> float | None:
+        """Likeness; None where the references set no scale."""
+        if self.same is None or self.same - self.other < 1e-6:
+            return None
+        return 100 * (cosine - self.other) / (self.same - self.other)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Pictures compared with a person.
+
+    Attributes:
+        cosines: of each picture's face to the references' mean; None without a face.
+        scale: what they mean.
+    """
+
+    cosines: tuple[float | None, ...]
+    scale: Scale
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of the pictures, best first; those without a face come last, as they came."""
+        return sorted(range(len(self.cosines)), key=lambda i: (self.cosines[i] is None, -(self.cosines[i] or 0.0), i))
+
+    @property
+    def found(self) -> list[float]:
+        return [cosine for cosine in self.cosines if cosine is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the pictures with a face."""
+        return float(np.mean(self.found)) if self.found else None
+
+    @property
+    def detection_rate(self) -> float:
+        return len(self.found) / len(self.cosines)
+
+    @property
+    def percent(self) -> float | None:
+        return None if self.mean is None else self.scale.percent(self.mean)
+
+    def report(self) -> str:
+        """A line for each picture, best first, and one for all."""
+        lines = [f"image {i}: {described(self.cosines[i], self.scale)}" for i in self.order]
+        lines.append(f"mean: {described(self.mean, self.scale)}, a face in {self.detection_rate:.0%} of the images")
+        same = "unknown: give two or more reference photos" if self.scale.same is None else f"{self.scale.same:.2f}"
+        lines.append(f"scale: 100 % is a cosine of {same}; 0 % one of {self.scale.other:.2f}")
+        return "\n".join(lines)
+
+
+def compare(
+    engine: FaceEngine,
+    pictures: Sequence[np.ndarray],
+    references: IdEmbeds,
+    others: IdEmbeds | None = None,
+    settings: FaceSettings = FaceSettings(),
+) -> Likeness:
+    """How alike the faces in pictures are to a person.
+
+    Args:
+        pictures: each (H, W, 3), RGB, uint8; of any sizes.
+        settings: which face is compared; one that is missing is never an error here.
+
+    Raises:
+        FaceError: no pictures, or one without pixels.
+    """
+    if not pictures:
+        raise FaceError("at least one image", "none", "Connect images.")
+    settings = replace(settings, skip=True)
+    found = [find_face(engine, picture, index, settings) for index, picture in enumerate(pictures)]
+    taken = [f for f in found if f.chosen]
+    cosines: list[float | None] = [None] * len(found)
+    if taken:
+        embeds = embed_faces(engine, taken, settings.aligned).embeds
+        for photo, cosine in zip(taken, embeds @ references.mean):
+            cosines[photo.index] = float(cosine)
+    return Likeness(tuple(cosines), Scale.of(references, others))
+
+
+def described(cosine: float | None, scale: Scale) -> str:
+    """A cosine in words, and in percent where there is a scale."""
+    if cosine is None:
+        return "no face"
+    percent = scale.percent(cosine)
+    return f"cosine {cosine:.2f}" + ("" if percent is None else f", {percent:.0f} % alike")

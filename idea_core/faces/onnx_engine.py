@@ -1,0 +1,183 @@
+"""The face models through onnxruntime alone, with insightface's results: SCRFD (arXiv 2105.04714) and ArcFace."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from .align import align, resize
+from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, batches
+from .packs import FacePack, take_models
+from .providers import choose_providers, require_onnxruntime
+
+OVERLAP = 0.4  # of two boxes, above which the less certain one is the same face
+
+
+class OnnxEngine(FaceEngine):
+    """A face model pack, loaded by onnxruntime.
+
+    Args:
+        pack: a folder with a detector (five key points) and an ArcFace recogniser, or a recogniser's file.
+        provider: one of `PROVIDER_CHOICES`; "auto" takes the first that is there.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+        FaceError: the pack is incomplete, or the provider is not there.
+    """
+
+    def __init__(self, pack: FacePack, provider: str = "auto"):
+        onnxruntime = require_onnxruntime()
+        providers = choose_providers(provider, onnxruntime.get_available_providers())
+
+        def load(path: Path):
+            session = onnxruntime.InferenceSession(str(path), providers=providers)
+            if _is_detector(session):
+                return "detection", Detector(session)
+            if _is_recogniser(session):
+                return "recognition", Recogniser(session, path)
+            return "unknown", None
+
+        models = take_models(pack, load)
+        self._detector: Detector | None = models.get("detection")
+        self._recogniser: Recogniser = models["recognition"]
+        self._pack = pack
+        self.providers = tuple(self._recogniser.session.get_providers())
+
+    def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
+        if self._detector is None:
+            raise self._pack.without_detector()
+        return self._detector.detect(photo, size, min_score)
+
+    def align(self, photo: np.ndarray, face: Face) -> np.ndarray:
+        return align(photo, face.keypoints, self._recogniser.side)
+
+    def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        return self._recogniser.embed(crops)
+
+
+class Detector:
+    """SCRFD with five key points: for each stride scores, boxes and key points around each anchor."""
+
+    def __init__(self, session):
+        self.session = session
+        outputs = session.get_outputs()
+        self._strides = (8, 16, 32) if len(outputs) == 9 else (8, 16, 32, 64, 128)
+        self._anchors = 2 if len(outputs) == 9 else 1  # at each place
+        self._batched = len(outputs[0].shape) == 3
+        height, width = session.get_inputs()[0].shape[2:]
+        self._fixed = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+
+    def detect(self, photo: np.ndarray, size: int, min_score: float) -> list[Face]:
+        width, height = self._fixed or (size, size)
+        canvas, scale = _fit(photo, width, height)
+        blob = (canvas.astype(np.float32) - 127.5) * np.float32(1 / 128)
+        outputs = self.session.run(None, {self.session.get_inputs()[0].name: blob.transpose(2, 0, 1)[None]})
+        outputs = [output[0] for output in outputs] if self._batched else outputs
+        found = [
+            self._decode(*parts, stride, width, height, min_score)
+            for stride, parts in zip(self._strides, zip(*np.split(np.array(outputs, object), 3)))
+        ]
+        scores, boxes, keypoints = map(np.concatenate, zip(*found))
+        order = np.argsort(-scores, kind="stable")
+        scores, boxes, keypoints = scores[order], boxes[order] / scale, keypoints[order] / scale
+        return [Face(boxes[i], keypoints[i], float(scores[i])) for i in suppress(boxes)]
+
+    def _decode(self, scores, boxes, keypoints, stride: int, width: int, height: int, min_score: float):
+        """Scores (N,), boxes (N, 4) and key points (N, 5, 2) of a stride, in pixels of the detector's input."""
+        rows = np.flatnonzero(scores.ravel() >= min_score)
+        place = rows // self._anchors
+        anchors = np.stack([place % (width // stride), place // (width // stride)], axis=-1).astype(np.float32) * stride
+        distances = boxes[rows] * stride
+        corners = np.concatenate([anchors - distances[:, :2], anchors + distances[:, 2:]], axis=1)
+        return scores.ravel()[rows], corners, anchors[:, None] + (keypoints[rows] * stride).reshape(-1, 5, 2)
+
+
+class Recogniser:
+    """ArcFace."""
+
+    def __init__(self, session, path: Path):
+        self.session = session
+        self._input = session.get_inputs()[0]
+        self.side: int = self._input.shape[2]
+        self._mean, self._scale = (0.0, 1.0) if _normalises(path) else (127.5, 1 / 127.5)
+
+    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        rows = [np.zeros((0, self.session.get_outputs()[0].shape[1]), np.float32)]
+        for part in batches(crops, self._input.shape[0]):
+            blob = (np.stack(part).astype(np.float32) - np.float32(self._mean)) * np.float32(self._scale)
+            rows.append(self.session.run(None, {self._input.name: blob.transpose(0, 3, 1, 2)})[0])
+        return np.concatenate(rows)
+
+
+def suppress(boxes: np.ndarray) -> list[int]:
+    """Rows of the boxes (N, 4), best first, that are left when each box takes out those that overlap it."""
+    left, top, right, bottom = boxes.T
+    areas = (right - left + 1) * (bottom - top + 1)
+    rest, kept = np.arange(len(boxes)), []
+    while rest.size:
+        best, rest = rest[0], rest[1:]
+        kept.append(int(best))
+        width = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest]) + 1
+        height = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest]) + 1
+        shared = np.maximum(0.0, width) * np.maximum(0.0, height)
+        rest = rest[shared / (areas[best] + areas[rest] - shared) <= OVERLAP]
+    return kept
+
+
+def _fit(photo: np.ndarray, width: int, height: int) -> tuple[np.ndarray, float]:
+    """The photo in the upper left of a black (height, width, 3), and its scale."""
+    ratio = photo.shape[0] / photo.shape[1]
+    fitted = (int(height / ratio), height) if ratio > height / width else (width, int(width * ratio))
+    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas[: fitted[1], : fitted[0]] = resize(photo, *fitted)
+    return canvas, fitted[1] / photo.shape[0]
+
+
+def _is_detector(session) -> bool:
+    return len(session.get_outputs()) in (9, 15)
+
+
+def _is_recogniser(session) -> bool:
+    shape, outputs = session.get_inputs()[0].shape, session.get_outputs()
+    side = shape[2] if len(shape) == 4 and shape[2] == shape[3] and isinstance(shape[2], int) else 0
+    # 192 pixels are a landmark model's.
+    return len(outputs) == 1 and side != 192 and side >= 112 and (side % 112 == 0 or side % 128 == 0)
+
+
+def _normalises(path: Path) -> bool:
+    """Whether a recogniser subtracts the mean itself, as those from MXNet do: their first nodes are named so."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        graph = next(_fields(data, 7, 0, len(data)))  # ModelProto.graph
+        nodes = islice(_fields(data, 1, *graph), 8)  # GraphProto.node
+        names = [data[slice(*name)] for node in nodes for name in _fields(data, 3, *node)]  # NodeProto.name
+    return all(any(name.startswith(kind) for name in names) for kind in ((b"Sub", b"_minus"), (b"Mul", b"_mul")))
+
+
+def _fields(data: mmap.mmap, number: int, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the fields of that number lie in a protobuf message: begin and end of each."""
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < end:
+        key = varint()
+        size = {0: 0, 1: 8, 5: 4}.get(key & 7)
+        if size == 0:
+            varint()
+        elif size is None:
+            size = varint()
+        if key == number << 3 | 2:
+            yield at, at + size
+        at += size
