@@ -50,6 +50,7 @@ LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier
 def main(steps: int, vae: Path, work: Path, output: Path, seed: int) -> None:
     torch.manual_seed(seed)
     autoencoder = AutoencoderKL.from_pretrained(vae, local_files_only=True)
+    autoencoder.register_to_config(_name_or_path="")  # no path of this machine in what is saved
     tokenizer = build_tokenizer(work / "tokenizer")
     text_encoder, unet = build_text_encoder(tokenizer), build_unet()
     latents, ids, mouths = _data(autoencoder, tokenizer, work / "data.pt", seed)
