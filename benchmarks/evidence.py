@@ -28,7 +28,7 @@ def main() -> None:
         budgets(lines),
         one_photo(lines),
         comparisons("ID-EA against the methods before it", lines, "whole", RIVALS),
-        comparisons("Each part left out or changed", lines, "whole", [a for a in ARMS if a not in MAIN] + ["gate"]),
+        comparisons("Each part left out or changed", lines, "whole", [a for a in ARMS if a not in MAIN]),
         rates(choose(read_lines(SEARCH))),
     ]
     text = PAGE.read_text("utf-8")

@@ -52,26 +52,27 @@ ARMS: Mapping[str, Method] = {
     "no enhancer": Method("ID-EA, Enhancer frozen at random", {"enhancer_rate": 0.0}),
     "no adapter": Method("ID-EA without Enhancer and Adapter", {"adapter_rate": 0.0}),
     "no kv": Method("ID-EA without K/V", {"kv_rate": 0.0}),
-    "gate": Method("ID-EA, gate open from the start", {"gate": 1.0}),
-    "no reg": Method("ID-EA without regulariser", {"regularizer_weight": 0.0}),
+    "shut gate": Method("ID-EA, gate shut at the start", {"gate": 0.0}),
+    "published reg": Method("ID-EA, published regulariser", {"regularizer_weight": 8e-4}),
     "l2": Method("ID-EA, L2", {"regularizer": "l2", "regularizer_weight": 1e-5}),
-    "names": Method("ID-EA, Mahalanobis over all names", {"regularizer": "names", "zeta": 1e-3}),
+    "names": Method(
+        "ID-EA, Mahalanobis over all names", {"regularizer": "names", "regularizer_weight": 8e-4, "zeta": 1e-3}
+    ),
     "one rate": Method(
         "ID-EA, one rate for all",
-        dict.fromkeys(("token_rate", "adapter_rate", "kv_rate"), PUBLISHED.config().token_rate),
+        {key: PUBLISHED.settings[key] for key in ("token_rate", "adapter_rate")}
+        | {"kv_rate": PUBLISHED.settings["token_rate"]},
     ),
 }
-MAIN = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published", "whole", "gate")
+MAIN = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published", "whole")
 
 GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "ti": {"token_rate": (3e-3, 1e-2, 3e-2, 1e-1)},
     "ci": {"token_rate": (3e-3, 1e-2, 3e-2, 1e-1)},
     "celeb": {"token_rate": (1e-2, 3e-2, 1e-1, 3e-1)},
-    "ti+kv": {"kv_rate": (5e-4, 1e-3, 2e-3, 4e-3)},
-    "ci+kv": {"kv_rate": (5e-4, 1e-3, 2e-3, 4e-3)},
-    "whole": {"kv_rate": (1e-3, 2e-3), "adapter_rate": (1e-3, 3e-3)},
-    "gate": {"kv_rate": (1e-3, 2e-3), "adapter_rate": (1e-3, 3e-3)},
-    "no reg": {"kv_rate": (1e-3, 2e-3), "adapter_rate": (1e-3, 3e-3)},
+    "ti+kv": {"kv_rate": (1e-3, 2e-3, 5e-3, 1e-2)},
+    "ci+kv": {"kv_rate": (1e-3, 2e-3, 5e-3, 1e-2)},
+    "whole": {"kv_rate": (2e-3, 5e-3), "adapter_rate": (3e-4, 5e-4)},
 }
 """Rates that are tried for each arm: four of each; what is not listed takes those of "whole"."""
 

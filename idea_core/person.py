@@ -14,6 +14,8 @@ from .enhancer import Enhancer
 from .errors import ConfigError
 from .kv import KVDeltas
 
+RATE_WIDTH = 1024  # of the text condition, at which the rates of Enhancer and Adapter are given
+
 
 class PersonModel(nn.Module):
     """Everything that is trained for one person, on the backbone's device in float32.
@@ -47,10 +49,12 @@ class PersonModel(nn.Module):
 
     def parameter_groups(self, config: TrainConfig) -> list[dict]:
         """AdamW's groups, each with a rate of its own."""
+        scale = RATE_WIDTH / self.anchor.shape[1]
         enhancer_rate = config.adapter_rate if config.enhancer_rate is None else config.enhancer_rate
         parts = [(self.tokens.values(), config.token_rate), (self.kv.parameters(), config.kv_rate)]
         if self.adapter is not None:
-            parts += [(self.enhancer.parameters(), enhancer_rate), (self.adapter.parameters(), config.adapter_rate)]
+            parts.append((self.enhancer.parameters(), enhancer_rate * scale))
+            parts.append((self.adapter.parameters(), config.adapter_rate * scale))
         return [{"params": list(parameters), "lr": rate} for parameters, rate in parts]
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from idea_core.anchor import Anchor
 from idea_core.backbone import Backbone
 from idea_core.config import PRESETS, TrainConfig
-from idea_core.person import PersonModel
+from idea_core.person import RATE_WIDTH, PersonModel
 
+from .models import WIDTH
 from .world import all_names
 
 BARE = {"adapter_rate": 0.0, "enhancer_rate": None, "kv_rate": 0.0, "regularizer_weight": 0.0}
@@ -94,11 +95,15 @@ CROSS_INITIALIZATION = Method(
 )
 CELEB_BASIS = Method("Celeb Basis", {**BARE, "token_rate": 1e-1}, CelebBasisPerson)
 ID_EA = Method("ID-EA", {})
+_PAPER = PRESETS["paper"]
 PUBLISHED = Method(
     "ID-EA as published",
     {
-        field: getattr(PRESETS["paper"], field)
-        for field in ("token_rate", "adapter_rate", "enhancer_rate", "kv_rate", "regularizer_weight")
+        **{
+            key: getattr(_PAPER, key)
+            for key in ("token_rate", "enhancer_rate", "kv_rate", "regularizer_weight", "gate")
+        },
+        "adapter_rate": _PAPER.adapter_rate * WIDTH / RATE_WIDTH,  # the same rate for all
     },
     left_out=("adapter",),
 )
