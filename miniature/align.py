@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-CROP = 112  # pixels
-TEMPLATE = torch.tensor(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
+from idea_core.faces import face
+from idea_core.faces.face import TEMPLATE_SIDE
+
+CROP = TEMPLATE_SIDE  # pixels
+TEMPLATE = torch.from_numpy(face.TEMPLATE)
 """Where the key points stand in a crop, x and y in pixels (arXiv 1801.07698)."""
 
 

@@ -263,7 +263,7 @@ def test_the_front_end_file_is_the_same_graph(server, path):
 
 def test_every_input_and_output_has_a_tooltip(server):
     ours = {key: spec for key, spec in server.get("/object_info").items() if key.startswith("IDEA_")}
-    assert len(ours) == 8
+    assert len(ours) == 12
     for key, spec in ours.items():
         assert spec["description"], key
         inputs = {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}
