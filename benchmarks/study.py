@@ -185,6 +185,7 @@ def work_off(cells: Iterable[Cell], file: Path, shard: str, device: str) -> None
     done = {line["key"] for line in read_lines(file)}
     todo = [cell for index, cell in enumerate(cells) if index % of == number and cell.key not in done]
     laboratory = Laboratory(device)
+    file.parent.mkdir(exist_ok=True)
     with open(file if of == 1 else file.with_stem(f"{file.stem}-{number}"), "a", encoding="utf-8") as results:
         for count, cell in enumerate(todo, 1):
             results.write(json.dumps(laboratory.trial(cell)) + "\n")

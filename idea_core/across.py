@@ -7,22 +7,24 @@ in one picture the frozen model has to denoise another picture of the same perso
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
 
 from .anchor import Anchor
-from .backbone import Backbone, TextCondition, TokenIds
+from .backbone import Backbone, TextCondition
 from .captions import PLACEHOLDER
-from .errors import ConfigError, TrainingError
+from .config import Settings
+from .errors import TrainingError
 from .pretrained import FaceModel
 from .shapes import require_shape
+from .tokenized import fill, tokenize_captions
 
 
 @dataclass(frozen=True)
-class AcrossConfig:
+class AcrossConfig(Settings):
     """How a `FaceModel` is trained.
 
     Attributes:
@@ -55,13 +57,6 @@ class AcrossConfig:
             self._require(field, getattr(self, field) > 0, "above 0")
         self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
         self._require("weight_decay", self.weight_decay >= 0, "at least 0")
-
-    def _require(self, field: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise ConfigError(f"{field} {wanted}", str(getattr(self, field)), f"Change {field}.")
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +107,10 @@ class AcrossTrainer:
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
         self.done = 0  # steps
         self.losses: list[float] = []
-        self._captions = [_split(backbone, prompt) for prompt in pictures.prompts]
-        order = pictures.people.argsort(stable=True)
-        counts = pictures.people.bincount()
-        self._order, self._counts, self._first = order, counts, counts.cumsum(0) - counts
+        self._captions = tokenize_captions(backbone, pictures.prompts)
+        self._order, self._counts = pictures.people.argsort(stable=True), pictures.people.bincount()
+        self._first = self._counts.cumsum(0) - self._counts
+        self._place = self._order.argsort()  # of each picture among all, by person
         self._weights = _min_snr(backbone, config)
 
     def run(self, on_step: Callable[[int, float], None] | None = None) -> None:
@@ -143,8 +138,8 @@ class AcrossTrainer:
         self.scaler.update()
         self.done += 1
         self.losses.append(loss.item())
-        if not torch.isfinite(loss):
-            raise TrainingError("a finite loss", f"{loss.item()} at step {self.done}", "Lower the rate.")
+        if not isfinite(self.losses[-1]):
+            raise TrainingError("a finite loss", f"{self.losses[-1]} at step {self.done}", "Lower the rate.")
         return self.losses[-1]
 
     def _schedule(self) -> float:
@@ -163,9 +158,7 @@ class AcrossTrainer:
     def _other_faces(self, chosen: Tensor) -> Tensor:
         """The mean face of some other pictures of the same people."""
         person = self.pictures.people[chosen]
-        place = torch.empty_like(self._order)
-        place[self._order] = torch.arange(len(self._order))
-        mine = place[chosen] - self._first[person]
+        mine = self._place[chosen] - self._first[person]
         count = self._counts[person, None]
         drawn = torch.rand(len(chosen), self.config.views, generator=self.generator)
         others = (mine[:, None] + 1 + (drawn * (count - 1)).long()) % count  # never the picture itself
@@ -185,17 +178,8 @@ class AcrossTrainer:
 
     def _condition(self, chosen: Sequence[int], faces: Tensor) -> TextCondition:
         captions = [self._captions[index] for index in chosen]
-        prompts = {
-            encoder: [[*before[encoder], *own, *after[encoder]] for (before, after), own in zip(captions, tokens)]
-            for encoder, tokens in self.model.tokens(faces).items()
-        }
-        condition = self.backbone.encode(prompts)
+        condition = self.backbone.encode(fill(captions, self.model.tokens(faces)))
         return condition._replace(context=self.model.adapter(condition.context, self.model.fused(faces)))
-
-
-def _split(backbone: Backbone, prompt: str) -> tuple[TokenIds, TokenIds]:
-    before, _, after = prompt.partition(PLACEHOLDER)
-    return backbone.tokenize(before), backbone.tokenize(after)
 
 
 def _min_snr(backbone: Backbone, config: AcrossConfig) -> Tensor:

@@ -14,8 +14,19 @@ REGULARIZERS = ("mahalanobis", "names", "l2")
 published; by the spread of the names that the anchor is the mean of; the squared Euclidean distance."""
 
 
+class Settings:
+    """What dataclasses of settings share: checks of their values, and themselves as JSON values."""
+
+    def _require(self, field: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ConfigError(f"{field} {wanted}", str(getattr(self, field)), f"Change {field}.")
+
+    def as_dict(self) -> dict[str, int | float | str | None]:
+        return asdict(self)
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """How one person is trained. Rates are AdamW's, constant over the run.
 
     The defaults come from the miniature world (text width 128; docs/evidence.md). Enhancer and Adapter learn fast only
@@ -84,13 +95,6 @@ class TrainConfig:
     def has_adapter(self) -> bool:
         """Whether Enhancer and Adapter are trained at all; without them the person is a Textual Inversion."""
         return self.adapter_rate > 0 or bool(self.enhancer_rate)
-
-    def _require(self, field: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise ConfigError(f"{field} {wanted}", str(getattr(self, field)), f"Change {field}.")
-
-    def as_dict(self) -> dict[str, int | float | str | None]:
-        return asdict(self)
 
 
 PRESETS: Mapping[str, TrainConfig] = MappingProxyType(

@@ -9,21 +9,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .anchor import Anchor, celebrity_names, cross_initialise, spread_of_names
-from .backbone import Backbone, TextCondition, TokenIds
-from .captions import PERSON_CAPTIONS, PLACEHOLDER, with_note
+from .backbone import Backbone, TextCondition
+from .batches import Batch, BatchSampler
+from .captions import PERSON_CAPTIONS, with_note
 from .config import TrainConfig
 from .errors import TrainingError
 from .identity import Identity
 from .losses import mahalanobis_to, squared_to
 from .person import PersonModel
 from .shapes import require_shape
+from .tokenized import fill, tokenize_captions
 from .version import __version__
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
@@ -32,49 +33,6 @@ _LOWER_RATES = "Lower the learning rates, the K/V rate first."
 
 OnStep = Callable[[int, Sequence[float]], None]
 """Called after each step with the steps done and the losses read so far; it may raise to cancel."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step sees; drawn on the CPU."""
-
-    photos: Tensor  # (B,) indices of latents
-    captions: Tensor  # (B,) indices of captions
-    timesteps: Tensor  # (B,)
-    noise: Tensor  # (B, c, h, w)
-
-    def parts(self, size: int) -> list[Batch]:
-        """The same batch in pieces of at most `size`."""
-        pieces = zip(*(getattr(self, part.name).split(size) for part in fields(self)))
-        return [Batch(*piece) for piece in pieces]
-
-
-class BatchSampler:
-    """Draws batches from one seed: photo, mirror image, caption, timestep and noise.
-
-    Args:
-        latents: of the photos, then of their mirror images.
-        captions: how many each photo has; they stand one photo after the other.
-    """
-
-    def __init__(self, latents: Tensor, captions: Sequence[int], timesteps: int, config: TrainConfig):
-        self._shape, self._photos = latents.shape[1:], len(captions)
-        self._captions = torch.tensor(captions)
-        self._first = self._captions.cumsum(0) - self._captions
-        self._timesteps, self._config = timesteps, config
-        self.generator = torch.Generator().manual_seed(config.seed)
-
-    def draw(self) -> Batch:
-        size, generator = self._config.batch_size, self.generator
-        photos = torch.randint(self._photos, (size,), generator=generator)
-        mirrored = torch.rand(size, generator=generator) < self._config.flip
-        caption = (torch.rand(size, generator=generator) * self._captions[photos]).long()
-        return Batch(
-            photos=photos + mirrored * self._photos,
-            captions=self._first[photos] + caption,
-            timesteps=torch.randint(self._timesteps, (size,), generator=generator),
-            noise=torch.randn(size, *self._shape, generator=generator),
-        )
 
 
 class Trainer:
@@ -119,7 +77,7 @@ class Trainer:
         start = {encoder: tokens.detach().clone() for encoder, tokens in self.person.tokens.items()}
         self._distances = _distances(backbone, start, anchor, names, config)
         of_photos = [with_note(captions, note) for note in notes or [""] * len(images)]
-        self._captions = _tokenize_captions(backbone, of_photos)
+        self._captions = tokenize_captions(backbone, [caption for captions in of_photos for caption in captions])
         self.sampler = BatchSampler(self._latents, list(map(len, of_photos)), backbone.num_timesteps, config)
         self.optimizer = torch.optim.AdamW(
             self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon
@@ -199,7 +157,9 @@ class Trainer:
         latents = self._latents[photos]
         timesteps, noise = batch.timesteps.to(device), batch.noise.to(device)
         distinct, position = batch.captions.unique(return_inverse=True)
-        condition = self.person.adapt(backbone.encode(self._prompts(distinct.tolist())))
+        captions = [self._captions[index] for index in distinct.tolist()]
+        tokens = {encoder: [vectors] * len(captions) for encoder, vectors in self.person.tokens.items()}
+        condition = self.person.adapt(backbone.encode(fill(captions, tokens)))
         position = position.to(device)
         condition = TextCondition(*(part if part is None else part[position] for part in condition))
         prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
@@ -239,14 +199,6 @@ class Trainer:
             **provenance,
         ).to(torch.float16)
 
-    def _prompts(self, captions: Sequence[int]) -> Mapping[str, list[list[int | Tensor]]]:
-        """Captions with the pseudo-tokens in them, one token sequence each, per text encoder."""
-        parts = [self._captions[index] for index in captions]
-        return {
-            encoder: [[*before[encoder], *vectors, *after[encoder]] for before, after in parts]
-            for encoder, vectors in self.person.tokens.items()
-        }
-
 
 def training_record(config: TrainConfig, images: Tensor, losses: Sequence[float], fingerprint: str) -> dict[str, Any]:
     """What an identity tells of its training (`Identity.training`)."""
@@ -278,21 +230,6 @@ def _distances(
         return {encoder: squared_to(part) for encoder, part in start.items()}
     spread = spread_of_names(backbone, names, config.n) if config.regularizer == "names" else anchor
     return {encoder: mahalanobis_to(part, config.zeta, spread[encoder]) for encoder, part in start.items()}
-
-
-def _tokenize_captions(backbone: Backbone, of_photos: Sequence[Sequence[str]]) -> list[tuple[TokenIds, TokenIds]]:
-    """All photos' captions in a row, each different one tokenized once."""
-    parts = {caption: _tokenize_caption(backbone, caption) for captions in of_photos for caption in captions}
-    return [parts[caption] for captions in of_photos for caption in captions]
-
-
-def _tokenize_caption(backbone: Backbone, caption: str) -> tuple[TokenIds, TokenIds]:
-    before, found, after = caption.partition(PLACEHOLDER)
-    if not found:
-        raise TrainingError(
-            f"captions with {PLACEHOLDER} where the person stands", repr(caption), f"Put {PLACEHOLDER} into it."
-        )
-    return backbone.tokenize(before), backbone.tokenize(after)
 
 
 def _require_finite(losses: Sequence[float]) -> None:

@@ -126,7 +126,7 @@ def prompts_of(scenes: Scenes, person: str) -> list[str]:
 
 
 def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, float]:
-    """Means over the pictures.
+    """Means over the pictures, `PER_PROMPT` of each prompt.
 
     Returns:
         identity, second: cosine to the person's true pictures, by either recogniser; no face counts as 0.
@@ -139,7 +139,7 @@ def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, flo
     embedded, again = embed(pictures, faces), embed_second(pictures, faces)
     mine, seconds = person.references
     answers = {key: answer.float().mean().item() for key, answer in obeyed(pictures, scenes).items()}
-    pairs = pictures.unflatten(0, (-1, PER_PROMPT)) if len(pictures) % PER_PROMPT == 0 else pictures[None]
+    pairs = pictures.unflatten(0, (-1, PER_PROMPT))
     return {
         "identity": (embedded @ mine.T).mean().item(),
         "second": (again @ seconds.T).mean().item(),

@@ -79,9 +79,9 @@ def train_enhancer(output: Path, pictures_only: bool, shard: str, **options) -> 
         return Result({"folder": str(job.folder)}, f"Pictures in {job.folder}")
     with progress(config.steps, "training", "step") as bar:
 
-        def on_step(trainer, step: int) -> None:
+        def on_step(step: int, loss: float) -> None:
             bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{trainer.losses[-1]:.4f}", refresh=False)
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
 
         trained = job.train(config, digest, fingerprint, on_step)
     trained.save(output)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ class PeopleJob:
                 "Use names that this base model can draw, or lower the agreement.",
             )
         latents, faces, people, captions = zip(*parts)
-        everything = PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), sum(captions, []))
+        everything = PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)))
         return everything, names
 
     def train(
@@ -122,13 +123,13 @@ class PeopleJob:
         config: AcrossConfig,
         model_digest: str,
         fingerprint: str,
-        on_step: Callable[[AcrossTrainer, int], None] | None = None,
+        on_step: Callable[[int, float], None] | None = None,
     ) -> PretrainedEnhancer:
         """Learn from the pictures that are there."""
         backbone = DiffusersBackbone(self.model.load())
         pictures, names = self.pictures(fingerprint)
         trainer = AcrossTrainer(backbone, cross_initialise(backbone, names, 2), pictures, config)
-        trainer.run((lambda step, _loss: on_step(trainer, step)) if on_step else None)
+        trainer.run(on_step)
         training = {
             **config.as_dict(),
             "people": len(names),
