@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from idea_core.config import PRESETS
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.evaluation.report import data_address
 from idea_core.identity import Identity
 
 from .methods import CROSS_INITIALIZATION, ID_EA, TEXTUAL_INVERSION
@@ -33,7 +33,7 @@ class Row:
 
     Attributes:
         seconds: of the training; None where there was none.
-        measures: as from `measure`; None for the photos to learn from.
+        measures: as from `measure`.
     """
 
     title: str
@@ -42,8 +42,8 @@ class Row:
     seconds: float | None = None
 
 
-def run(folder: Path, person: Stranger, steps: int, seed: int, on_stage: Callable[[str], None]) -> Path:
-    """Everything; the page that shows it.
+def run(folder: Path, person: Stranger, steps: int, seed: int, on_stage: Callable[[str], None]) -> dict[str, Any]:
+    """Everything; the figures, and under "report" the page that shows them.
 
     Args:
         folder: for photos, identities, pictures, `scores.json` and `report.html`.
@@ -76,7 +76,7 @@ def _row(title: str, pictures: Tensor, person: Stranger, seconds: float | None =
     return Row(title, pictures, measure(pictures, person, person.asked), seconds)
 
 
-def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) -> Path:
+def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) -> dict[str, Any]:
     """Pictures as files, figures as JSON, both on one page."""
     from jinja2 import Environment
 
@@ -106,11 +106,8 @@ def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) 
         )
     )
     (folder / "report.html").write_text(page, "utf-8")
-    return folder / "report.html"
+    return {**data, "report": str(folder / "report.html")}
 
 
 def _address(picture: Tensor) -> str:
-    """A picture as a data address."""
-    buffer = io.BytesIO()
-    Image.fromarray(to_photo(picture)).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_address(Image.fromarray(to_photo(picture)), "PNG")

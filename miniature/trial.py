@@ -16,7 +16,7 @@ from idea_core.captions import PERSON_CAPTIONS
 from idea_core.config import TrainConfig
 from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.identity import Identity
-from idea_core.jobs.sources import FaceSource, PhotoSource, Prepared
+from idea_core.jobs.sources import PhotoSource, Prepared
 from idea_core.trainer import Trainer
 
 from .methods import Method
@@ -25,7 +25,7 @@ from .render import SIZE
 from .scenes import Scenes
 from .world import (
     ASKED,
-    FACES,
+    FACE_MODELS,
     all_names,
     draw_photos,
     embed,
@@ -82,7 +82,7 @@ class Stranger:
     def prepared(self, folder: Path) -> Prepared:
         """The photos, read from files as everybody's are."""
         source = PhotoSource(tuple(self.write_photos(folder)), crop="center", resolution=SIZE)
-        return source.prepare(FaceSource(FACES, provider="cpu"))
+        return source.prepare(FACE_MODELS)
 
     @cached_property
     def truth(self) -> Tensor:

@@ -16,9 +16,8 @@ from torch.nn.functional import avg_pool2d, normalize
 from idea_core.diffusers_backbone import GenerateConfig, People
 from idea_core.diffusers_backbone.generate import conditions, sample
 from idea_core.faces import Face, FaceEngine
-from idea_core.faces.engines import load_engine
-from idea_core.faces.packs import FacePack
 from idea_core.identity import Identity
+from idea_core.jobs.sources import FaceSource
 
 from .align import CROP, TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser
@@ -28,6 +27,7 @@ from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, Scenes, draw_scenes
 
 DATA = Path(__file__).parent / "data"
 BASE, FACES = DATA / "base", DATA / "faces"
+FACE_MODELS = FaceSource(FACES, provider="cpu")
 AT_ONCE = 24  # pictures that are drawn together
 GUIDANCE, SAMPLING_STEPS = 3.0, 20  # at which the base model obeys and draws its people best
 ASKED = {"background": BACKGROUNDS, "hat": HATS, "expression": EXPRESSIONS}  # what obedience is measured by
@@ -55,20 +55,19 @@ def all_names() -> tuple[str, ...]:
     return tuple(named_people().names())
 
 
-@cache
-def face_engine(folder: Path = FACES) -> FaceEngine:
-    return load_engine(FacePack("miniature", folder), "cpu")
+def face_engine() -> FaceEngine:
+    return FACE_MODELS.load()
 
 
 @cache
-def judge(folder: Path = FACES) -> Judge:
-    return _weights_into(Judge(), folder / "judge.safetensors")
+def judge() -> Judge:
+    return _weights_into(Judge(), FACES / "judge.safetensors")
 
 
 @cache
-def second(folder: Path = FACES) -> torch.nn.Module:
+def second() -> torch.nn.Module:
     """A recogniser of another architecture that saw other people."""
-    return _weights_into(second_recogniser(), folder / "second.safetensors")
+    return _weights_into(second_recogniser(), FACES / "second.safetensors")
 
 
 def to_photo(picture: Tensor) -> np.ndarray:
@@ -81,16 +80,16 @@ def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 255
 
 
-def largest_faces(pictures: Tensor, engine: FaceEngine | None = None) -> list[Face | None]:
+def largest_faces(pictures: Tensor) -> list[Face | None]:
     """The largest face of each picture (B, 3, H, W); None without one."""
-    engine = engine or face_engine()
+    engine = face_engine()
     found = [engine.detect(to_photo(picture)) for picture in pictures]
     return [max(faces, key=lambda face: face.area, default=None) for faces in found]
 
 
-def embed(pictures: Tensor, faces: Sequence[Face | None], engine: FaceEngine | None = None) -> Tensor:
+def embed(pictures: Tensor, faces: Sequence[Face | None]) -> Tensor:
     """Normalised embeddings (B, 512); zeros without a face."""
-    engine = engine or face_engine()
+    engine = face_engine()
     rows = [
         torch.zeros(512) if face is None else torch.from_numpy(engine.embed(to_photo(picture), face))
         for picture, face in zip(pictures, faces)
@@ -108,9 +107,9 @@ def embed_second(pictures: Tensor, faces: Sequence[Face | None]) -> Tensor:
 
 
 @torch.no_grad()
-def obeyed(pictures: Tensor, scenes: Scenes, net: Judge | None = None) -> dict[str, Tensor]:
+def obeyed(pictures: Tensor, scenes: Scenes) -> dict[str, Tensor]:
     """Whether each picture has the wanted background, hat and expression: (B,) each."""
-    said = (net or judge())(pictures)
+    said = judge()(pictures)
     return {key: said[key].argmax(1) == getattr(scenes, key) for key in ASKED}
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.identity_checks import require_name
 from ..idea_core.pretrained import PretrainedEnhancer
 from .face import CATEGORY
-from .paths import enhancer_files, enhancer_path
+from .paths import enhancer_files, enhancer_path, file_state
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, require
 
 
@@ -41,8 +39,7 @@ class LoadEnhancer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        status = os.stat(enhancer_path(file))
-        return f"{file} {status.st_mtime_ns} {status.st_size}"
+        return file_state(enhancer_path(file))
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

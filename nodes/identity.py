@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.identity import Identity
 from .face import CATEGORY
-from .paths import identity_files, identity_path, saved_path
+from .paths import file_state, identity_files, identity_path, saved_path
 from .sockets import IdentitySocket, require
 
 
@@ -64,8 +63,7 @@ class LoadIdentity(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        status = os.stat(identity_path(file))
-        return f"{file} {status.st_mtime_ns} {status.st_size}"
+        return file_state(identity_path(file))
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

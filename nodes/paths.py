@@ -60,6 +60,12 @@ def enhancer_path(name: str) -> Path:
     return _listed(ENHANCER_FILES, "an ID-Enhancer", name)
 
 
+def file_state(path: Path) -> str:
+    """What changes when a file is replaced."""
+    status = path.stat()
+    return f"{path} {status.st_mtime_ns} {status.st_size}"
+
+
 def _listed(kind: str, title: str, name: str) -> Path:
     path = folder_paths.get_full_path(kind, name)
     if path is None:

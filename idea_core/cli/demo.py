@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -33,10 +32,9 @@ def demo(output: Path, person: int, count: int, steps: int, seed: int) -> Result
             bar.set_postfix_str(what)
             bar.update()
 
-        page = run(output, Stranger(person, count), steps, seed, on_stage)
-    data = json.loads((output / "scores.json").read_text("utf-8"))
+        data = run(output, Stranger(person, count), steps, seed, on_stage)
     lines = [" " * 34 + "".join(f"{measure:>11}" for measure in MEASURES) + "   training"]
     for row in data["rows"]:
         time = "" if row["seconds"] is None else f"{row['seconds']:9.1f} s"
         lines.append(f"{row['title']:<34}" + "".join(f"{row[measure]:11.3f}" for measure in MEASURES) + time)
-    return Result({**data, "report": str(page)}, "\n".join([*lines, f"Report: {page}"]))
+    return Result(data, "\n".join([*lines, f"Report: {data['report']}"]))

@@ -71,6 +71,11 @@ def _thumbnail(path: Path) -> str:
     """A small picture as a data address."""
     image = Image.fromarray(read_photo(path))
     image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return data_address(image, "JPEG", quality=85)
+
+
+def data_address(image: Image.Image, kind: str, **options) -> str:
+    """A picture as an address that holds it; `kind` and options are those of `Image.save`."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
