@@ -12,23 +12,32 @@ import numpy as np
 from matplotlib import pyplot
 from scipy import stats
 
-from .study import ARMS, BOUNDS, BUDGETS, GRIDS, LONG, MAIN, REPORT, SEARCH, SEARCH_STEPS, choose, read_lines
+from .study import ARMS, BOUNDS, BUDGETS, GRIDS, LONG, MAIN, PARTS, REPORT, SEARCH, SHORT, choose, read_lines
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PLOT = DOCS / "evidence.md", DOCS / "images" / "study.svg"
-TITLES = {"true": "true pictures", "other": "another person's", **{arm: method.title for arm, method in ARMS.items()}}
+TITLES = {
+    "true": "true pictures",
+    "other": "true pictures of another person",
+    **{arm: method.title for arm, method in ARMS.items()},
+}
 MEASURES = ("identity", "second", "verified", "obedience", "diversity")
 RIVALS = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published")
+DIFFERENCES = ("", "identity", "p", "second", "p", "obedience", "p")
 Line = Mapping[str, Any]
 
 
 def main() -> None:
     lines = read_lines(REPORT)
+    fast, standard = SHORT
     sections = [
         budgets(lines),
         one_photo(lines),
-        comparisons("ID-EA against the methods before it", lines, "whole", RIVALS),
-        comparisons("Each part left out or changed", lines, "whole", [a for a in ARMS if a not in MAIN]),
+        comparisons("Trained on the person alone, against the methods before it", lines, "whole", RIVALS, standard),
+        comparisons("The same, part by part", lines, "whole", PARTS["whole"], standard),
+        comparisons("With an Enhancer that has seen people", lines, "seen", [*RIVALS, "whole"], fast),
+        comparisons("The same, part by part", lines, "seen", PARTS["seen"], fast),
+        against_long(lines),
         rates(choose(read_lines(SEARCH))),
     ]
     text = PAGE.read_text("utf-8")
@@ -39,16 +48,16 @@ def main() -> None:
 
 def budgets(lines: Sequence[Line]) -> str:
     """Every method at every budget, from four photos."""
-    rows = [[TITLES[bound], "", *means(select(lines, bound)), ""] for bound in BOUNDS]
+    bounds = {bound: select(lines, bound) for bound in BOUNDS}
+    rows = [[TITLES[bound], "", str(len(found)), *means(found), ""] for bound, found in bounds.items()]
     fastest = np.mean([line["seconds"] for line in select(lines, "whole", BUDGETS[0])])
     for arm in MAIN:
-        for steps in (*BUDGETS, *([LONG] if arm == "ti" else [])):
+        for steps in (0, *BUDGETS, LONG):
             if found := select(lines, arm, steps):
                 time = np.mean([line["seconds"] for line in found]) / fastest
-                rows.append([TITLES[arm], str(steps), *means(found), f"{time:.1f}"])
-    people = len({line["person"] for line in lines})
-    title = f"Four photos, {people} people, 12 pictures each; time against ID-EA's {BUDGETS[0]} steps"
-    return table(title, ["", "steps", *MEASURES, "time"], rows)
+                rows.append([TITLES[arm], str(steps), str(len(found)), *means(found), f"{time:.1f}"])
+    title = f"Four photos, 12 pictures of each person; training time against that of ID-EA's {BUDGETS[0]} steps"
+    return table(title, ["", "steps", "people", *MEASURES, "time"], rows)
 
 
 def one_photo(lines: Sequence[Line]) -> str:
@@ -57,31 +66,47 @@ def one_photo(lines: Sequence[Line]) -> str:
     return table(f"One photo, {BUDGETS[0]} steps", ["", *MEASURES], rows)
 
 
-def comparisons(title: str, lines: Sequence[Line], arm: str, others: Iterable[str]) -> str:
-    """Paired differences over people at the middle budget, with 95 % intervals and p of a paired t-test."""
-    rows = []
-    for other in others:
-        row = [TITLES[other]]
-        for measure in ("identity", "second", "obedience"):
-            mine, theirs = paired(lines, arm, other, measure)
-            if len(mine) > 1:
-                difference = mine - theirs
-                half = stats.t.ppf(0.975, len(mine) - 1) * stats.sem(difference)
-                p = stats.ttest_rel(mine, theirs).pvalue
-                row += [f"{difference.mean():+.3f} ± {half:.3f}", "< .0001" if p < 1e-4 else f"{p:.4f}"]
-        if len(row) > 1:
-            rows.append(row)
-    heads = ["ID-EA minus", "identity", "p", "second", "p", "obedience", "p"]
-    return table(f"{title}: paired differences at {SEARCH_STEPS} steps", heads, rows)
+def comparisons(title: str, lines: Sequence[Line], arm: str, others: Iterable[str], steps: int) -> str:
+    """Differences, paired over people."""
+    rows = [[TITLES[other], *differences(lines, (arm, steps), (other, steps))] for other in others]
+    return table(f"{title}: {TITLES[arm]} minus …, {steps} steps", DIFFERENCES, rows)
 
 
-def rates(chosen: Mapping[str, Mapping[str, float]]) -> str:
+def against_long(lines: Sequence[Line]) -> str:
+    """Few steps of ours against very many of Textual Inversion's."""
     rows = []
-    for arm, settings in chosen.items():
-        tried = "; ".join(f"{key} {', '.join(f'{value:g}' for value in values)}" for key, values in GRIDS[arm].items())
-        taken = ", ".join(f"{key} {value:g}" for key, value in settings.items())
-        rows.append([TITLES[arm], tried, taken])
-    return table("Rates, searched on six other people", ["", "tried", "taken"], rows)
+    for arm, steps in (("whole", SHORT[0]), ("whole", SHORT[1]), ("seen", 0), ("seen", SHORT[0])):
+        mine, theirs = (
+            np.mean([line["seconds"] for line in select(lines, *key)]) for key in ((arm, steps), ("ti", LONG))
+        )
+        ratio = f"1 : {theirs / mine:.0f}"
+        rows.append([f"{TITLES[arm]}, {steps} steps", *differences(lines, (arm, steps), ("ti", LONG)), ratio])
+    return table(f"… minus Textual Inversion, {LONG} steps", [*DIFFERENCES, "training time"], rows)
+
+
+def differences(lines: Sequence[Line], mine: tuple[str, int], theirs: tuple[str, int]) -> list[str]:
+    """Mean, 95 % interval and p of a paired t-test, for each of three measures."""
+    cells = []
+    for measure in ("identity", "second", "obedience"):
+        ours, others = ({line["person"]: line[measure] for line in select(lines, *key)} for key in (mine, theirs))
+        both = sorted(ours.keys() & others.keys())
+        if len(both) < 2:
+            cells += ["–", "–"]
+            continue
+        difference = np.array([ours[person] - others[person] for person in both])
+        half = stats.t.ppf(0.975, len(both) - 1) * stats.sem(difference)
+        p = stats.ttest_1samp(difference, 0).pvalue if difference.any() else 1.0
+        cells += [f"{difference.mean():+.3f} ± {half:.3f}", "< .0001" if p < 1e-4 else f"{p:.4f}"]
+    return cells
+
+
+def rates(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    rows = []
+    for arm, grid in GRIDS.items():
+        tried = "; ".join(f"{key} {', '.join(f'{value:g}' for value in values)}" for key, values in grid.items())
+        taken = [", ".join(f"{key} {value:g}" for key, value in chosen[str(steps)][arm].items()) for steps in SHORT]
+        rows.append([TITLES[arm], tried, *taken])
+    return table("Rates, searched on four other people", ["", "tried", *(f"{n} steps" for n in SHORT)], rows)
 
 
 def plot(lines: Sequence[Line]) -> None:
@@ -90,7 +115,7 @@ def plot(lines: Sequence[Line]) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for axis, measure in zip(axes, ("identity", "obedience")):
         for arm in MAIN:
-            points = [(steps, select(lines, arm, steps)) for steps in (*BUDGETS, LONG)]
+            points = [(steps, select(lines, arm, steps)) for steps in (0, *BUDGETS, LONG)]
             points = [(steps, np.array([line[measure] for line in found])) for steps, found in points if found]
             if points:
                 errors = [1.96 * stats.sem(values) if len(values) > 1 else 0 for _, values in points]
@@ -98,7 +123,8 @@ def plot(lines: Sequence[Line]) -> None:
                 axis.errorbar([s for s, _ in points], means_, errors, label=TITLES[arm], marker="o", ms=3, capsize=2)
         if found := select(lines, "true"):
             axis.axhline(np.mean([line[measure] for line in found]), color="gray", ls=":", label="true pictures")
-        axis.set(xscale="log", xlabel="steps", ylabel=measure)
+        axis.set_xscale("symlog", linthresh=20)
+        axis.set(xlabel="steps", ylabel=measure)
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=7)
     PLOT.parent.mkdir(exist_ok=True)
@@ -107,15 +133,6 @@ def plot(lines: Sequence[Line]) -> None:
 
 def select(lines: Sequence[Line], arm: str, steps: int = 0, photos: int = 4) -> list[Line]:
     return [line for line in lines if (line["arm"], line["steps"], line["photos"]) == (arm, steps, photos)]
-
-
-def paired(lines: Sequence[Line], arm: str, other: str, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of two arms for the people whom both have."""
-    mine, theirs = (
-        {line["person"]: line[measure] for line in select(lines, each, SEARCH_STEPS)} for each in (arm, other)
-    )
-    both = sorted(mine.keys() & theirs.keys())
-    return np.array([mine[person] for person in both]), np.array([theirs[person] for person in both])
 
 
 def means(lines: Sequence[Line]) -> list[str]:

@@ -15,7 +15,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,58 +23,71 @@ import click
 import torch
 
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
-from idea_core.identity import Identity
-from miniature.methods import CELEB_BASIS, CROSS_INITIALIZATION, ID_EA, PUBLISHED, TEXTUAL_INVERSION, Method
-from miniature.people import named_people
+from idea_core.jobs.sources import Prepared
+from miniature.methods import CELEB_BASIS, CROSS_INITIALIZATION, ID_EA, PUBLISHED, SEEN, TEXTUAL_INVERSION, Method
 from miniature.trial import Stranger, learn, measure, prompts_of
 from miniature.world import BASE, draw
 
 RESULTS = Path(__file__).parent / "results"
 SEARCH, REPORT = RESULTS / "search.jsonl", RESULTS / "study.jsonl"
-REPORTED, SEARCHED = range(32), range(32, 38)  # people
-BUDGETS = (25, 80, 320)
+REPORTED, SEARCHED = range(32), range(32, 36)  # people
+SHORT = (25, 80)  # steps, for which rates are searched
+BUDGETS = (*SHORT, 320)
 LONG = 2000  # steps, for Textual Inversion
-SEARCH_STEPS = 80
 OBEDIENT = 0.95
 BOUNDS = ("true", "other")
-KV = {"kv_rate": 2e-3}
 
+
+def _more(method: Method, title: str, **settings) -> Method:
+    return replace(method, title=title, settings={**method.settings, **settings})
+
+
+WIDE_KV = {"kv_rank": 0, "kv_rate": 2e-3}
 ARMS: Mapping[str, Method] = {
     "ti": TEXTUAL_INVERSION,
     "ci": CROSS_INITIALIZATION,
     "celeb": CELEB_BASIS,
-    "ti+kv": replace(TEXTUAL_INVERSION, title="Textual Inversion + K/V", settings={**TEXTUAL_INVERSION.settings, **KV}),
-    "ci+kv": replace(
-        CROSS_INITIALIZATION, title="Cross Initialization + K/V", settings={**CROSS_INITIALIZATION.settings, **KV}
-    ),
+    "ti+kv": _more(TEXTUAL_INVERSION, "Textual Inversion + K/V", kv_rate=5e-3),
+    "ci+kv": _more(CROSS_INITIALIZATION, "Cross Initialization + K/V", kv_rate=5e-3),
     "published": PUBLISHED,
     "whole": ID_EA,
-    "no enhancer": Method("ID-EA, Enhancer frozen at random", {"enhancer_rate": 0.0}),
-    "no adapter": Method("ID-EA without Enhancer and Adapter", {"adapter_rate": 0.0}),
-    "no kv": Method("ID-EA without K/V", {"kv_rate": 0.0}),
-    "shut gate": Method("ID-EA, gate shut at the start", {"gate": 0.0}),
-    "published reg": Method("ID-EA, published regulariser", {"regularizer_weight": 8e-4}),
-    "l2": Method("ID-EA, L2", {"regularizer": "l2", "regularizer_weight": 1e-5}),
-    "names": Method(
-        "ID-EA, Mahalanobis over all names", {"regularizer": "names", "regularizer_weight": 8e-4, "zeta": 1e-3}
+    "seen": SEEN,
+    "seen: no adapter": _more(SEEN, "its tokens alone, no Enhancer and Adapter", adapter_rate=0.0),
+    "seen: no kv": _more(SEEN, "no K/V", kv_rate=0.0),
+    "no enhancer": _more(ID_EA, "Enhancer frozen at random", enhancer_rate=0.0),
+    "no adapter": _more(ID_EA, "no Enhancer and Adapter", adapter_rate=0.0),
+    "no kv": _more(ID_EA, "no K/V", kv_rate=0.0),
+    "shut gate": _more(ID_EA, "gate shut at the start, γ = 0", gate=0.0),
+    "published reg": _more(ID_EA, "published regulariser", regularizer_weight=8e-4),
+    "l2": _more(ID_EA, "L2 regulariser", regularizer="l2", regularizer_weight=1e-5),
+    "names": _more(ID_EA, "Mahalanobis over all names", regularizer="names", regularizer_weight=8e-4, zeta=1e-3),
+    "one rate": _more(
+        ID_EA,
+        "one rate for all, the published one",
+        **{key: PUBLISHED.settings[key] for key in ("token_rate", "adapter_rate")},
+        kv_rate=PUBLISHED.settings["token_rate"],
     ),
-    "one rate": Method(
-        "ID-EA, one rate for all",
-        {key: PUBLISHED.settings[key] for key in ("token_rate", "adapter_rate")}
-        | {"kv_rate": PUBLISHED.settings["token_rate"]},
-    ),
+    "wide kv": _more(ID_EA, "whole K/V matrices", **WIDE_KV),
+    "ti+wide kv": _more(TEXTUAL_INVERSION, "Textual Inversion + whole K/V matrices", **WIDE_KV),
 }
-MAIN = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published", "whole")
+MAIN = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published", "whole", "seen")
+PARTS = {"seen": ("seen: no adapter", "seen: no kv")}
+PARTS["whole"] = tuple(arm for arm in ARMS if arm not in (*MAIN, *PARTS["seen"]))
 
+_TOKENS, _TOKENS_AND_KV = (
+    (3e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1),
+    {"token_rate": (1e-2, 3e-2), "kv_rate": (2e-3, 5e-3, 1e-2)},
+)
 GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "ti": {"token_rate": (3e-3, 1e-2, 3e-2, 1e-1)},
-    "ci": {"token_rate": (3e-3, 1e-2, 3e-2, 1e-1)},
-    "celeb": {"token_rate": (1e-2, 3e-2, 1e-1, 3e-1)},
-    "ti+kv": {"kv_rate": (1e-3, 2e-3, 5e-3, 1e-2)},
-    "ci+kv": {"kv_rate": (1e-3, 2e-3, 5e-3, 1e-2)},
-    "whole": {"kv_rate": (2e-3, 5e-3), "adapter_rate": (3e-4, 5e-4)},
+    "ti": {"token_rate": _TOKENS},
+    "ci": {"token_rate": _TOKENS},
+    "celeb": {"token_rate": (3e-2, 1e-1, 2e-1, 3e-1, 5e-1, 1.0)},
+    "ti+kv": _TOKENS_AND_KV,
+    "ci+kv": _TOKENS_AND_KV,
+    "whole": _TOKENS_AND_KV,
+    "seen": {"token_rate": (1e-3, 1e-2), "kv_rate": (1e-3, 2e-3, 5e-3)},
 }
-"""Rates that are tried for each arm: four of each; what is not listed takes those of "whole"."""
+"""Rates that are tried for each arm: six of each; what is not listed takes those of the arm that it is a part of."""
 
 
 @dataclass(frozen=True)
@@ -96,75 +109,95 @@ class Laboratory:
     """The world's base model, and trials on it."""
 
     def __init__(self, device: str):
-        self.pipeline = load_pipeline(BASE, device=device)
-        self.backbone = DiffusersBackbone(self.pipeline)
-        self.folder = tempfile.TemporaryDirectory()
+        self.pipeline = load_pipeline(BASE, torch.bfloat16, device)  # for the pictures; trainings are in float32
+        self.backbone = DiffusersBackbone(load_pipeline(BASE, device=device))
 
     def trial(self, cell: Cell) -> dict[str, Any]:
         """One line of a file of results."""
-        person, seconds = Stranger(cell.person, cell.photos), 0.0
+        person, seconds = stranger(cell.person, cell.photos), 0.0
         if cell.arm == "true":
             pictures = person.true_pictures(person.asked, 5)
         elif cell.arm == "other":
             pictures = Stranger(cell.person + 100).true_pictures(person.asked, 5)
-        elif cell.arm == "named":
-            name = named_people().names()[cell.person]
-            pictures = draw(self.pipeline, [], prompts_of(person.asked, name))
         else:
             method = ARMS[cell.arm]
             config = method.config(**cell.settings, steps=cell.steps, seed=cell.person)
-            identity, seconds = self.learn(person, method, config)
+            identity, seconds = learn(self.backbone, prepared(cell.person, cell.photos), method, config)
             pictures = draw(self.pipeline, [identity], prompts_of(person.asked, identity.trigger))
         result = measure(pictures, person, person.asked)
         line = {"key": cell.key, "arm": cell.arm, "person": cell.person, "steps": cell.steps, "photos": cell.photos}
         line |= {"settings": dict(cell.settings), **{key: round(value, 5) for key, value in result.items()}}
         return line | {"seconds": round(seconds, 2)}
 
-    def learn(self, person: Stranger, method: Method, config) -> tuple[Identity, float]:
-        seen = person.prepared(Path(self.folder.name) / f"{person.number}-{person.count}")
-        return learn(self.backbone, seen, method, config)
+
+@lru_cache(maxsize=4)
+def stranger(number: int, photos: int) -> Stranger:
+    """The same object for the same person, who then is drawn and measured once."""
+    return Stranger(number, photos)
+
+
+@lru_cache(maxsize=4)
+def prepared(number: int, photos: int) -> Prepared:
+    with tempfile.TemporaryDirectory() as folder:
+        return stranger(number, photos).prepared(Path(folder))
 
 
 def searched_cells() -> Iterator[Cell]:
-    for person in SEARCHED:
-        for arm, grid in GRIDS.items():
-            for values in itertools.product(*grid.values()):
-                yield Cell(arm, person, SEARCH_STEPS, 4, dict(zip(grid, values)))
+    for person, steps, (arm, grid) in itertools.product(SEARCHED, SHORT, GRIDS.items()):
+        for values in itertools.product(*grid.values()):
+            yield Cell(arm, person, steps, 4, dict(zip(grid, values)))
 
 
-def reported_cells(chosen: Mapping[str, Mapping[str, float]]) -> Iterator[Cell]:
-    """By person, so that a study that was stopped has whole rows."""
+def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Cell]:
+    """The short trainings of all people, then the long ones; by person, so that a stopped study has whole rows."""
     for person in REPORTED:
         for arm in BOUNDS:
             yield Cell(arm, person, 0, 4)
-        for arm in ARMS:
-            settings = rates_of(arm, chosen)
-            for steps in BUDGETS if arm in MAIN else (SEARCH_STEPS,):
-                yield Cell(arm, person, steps, 4, settings)
-            if arm in MAIN:
-                yield Cell(arm, person, BUDGETS[0], 1, settings)
-        yield Cell("ti", person, LONG, 4, rates_of("ti", chosen))
+        yield Cell("seen", person, 0, 1)
+        yield Cell("seen", person, 0, 4)
+        for arm, steps in itertools.product(MAIN, SHORT):
+            yield Cell(arm, person, steps, 4, rates_of(arm, steps, chosen))
+        for arm in MAIN:
+            yield Cell(arm, person, SHORT[0], 1, rates_of(arm, SHORT[0], chosen))
+        for arm, steps in parts():
+            yield Cell(arm, person, steps, 4, rates_of(arm, steps, chosen))
+    for person in REPORTED:
+        for arm in MAIN:
+            yield Cell(arm, person, BUDGETS[-1], 4, rates_of(arm, SHORT[-1], chosen))
+        yield Cell("ti", person, LONG, 4, rates_of("ti", SHORT[-1], chosen))
 
 
-def rates_of(arm: str, chosen: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
-    """The rates that the search chose for an arm; a part of ID-EA takes those of the whole that it has."""
-    if arm in chosen or arm == "published":
-        return chosen.get(arm, {})
-    return {key: value for key, value in chosen["whole"].items() if key not in ARMS[arm].settings}
+def parts() -> list[tuple[str, int]]:
+    """Which part is left out after how many steps: where the whole of it is best used."""
+    return [*((arm, SHORT[0]) for arm in PARTS["seen"]), *((arm, SHORT[1]) for arm in PARTS["whole"])]
 
 
-def choose(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Each arm's settings with the highest identity among those that obey in 95 % of pictures, or that obey best."""
-    chosen = {}
-    for arm in GRIDS:
-        trials: dict[str, list[Mapping[str, Any]]] = {}
-        for line in lines:
-            if line["arm"] == arm:
-                trials.setdefault(json.dumps(line["settings"], sort_keys=True), []).append(line)
-        if trials:
-            means = {key: (mean(found, "obedience"), mean(found, "identity")) for key, found in trials.items()}
-            best = max(means, key=lambda key: (min(means[key][0], OBEDIENT), means[key][1]))
-            chosen[arm] = json.loads(best)
+def rates_of(arm: str, steps: int, chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Mapping[str, float]:
+    """The rates that the search chose for an arm; a part takes those of the whole that it has."""
+    if arm == "published":
+        return {}
+    rates = chosen[str(steps)]
+    if arm in rates:
+        return rates[arm]
+    whole = "ti+kv" if arm == "ti+wide kv" else next(name for name, arms in PARTS.items() if arm in arms)
+    return {
+        key: value
+        for key, value in rates[whole].items()
+        if ARMS[arm].settings.get(key) == ARMS[whole].settings.get(key)
+    }
+
+
+def choose(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """By steps and arm: the rates with the highest identity among those that obey in 95 % of pictures, or obey best."""
+    trials: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
+    for line in lines:
+        settings = json.dumps(line["settings"], sort_keys=True)
+        trials.setdefault((str(line["steps"]), line["arm"]), {}).setdefault(settings, []).append(line)
+    chosen: dict[str, dict[str, dict[str, float]]] = {}
+    for (steps, arm), found in trials.items():
+        means = {key: (mean(same, "obedience"), mean(same, "identity")) for key, same in found.items()}
+        best = max(means, key=lambda key: (min(means[key][0], OBEDIENT), means[key][1]))
+        chosen.setdefault(steps, {})[arm] = json.loads(best)
     return chosen
 
 

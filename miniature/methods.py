@@ -15,7 +15,7 @@ from idea_core.config import PRESETS, TrainConfig
 from idea_core.person import RATE_WIDTH, PersonModel
 
 from .models import WIDTH
-from .world import all_names
+from .world import all_names, enhancer
 
 BARE = {"adapter_rate": 0.0, "enhancer_rate": None, "kv_rate": 0.0, "regularizer_weight": 0.0}
 
@@ -95,6 +95,7 @@ CROSS_INITIALIZATION = Method(
 )
 CELEB_BASIS = Method("Celeb Basis", {**BARE, "token_rate": 1e-1}, CelebBasisPerson)
 ID_EA = Method("ID-EA", {})
+SEEN = Method("ID-EA, Enhancer that has seen people", {}, lambda *given: enhancer().build_person(*given))
 _PAPER = PRESETS["paper"]
 PUBLISHED = Method(
     "ID-EA as published",

@@ -18,6 +18,7 @@ from idea_core.diffusers_backbone.generate import conditions, sample
 from idea_core.faces import Face, FaceEngine
 from idea_core.identity import Identity
 from idea_core.jobs.sources import FaceSource
+from idea_core.pretrained import PretrainedEnhancer
 
 from .align import CROP, TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser
@@ -26,7 +27,7 @@ from .render import render
 from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, Scenes, draw_scenes
 
 DATA = Path(__file__).parent / "data"
-BASE, FACES = DATA / "base", DATA / "faces"
+BASE, FACES, ENHANCER = DATA / "base", DATA / "faces", DATA / "enhancer.safetensors"
 FACE_MODELS = FaceSource(FACES, provider="cpu")
 AT_ONCE = 24  # pictures that are drawn together
 GUIDANCE, SAMPLING_STEPS = 3.0, 20  # at which the base model obeys and draws its people best
@@ -57,6 +58,12 @@ def all_names() -> tuple[str, ...]:
 
 def face_engine() -> FaceEngine:
     return FACE_MODELS.load()
+
+
+@cache
+def enhancer() -> PretrainedEnhancer:
+    """The ID-Enhancer that has seen the world's celebrities."""
+    return PretrainedEnhancer.load(ENHANCER)
 
 
 @cache

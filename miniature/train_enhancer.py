@@ -1,0 +1,60 @@
+"""Train the world's ID-Enhancer on the base model's own pictures of its people:  python -m miniature.train_enhancer
+
+What `idea enhancer train` does, in the world's own words. Pictures that are there already are not drawn again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from idea_core.across import AcrossConfig
+from idea_core.captions import PLACEHOLDER
+from idea_core.diffusers_backbone import GenerateConfig
+from idea_core.jobs.enhancer import PeopleJob
+from idea_core.jobs.sources import ModelSource
+
+from .world import AT_ONCE, BASE, FACE_MODELS, GUIDANCE, SAMPLING_STEPS, all_names, draw_photos
+
+PER_PERSON = 12
+PROMPTS = 61  # no multiple of the pictures of a person, so that people differ in them
+
+
+@click.command()
+@click.option("--steps", type=int, default=2000, help="Steps to train for.")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("work/enhancer"), help="Folder for the pictures.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("work/enhancer/enhancer.safetensors"))
+@click.option("--shard", default=None, help="Only draw pictures, of this part of the people: 0/2, 1/2 …")
+@click.option("--threads", type=int, default=2, help="Of the processor.")
+@click.option("--seed", type=int, default=0)
+def main(steps: int, work: Path, output: Path, shard: str | None, threads: int, seed: int) -> None:
+    torch.set_num_threads(threads)
+    job = people_job(work)
+    digest = job.model.digest()
+    fingerprint = job.fingerprint(digest)
+    part = tuple(map(int, shard.split("/"))) if shard else (0, 1)
+    for number in job.draw(fingerprint, part):
+        print(f"person {number}", flush=True)
+    if not shard:
+        config = AcrossConfig(steps=steps, seed=seed)
+        job.train(config, digest, fingerprint, lambda step, loss: print(f"step {step}  loss {loss:.4f}")).save(output)
+
+
+def people_job(folder: Path) -> PeopleJob:
+    """The pictures of all named people."""
+    scenes = draw_photos(PROMPTS, torch.Generator().manual_seed(6))
+    return PeopleJob(
+        folder=folder,
+        model=ModelSource(BASE, dtype="bf16", device="cpu"),
+        faces=FACE_MODELS,
+        names=all_names(),
+        prompts=tuple(scenes.caption(number, PLACEHOLDER) for number in range(PROMPTS)),
+        per_person=PER_PERSON,
+        sampling=GenerateConfig(SAMPLING_STEPS, GUIDANCE, batch_size=AT_ONCE),
+    )
+
+
+if __name__ == "__main__":
+    main()
