@@ -27,6 +27,13 @@ class TextCondition(NamedTuple):
     pooled: Tensor | None = None  # (B, p), for base models that use it
 
 
+class Latents(NamedTuple):
+    """What the VAE makes of photos, scaled as the UNet wants it."""
+
+    mean: Tensor  # (B, c, h, w)
+    deviation: Tensor  # (B, c, h, w), standard deviation of its posterior; 0 where it has none
+
+
 class Backbone(Protocol):
     """A frozen base model, ready for gradients with respect to its text condition."""
 
@@ -57,8 +64,11 @@ class Backbone(Protocol):
         prompt's tokens stands at position `i + 1` of the context.
         """
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Images (B, H, W, 3) in 0…1 → latents (B, c, h, w), scaled as the UNet wants them."""
+    def encode_images(self, images: Tensor) -> Latents:
+        """Images (B, H, W, 3) in 0…1 → latents (B, c, h, w) on the device, in float32."""
+
+    def decode_images(self, latents: Tensor) -> Tensor:
+        """Latents (B, c, h, w) as the UNet has them → images (B, H, W, 3) in 0…1 on the CPU, in float32."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The UNet's input at `timesteps` (B,), integers in 0…num_timesteps − 1."""

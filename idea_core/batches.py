@@ -3,52 +3,142 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .backbone import Backbone, Latents
 from .config import TrainConfig
+from .errors import ShapeError, TrainingError
+from .shapes import require_shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """Photos of one size to train on.
+
+    Attributes:
+        images: (P, H, W, 3) in 0…1.
+        notes: of each photo what else is to be seen in it (`with_note`); none: nothing is said.
+        masks: (P, H, W) in 0…1, how much each part of a photo counts, the face 1, the rest less; None: all alike.
+
+    Raises:
+        ShapeError: parts that do not fit each other.
+    """
+
+    images: Tensor
+    notes: Sequence[str] = ()
+    masks: Tensor | None = None
+
+    def __post_init__(self):
+        require_shape("images", self.images, "P", "H", "W", 3)
+        if self.masks is not None:
+            require_shape("masks", self.masks, *self.images.shape[:3])
+        if len(self.notes) not in (0, len(self.images)):
+            raise ShapeError(f"{len(self.images)} notes, one for each photo", str(len(self.notes)), "Write them so.")
+
+
+def count_photos(photos: Sequence[Photos]) -> int:
+    return sum(len(part.images) for part in photos)
+
+
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Photos of one size in the VAE's terms: the photos, then their mirror images.
+
+    Attributes:
+        latents: of 2P photos.
+        emphasis: (2P, 1, h, w), how much each cell counts, of mean 1 in each photo; None: all alike.
+        captions: how many each of the P photos has.
+        first: index of each photo's first caption, (P,).
+    """
+
+    latents: Latents
+    emphasis: Tensor | None
+    captions: Tensor
+    first: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, backbone: Backbone, photos: Photos, captions: Sequence[int], first: int) -> Bucket:
+        """Encode photos.
+
+        Args:
+            captions: how many each photo has; they stand one photo after the other.
+            first: index of the first photo's first one.
+        """
+        latents = backbone.encode_images(torch.cat([photos.images, photos.images.flip(2)]))
+        counts = torch.tensor(captions)
+        emphasis = None if photos.masks is None else _emphasis(photos.masks, latents.mean)
+        return cls(latents, emphasis, counts, first + counts.cumsum(0) - counts)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """What one step sees; drawn on the CPU."""
 
+    bucket: int  # that the photos are of
     photos: Tensor  # (B,) indices of latents
     captions: Tensor  # (B,) indices of captions
     timesteps: Tensor  # (B,)
     noise: Tensor  # (B, c, h, w)
+    posterior: Tensor | None = None  # (B, c, h, w), standard normal: where in the VAE's posterior the latents are
 
     def parts(self, size: int) -> list[Batch]:
         """The same batch in pieces of at most `size`."""
-        pieces = zip(*(getattr(self, part.name).split(size) for part in fields(self)))
-        return [Batch(*piece) for piece in pieces]
+        count = len(self.photos)
+        return [self._piece(slice(start, start + size)) for start in range(0, count, size)]
+
+    def _piece(self, of: slice) -> Batch:
+        fields = ("photos", "captions", "timesteps", "noise") + (("posterior",) if self.posterior is not None else ())
+        return replace(self, **{name: getattr(self, name)[of] for name in fields})
 
 
+@dataclass
 class BatchSampler:
-    """Draws batches from one seed: photo, mirror image, caption, timestep and noise.
+    """Draws batches from one seed. All photos of a batch are of one size; each photo is drawn as often as any other."""
 
-    Args:
-        latents: of the photos, then of their mirror images.
-        captions: how many each photo has; they stand one photo after the other.
-    """
+    buckets: Sequence[Bucket]
+    timesteps: int
+    config: TrainConfig
+    generator: torch.Generator = field(init=False)
 
-    def __init__(self, latents: Tensor, captions: Sequence[int], timesteps: int, config: TrainConfig):
-        self._shape, self._photos = latents.shape[1:], len(captions)
-        self._captions = torch.tensor(captions)
-        self._first = self._captions.cumsum(0) - self._captions
-        self._timesteps, self._config = timesteps, config
-        self.generator = torch.Generator().manual_seed(config.seed)
+    def __post_init__(self):
+        self.generator = torch.Generator().manual_seed(self.config.seed)
 
     def draw(self) -> Batch:
-        size, generator = self._config.batch_size, self.generator
-        photos = torch.randint(self._photos, (size,), generator=generator)
-        mirrored = torch.rand(size, generator=generator) < self._config.flip
-        caption = (torch.rand(size, generator=generator) * self._captions[photos]).long()
+        size, generator = self.config.batch_size, self.generator
+        number = self._draw_bucket()
+        bucket = self.buckets[number]
+        photos = torch.randint(len(bucket), (size,), generator=generator)
+        mirrored = torch.rand(size, generator=generator) < self.config.flip
+        caption = (torch.rand(size, generator=generator) * bucket.captions[photos]).long()
+        shape = (size, *bucket.latents.mean.shape[1:])
         return Batch(
-            photos=photos + mirrored * self._photos,
-            captions=self._first[photos] + caption,
-            timesteps=torch.randint(self._timesteps, (size,), generator=generator),
-            noise=torch.randn(size, *self._shape, generator=generator),
+            bucket=number,
+            photos=photos + mirrored * len(bucket),
+            captions=bucket.first[photos] + caption,
+            timesteps=torch.randint(self.timesteps, (size,), generator=generator),
+            noise=torch.randn(shape, generator=generator),
+            posterior=torch.randn(shape, generator=generator) if self.config.sample_latents else None,
         )
+
+    def _draw_bucket(self) -> int:
+        if len(self.buckets) == 1:
+            return 0
+        sizes = torch.tensor([float(len(bucket)) for bucket in self.buckets])
+        return int(torch.multinomial(sizes, 1, generator=self.generator))
+
+
+def _emphasis(masks: Tensor, latents: Tensor) -> Tensor:
+    """Weights (2P, 1, h, w) of the latents' cells, of mean 1 in each photo, the second half mirrored."""
+    both = torch.cat([masks, masks.flip(2)]).unsqueeze(1).to(latents)
+    pooled = nn.functional.adaptive_avg_pool2d(both, latents.shape[-2:])
+    mean = pooled.mean((1, 2, 3), keepdim=True)
+    if not (mean > 0).all():
+        raise TrainingError("masks with something in them", "an empty one", "Leave it out, or mark the face.")
+    return pooled / mean

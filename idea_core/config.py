@@ -52,6 +52,8 @@ class TrainConfig(Settings):
         regularizer_weight: λ of the regulariser.
         zeta: ζ of the Mahalanobis distances.
         flip: probability of a mirrored photo.
+        sample_latents: draw a photo's latents from the VAE's posterior at each step, as published; else they are its
+            mean, which for Stable Diffusion's VAEs is nearly the same.
         weight_decay: AdamW's.
         epsilon: AdamW's.
     """
@@ -72,6 +74,7 @@ class TrainConfig(Settings):
     regularizer_weight: float = 0.0
     zeta: float = ZETA
     flip: float = 0.5
+    sample_latents: bool = False
     weight_decay: float = 1e-2
     epsilon: float = 1e-7
 
@@ -112,6 +115,7 @@ PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
             kv_rate=0.0,
             gate=0.0,
             regularizer_weight=8e-4,
+            sample_latents=True,
         ),
     }
 )

@@ -12,22 +12,24 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .anchor import Anchor, celebrity_names, cross_initialise, spread_of_names
 from .backbone import Backbone, TextCondition
-from .batches import Batch, BatchSampler
+from .batches import Batch, BatchSampler, Bucket, Photos, count_photos
 from .captions import PERSON_CAPTIONS, with_note
 from .config import TrainConfig
 from .errors import TrainingError
 from .identity import Identity
 from .losses import mahalanobis_to, squared_to
 from .person import PersonModel
-from .shapes import require_shape
-from .tokenized import fill, tokenize_captions
+from .tokenized import Caption, fill, tokenize_captions
 from .version import __version__
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
+
+EXPLODED = 5.0  # times the loss of the first steps
+HOPELESS = 2.0  # loss; guessing nothing at all has about 1
 
 _LOWER_RATES = "Lower the learning rates, the K/V rate first."
 
@@ -40,13 +42,11 @@ class Trainer:
 
     Args:
         backbone: the frozen base model.
-        images: photos (P, H, W, 3) in 0…1, all of the size to train at.
+        photos: to train on, one entry a size; a tensor (P, H, W, 3) in 0…1 are photos of which nothing else is known.
         arcface: `a` (512,), L2-normalised identity embedding.
         names: celebrity names for the cross initialisation, or a single phrase.
         captions: captions with `{}` where the person stands.
-        notes: of each photo what else is to be seen in it (`with_note`); none: nothing is said.
         build_person: what is trained.
-        masks: (P, H, W) in 0…1, how much each part of a photo counts, the face 1, the rest less; None: all alike.
 
     Raises:
         ShapeError, ConfigError: an input that does not fit.
@@ -55,35 +55,33 @@ class Trainer:
     def __init__(
         self,
         backbone: Backbone,
-        images: Tensor,
+        photos: Tensor | Sequence[Photos],
         arcface: Tensor,
         config: TrainConfig = TrainConfig(),
         names: Iterable[str] | None = None,
         captions: Sequence[str] = PERSON_CAPTIONS,
-        notes: Sequence[str] = (),
         build_person: Callable[[Backbone, Anchor, Tensor, TrainConfig], PersonModel] = PersonModel,
-        masks: Tensor | None = None,
     ):
-        require_shape("images", images, "P", "H", "W", 3)
-        if masks is not None:
-            require_shape("masks", masks, *images.shape[:3])
         self.backbone, self.config = backbone, config
-        with torch.no_grad():  # before the text encoder and the UNet need the memory
-            self._latents = backbone.encode_images(torch.cat([images, images.flip(2)]))  # (2P, c, h, w)
-        self._emphasis = None if masks is None else _emphasis(masks, self._latents)
+        photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
+        said = [[with_note(captions, note) for note in part.notes or [""] * len(part.images)] for part in photos]
+        buckets, texts = [], []
+        for part, of_photos in zip(photos, said):  # before the text encoder and the UNet need the memory
+            buckets.append(Bucket.of(backbone, part, list(map(len, of_photos)), len(texts)))
+            texts += [caption for captions in of_photos for caption in captions]
         names = celebrity_names() if names is None else tuple(names)
         anchor = cross_initialise(backbone, names, config.n)
         self.person = build_person(backbone, anchor, arcface, config)
         start = {encoder: tokens.detach().clone() for encoder, tokens in self.person.tokens.items()}
         self._distances = _distances(backbone, start, anchor, names, config)
-        of_photos = [with_note(captions, note) for note in notes or [""] * len(images)]
-        self._captions = tokenize_captions(backbone, [caption for captions in of_photos for caption in captions])
-        self.sampler = BatchSampler(self._latents, list(map(len, of_photos)), backbone.num_timesteps, config)
+        self._captions = tokenize_captions(backbone, texts)
+        self.sampler = BatchSampler(buckets, backbone.num_timesteps, config)
         self.optimizer = torch.optim.AdamW(
             self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon
         )
         self.micro_batch = config.batch_size  # photos whose gradients are computed together
         self.losses: list[float] = []  # of the steps done, as far as they were read
+        self._good: dict[str, Tensor] = {}  # weights at the last reading
         self._unread: list[Tensor] = []
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
 
@@ -91,7 +89,7 @@ class Trainer:
         """Train up to `config.steps`, from where the training stands; the denoising loss of each step.
 
         Raises:
-            TrainingError: the loss is no longer finite.
+            TrainingError: the training diverged; the person is as at the last reading of the losses before that.
         """
         with torch.enable_grad(), self.kv_deltas():
             for step in range(len(self.losses) + 1, self.config.steps + 1):
@@ -106,13 +104,30 @@ class Trainer:
         """The losses of all steps so far; it waits for the device.
 
         Raises:
-            TrainingError: one is not finite.
+            TrainingError: as `run`.
         """
         if self._unread:
-            self.losses += torch.stack(self._unread).tolist()
+            losses = self.losses + torch.stack(self._unread).tolist()
             self._unread.clear()
-            _require_finite(self.losses)
+            weights = self.weights()
+            said = _divergence(losses, len(self.losses), weights)
+            if said:
+                self._restore()
+                remedy = f"{_LOWER_RATES} What was learnt in {len(self.losses)} steps is kept."
+                raise TrainingError(f"a finite loss of at most {HOPELESS:g}", said, remedy)
+            self.losses = losses
+            self._good = {key: weight.clone() for key, weight in weights.items()}
         return self.losses
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is trained, by name, detached."""
+        return self.person.state_dict() | self.person.kv.state_dict()
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        for key, weight in self.weights().items():
+            if key in self._good:
+                weight.copy_(self._good[key])
 
     def kv_deltas(self) -> AbstractContextManager[None]:
         """The K/V deltas hung into the backbone, while open; nothing where none are trained."""
@@ -153,18 +168,23 @@ class Trainer:
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the UNet's prediction, a scalar."""
         backbone, device = self.backbone, self.backbone.device
-        photos = batch.photos.to(device)
-        latents = self._latents[photos]
+        bucket, photos = self.sampler.buckets[batch.bucket], batch.photos.to(device)
+        latents = bucket.latents.mean[photos]
+        if batch.posterior is not None:
+            latents = latents + bucket.latents.deviation[photos] * batch.posterior.to(device)
         timesteps, noise = batch.timesteps.to(device), batch.noise.to(device)
         distinct, position = batch.captions.unique(return_inverse=True)
-        captions = [self._captions[index] for index in distinct.tolist()]
-        tokens = {encoder: [vectors] * len(captions) for encoder, vectors in self.person.tokens.items()}
-        condition = self.person.adapt(backbone.encode(fill(captions, tokens)))
+        condition = self.condition([self._captions[index] for index in distinct.tolist()])
         position = position.to(device)
         condition = TextCondition(*(part if part is None else part[position] for part in condition))
         prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
         error = (prediction - backbone.target(latents, noise, timesteps)).square()
-        return error.mean() if self._emphasis is None else (error * self._emphasis[photos]).mean()
+        return error.mean() if bucket.emphasis is None else (error * bucket.emphasis[photos]).mean()
+
+    def condition(self, captions: Sequence[Caption]) -> TextCondition:
+        """The person's text condition of each caption."""
+        tokens = {encoder: [vectors] * len(captions) for encoder, vectors in self.person.tokens.items()}
+        return self.person.adapt(self.backbone.encode(fill(captions, tokens)))
 
     def regularizer(self) -> Tensor:
         """Mahalanobis distance of the tokens to their anchors, summed over the text encoders."""
@@ -200,26 +220,18 @@ class Trainer:
         ).to(torch.float16)
 
 
-def training_record(config: TrainConfig, images: Tensor, losses: Sequence[float], fingerprint: str) -> dict[str, Any]:
+def training_record(
+    config: TrainConfig, photos: Sequence[Photos], losses: Sequence[float], fingerprint: str
+) -> dict[str, Any]:
     """What an identity tells of its training (`Identity.training`)."""
     return {
         **config.as_dict(),
-        "resolution": images.shape[1],
-        "photos": images.shape[0],
+        "sizes": [f"{part.images.shape[2]}x{part.images.shape[1]}" for part in photos],
+        "photos": count_photos(photos),
         "losses": [round(loss, 6) for loss in losses],
         "fingerprint": fingerprint,
         "version": __version__,
     }
-
-
-def _emphasis(masks: Tensor, latents: Tensor) -> Tensor:
-    """Weights (2P, 1, h, w) of the latents' cells, of mean 1 in each photo, the second half mirrored."""
-    both = torch.cat([masks, masks.flip(2)]).unsqueeze(1).to(latents)
-    pooled = nn.functional.adaptive_avg_pool2d(both, latents.shape[-2:])
-    mean = pooled.mean((1, 2, 3), keepdim=True)
-    if not (mean > 0).all():
-        raise TrainingError("masks with something in them", "an empty one", "Leave it out, or mark the face.")
-    return pooled / mean
 
 
 def _distances(
@@ -232,8 +244,15 @@ def _distances(
     return {encoder: mahalanobis_to(part, config.zeta, spread[encoder]) for encoder, part in start.items()}
 
 
-def _require_finite(losses: Sequence[float]) -> None:
-    finite = torch.isfinite(torch.tensor(losses))
-    if not finite.all():
-        step = int(finite.logical_not().nonzero()[0]) + 1
-        raise TrainingError("a finite loss", f"{losses[step - 1]} at step {step}", _LOWER_RATES)
+def _divergence(losses: Sequence[float], read: int, weights: Mapping[str, Tensor]) -> str:
+    """What went wrong in the losses after the first `read` ones, or in the weights; "" if all is well."""
+    fresh = torch.tensor(losses[read:])
+    if not fresh.isfinite().all():
+        step = read + int(fresh.isfinite().logical_not().nonzero()[0]) + 1
+        return f"{losses[step - 1]} at step {step}"
+    first = torch.tensor(losses[:READ_EVERY]).mean()
+    if fresh.mean() > max(EXPLODED * first, HOPELESS):
+        return f"{fresh.mean():.1f} on average of the steps up to {len(losses)}, {first:.2f} at first"
+    if not torch.stack([weight.isfinite().all() for weight in weights.values()]).all():
+        return f"weights that are not finite after step {len(losses)}"
+    return ""

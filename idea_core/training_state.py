@@ -24,7 +24,7 @@ def save_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -> P
     Args:
         fingerprint: of all that the training depends on; only an equal one takes it up again.
     """
-    tensors = {f"weights.{key}": tensor for key, tensor in _weights(trainer).items()}
+    tensors = {f"weights.{key}": tensor for key, tensor in trainer.weights().items()}
     for number, parameter in enumerate(_parameters(trainer)):
         moments = trainer.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(moments[key]) for key in _MOMENTS if key in moments}
@@ -51,7 +51,7 @@ def restore_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -
         return 0
     device = trainer.backbone.device
     with torch.no_grad():
-        for key, weight in _weights(trainer).items():
+        for key, weight in trainer.weights().items():
             weight.copy_(tensors[f"weights.{key}"])
     for number, parameter in enumerate(_parameters(trainer)):
         keys = {key: f"optimizer.{number}.{key}" for key in _MOMENTS}
@@ -64,10 +64,6 @@ def restore_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -
     if scaler:
         trainer.scaler.load_state_dict(scaler)
     return len(trainer.losses)
-
-
-def _weights(trainer: Trainer) -> dict[str, Tensor]:
-    return trainer.person.state_dict() | trainer.person.kv.state_dict()
 
 
 def _parameters(trainer: Trainer) -> list[Tensor]:

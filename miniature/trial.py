@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from idea_core.captions import PERSON_CAPTIONS
 from idea_core.config import TrainConfig
 from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.identity import Identity
@@ -110,9 +109,7 @@ class Stranger:
 def learn(backbone: DiffusersBackbone, seen: Prepared, method: Method, config: TrainConfig) -> tuple[Identity, float]:
     """A trained person, and the seconds it took."""
     start = time.perf_counter()
-    trainer = Trainer(
-        backbone, seen.images, seen.embeds.mean, config, all_names(), PERSON_CAPTIONS, seen.notes, method.build
-    )
+    trainer = Trainer(backbone, seen.photos, seen.embeds.mean, config, all_names(), build_person=method.build)
     trainer.run()
     identity = trainer.identity(NAME)
     seconds = time.perf_counter() - start

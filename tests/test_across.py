@@ -28,7 +28,8 @@ def faces(count: int, seed: int = 3) -> torch.Tensor:
 
 
 def pictures(backbone, people=(0, 0, 1, 1, 1)) -> PeoplePictures:
-    latents = backbone.encode_images(torch.rand(len(people), 16, 16, 3, generator=torch.Generator().manual_seed(0)))
+    images = torch.rand(len(people), 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    latents = backbone.encode_images(images).mean
     return PeoplePictures(latents, faces(len(people)), torch.tensor(people), ["a {}"] * len(people))
 
 

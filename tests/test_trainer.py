@@ -8,11 +8,13 @@ from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.anchor import spread_of_names
+from idea_core.batches import Photos
 from idea_core.captions import with_note
 from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.errors import ConfigError, IdentityFileError, ShapeError, TrainingError
 from idea_core.kv import delta_of
 from idea_core.losses import mahalanobis_to, squared_to
+from idea_core.trainer import READ_EVERY, _divergence
 from idea_core.training_state import restore_state, save_state
 
 NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
@@ -32,8 +34,8 @@ def face() -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
 
 
-def trainer(backbone, config: TrainConfig = QUICK, **options) -> Trainer:
-    return Trainer(backbone, photos(), face(), config, NAMES, **options)
+def trainer(backbone, config: TrainConfig = QUICK, pictures=None, **options) -> Trainer:
+    return Trainer(backbone, photos() if pictures is None else pictures, face(), config, NAMES, **options)
 
 
 def weights_hash(backbone: DiffusersBackbone) -> str:
@@ -178,10 +180,29 @@ def test_a_file_that_is_no_state_is_refused(backbone, tmp_path):
         restore_state(run, tmp_path / "a.safetensors", "")
 
 
-def test_a_diverging_loss_is_said(backbone):
-    run = trainer(backbone, TrainConfig(steps=12, batch_size=1, kv_rate=1e30, kv_rank=0))
-    with pytest.raises(TrainingError, match="a finite loss, got .* at step .* Lower the learning rates"):
-        run.run()
+def test_a_diverging_training_is_said_and_what_was_learnt_before_is_kept(backbone):
+    run = trainer(backbone, TrainConfig(steps=40, batch_size=1, kv_rate=1e-6, kv_rank=0))
+
+    def spoil(step, _losses):
+        if step == 10:
+            run.optimizer.param_groups[1]["lr"] = 1e30
+            seen.update({key: tensor.clone() for key, tensor in run.weights().items()})
+
+    seen = {}
+    said = "a finite loss of at most 2, got .* at step 1.* Lower the learning rates.* learnt in 10 steps is kept"
+    with pytest.raises(TrainingError, match=said):
+        run.run(spoil)
+    assert all(torch.equal(seen[key], tensor) for key, tensor in run.weights().items())
+    assert len(run.losses) == 10 and run.identity("alice").kv
+
+
+def test_what_counts_as_diverging():
+    weights, calm = {"a": torch.ones(2)}, [0.3] * READ_EVERY
+    assert not _divergence(calm + [0.1, 0.9], READ_EVERY, weights)
+    assert not _divergence([1.4] * 10 + [4.0] * 10, 10, weights)  # a random network is bad from the start
+    assert _divergence(calm + [2.0, 4.0], READ_EVERY, weights) == "3.0 on average of the steps up to 12, 0.30 at first"
+    assert _divergence(calm + [0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
+    assert "not finite after step 10" in _divergence(calm, 0, {"a": torch.tensor([1.0, float("inf")])})
 
 
 def test_weights_too_large_for_the_file_are_said(backbone):
@@ -237,7 +258,8 @@ def test_a_gate_that_stands_open_changes_nothing_at_first_and_lets_the_enhancer_
 def test_a_note_stands_in_its_own_photos_captions_alone(backbone):
     assert with_note(["a {}", "the {}"], "in rain") == ("a {}, in rain", "the {}, in rain")
     assert with_note(["a {}", "the {}"], "rain on {}") == ("rain on {}",)
-    run = trainer(backbone, TrainConfig(batch_size=64), captions=["a {}", "the {}"], notes=["in rain", "sun on {}"])
+    noted = [Photos(photos(), ["in rain", "sun on {}"])]
+    run = trainer(backbone, TrainConfig(batch_size=64), noted, captions=["a {}", "the {}"])
     seen = {(photo % 2, caption) for batch in [run.sampler.draw()] for photo, caption in zip(*drawn(batch))}
     assert seen == {(0, 0), (0, 1), (1, 2)}
     tokens = [after["clip_l"] for _, after in run._captions]
@@ -322,7 +344,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing_else(backbone, monke
 def test_masks_say_what_counts(backbone):
     masks = torch.zeros(2, 16, 16)
     masks[:, :, :8] = 1  # the left half
-    run = trainer(backbone, TrainConfig(batch_size=4, flip=0), masks=masks)
+    run = trainer(backbone, TrainConfig(batch_size=4, flip=0), [Photos(photos(), masks=masks)])
     batch = run.sampler.draw()
     predict, seen = backbone.predict, []
 
@@ -332,10 +354,44 @@ def test_masks_say_what_counts(backbone):
 
     backbone.predict = record
     loss = run.loss(batch)
-    error = (seen[0][2] - backbone.target(run._latents[batch.photos], batch.noise, batch.timesteps)).square()
+    bucket = run.sampler.buckets[0]
+    error = (seen[0][2] - backbone.target(bucket.latents.mean[batch.photos], batch.noise, batch.timesteps)).square()
     assert torch.allclose(loss, error[..., :4].mean(), rtol=1e-4)
-    assert torch.equal(run._emphasis[2:], run._emphasis[:2].flip(3))
+    assert torch.equal(bucket.emphasis[2:], bucket.emphasis[:2].flip(3))
     with pytest.raises(TrainingError, match="masks with something in them"):
-        trainer(backbone, masks=torch.zeros(2, 16, 16))
+        trainer(backbone, pictures=[Photos(photos(), masks=torch.zeros(2, 16, 16))])
     with pytest.raises(ShapeError, match="masks of shape"):
-        trainer(backbone, masks=torch.zeros(2, 16, 8))
+        Photos(photos(), masks=torch.zeros(2, 16, 8))
+    with pytest.raises(ShapeError, match="2 notes, one for each photo, got 1"):
+        Photos(photos(), ["in rain"])
+
+
+def test_photos_of_several_sizes_are_never_in_one_batch_and_are_seen_alike(backbone):
+    wide = torch.rand(6, 16, 24, 3, generator=torch.Generator().manual_seed(4))
+    run = trainer(backbone, TrainConfig(steps=3, batch_size=2), [Photos(photos()), Photos(wide, ["wide"] * 6)])
+    drawn_from = torch.zeros(2)
+    for _ in range(300):
+        batch = run.sampler.draw()
+        drawn_from[batch.bucket] += 1
+        assert batch.noise.shape[2:] == run.sampler.buckets[batch.bucket].latents.mean.shape[2:]
+        first = run.sampler.buckets[1].first[0]
+        assert (batch.captions >= first).all() if batch.bucket else (batch.captions < first).all()
+    assert drawn_from[1] / drawn_from.sum() == pytest.approx(0.75, abs=0.06)
+    assert len(run.run()) == 3
+
+
+def test_latents_are_drawn_from_the_posterior_where_asked_for(backbone):
+    run = trainer(backbone, TrainConfig(batch_size=2, sample_latents=True))
+    batch, bucket = run.sampler.draw(), run.sampler.buckets[0]
+    pixels = torch.cat([photos(), photos().flip(2)]).movedim(-1, 1) * 2 - 1
+    posterior = backbone._vae.encode(pixels).latent_dist
+    scale = backbone._vae.config.scaling_factor
+    assert torch.allclose(bucket.latents.deviation, posterior.std * scale, rtol=1e-4)
+    seen, add_noise = [], backbone.add_noise
+    backbone.add_noise = lambda latents, *others: seen.append(latents) or add_noise(latents, *others)
+    run.loss(batch)
+    expected = (posterior.mean[batch.photos] + posterior.std[batch.photos] * batch.posterior) * scale
+    assert torch.allclose(seen[0], expected, atol=1e-5)
+    halves = batch.parts(1)
+    assert torch.equal(torch.cat([part.posterior for part in halves]), batch.posterior)
+    assert trainer(backbone).sampler.draw().posterior is None

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from .console import Result, reports, warn
 from .options import PATH
 
-_SHOWN = ("steps", "batch_size", "seed", "photos", "resolution", "kv_rank", "version")
+_SHOWN = ("steps", "batch_size", "seed", "photos", "sizes", "kv_rank", "version")
 TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
 
 

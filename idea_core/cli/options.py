@@ -18,6 +18,7 @@ from ..textfile import read_text
 
 PATH = click.Path(path_type=Path)
 _TYPES = dict.fromkeys(("steps", "batch_size", "seed", "n", "heads", "kv_rank"), int)
+_TYPES["sample_latents"] = bool
 _TYPES["regularizer"] = click.Choice(REGULARIZERS)
 _FLAGS = {"n": "--tokens", "regularizer_weight": "--reg-weight"}
 _SETTINGS = {
@@ -35,6 +36,7 @@ _SETTINGS = {
     "the starting point's own rows (published) or of the names; or the squared distance.",
     "regularizer_weight": "Weight of that distance.",
     "flip": "Probability of a mirrored photo.",
+    "sample_latents": "Draw a photo's latents anew from what the VAE makes of it at each step, as published.",
     "weight_decay": "AdamW's.",
 }
 
@@ -93,7 +95,14 @@ photo_options = together(
             "--crop",
             type=click.Choice(CROPS),
             default="face",
-            help="Train on the faces that are found, as they are or turned upright, or on the photos' middle squares.",
+            help="Train on the faces that are found, as they are or turned upright, on the photos' middle squares, or "
+            "on whole photos in about their own shape.",
+        ),
+        click.option(
+            "--focus",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            help="How much less the surroundings of a cut-out face count: 0 not at all, 1 entirely.",
         ),
         click.option(
             "--resolution", type=int, help="Side in pixels to train at. Default: what the model was trained at."
@@ -182,7 +191,7 @@ def take_job(
         name=name,
         output=output,
         model=model,
-        photos=PhotoSource(tuple(places), id_embeds, options.pop("crop"), resolution),
+        photos=PhotoSource(tuple(places), id_embeds, options.pop("crop"), resolution, options.pop("focus")),
         faces=take_faces(options),
         config=take_config(options),
         captions=take_captions(options),

@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ..backbone import TextCondition, TokenIds, TokenSequence
+from ..backbone import Latents, TextCondition, TokenIds, TokenSequence
 from ..errors import ConfigError
 from .layers import cross_attention_layers
 from .schedule import prediction_of
@@ -61,22 +61,34 @@ class DiffusersBackbone:
     def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
         return self._text.encode(prompts)
 
-    def encode_images(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Latents:
         height, width = images.shape[1:3]
         if height % self._factor or width % self._factor:
             raise ConfigError(
                 f"photos of a size that {self._factor} divides", f"{width} × {height}", "Change the resolution."
             )
-        vae = self._vae
-        # One at a time, and in single precision: SDXL's VAE overflows in half, and this is done only once.
-        dtype = vae.dtype
+        with self._exact_vae() as vae:
+            pixels = (images.movedim(-1, 1).float() * 2 - 1).to(vae.device)
+            posteriors = [vae.encode(image[None]).latent_dist for image in pixels]
+        mean, deviation = (
+            torch.cat([getattr(posterior, part) for posterior in posteriors]) for part in ("mean", "std")
+        )
+        return Latents(mean * vae.config.scaling_factor, deviation * vae.config.scaling_factor)
+
+    def decode_images(self, latents: Tensor) -> Tensor:
+        with self._exact_vae() as vae:
+            pixels = torch.cat([vae.decode(one[None] / vae.config.scaling_factor).sample for one in latents])
+        return (pixels.movedim(1, -1).cpu() / 2 + 0.5).clamp(0, 1)
+
+    @contextmanager
+    def _exact_vae(self) -> Iterator[torch.nn.Module]:
+        """The VAE in single precision, which takes pictures one at a time: SDXL's overflows in half."""
+        vae, dtype = self._vae, self._vae.dtype
         torch.nn.Module.to(vae, torch.float32)
         try:
-            pixels = (images.movedim(-1, 1).float() * 2 - 1).to(vae.device)
-            means = [vae.encode(image[None]).latent_dist.mode() for image in pixels]
+            yield vae
         finally:
             torch.nn.Module.to(vae, dtype)
-        return torch.cat(means) * vae.config.scaling_factor
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return self._schedule.add_noise(latents, noise, timesteps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,10 +57,18 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
         raise FaceError(f"a picture in {Path(path).name}", f"{error}", "Leave the file out, or save it anew.") from None
 
 
-def square(photo: np.ndarray, size: int) -> np.ndarray:
-    """The middle square of a photo, scaled to (size, size, 3)."""
-    height, width = photo.shape[:2]
-    side = min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
-    middle = Image.fromarray(photo).crop((left, top, left + side, top + side))
-    return np.asarray(middle.resize((size, size), Image.Resampling.LANCZOS))
+def fit(photo: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The largest middle part of a photo that has the shape asked for, scaled to (height, width, 3)."""
+    picture = Image.fromarray(photo)
+    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
+
+
+def bucket_of(width: int, height: int, resolution: int, step: int = 64) -> tuple[int, int]:
+    """Width and height to train a photo at, multiples of `step`: nearly its shape, at most resolution² pixels.
+
+    Shapes beyond 1 : 2 count as 1 : 2. (Aspect-ratio buckets, as Stable Diffusion's fine-tunes are trained.)
+    """
+    wanted = min(2.0, max(0.5, width / height))
+    sizes = [(side, resolution**2 // side // step * step) for side in range(step, 2 * resolution, step)]
+    fitting = [(wide, high) for wide, high in sizes if high and 0.5 <= wide / high <= 2] or [(resolution, resolution)]
+    return min(fitting, key=lambda size: abs(math.log(size[0] / size[1] / wanted)))

@@ -180,7 +180,7 @@ class PeopleJob:
             drawn += sample(pipeline, nobody, inputs, seeds, self.sampling)
         images = torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn])).float() / 255
         with torch.no_grad():
-            latents = backbone.encode_images(images)
+            latents = backbone.encode_images(images).mean
         tensors = {"latents": latents.half().cpu(), "faces": _faces_of(engine, drawn)}
         metadata = {
             "format": FORMAT,

@@ -12,18 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ..batches import Photos
 from ..errors import ConfigError, FaceError
 from ..faces import FaceEngine, FacePack, FaceSettings, IdEmbeds, encode_photos, find_packs, free_engines, load_engine
 from ..faces.embeds_file import load_embeds
-from ..faces.photos import find_photos, read_photo, square
-from ..faces.pictures import Cut, crop_face
+from ..faces.photos import bucket_of, find_photos, fit, read_photo
+from ..faces.pictures import Cut, crop_face, face_mask
 from ..textfile import read_text
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DTYPE_CHOICES = ("auto", *DTYPES)
-CROPS = ("face", "upright", "center")
+CROPS = ("face", "upright", "center", "whole")
+FACE_CROPS = ("face", "upright")
 _BLOCK = 1 << 24
 
 
@@ -110,9 +111,8 @@ class FaceSource:
 class Prepared(NamedTuple):
     """Photos as a training sees them."""
 
-    images: Tensor  # (P, S, S, 3) in 0…1
+    photos: tuple[Photos, ...]  # one entry a size
     embeds: IdEmbeds
-    notes: tuple[str, ...]  # of each photo
 
 
 @dataclass(frozen=True)
@@ -124,26 +124,32 @@ class PhotoSource:
     Attributes:
         places: photos, or folders of photos.
         id_embeds: the person's face embeddings from `save_embeds`; None: computed from the photos.
-        crop: one of `CROPS`; "upright" turns the face's eyes level; "center" needs no face models if `id_embeds` is
-            there.
-        resolution: side in pixels to train at.
+        crop: one of `CROPS`: "face", the same "upright" with level eyes, the "center" square, or the "whole" photo in
+            about its own shape. The last two need no face models if `id_embeds` is there.
+        resolution: side in pixels to train at, or root of the pixels of a whole photo.
+        focus: how much less the surroundings of a cut-out face count, 0…1.
     """
 
     places: tuple[Path, ...]
     id_embeds: Path | None = None
     crop: str = "face"
     resolution: int = 512
+    focus: float = 0.0
 
     def __post_init__(self):
         if self.crop not in CROPS:
             raise ConfigError(f"crop to be one of {', '.join(CROPS)}", self.crop, "Change crop.")
         if self.resolution < 8 or self.resolution % 8:
             raise ConfigError("a resolution that 8 divides", str(self.resolution), "Change resolution.")
+        if not 0 <= self.focus <= 1:
+            raise ConfigError("a focus between 0 and 1", str(self.focus), "Change focus.")
+        if self.focus and self.crop not in FACE_CROPS:
+            raise ConfigError(f"no focus with crop {self.crop}", str(self.focus), "Use crop face or upright.")
 
     @property
     def needs_faces(self) -> bool:
         """Whether face models are used."""
-        return self.crop != "center" or self.id_embeds is None
+        return self.crop in FACE_CROPS or self.id_embeds is None
 
     def prepare(self, faces: FaceSource) -> Prepared:
         """Read, find faces, cut.
@@ -158,12 +164,20 @@ class PhotoSource:
             embeds, found = encode_named(faces.load(), photos, paths)
         if self.id_embeds is not None:
             embeds = load_embeds(self.id_embeds)
-        if self.crop == "center":
-            cut = [square(photo, self.resolution) for photo in photos]
-        else:
+        masks = None
+        if self.crop in FACE_CROPS:
             how = Cut(self.resolution, upright=self.crop == "upright")
             cut = [crop_face(f.photo, f.chosen, how) for f in found]
-        return Prepared(torch.from_numpy(np.stack(cut)).float() / 255, embeds, tuple(map(_note, paths)))
+            if self.focus:
+                masks = [1 - self.focus * (1 - face_mask(f.chosen, how)) for f in found]
+        else:
+            cut = [fit(photo, *self._size_of(photo)) for photo in photos]
+        return Prepared(_by_size(cut, list(map(_note, paths)), masks), embeds)
+
+    def _size_of(self, photo: np.ndarray) -> tuple[int, int]:
+        """Width and height that a photo is trained at."""
+        height, width = photo.shape[:2]
+        return bucket_of(width, height, self.resolution) if self.crop == "whole" else (self.resolution, self.resolution)
 
     def digest(self) -> str:
         """SHA-256 of the photos, of their texts and of the face embeddings."""
@@ -173,6 +187,20 @@ class PhotoSource:
             digest.update(Path(path).read_bytes())
         digest.update("\0".join(map(_note, photos)).encode())
         return digest.hexdigest()
+
+
+def _by_size(cut: list[np.ndarray], notes: list[str], masks: list[np.ndarray] | None) -> tuple[Photos, ...]:
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for number, photo in enumerate(cut):
+        sizes.setdefault(photo.shape, []).append(number)
+    return tuple(
+        Photos(
+            images=torch.from_numpy(np.stack([cut[number] for number in same])).float() / 255,
+            notes=tuple(notes[number] for number in same),
+            masks=None if masks is None else torch.from_numpy(np.stack([masks[number] for number in same])),
+        )
+        for same in sizes.values()
+    )
 
 
 def _note(photo: Path) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..anchor import celebrity_names
+from ..batches import count_photos
 from ..captions import CAPTIONS
 from ..config import TrainConfig
 from ..errors import ConfigError, IdeaError, IdentityFileError, TrainingError
@@ -85,6 +86,7 @@ class TrainJob:
             "photos": self.photos.digest(),
             "crop": self.photos.crop,
             "resolution": self.photos.resolution,
+            "focus": self.photos.focus,
             "captions": CAPTIONS[self.captions],
             "names": self.names,
             "enhancer": hashlib.sha256(self.enhancer.read_bytes()).hexdigest() if self.enhancer else "",
@@ -128,7 +130,7 @@ class TrainJob:
         prepared = self.photos.prepare(self.faces)
         if enhancer and not self.config.steps:
             instant = enhancer.identity(self.name, prepared.embeds.mean)
-            training = {**instant.training, "photos": len(prepared.images), "fingerprint": fingerprint}
+            training = {**instant.training, "photos": count_photos(prepared.photos), "fingerprint": fingerprint}
             return self._finish(dataclasses.replace(instant, training=training))
         try:
             trainer = self._trainer(prepared, enhancer)
@@ -152,7 +154,7 @@ class TrainJob:
             self.name,
             base_checkpoint=self.model.path.name,
             base_hash=model_digest,
-            training=training_record(trainer.config, prepared.images, losses, fingerprint),
+            training=training_record(trainer.config, prepared.photos, losses, fingerprint),
         )
         return self._finish(identity)
 
@@ -181,7 +183,7 @@ class TrainJob:
         config = enhancer.configure(self.config) if enhancer else self.config
         build = enhancer.build_person if enhancer else PersonModel
         captions, face = CAPTIONS[self.captions], prepared.embeds.mean
-        return Trainer(backbone, prepared.images, face, config, self.names, captions, prepared.notes, build)
+        return Trainer(backbone, prepared.photos, face, config, self.names, captions, build)
 
     def _take_up(self, trainer: Trainer, fingerprint: str) -> None:
         """Bring the trainer to where a broken run of the same inputs stood."""

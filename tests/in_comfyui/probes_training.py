@@ -168,7 +168,7 @@ def parity(checkpoint: str) -> dict:
             with backbone.kv_deltas(lambda name: delta_of(identity.kv, name)):
                 with_kv = backbone.predict(x, timesteps.long(), condition(context))
             without = backbone.predict(x, timesteps.long(), condition(context))
-        encoded = model.model.process_latent_out(backbone.encode_images(photos()))
+        encoded = model.model.process_latent_out(backbone.encode_images(photos()).mean)
     return {
         "context": error(ours, stock[0][0]),
         "latents": error(encoded, latents),
