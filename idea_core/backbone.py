@@ -46,6 +46,8 @@ class Backbone(Protocol):
     device: torch.device
     scales_loss: bool
     """Whether gradients pass through half precision, where small ones vanish unless the loss is scaled."""
+    gradient_checkpointing: bool
+    """Whether the UNet's inner values are computed twice and not kept; it may be set between two steps."""
     num_timesteps: int
     kv_shapes: Mapping[str, tuple[int, int]]
     """Cross attention's `to_k` and `to_v` → (out, in), named as in LDM checkpoints

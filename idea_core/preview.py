@@ -21,32 +21,33 @@ class PreviewConfig:
     """How such pictures are made.
 
     Attributes:
-        prompt: with `{}` for the person.
-        seeds: one for each picture; the same ones give the same noise each time.
+        prompts: with `{}` for the person.
+        seeds: one for each picture of a prompt; the same ones give the same noise each time.
         steps: of the sampler.
         guidance: scale of classifier-free guidance.
     """
 
-    prompt: str = PROMPT
+    prompts: Sequence[str] = (PROMPT,)
     seeds: Sequence[int] = (0,)
     steps: int = 12
     guidance: float = 5.0
 
     def __post_init__(self):
-        if self.steps < 1 or not self.seeds:
-            got = f"{self.steps} steps, {len(self.seeds)} seeds"
-            raise ConfigError("at least 1 step and 1 seed", got, "Change the preview.")
+        if self.steps < 1 or not self.seeds or not self.prompts:
+            got = f"{self.steps} steps, {len(self.seeds)} seeds, {len(self.prompts)} prompts"
+            raise ConfigError("a step, a seed and a prompt at least", got, "Change the preview.")
 
 
 @torch.no_grad()
 def draw_person(trainer: Trainer, config: PreviewConfig = PreviewConfig()) -> Tensor:
-    """The person as learnt so far, inside `trainer.kv_deltas`: latents (S, c, h, w) of the photos' first size."""
+    """The person as learnt so far, inside `trainer.kv_deltas`: latents (B, c, h, w) of the photos' first size."""
     backbone = trainer.backbone
-    positive = trainer.condition(tokenize_captions(backbone, [config.prompt]))
     negative = backbone.encode({encoder: [[]] for encoder in trainer.person.tokens})
     shape = trainer.sampler.buckets[0].latents.mean.shape[1:]
-    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in config.seeds]
-    return sample(backbone, positive, negative, torch.stack(noise), config.steps, config.guidance)
+    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in config.seeds])
+    captions = tokenize_captions(backbone, config.prompts)
+    positives = (trainer.condition([caption]) for caption in captions)
+    return torch.cat([sample(backbone, one, negative, noise, config.steps, config.guidance) for one in positives])
 
 
 @torch.no_grad()

@@ -83,6 +83,7 @@ class Trainer:
         self.losses: list[float] = []  # of the steps done, as far as they were read
         self._good: dict[str, Tensor] = {}  # weights at the last reading
         self._unread: list[Tensor] = []
+        self._stopped = False
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
 
     def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
@@ -93,12 +94,29 @@ class Trainer:
         """
         with torch.enable_grad(), self.kv_deltas():
             for step in range(len(self.losses) + 1, self.config.steps + 1):
-                self._unread.append(self.step(self.sampler.draw()))
+                self._unread.append(self._drawn_step())
                 if len(self._unread) == READ_EVERY or step == self.config.steps:
                     self.read_losses()
                 if on_step:
                     on_step(step, self.losses)
+                if self._stopped:
+                    break
+            self.read_losses()
         return tuple(self.losses)
+
+    def _drawn_step(self) -> Tensor:
+        """`step` on the next batch, which stays the next one if the step breaks off."""
+        generator = self.sampler.generator
+        before = generator.get_state()
+        try:
+            return self.step(self.sampler.draw())
+        except BaseException:
+            generator.set_state(before)
+            raise
+
+    def stop(self) -> None:
+        """End `run` after the step that is being done."""
+        self._stopped = True
 
     def read_losses(self) -> list[float]:
         """The losses of all steps so far; it waits for the device.
@@ -136,7 +154,8 @@ class Trainer:
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step, inside `kv_deltas`; the batch's denoising loss, a detached scalar on the device.
 
-        Where memory runs out the batch is taken in halves from then on, at the same result up to rounding.
+        Where memory runs out gradients are checkpointed from then on, and if that is not enough the batch is taken in
+        halves, at the same result up to rounding.
         """
         while True:
             self.optimizer.zero_grad(set_to_none=True)
@@ -144,15 +163,25 @@ class Trainer:
                 loss = self._gradients(batch)
                 break
             except torch.OutOfMemoryError:
-                if self.micro_batch == 1:
+                if not self._save_memory():
                     raise
-                self.micro_batch = (self.micro_batch + 1) // 2
-            logging.warning("ID-EA: out of memory; going on with %d photos at a time.", self.micro_batch)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
+
+    def _save_memory(self) -> bool:
+        """Do with less memory from now on; whether that was possible."""
+        if not self.backbone.gradient_checkpointing:
+            self.backbone.gradient_checkpointing = True
+            logging.warning("ID-EA: out of memory; going on with gradient checkpointing.")
+            return True
+        if self.micro_batch == 1:
+            return False
+        self.micro_batch = (self.micro_batch + 1) // 2
+        logging.warning("ID-EA: out of memory; going on with %d photos at a time.", self.micro_batch)
+        return True
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Gradients of the batch's loss and of the regulariser; the former, detached."""

@@ -9,32 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
-from ..idea_core.backbone import TextCondition, TokenIds, TokenSequence
+from ..idea_core.backbone import Latents, TextCondition, TokenIds, TokenSequence
 from ..idea_core.errors import BaseModelError, ConfigError
 from .comfy_models import TextEncoder, prediction_of, require_pair
 
 CONTEXT_LENGTH = 77
 ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISION_CHOICES = ("auto", *PRECISIONS)
 
 
 class ComfyBackbone:
-    """A frozen MODEL, CLIP and VAE, open for gradients inside `with`, which are in single precision.
+    """A frozen MODEL, CLIP and VAE, open for gradients inside `with`.
+
+    Args:
+        precision: one of `PRECISION_CHOICES`, in which the UNet computes; all that is trained is in single precision.
+            "auto" takes half precision on GPUs, in bfloat16 where they have it.
+        gradient_checkpointing: trade a second forward pass of the UNet for memory.
 
     Raises:
         BaseModelError: the MODEL is no Stable Diffusion 1.x or 2.x, or the CLIP is another model's.
     """
 
-    scales_loss = False
-
-    def __init__(self, model, clip, vae):
+    def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
         self.base_model = require_pair(model, clip, trainable=True)
         self.prediction = prediction_of(model)
         self.clip_layer = clip.layer_idx
@@ -45,6 +53,8 @@ class ComfyBackbone:
         self._unet = self._patcher.model.diffusion_model
         self._sampling = self._patcher.get_model_object("model_sampling")
         self.device = self._patcher.load_device
+        self._dtype = PRECISIONS.get(precision) or _best_dtype(self.device)
+        self.gradient_checkpointing = gradient_checkpointing
         self.num_timesteps = len(self._sampling.sigmas)
         self.kv_shapes = _cross_attention_shapes(self._patcher.model)
         self._kv_hooks = {name: _KVHook(name) for name in self.kv_shapes}
@@ -59,6 +69,10 @@ class ComfyBackbone:
 
     def __exit__(self, *error) -> None:
         self._exit.close()
+
+    @property
+    def scales_loss(self) -> bool:
+        return self._dtype == torch.float16
 
     def tokenize(self, text: str) -> TokenIds:
         return {self._text.key: self._text.ids(text)}
@@ -82,13 +96,23 @@ class ComfyBackbone:
         with _CopiedNormInputs():
             return TextCondition(self._text.model(rows)[0].to(self.device))
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        latents = []
+    def encode_images(self, images: Tensor) -> Latents:
+        scaled = self._patcher.model.process_latent_in
+        parts = []
         for image in images:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with torch.inference_mode():
-                latents.append(self._patcher.model.process_latent_in(self._vae.encode(image[None])))
-        return torch.cat(latents).to(self.device, torch.float32)
+            with torch.inference_mode(), _recorded_deviation(self._vae) as deviation:
+                mean = self._vae.encode(image[None])
+                spread = deviation(mean)
+                parts.append((scaled(mean), scaled(spread) - scaled(torch.zeros_like(spread))))
+        return Latents(*(torch.cat(part).to(self.device, torch.float32) for part in zip(*parts)))
+
+    def decode_images(self, latents: Tensor) -> Tensor:
+        with torch.inference_mode():
+            images = self._vae.decode(self._patcher.model.process_latent_out(latents))
+        if self._loaded:  # the VAE may have pushed them out
+            self._bring()
+        return images.float().clamp(0, 1).cpu().clone()
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         sigma = self._sigma(timesteps)
@@ -106,7 +130,9 @@ class ComfyBackbone:
         self._load()
         timesteps = self._sampling.timestep(self._sigma(timesteps)).float()
         options = {"optimized_attention_override": _differentiable_attention}
-        return self._unet(noisy, timesteps, context=condition.context, transformer_options=options).float()
+        noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
+        with self._checkpointed():
+            return self._unet(noisy, timesteps, context=context, transformer_options=options).float()
 
     @contextmanager
     def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
@@ -134,14 +160,33 @@ class ComfyBackbone:
         self._loaded = True
         for name, hook in self._kv_hooks.items():
             self._patcher.add_weight_wrapper(f"{name}.weight", hook)
-        if self._patcher.model_dtype() != torch.float32:
-            self._patcher.set_model_compute_dtype(torch.float32)
+        if self._patcher.model_dtype() != self._dtype:
+            self._patcher.set_model_compute_dtype(self._dtype)
+        self._bring()
+        self._text.prepare(self.clip_layer, self._text_patcher.load_device)
+
+    def _bring(self) -> None:
+        """See that UNet and text encoder are on their devices whole, with weights that autograd may save."""
         patchers = [self._patcher, self._text_patcher]
         with torch.inference_mode():
             comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
         for patcher in patchers:
             _replace_inference_tensors(patcher.model)
-        self._text.prepare(self.clip_layer, self._text_patcher.load_device)
+
+    @contextmanager
+    def _checkpointed(self) -> Iterator[None]:
+        """While open, the UNet's blocks compute again in the backward pass what they would have to keep."""
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            yield
+            return
+        blocks = [part for part in self._unet.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))]
+        for block in blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        try:
+            yield
+        finally:
+            for block in blocks:
+                del block.forward
 
     def _unload(self) -> None:
         """Leave the UNet's modules as they were found: what training hung in outlives the patcher otherwise."""
@@ -189,6 +234,39 @@ def _gradients_allowed() -> Iterator[None]:
         finally:
             if flag is not None:
                 management.in_training = flag
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    """What the device computes in fastest: on the CPU single precision."""
+    management = comfy.model_management
+    if management.is_device_cpu(device):
+        return torch.float32
+    if management.should_use_bf16(device, prioritize_performance=True):
+        return torch.bfloat16
+    return torch.float16 if management.should_use_fp16(device, prioritize_performance=True) else torch.float32
+
+
+@contextmanager
+def _recorded_deviation(vae) -> Iterator[Callable[[Tensor], Tensor]]:
+    """While open, a function tells the standard deviation that goes with a mean which the VAE has just encoded.
+
+    ComfyUI's VAE gives the mean alone; where it encodes in tiles, or has no posterior, the deviation is 0.
+    """
+    seen: list[Tensor] = []
+    part = getattr(vae.first_stage_model, "regularization", None)
+    hook = None if part is None else part.register_forward_pre_hook(lambda _part, inputs: seen.append(inputs[0]))
+
+    def deviation(mean: Tensor) -> Tensor:
+        shapes = [(len(moments), moments.shape[1] // 2, *moments.shape[2:]) for moments in seen]
+        if shapes != [tuple(mean.shape)]:
+            return torch.zeros_like(mean)
+        return seen[0].chunk(2, dim=1)[1].to(mean).clamp(-30, 20).div(2).exp()
+
+    try:
+        yield deviation
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def _trainable_clone(patcher):

@@ -11,6 +11,7 @@ from .enhancer import InstantIdentity, LoadEnhancer
 from .face import IDEncode, LoadFaceModel
 from .identity import LoadIdentity, SaveIdentity
 from .paths import register_folders
+from .settings import Settings
 from .train import EnhancerTrain
 
 
@@ -22,6 +23,7 @@ class IdeaExtension(ComfyExtension):
             BlendIDEmbeds,
             IDSimilarity,
             EnhancerTrain,
+            Settings,
             LoadEnhancer,
             InstantIdentity,
             SaveIdentity,

@@ -13,6 +13,7 @@ FaceModel = io.Custom("FACE_MODEL")
 IdEmbedsSocket = io.Custom("ID_EMBEDS")
 IdentitySocket = io.Custom("IDENTITY")
 EnhancerSocket = io.Custom("ID_ENHANCER")
+SettingsSocket = io.Custom("ID_TRAINING_SETTINGS")
 FaceAnalysis, InsightFace = io.Custom("FACEANALYSIS"), io.Custom("INSIGHTFACE")
 """Other packs' sockets; both bring insightface's `FaceAnalysis`."""
 

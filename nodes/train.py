@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from pathlib import Path
+import dataclasses
 
-import comfy.model_management
 import comfy.utils
+import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..idea_core import __version__
 from ..idea_core.anchor import parse_names
-from ..idea_core.config import TrainConfig
-from ..idea_core.errors import IdeaError, TrainingError
+from ..idea_core.batches import Photos
+from ..idea_core.config import PRESETS
+from ..idea_core.errors import ConfigError, TrainingError
 from ..idea_core.faces import IdEmbeds
-from ..idea_core.identity import Identity
+from ..idea_core.faces.photos import bucket_of
 from ..idea_core.identity_checks import require_name
-from ..idea_core.person import PersonModel
 from ..idea_core.pretrained import PretrainedEnhancer
-from ..idea_core.trainer import Trainer, training_record
-from .checkpoint import checkpoint_of
-from .comfy_backbone import ComfyBackbone
+from ..idea_core.preview import PROMPT, PreviewConfig
+from ..idea_core.watch import WatchConfig
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY
-from .fingerprint import training_fingerprint
 from .loss_curve import draw_losses
-from .paths import AUTOSAVE, output_folder
-from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, advanced, require
+from .settings import TrainingSettings
+from .sockets import EnhancerSocket, FaceModel, IdEmbedsSocket, IdentitySocket, SettingsSocket, advanced, require
+from .training_job import TrainingJob
 
-_DEFAULTS = TrainConfig()
+PREVIEWS = 2  # pictures at a look
+UNMARKED = 0.2  # what counts where a mask is black: hair and shoulders belong to the person too
 
 
 class EnhancerTrain(io.ComfyNode):
@@ -42,7 +38,8 @@ class EnhancerTrain(io.ComfyNode):
             display_name="ID-Enhancer Train",
             category=CATEGORY,
             description="Trains a person for this checkpoint from a few photos. The result is on disk, in "
-            "output/idea/autosave, before this node ends; the same inputs are never trained twice.",
+            "output/idea/autosave, before this node ends; the same inputs are never trained twice, and a training that "
+            "was cancelled goes on where it stopped.",
             inputs=[
                 io.Model.Input("model", tooltip="Stable Diffusion 1.x or 2.x; it is not changed."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; it is not changed."),
@@ -54,11 +51,24 @@ class EnhancerTrain(io.ComfyNode):
                     default="alice",
                     tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>",
                 ),
-                _int("steps", 1, 10000, "More steps give more likeness; too many, and prompts are obeyed less."),
-                _int("batch_size", 1, 64, "Photos per step. Lower it if memory runs out."),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="fast",
+                    tooltip="How long and how strongly: fast in seconds, standard and thorough with more likeness; "
+                    "paper as published.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    tooltip="0: as many as the preset has. More give more likeness; too many, and prompts are obeyed "
+                    "less.",
+                ),
                 io.Int.Input(
                     "seed",
-                    default=_DEFAULTS.seed,
+                    default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=False,
@@ -72,20 +82,43 @@ class EnhancerTrain(io.ComfyNode):
                     step=64,
                     tooltip="Side in pixels to which the photos are cropped and scaled: 512, or 768 for SD 2.1 768-v.",
                 ),
-                _rate("token_rate", "Learning rate of the person's word."),
-                _rate("adapter_rate", "Learning rate of ID-Enhancer and ID-Adapter."),
-                _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
-                _int(
-                    "kv_rank",
-                    0,
-                    128,
-                    "Rank of the change to keys and values. 0 trains whole matrices; lower kv_rate then.",
+                advanced(
+                    io.Boolean.Input(
+                        "keep_shape",
+                        default=False,
+                        tooltip="Train on photos in about their own shape, not on their middle squares.",
+                    )
                 ),
                 advanced(
-                    _rate(
-                        "regularizer_weight",
-                        "How strongly the person's word is held to its starting point. The published 0.0008 holds it "
-                        "nearly still; 0 lets it go.",
+                    io.Int.Input(
+                        "preview_every",
+                        default=50,
+                        min=0,
+                        max=10000,
+                        tooltip="Steps between two pictures of the person, shown on this node; 0: none. Each costs "
+                        "about as much as ten steps.",
+                    )
+                ),
+                advanced(io.String.Input("preview_prompt", default=PROMPT, tooltip="What they show, {} the person.")),
+                advanced(
+                    io.Float.Input(
+                        "until_likeness",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.01,
+                        tooltip="With a FACE_MODEL: end when the previews' faces are this like the photos' (cosine), "
+                        "or when likeness falls. 0: only when it falls.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "notes",
+                        default="",
+                        multiline=True,
+                        optional=True,
+                        tooltip="What else is to be seen in the photos, a line for each: 'wearing a red hat, on a "
+                        "beach'. What is said here is not learned as the person's.",
                     )
                 ),
                 advanced(
@@ -98,11 +131,20 @@ class EnhancerTrain(io.ComfyNode):
                         "person starts from. Empty: the list that comes with the pack.",
                     )
                 ),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="What counts in each photo, such as ID Encode's face masks. Black counts a fifth of white.",
+                ),
                 EnhancerSocket.Input(
                     "enhancer",
                     optional=True,
                     tooltip="From Load ID-Enhancer: the training starts at what it makes of the face.",
                 ),
+                SettingsSocket.Input(
+                    "settings", optional=True, tooltip="From ID-EA Training Settings, in place of the preset."
+                ),
+                FaceModel.Input("face_model", optional=True, tooltip="Measures likeness while the training goes on."),
             ],
             outputs=[
                 IdentitySocket.Output(
@@ -111,6 +153,10 @@ class EnhancerTrain(io.ComfyNode):
                 io.Image.Output(
                     "loss_curve", display_name="loss_curve", tooltip="The loss of each step, and its mean."
                 ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Settings, speed, memory, losses and likeness."
+                ),
+                io.LossMap.Output("losses", display_name="LOSS_MAP", tooltip="For ComfyUI's own loss graph."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
@@ -124,117 +170,74 @@ class EnhancerTrain(io.ComfyNode):
         id_embeds: IdEmbeds,
         images: Tensor,
         name: str,
+        preset: str,
+        steps: int,
+        seed: int,
         resolution: int,
+        keep_shape: bool = False,
+        preview_every: int = 0,
+        preview_prompt: str = PROMPT,
+        until_likeness: float = 0.0,
+        notes: str = "",
         names: str = "",
+        masks: Tensor | None = None,
         enhancer: PretrainedEnhancer | None = None,
-        **settings,
+        settings: TrainingSettings | None = None,
+        face_model=None,
     ) -> io.NodeOutput:
         require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
         require_pair(model, clip, trainable=True)
         require_vae(vae)
-        config = TrainConfig(**settings)
         if enhancer is not None:
             require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
+        if settings is not None:
+            require(settings, TrainingSettings, SettingsSocket, "ID-EA Training Settings")
+        if until_likeness and face_model is None:
+            raise ConfigError("a FACE_MODEL to measure likeness", "none", "Connect Load Face Model.")
+        settings = settings or TrainingSettings.of_preset(preset)
+        config = dataclasses.replace(settings.config, steps=steps or settings.config.steps, seed=seed)
         job = TrainingJob(
             name=require_name(name),
-            images=_square(images, resolution),
-            arcface=id_embeds.mean,
+            photos=_photos(images, notes, masks, resolution, keep_shape),
+            embeds=id_embeds,
             names=parse_names(names),
-            config=enhancer.configure(config) if enhancer else config,
+            settings=dataclasses.replace(settings, config=enhancer.configure(config) if enhancer else config),
             enhancer=enhancer,
+            watch=WatchConfig(
+                preview_every, PreviewConfig((preview_prompt,), tuple(range(PREVIEWS))), until_likeness or None
+            ),
+            face_model=face_model,
         )
         identity = job.run(model, clip, vae, cls.hidden.prompt, cls.hidden.unique_id)
-        return io.NodeOutput(identity, draw_losses(identity.training["losses"]))
+        losses = identity.training["losses"]
+        report = described(identity.training)
+        return io.NodeOutput(identity, draw_losses(losses), report, {"loss": [torch.tensor(loss) for loss in losses]})
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingJob:
-    """One person's training in ComfyUI, and where its result lies on disk.
-
-    Attributes:
-        images: (P, S, S, 3) in 0…1.
-        arcface: (512,).
-    """
-
-    name: str
-    images: Tensor
-    arcface: Tensor
-    names: tuple[str, ...]
-    config: TrainConfig
-    enhancer: PretrainedEnhancer | None = None
-
-    def run(self, model, clip, vae, prompt, node_id) -> Identity:
-        """The trained identity; read from disk if the same inputs were trained before."""
-        settings = {"version": __version__, "names": self.names, "name": self.name, **self.config.as_dict()}
-        start = self.enhancer.weights if self.enhancer else {}
-        tensors = [self.images, self.arcface, *(start[key] for key in sorted(start))]
-        fingerprint = training_fingerprint(model, clip, vae, tensors, settings)
-        path = output_folder() / AUTOSAVE / f"{self.name}-{fingerprint[:12]}.safetensors"
-        found = _load_if_same(path, fingerprint)
-        if found:
-            logging.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
-            return found
-        pool = ThreadPoolExecutor(1)
-        try:
-            checkpoint = pool.submit(checkpoint_of, prompt, node_id)  # hashed while training runs
-            trainer, losses = self._train(model, clip, vae)
-            while not checkpoint.done():
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                wait([checkpoint], timeout=0.1)
-            base_checkpoint, base_hash = checkpoint.result()
-        finally:
-            pool.shutdown(wait=False)  # Cancel does not wait for the hash
-        identity = trainer.identity(
-            self.name,
-            base_checkpoint=base_checkpoint,
-            base_hash=base_hash,
-            training=training_record(self.config, self.images, losses, fingerprint),
-        )
-        identity.save(path)
-        return identity
-
-    def _train(self, model, clip, vae) -> tuple[Trainer, tuple[float, ...]]:
-        bar = comfy.utils.ProgressBar(self.config.steps)
-
-        def on_step(step: int, _losses) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(step)
-
-        try:
-            with ComfyBackbone(model, clip, vae) as backbone:
-                build = self.enhancer.build_person if self.enhancer else PersonModel
-                trainer = Trainer(backbone, self.images, self.arcface, self.config, self.names, build_person=build)
-                return trainer, trainer.run(on_step)
-        except comfy.model_management.OOM_EXCEPTION as error:
-            raise TrainingError(
-                "memory for the training",
-                f"out of memory at batch_size {self.config.batch_size} and {self.images.shape[1]} pixels",
-                "Lower batch_size, then resolution.",
-            ) from error
+def described(training: dict) -> str:
+    """A training's record in lines, its long lists left out."""
+    report = training.get("report", {})
+    values = {key: value for key, value in training.items() if key not in ("losses", "report")}
+    return "\n".join(f"{key}: {value}" for key, value in {**values, **report}.items())
 
 
-def _load_if_same(path: Path, fingerprint: str) -> Identity | None:
-    """An earlier result of exactly these inputs; a damaged file counts as none."""
-    try:
-        identity = Identity.load(path)
-    except (IdeaError, OSError):
-        return None
-    return identity if identity.training.get("fingerprint") == fingerprint else None
-
-
-def _square(images: Tensor, size: int) -> Tensor:
-    """Photos (P, H, W, C) → (P, size, size, 3): the middle square, scaled."""
+def _photos(images: Tensor, notes: str, masks: Tensor | None, resolution: int, keep_shape: bool) -> Photos:
+    """Photos (P, H, W, C) at the size to train at, with what is said of them."""
     if images.ndim != 4 or 0 in images.shape:
         raise TrainingError("photos with pixels", f"shape {tuple(images.shape)}", "Connect ID Encode's face crops.")
-    rgb = images[..., :3].movedim(-1, 1)
-    return comfy.utils.common_upscale(rgb, size, size, "lanczos", "center").movedim(1, -1).contiguous()
+    lines = notes.strip().splitlines()
+    if lines and len(lines) != len(images):
+        raise ConfigError(f"a line of notes for each of the {len(images)} photos", str(len(lines)), "Change notes.")
+    size = bucket_of(images.shape[2], images.shape[1], resolution) if keep_shape else (resolution, resolution)
+    if masks is not None:
+        if len(masks) not in (1, len(images)) or masks.shape[1:] != images.shape[1:3]:
+            got = " × ".join(map(str, masks.shape))
+            raise ConfigError("masks of the photos' number and size", got, "Connect the photos' own masks.")
+        masks = _fitted(masks[..., None].expand(len(images), -1, -1, -1), size, "bilinear")[..., 0]
+        masks = UNMARKED + (1 - UNMARKED) * masks.clamp(0, 1)
+    return Photos(_fitted(images[..., :3], size), tuple(line.strip() for line in lines), masks)
 
 
-def _int(name: str, least: int, most: int, tooltip: str) -> io.Int.Input:
-    return io.Int.Input(name, default=getattr(_DEFAULTS, name), min=least, max=most, tooltip=tooltip)
-
-
-def _rate(name: str, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(
-        name, default=getattr(_DEFAULTS, name), min=0.0, max=1.0, step=1e-5, round=False, tooltip=tooltip
-    )
+def _fitted(images: Tensor, size: tuple[int, int], method: str = "lanczos") -> Tensor:
+    """The middle of images (P, H, W, C) in the shape asked for, scaled."""
+    return comfy.utils.common_upscale(images.movedim(-1, 1), *size, method, "center").movedim(1, -1).contiguous()

@@ -129,11 +129,11 @@ def test_training_leaves_a_state_that_the_next_run_takes_up(studio, tmp_path, mo
     assert not path.with_suffix(".training").exists()
 
 
-def test_validation_pictures_change_no_result(studio, tmp_path, alice):
+def test_pictures_on_the_way_change_no_result(studio, tmp_path, alice):
     path = tmp_path / "alice.safetensors"
-    seen = train(studio, path, "--validation-prompt", "{} smiling", "--validation-steps", "1", "--json")
+    seen = train(studio, path, "--preview-prompt", "{} smiling", "--preview-every", "1", "--json")
     assert seen["digest"] == Identity.load(alice).digest()
-    assert len(list((tmp_path / "alice" / "validation").glob("step_*.png"))) == 2
+    assert len(list((tmp_path / "alice" / "previews").glob("step_*.png"))) == 2
 
 
 def test_pictures_go_to_a_folder_of_their_prompt(studio, alice, tmp_path):
@@ -222,7 +222,7 @@ def test_info_and_convert(alice, tmp_path):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_every_precision_trains_and_generates(studio, tmp_path, dtype):
     path = tmp_path / "a.safetensors"
-    train(studio, path, "--dtype", dtype, "--validation-prompt", "{}", "--validation-steps", "2")
+    train(studio, path, "--dtype", dtype, "--preview-prompt", "{}", "--preview-every", "2")
     quick = ["--steps", "2", "--count", "1", "--save-dir", tmp_path / "out", "--dtype", dtype]
     (image,) = run("generate", *base(studio), "--identity", path, "--prompt", "{}", *quick, "--json")["images"]
     assert len(Image.open(image["path"]).getcolors(1 << 16)) > 9

@@ -79,7 +79,8 @@ def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
     assert "photos at" in outcomes[5]["message"]
     for outcome, reference in zip(outcomes[:5], local):
         assert outcome["digest"] == reference["digest"] == Identity.load(outcome["output"]).digest()
-        assert Path(outcome["output"]).read_bytes() == Path(reference["output"]).read_bytes()
+        told, expected = (Identity.load(one["output"]).training for one in (outcome, reference))
+        assert {**told, "report": {}} == {**expected, "report": {}}  # which holds times
 
 
 def test_what_no_machine_can_hold_is_said():

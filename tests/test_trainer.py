@@ -155,6 +155,25 @@ def test_progress_tells_every_step_and_the_losses_in_the_end(backbone):
     assert seen[-1] == (3, 3) and len(losses) == 3
 
 
+def test_a_training_broken_within_a_step_goes_on_to_the_same_end(monkeypatch):
+    config = TrainConfig(steps=5, batch_size=1)
+    whole, broken = (trainer(DiffusersBackbone(tiny_pipeline()), config) for _ in range(2))
+    losses = whole.run()
+    predict, calls = broken.backbone.predict, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    monkeypatch.setattr(broken.backbone, "predict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    assert len(broken.read_losses()) == 2
+    assert broken.run() == losses
+
+
 def test_a_broken_training_goes_on_to_the_same_end(tmp_path):
     config = TrainConfig(steps=14, batch_size=1, kv_rate=0.1)
 
@@ -314,7 +333,7 @@ def test_a_batch_in_parts_gives_the_same_gradients(backbone):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, halves) if a is not None)
 
 
-def test_out_of_memory_halves_the_batch_and_changes_nothing_else(backbone, monkeypatch, caplog):
+def test_out_of_memory_is_met_step_by_step_and_changes_nothing_else(backbone, monkeypatch, caplog):
     def train() -> Trainer:
         run = trainer(backbone, TrainConfig(steps=2, batch_size=4))
         run.run()
@@ -330,7 +349,9 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing_else(backbone, monke
 
     monkeypatch.setattr(backbone, "predict", small)
     run = train()
-    assert run.micro_batch == 1 and "going on with 1 photos" in caplog.text
+    assert run.micro_batch == 1 and backbone.gradient_checkpointing
+    said = ("with gradient checkpointing", "with 2 photos at a time", "with 1 photos at a time")
+    assert [part in line for part, line in zip(said, caplog.messages)] == [True] * 3 == [True] * len(caplog.messages)
     assert all(torch.allclose(tensor, expected[key], atol=1e-4) for key, tensor in run.person.state_dict().items())
 
     def nothing(*_):

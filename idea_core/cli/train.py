@@ -10,6 +10,8 @@ import click
 from ..faces.photos import find_photos
 from ..identity_checks import require_name
 from ..jobs import TrainJob
+from ..preview import PROMPT, PreviewConfig
+from ..watch import WatchConfig
 from .console import Result, progress, reports, warn
 from .options import PATH, face_options, model_options, photo_options, take_job, take_model, train_options
 
@@ -34,17 +36,28 @@ from .options import PATH, face_options, model_options, photo_options, take_job,
 @click.option(
     "--resume/--no-resume", default=True, help="Go on with a broken run of the same inputs, if it saved its state."
 )
-@click.option("--validation-prompt", multiple=True, help="Generate pictures of this while training; may be repeated.")
-@click.option("--validation-steps", type=click.IntRange(1), default=100, help="Steps between two validations.")
+@click.option("--preview-every", type=click.IntRange(0), default=0, help="Steps between two pictures of the person.")
+@click.option("--preview-prompt", multiple=True, default=[PROMPT], help="What they show; may be repeated.")
+@click.option("--preview-count", type=click.IntRange(1), default=1, help="Pictures of each prompt.")
+@click.option(
+    "--until-likeness",
+    type=float,
+    help="End when the pictures' faces are this like the photos' (cosine). It also ends when likeness falls.",
+)
 @click.option("--force", is_flag=True, help="Train again even if the output is of exactly these inputs.")
 @reports
-def train(places, name, output, id_embeds, validation_prompt, validation_steps, force, **options) -> Result:
-    """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values."""
+def train(places, name, output, id_embeds, until_likeness, force, **options) -> Result:
+    """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values.
+
+    Pictures on the way stand in a folder beside the output, each with the seed and the noise of the ones before it.
+    """
     output = output or Path(f"{require_name(name)}.safetensors")
     find_photos(places)  # before the model, which takes long to load
+    preview = PreviewConfig(tuple(options.pop("preview_prompt")), tuple(range(options.pop("preview_count"))))
+    watch = WatchConfig(options.pop("preview_every"), preview, until_likeness)
     model = take_model(options)
     resolution = options.pop("resolution") or native_resolution(model.load())
-    job = take_job(options, name, output, model, resolution, places, id_embeds)
+    job = take_job({**options, "watch": watch}, name, output, model, resolution, places, id_embeds)
     job.require_output()
     digest = model.digest()
     fingerprint = job.fingerprint(digest)
@@ -54,14 +67,17 @@ def train(places, name, output, id_embeds, validation_prompt, validation_steps, 
     start = time.perf_counter()
     with progress(job.config.steps, f"training {name}", "step") as bar:
 
-        def on_step(trainer, step: int) -> None:
+        def on_step(trainer, step: int, images) -> None:
             bar.update(step - bar.n)
             if trainer.losses:
                 bar.set_postfix(loss=f"{trainer.losses[-1]:.4f}", refresh=False)
-            if validation_prompt and step % validation_steps == 0:
-                _validate(job, trainer, validation_prompt, step)
+            if images is not None:
+                _write_previews(job.output.with_suffix("") / "previews", step, images)
 
         identity = job.run(digest, fingerprint, on_step)
+    ended = identity.training.get("report", {}).get("ended_early")
+    if ended:
+        warn(f"ended early: {ended}.")
     if identity.prediction == "v" and resolution < 768 and identity.base_model == "sd2":
         warn("a velocity model of Stable Diffusion 2 usually wants --resolution 768.")
     return _result(job, identity, f"Trained {identity.trigger} in {time.perf_counter() - start:.0f} s: {job.output}")
@@ -72,27 +88,22 @@ def native_resolution(pipeline) -> int:
     return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
 
 
-def _validate(job: TrainJob, trainer, prompts: tuple[str, ...], step: int) -> None:
-    """Pictures of the training as it stands, beside the output."""
-    from ..diffusers_backbone import GenerateConfig, People, generate
+def _write_previews(folder: Path, step: int, images) -> None:
+    from PIL import Image
 
-    pipeline = job.model.load()
-    people = People(pipeline, [trainer.identity(job.name)], kv_strength=0)  # the trainer's own deltas are in
-    folder = job.output.with_suffix("") / "validation"
     folder.mkdir(parents=True, exist_ok=True)
-    for number, prompt in enumerate(prompts):
-        for seed, picture in generate(pipeline, people, prompt, 1, GenerateConfig(steps=25)):
-            picture.save(folder / f"step_{step:05}_{number}_{seed}.png")
+    for number, image in enumerate((images.numpy() * 255).round().astype("uint8")):
+        Image.fromarray(image).save(folder / f"step_{step:05}_{number}.png")
 
 
 def _result(job: TrainJob, identity, text: str) -> Result:
-    losses = identity.training.get("losses", [])
+    report = identity.training.get("report", {})
     data = {
         "output": str(job.output),
         "name": identity.name,
         "base_model": identity.base_model,
         "steps": identity.training.get("steps"),
-        "final_loss": losses[-1] if losses else None,
+        **report,
         "bytes": job.output.stat().st_size,
         "digest": identity.digest(),
     }

@@ -39,14 +39,24 @@ class DiffusersBackbone:
         self._factor = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels of a latent's side
         for module in (self._unet, self._vae, *text_encoders_of(pipeline)):
             module.requires_grad_(False).eval()
-        if gradient_checkpointing:
-            self._unet.enable_gradient_checkpointing()
+        self.gradient_checkpointing = gradient_checkpointing
         self._layers = cross_attention_layers(self._unet)
         self.kv_shapes = {name: tuple(layer.weight.shape) for name, layer in self._layers.items()}
 
     @property
     def device(self) -> torch.device:
         return self._unet.device
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return self._unet.is_gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        if on:
+            self._unet.enable_gradient_checkpointing()
+        else:
+            self._unet.disable_gradient_checkpointing()
 
     @property
     def scales_loss(self) -> bool:

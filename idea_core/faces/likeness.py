@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -127,3 +127,17 @@ def described(cosine: float | None, scale: Scale) -> str:
         return "no face"
     percent = scale.percent(cosine)
     return f"cosine {cosine:.2f}" + ("" if percent is None else f", {percent:.0f} % alike")
+
+
+def likeness_to(engine: FaceEngine, references: IdEmbeds) -> Callable[[torch.Tensor], float]:
+    """A judge of a training's pictures.
+
+    Returns:
+        A function of images (B, H, W, 3) in 0…1: the mean cosine of their faces, 0 for one without a face.
+    """
+
+    def likeness(images: torch.Tensor) -> float:
+        pictures = list((images.numpy() * 255).round().astype(np.uint8))
+        return float(np.mean([cosine or 0.0 for cosine in compare(engine, pictures, references).cosines]))
+
+    return likeness

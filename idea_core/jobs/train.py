@@ -8,27 +8,31 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..anchor import celebrity_names
 from ..batches import count_photos
 from ..captions import CAPTIONS
 from ..config import TrainConfig
-from ..errors import ConfigError, IdeaError, IdentityFileError, TrainingError
+from ..errors import ConfigError, IdeaError, TrainingError
+from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
 from ..person import PersonModel
 from ..pretrained import PretrainedEnhancer
 from ..trainer import Trainer, training_record
-from ..training_state import restore_state, save_state
+from ..training_run import TrainingRun
 from ..version import __version__
+from ..watch import Watch, WatchConfig
 from .sources import FaceSource, ModelSource, PhotoSource, Prepared
 
-OnStep = Callable[[Trainer, int], None]
-"""Called after each step with the trainer and the steps done; it may raise to cancel."""
+OnStep = Callable[[Trainer, int, Tensor | None], None]
+"""Called after each step with the trainer, the steps done, and pictures (B, H, W, 3) if it was looked at; it may raise
+to cancel."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class TrainJob:
         gradient_checkpointing: less memory, a third more time.
         save_every: steps between two saves of the training's state; 0: never.
         resume: go on with a broken run of the same inputs, if it left its state.
+        watch: when the training is looked at, and what ends it early.
     """
 
     name: str
@@ -60,6 +65,7 @@ class TrainJob:
     gradient_checkpointing: bool = False
     save_every: int = 0
     resume: bool = True
+    watch: WatchConfig = WatchConfig()
 
     def __post_init__(self):
         require_name(self.name)
@@ -91,6 +97,7 @@ class TrainJob:
             "names": self.names,
             "enhancer": hashlib.sha256(self.enhancer.read_bytes()).hexdigest() if self.enhancer else "",
             "clip_layer": self.clip_layer,
+            "watch": asdict(self.watch),
             **self.config.as_dict(),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -134,29 +141,32 @@ class TrainJob:
             return self._finish(dataclasses.replace(instant, training=training))
         try:
             trainer = self._trainer(prepared, enhancer)
+            run = TrainingRun(trainer, self.state_file, fingerprint, self.save_every, self._watch(trainer, prepared))
             if self.resume:
-                self._take_up(trainer, fingerprint)
-
-            def after_step(step: int, _losses) -> None:
-                if self.save_every and step % self.save_every == 0 and step < self.config.steps:
-                    save_state(trainer, self.state_file, fingerprint)
-                if on_step:
-                    on_step(trainer, step)
-
-            losses = trainer.run(after_step)
+                run.take_up()
+            run.run(lambda step, images: on_step(trainer, step, images) if on_step else None)
         except torch.cuda.OutOfMemoryError as error:
             raise TrainingError(
                 "memory for the training",
                 f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels",
-                "Lower the batch size, turn on gradient checkpointing, or lower the resolution.",
+                "Lower the resolution.",
             ) from error
         identity = trainer.identity(
             self.name,
             base_checkpoint=self.model.path.name,
             base_hash=model_digest,
-            training=training_record(trainer.config, prepared.photos, losses, fingerprint),
+            training=training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
+            | {"report": run.report()},
         )
         return self._finish(identity)
+
+    def _watch(self, trainer: Trainer, prepared: Prepared) -> Watch | None:
+        """What looks at the training, with the likeness where face models are used anyway or a target is set."""
+        if not self.watch.every:
+            return None
+        scored = self.photos.needs_faces or self.watch.target is not None
+        likeness = likeness_to(self.faces.load(), prepared.embeds) if scored else None
+        return Watch(trainer, self.watch, likeness)
 
     def _finish(self, identity: Identity) -> Identity:
         identity.save(self.output)
@@ -184,17 +194,3 @@ class TrainJob:
         build = enhancer.build_person if enhancer else PersonModel
         captions, face = CAPTIONS[self.captions], prepared.embeds.mean
         return Trainer(backbone, prepared.photos, face, config, self.names, captions, build)
-
-    def _take_up(self, trainer: Trainer, fingerprint: str) -> None:
-        """Bring the trainer to where a broken run of the same inputs stood."""
-        if not self.state_file.exists():
-            return
-        try:
-            steps = restore_state(trainer, self.state_file, fingerprint)
-        except IdentityFileError as error:
-            logging.warning("ID-EA: %s is of no use, training starts anew. %s", self.state_file, error)
-            return
-        if steps:
-            logging.warning("ID-EA: going on after step %d of %s", steps, self.state_file)
-        else:
-            logging.warning("ID-EA: %s is of other inputs, training starts anew.", self.state_file)

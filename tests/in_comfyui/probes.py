@@ -72,6 +72,21 @@ def make_identity(checkpoint: str, seed: int = 0, name: str = "ann", kv: bool = 
     return identity.to(torch.float16)
 
 
+def training_job(name: str, config, images=None, enhancer=None, **options):
+    """The training node's job for one drawn person; `options` are of `TrainingSettings` or of the job."""
+    settings = pack("nodes.settings").TrainingSettings
+    own = {key: options.pop(key) for key in list(options) if key in settings.__dataclass_fields__}
+    return pack("nodes.training_job").TrainingJob(
+        name=name,
+        photos=pack("idea_core.batches").Photos(photos() if images is None else images),
+        embeds=pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1)),
+        names=tuple(NAMES),
+        settings=settings(config, **own),
+        enhancer=enhancer,
+        **options,
+    )
+
+
 def apply(checkpoint: str, identity, strength=1.0, kv_strength=0.0, start=0.0, end=1.0, on=None):
     model, clip = on or load(checkpoint)[:2]
     node = pack("nodes.apply").ApplyAdapter

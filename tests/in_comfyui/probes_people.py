@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from probes import apply, encode, error, face, load, make_identity, pack, photos
+from probes import apply, encode, error, face, load, make_identity, pack, training_job
 
 import nodes
 
@@ -34,7 +34,7 @@ def instant(checkpoint: str) -> dict:
         plain = encode(load(checkpoint)[1], "a photo of a dog")[0][0]
         named = encode(patched, "a photo of <ann>")
         config = loaded.configure(core.TrainConfig(steps=1, batch_size=1))
-        job = pack("nodes.train").TrainingJob("ann", photos(), face(), ("brad pitt",), config, loaded)
+        job = training_job("ann", config, enhancer=loaded)
         trained = job.run(*load(checkpoint), None, None)
         blended = node["IDEA_BlendIdentities"].execute(identity, trained, 0.5, "eve").args[0]
         edited, report = node["IDEA_EditIdentity"].execute(trained, "dora", False, False, 2).args

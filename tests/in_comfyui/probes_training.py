@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 
 import comfy.model_management
@@ -12,7 +11,20 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.patcher_extension import WrappersMP
-from probes import NAMES, apply, encode, error, face, load, make_identity, pack, photos, sample, weights_hash
+from probes import (
+    NAMES,
+    apply,
+    encode,
+    error,
+    face,
+    load,
+    make_identity,
+    pack,
+    photos,
+    sample,
+    training_job,
+    weights_hash,
+)
 from safetensors.torch import save_file
 
 import nodes
@@ -50,17 +62,27 @@ def fixed_batch(checkpoint: str, steps: int, enough: float) -> dict:
     return {"losses": losses, "moved": moved}
 
 
-def train(checkpoint: str, name: str, steps: int = 2, interrupt_at: int | None = None, settings: dict = {}) -> dict:
-    """One run of the training node's job; hashes of MODEL and CLIP before and after."""
+def train(
+    checkpoint: str, name: str, steps: int = 2, interrupt_at: int | None = None, settings: dict = {}, looks: int = 0
+) -> dict:
+    """One run of the training node's job; hashes of MODEL and CLIP before and after.
+
+    Args:
+        looks: steps between two previews.
+    """
     model, clip, vae = load(checkpoint)
     before = weights_hash(model, clip.patcher)
     config = pack("idea_core.config").TrainConfig(**{"steps": steps, "batch_size": 1, **settings})
-    job = pack("nodes.train").TrainingJob(name, photos(), face(), tuple(NAMES), config)
+    job = training_job(name, config, watch=pack("idea_core.watch").WatchConfig(looks))
     hook, stop = comfy.utils.PROGRESS_BAR_HOOK, comfy.model_management.interrupt_current_processing
-    seen, outcome = [], "trained"
+    seen, shown, outcome = [], [], "trained"
 
     def on_progress(value, total, preview, **_):
+        if total != steps:  # the VAE's own bar
+            return
         seen.append(value)
+        if preview:
+            shown.append([value, preview[0], *preview[1].size])
         if value == interrupt_at:
             stop()
 
@@ -75,7 +97,79 @@ def train(checkpoint: str, name: str, steps: int = 2, interrupt_at: int | None =
         comfy.utils.set_progress_bar_global_hook(hook)
     after = weights_hash(model, clip.patcher)
     sampled = sample_plainly(checkpoint)
-    return {"before": before, "after": after, "seen": seen, "outcome": outcome, "sample": sampled}
+    files = sorted(pack("nodes.paths").output_folder().glob(f"autosave/{name}-*"))
+    kept = [[path.suffix, path.stem.partition("-step-")[2]] for path in files]
+    return {
+        "before": before,
+        "after": after,
+        "seen": seen,
+        "shown": shown,
+        "outcome": outcome,
+        "sample": sampled,
+        "kept": kept,
+    }
+
+
+def forget(name: str) -> None:
+    """Remove a training's files."""
+    for path in pack("nodes.paths").output_folder().glob(f"autosave/{name}-*"):
+        path.unlink()
+
+
+def learnt(name: str) -> dict:
+    """What is kept of a training that broke off."""
+    (path,) = pack("nodes.paths").output_folder().glob(f"autosave/{name}-*-step-*.safetensors")
+    identity = pack("idea_core").Identity.load(path)
+    return {"losses": len(identity.training["losses"]), "fingerprint": identity.training["fingerprint"]}
+
+
+def diverge(checkpoint: str, name: str) -> str:
+    """What a training says whose K/V rate is far too high after ten good steps."""
+    trainer = pack("idea_core.trainer").Trainer
+    step = trainer.step
+
+    def spoiled(self, batch):
+        if len(self.losses) == 10:
+            self.optimizer.param_groups[1]["lr"] = 1e30
+        return step(self, batch)
+
+    trainer.step = spoiled
+    config = pack("idea_core.config").TrainConfig(steps=30, batch_size=1, kv_rank=0, kv_rate=1e-6)
+    try:
+        with torch.inference_mode():
+            training_job(name, config).run(*load(checkpoint), None, None)
+    except pack("idea_core").IdeaError as problem:
+        return str(problem)
+    finally:
+        trainer.step = step
+
+
+def other_ways(checkpoint: str) -> dict:
+    """The same batch in other precisions, and with gradient checkpointing: loss, and gradients by parameter."""
+    results = {}
+    config = pack("idea_core.config").TrainConfig(batch_size=2)
+    ways = {"fp32": ("fp32", False), "checkpointed": ("fp32", True), "bf16": ("bf16", False)}
+    for way, options in ways.items():
+        with (
+            torch.inference_mode(),
+            pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint), *options) as backbone,
+        ):
+            trainer = pack("idea_core.trainer").Trainer(backbone, photos(), face(), config, NAMES)
+            with trainer.kv_deltas():
+                loss = trainer._gradients(trainer.sampler.draw()).item()
+            parameters = [p for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            results[way] = loss, [parameter.grad.clone() for parameter in parameters]
+            patched = [part for part in backbone._unet.modules() if "forward" in vars(part)]
+    first = results["fp32"]
+    return {
+        "losses": {way: result[0] for way, result in results.items()},
+        "checkpointed": max(error(a, b) for a, b in zip(first[1], results["checkpointed"][1])),
+        "bf16": torch.nn.functional.cosine_similarity(
+            torch.cat([g.flatten() for g in first[1]]), torch.cat([g.flatten() for g in results["bf16"][1]]), dim=0
+        ).item(),
+        "patched": len(patched),
+        "plain": sample_plainly(checkpoint),
+    }
 
 
 def sample_plainly(checkpoint: str) -> str:
@@ -217,9 +311,7 @@ def no_pixels(shape: list[int]) -> list[str]:
     engine = pack("nodes.face").LoadFaceModel.execute("testpack", "cpu").args[0]
     model, clip, vae = load("tiny_sd15")
     embeds = pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1))
-    settings = dataclasses.asdict(pack("idea_core").TrainConfig())
-    settings = {key: settings[key] for key in ("steps", "batch_size", "seed", "token_rate", "adapter_rate")}
-    settings |= {"kv_rate": 0.0, "kv_rank": 1, "regularizer_weight": 0.0}
+    settings = {"preset": "fast", "steps": 1, "seed": 0}
     for run in (
         lambda image: pack("nodes.face").IDEncode.execute(engine, image),
         lambda image: pack("nodes.train").EnhancerTrain.execute(

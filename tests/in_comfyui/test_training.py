@@ -49,13 +49,43 @@ def test_training_changes_no_weight_and_works_again(probe):
     assert first["sample"] == again["sample"]
 
 
-def test_cancel_stops_at_once_and_changes_nothing(probe):
+def test_cancel_keeps_what_was_learnt_and_the_next_run_goes_on_to_the_same_end(probe):
     untouched = probe("sample_plainly", checkpoint="tiny_sd15")
-    result = probe("train", checkpoint="tiny_sd15", name="cancelled", steps=50, interrupt_at=2)
-    assert result["outcome"] == "interrupted" and result["seen"] == [1, 2]
-    assert result["before"] == result["after"] and result["sample"] == untouched
-    finished = probe("train", checkpoint="tiny_sd15", name="cancelled")
-    assert finished["seen"] == [1, 2]
+    whole = probe("train", checkpoint="tiny_sd15", name="cancelled", steps=4)
+    assert whole["seen"] == [1, 2, 3, 4] and whole["kept"] == [[".safetensors", ""]]
+    probe("forget", name="cancelled")
+    broken = probe("train", checkpoint="tiny_sd15", name="cancelled", steps=4, interrupt_at=2)
+    assert broken["outcome"] == "interrupted" and broken["seen"] == [1, 2]
+    assert broken["before"] == broken["after"] and broken["sample"] == untouched
+    assert broken["kept"] == [[".safetensors", "00002"], [".training", ""]]
+    assert probe("learnt", name="cancelled") == {"losses": 2, "fingerprint": ""}
+    resumed = probe("train", checkpoint="tiny_sd15", name="cancelled", steps=4)
+    assert resumed["seen"] == [3, 4] and resumed["outcome"] == whole["outcome"]
+    assert resumed["kept"] == [[".safetensors", ""], [".safetensors", "00002"]]
+
+
+def test_a_diverging_training_says_so_and_keeps_what_was_learnt(probe):
+    said = probe("diverge", checkpoint="tiny_sd15", name="wild")
+    assert "Expected a finite loss" in said and "Lower the learning rates" in said
+    assert probe("learnt", name="wild")["losses"] == 10
+    assert probe("train", checkpoint="tiny_sd15", name="tame")["seen"] == [1, 2]
+
+
+def test_pictures_on_the_way_are_shown_and_change_nothing(probe):
+    plain = probe("train", checkpoint="tiny_sd15", name="shown")
+    probe("forget", name="shown")
+    shown = probe("train", checkpoint="tiny_sd15", name="shown", looks=1)
+    assert shown["outcome"] == plain["outcome"]
+    assert shown["shown"] == [[1, "JPEG", 64, 64], [2, "JPEG", 64, 64]]
+    assert shown["before"] == shown["after"] and shown["sample"] == plain["sample"]
+
+
+def test_other_precisions_and_checkpointing_give_the_same_gradients(probe):
+    result = probe("other_ways", checkpoint="tiny_sd15")
+    losses = result["losses"]
+    assert losses["checkpointed"] == losses["fp32"] and result["checkpointed"] < 1e-6
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2) and result["bf16"] > 0.98
+    assert result["patched"] == 0 and result["plain"] == probe("sample_plainly", checkpoint="tiny_sd15")
 
 
 def test_the_same_inputs_are_trained_once(probe, base):

@@ -28,7 +28,7 @@ def workflow(name: str, **changes: dict) -> dict:
     graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
     small = {
         "IDEA_LoadFaceModel": {"pack": "testpack"},
-        "IDEA_EnhancerTrain": {"steps": 2, "batch_size": 1, "resolution": 64},
+        "IDEA_EnhancerTrain": {"steps": 2, "resolution": 64},
         "EmptyLatentImage": {"width": 64, "height": 64},
         "KSampler": {"steps": 3},
     }
@@ -43,7 +43,7 @@ def train(server, checkpoint: str, name: str, **settings) -> dict:
         workflow(
             "train_identity",
             CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
-            IDEA_EnhancerTrain={"name": name, "steps": 2, "batch_size": 1, "resolution": 64, **settings},
+            IDEA_EnhancerTrain={"name": name, "steps": 2, "resolution": 64, **settings},
             IDEA_SaveIdentity={"filename": name},
         )
     )
@@ -129,6 +129,40 @@ def test_from_photos_to_a_picture(server, base, untouched, trained, checkpoint):
     assert np.array_equal(base_picture(server, checkpoint), untouched[checkpoint])
 
 
+def test_a_training_with_all_that_it_takes(server, base, trained):
+    graph = workflow(
+        "train_identity",
+        CheckpointLoaderSimple={"ckpt_name": "tiny_sd15.safetensors"},
+        IDEA_SaveIdentity={"filename": "everything"},
+    )
+    kinds = {node["class_type"]: key for key, node in graph.items()}
+    spec = server.get("/object_info/IDEA_TrainingSettings")["IDEA_TrainingSettings"]["input"]["required"]
+    values = {name: options.get("default", kind[0]) for name, (kind, options) in spec.items()}
+    values |= {"steps": 3, "batch_size": 1, "kv_rank": 4, "n": 3, "regularizer": "l2", "precision": "fp32"}
+    graph["settings"] = {"class_type": "IDEA_TrainingSettings", "inputs": {**values, "save_every": 2}}
+    graph[kinds["IDEA_EnhancerTrain"]]["inputs"] |= {
+        "settings": ["settings", 0],
+        "masks": [kinds["IDEA_IDEncode"], 3],
+        "face_model": [kinds["IDEA_LoadFaceModel"], 0],
+        "notes": "on a gray background\n{} smiling",
+        "names": "leonardo di caprio",
+        "preview_every": 2,
+        "until_likeness": 0.9,
+        "name": "everything",
+        "keep_shape": True,
+        "steps": 0,
+    }
+    graph["report"] = {"class_type": "PreviewAny", "inputs": {"source": [kinds["IDEA_EnhancerTrain"], 2]}}
+    outputs = server.run(graph)
+    identity = Identity.load(base / "output" / "idea" / "everything.safetensors")
+    assert identity.n == 3 and len(identity.training["losses"]) == 3 and identity.training["regularizer"] == "l2"
+    report = identity.training["report"]
+    assert report["steps_done"] == 3 and report["likeness"] == [[2, 0.0]] and report["steps_per_second"] > 0
+    assert report["seconds"]["saves"] > 0 and not list((base / "output" / "idea").rglob("everything*.training"))
+    said = outputs["report"]["text"][0]
+    assert "kv_rank: 4" in said and "steps_done: 3" in said and "losses" not in said
+
+
 def test_training_shows_the_faces_and_the_loss(server, trained):
     graph, outputs = workflow("train_identity"), trained["tiny_sd15"]
     previews = {graph[key]["_meta"]["title"]: outputs[key]["images"] for key in outputs if "images" in outputs[key]}
@@ -154,7 +188,7 @@ def test_cancel_stops_training_and_the_server_goes_on(server, base, untouched, t
     graph = workflow(
         "train_identity",
         CheckpointLoaderSimple={"ckpt_name": "tiny_sd15.safetensors"},
-        IDEA_EnhancerTrain={"name": "never", "steps": 5000, "batch_size": 1, "resolution": 64},
+        IDEA_EnhancerTrain={"name": "never", "steps": 5000, "resolution": 64},
     )
     prompt_id = server.queue(graph)
     limit = time.monotonic() + 60
@@ -167,7 +201,8 @@ def test_cancel_stops_training_and_the_server_goes_on(server, base, untouched, t
     assert time.monotonic() - started < 10
     (where,) = (data for kind, data in entry["status"]["messages"] if kind == "execution_interrupted")
     assert where["node_type"] == "IDEA_EnhancerTrain"
-    assert not list((base / "output" / "idea").rglob("never*"))
+    kept = sorted(path.suffix for path in (base / "output" / "idea").rglob("never*"))
+    assert kept == [".safetensors", ".training"]
     assert np.array_equal(base_picture(server, "tiny_sd15"), untouched["tiny_sd15"])
 
 
@@ -178,7 +213,12 @@ BAD = {
     ),
     "no such pack": ({"IDEA_LoadFaceModel": {"pack": "nowhere"}}, "Expected a face model pack 'nowhere' in"),
     "odd name": ({"IDEA_EnhancerTrain": {"name": "a <b>"}}, "Expected a name of 1 to 64 letters, digits, _ or -"),
-    "zero steps": ({"IDEA_EnhancerTrain": {"steps": 0}}, "smaller than min of 1"),
+    "fewer than no steps": ({"IDEA_EnhancerTrain": {"steps": -1}}, "smaller than min of 0"),
+    "too few notes": ({"IDEA_EnhancerTrain": {"notes": "in rain"}}, "a line of notes for each of the 2 photos, got 1"),
+    "likeness without a face model": (
+        {"IDEA_EnhancerTrain": {"until_likeness": 0.5}},
+        "Expected a FACE_MODEL to measure likeness, got none. Connect Load Face Model.",
+    ),
     "short names": ({"IDEA_EnhancerTrain": {"names": "cher"}}, "at least one name or phrase of 2 tokens or more"),
     **{
         f"file name {name!r}": ({"IDEA_SaveIdentity": {"filename": name}}, "Expected a file name of letters, digits")
@@ -190,7 +230,7 @@ BAD = {
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
 def test_bad_input_to_training_is_said(server, base, changes, message):
     before = sorted((base / "output" / "idea").rglob("*"))
-    settings = {"name": "bad", "steps": 1, "batch_size": 1, "resolution": 64}
+    settings = {"name": "bad", "steps": 1, "resolution": 64}
     edits = {"CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.safetensors"}, "IDEA_EnhancerTrain": settings}
     for kind, inputs in changes.items():
         edits[kind] = {**edits.get(kind, {}), **inputs}
@@ -263,7 +303,7 @@ def test_the_front_end_file_is_the_same_graph(server, path):
 
 def test_every_input_and_output_has_a_tooltip(server):
     ours = {key: spec for key, spec in server.get("/object_info").items() if key.startswith("IDEA_")}
-    assert len(ours) == 12
+    assert len(ours) == 13
     for key, spec in ours.items():
         assert spec["description"], key
         inputs = {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}

@@ -1,0 +1,228 @@
+"""What a training costs: ours beside the published loop in one run, and what the hardware could do at best.
+
+    python -m benchmarks.train loops                  ours and the published loop, in turns
+    python -m benchmarks.train sizes                  steps a second and memory by base model, batch, checkpointing
+    python -m benchmarks.train growth                 cost against steps, batch, vocabulary, photos, templates
+
+Models have random weights. On a GPU they are of full size (Stable Diffusion 2.1-base for `loops`), on a CPU of two
+thin layers beside a vocabulary of full size. Each run adds its lines, with date and device, to
+`benchmarks/results/train.jsonl`, and prints a table. What was not run is left out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from idea_core import Trainer
+from idea_core.captions import CAPTIONS
+from idea_core.config import PRESETS, TrainConfig
+from idea_core.diffusers_backbone import DiffusersBackbone
+
+from .published import PublishedLoop
+from .random_models import random_pipeline
+
+RESULTS = Path(__file__).parent / "results" / "train.jsonl"
+NAMES = ("brad pitt", "emma stone", "tom hanks")
+PAPER = replace(PRESETS["paper"], steps=10**9)
+WARM_UP = 2  # steps
+
+
+logging.getLogger("diffusers").setLevel(logging.ERROR)  # of casting these models, which are nobody's
+
+
+@click.group()
+def train() -> None:
+    """Time and memory of trainings."""
+
+
+@train.command()
+@click.option("--steps", type=int, default=10, help="Timed steps of each loop, in turns.")
+@click.option("--batch-size", type=int, default=8)
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+def loops(steps: int, batch_size: int, device: str) -> None:
+    """Ours and the published loop: the same model, photos, batch and draws."""
+    full = device != "cpu"
+    side = 512 if full else 64
+    config = replace(PAPER, batch_size=batch_size)
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16) if full else (torch.float32,):
+        ours = _trainer(random_pipeline("sd2", full, device, dtype), config, side)
+        start = {key: tensor.clone() for key, tensor in ours.weights().items()}
+        theirs = PublishedLoop(
+            random_pipeline("sd2", full, device, torch.float32), _photos(side), CAPTIONS["paper"], config, start
+        )
+        turns = {"ours": lambda batch, run=ours: run.step(batch), "published": theirs.step}
+        seconds = _in_turns(turns, ours, steps, device)
+        flops = _flops(ours)
+        limit = flops / _flops_per_second(device, dtype)
+        for name, median in seconds.items():
+            row = {"loop": name, "dtype": _short(dtype) if name == "ours" else "fp32", "seconds_per_step": median}
+            row |= {"times_faster": seconds["published"] / median}
+            rows.append(row | ({"of_the_limit": limit / median, "flops_per_step": flops} if name == "ours" else {}))
+    _write("loops", device, rows, side=side, batch_size=batch_size, steps=steps, full_size=full)
+
+
+@train.command()
+@click.option("--steps", type=int, default=20)
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+def sizes(steps: int, device: str) -> None:
+    """Steps a second and peak memory of the preset "fast"."""
+    full, rows = device != "cpu", []
+    for family in ("sd1", "sd2", "sdxl"):
+        side = (1024 if family == "sdxl" else 512) if full else 64
+        pipeline = random_pipeline(family, full, device, torch.bfloat16 if full else torch.float32)
+        for checkpointing in (False, True):
+            for batch_size in (1, 4, 8):
+                config = replace(PRESETS["fast"], steps=10**9, batch_size=batch_size)
+                _forget_peak(device)
+                run = _trainer(pipeline, config, side, gradient_checkpointing=checkpointing)
+                seconds = _in_turns({"ours": run.step}, run, steps, device)["ours"]
+                row = {"model": family, "pixels": side, "batch_size": batch_size, "checkpointing": checkpointing}
+                rows.append(row | {"steps_per_second": 1 / seconds, "peak_gib": _peak(device)})
+                del run
+    _write("sizes", device, rows, steps=steps, full_size=full)
+
+
+@train.command()
+@click.option("--steps", type=int, default=10)
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+def growth(steps: int, device: str) -> None:
+    """Seconds of a step when one thing is doubled; and of a whole training when its steps are."""
+    full, rows = device != "cpu", []
+    side = 512 if full else 64
+    cases: Mapping[str, dict[str, Any]] = {
+        "as it is": {},
+        "batch × 2": {"batch_size": 8},
+        "vocabulary × 2": {"vocabulary": 2 * 49408},
+        "photos × 2": {"photos": 8},
+        "templates × 3": {"captions": CAPTIONS["paper"]},
+        "as it is, again": {},
+    }
+    runs = {}
+    for name, case in cases.items():
+        pipeline = random_pipeline("sd2", full, device, torch.float32, vocabulary=case.pop("vocabulary", 49408))
+        config = replace(PRESETS["fast"], steps=10**9, batch_size=case.pop("batch_size", 4))
+        runs[name] = _trainer(pipeline, config, side, **case)
+    turns = {name: (lambda _batch, run=run: run.step(run.sampler.draw())) for name, run in runs.items()}
+    first = runs.pop("as it is")
+    with ExitStack() as stack:
+        for run in runs.values():
+            stack.enter_context(run.kv_deltas())
+        seconds = _in_turns(turns, first, steps, device)
+    rows = [{"case": name, "seconds_per_step": median} for name, median in seconds.items()]
+    for count in (steps, 2 * steps):
+        start = _now(device)
+        with first.kv_deltas():
+            for _ in range(count):
+                first.step(first.sampler.draw())
+        rows.append({"case": f"{count} steps in all", "seconds": _now(device) - start})
+    _write("growth", device, rows, side=side, full_size=full)
+
+
+def _trainer(
+    pipeline,
+    config: TrainConfig,
+    side: int,
+    photos: int = 4,
+    captions: Sequence[str] = CAPTIONS["photo"],
+    gradient_checkpointing: bool = False,
+) -> Trainer:
+    backbone = DiffusersBackbone(pipeline, gradient_checkpointing=gradient_checkpointing)
+    face = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
+    captions = CAPTIONS["paper"] if config == replace(PAPER, batch_size=config.batch_size) else captions
+    return Trainer(backbone, _photos(side, photos), face, config, NAMES, captions)
+
+
+def _photos(side: int, count: int = 4) -> Tensor:
+    return torch.rand(count, side, side, 3, generator=torch.Generator().manual_seed(0))
+
+
+def _in_turns(
+    turns: Mapping[str, Callable[[Any], Any]], sampler_of: Trainer, steps: int, device: str
+) -> dict[str, float]:
+    """Median seconds of each, taken in turns on the same batches."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    with sampler_of.kv_deltas():
+        for _ in range(WARM_UP + steps):
+            batch = sampler_of.sampler.draw()
+            for name, turn in turns.items():
+                start = _now(device)
+                turn(batch)
+                seconds[name].append(_now(device) - start)
+    return {name: statistics.median(times[WARM_UP:]) for name, times in seconds.items()}
+
+
+def _flops(run: Trainer) -> int:
+    """Of one step: forward, and backward as far as something learns."""
+    with FlopCounterMode(display=False) as counter, run.kv_deltas():
+        run.step(run.sampler.draw())
+    return counter.get_total_flops()
+
+
+def _flops_per_second(device: str, dtype: torch.dtype) -> float:
+    """What a large matrix product reaches."""
+    side = 8192 if device != "cpu" else 2048
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        start = _now(device)
+        a @ b
+        best = min(best, _now(device) - start)
+    return 2 * side**3 / best
+
+
+def _now(device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _forget_peak(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(device: str) -> float | None:
+    return None if device == "cpu" else torch.cuda.max_memory_allocated() / 2**30
+
+
+def _short(dtype: torch.dtype) -> str:
+    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+
+
+def _write(what: str, device: str, rows: Sequence[Mapping[str, Any]], **setting: Any) -> None:
+    """Print rows as a table, and add them to the results."""
+    name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.processor() or platform.machine()} CPU"
+    RESULTS.parent.mkdir(exist_ok=True)
+    line = {"what": what, "date": datetime.date.today().isoformat(), "device": name, "torch": torch.__version__}
+    with open(RESULTS, "a", encoding="utf-8") as results:
+        results.write(json.dumps({**line, **setting, "rows": [_rounded(row) for row in rows]}) + "\n")
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    print(f"{what} on {name}; {setting}")
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    for row in rows:
+        print("| " + " | ".join(str(_rounded(row).get(key, "")) for key in heads) + " |")
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
+
+
+if __name__ == "__main__":
+    train()

@@ -1,0 +1,85 @@
+"""What is looked at while a training goes on: pictures of the person, their likeness, and when that is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .preview import PreviewConfig, draw_person
+from .trainer import Trainer
+
+FALLEN = 0.03  # below the best likeness, by which a training has gone too far
+
+Likeness = Callable[[Tensor], float]
+"""Images (B, H, W, 3) in 0…1 → their mean cosine to the person's face; a picture without a face counts as 0."""
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """When a training is looked at, and what ends it.
+
+    Attributes:
+        every: steps between two looks; 0: never.
+        preview: how pictures are drawn.
+        target: likeness at which the training ends; None: it only ends when the likeness has fallen.
+    """
+
+    every: int = 0
+    preview: PreviewConfig = PreviewConfig()
+    target: float | None = None
+
+    def __post_init__(self):
+        if self.every < 0:
+            raise ConfigError("0 steps between two looks or more", str(self.every), "Change it.")
+
+
+@dataclass
+class Watch:
+    """Looks at one training.
+
+    Attributes:
+        likeness: of pictures; None: they are only shown.
+        scores: (step, likeness) of each look.
+        ended: why the training ended early; "" if it did not.
+    """
+
+    trainer: Trainer
+    config: WatchConfig
+    likeness: Likeness | None = None
+    scores: list[tuple[int, float]] = field(default_factory=list)
+    ended: str = ""
+    _best: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def is_due(self, step: int) -> bool:
+        return bool(self.config.every) and step % self.config.every == 0
+
+    def look(self, step: int) -> Tensor:
+        """Images (B, H, W, 3) of the person as learnt so far; it may end the training.
+
+        Where the likeness has fallen the person goes back to where it was best.
+        """
+        images = self.trainer.backbone.decode_images(draw_person(self.trainer, self.config.preview))
+        if self.likeness is not None:
+            self._judge(step, self.likeness(images))
+        return images
+
+    def _judge(self, step: int, likeness: float) -> None:
+        self.scores.append((step, round(likeness, 4)))
+        best_step, best = max(self.scores, key=lambda score: score[1])
+        if self.config.target is not None and likeness >= self.config.target:
+            self._end(f"likeness {likeness:.3f} reached at step {step}")
+        elif best_step == step:
+            self._best = {key: weight.clone() for key, weight in self.trainer.weights().items()}
+        elif likeness < best - FALLEN:
+            self._end(f"likeness fell to {likeness:.3f} at step {step}; back to step {best_step} with {best:.3f}")
+            with torch.no_grad():
+                for key, weight in self.trainer.weights().items():
+                    weight.copy_(self._best[key])
+
+    def _end(self, reason: str) -> None:
+        self.ended = reason
+        self.trainer.stop()

@@ -1,0 +1,130 @@
+"""ID-EA Training Settings: every value of a training, for those who want another than a preset's."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from comfy_api.v0_0_2 import io
+
+from ..idea_core.captions import CAPTIONS
+from ..idea_core.config import PRESETS, REGULARIZERS, TrainConfig
+from .comfy_backbone import PRECISION_CHOICES
+from .face import CATEGORY
+from .sockets import SettingsSocket, advanced
+
+_DEFAULTS = TrainConfig()
+_CONFIGURED = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("steps", "seed"))
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a person is trained in ComfyUI.
+
+    Attributes:
+        captions: one of `CAPTIONS`.
+        precision: one of `PRECISION_CHOICES`.
+        gradient_checkpointing: from the first step on; else only after memory has run out.
+        save_every: steps between two saves of a training that is under way; 0: only when it is cancelled.
+    """
+
+    config: TrainConfig = _DEFAULTS
+    captions: str = "photo"
+    precision: str = "auto"
+    gradient_checkpointing: bool = False
+    save_every: int = 100
+
+    @classmethod
+    def of_preset(cls, name: str) -> TrainingSettings:
+        return cls(PRESETS[name], captions="paper" if name == "paper" else "photo")
+
+
+class Settings(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_TrainingSettings",
+            display_name="ID-EA Training Settings",
+            category=CATEGORY,
+            description="Every value of a training, for ID-Enhancer Train in place of its preset. They start as the "
+            "preset fast has them.",
+            inputs=[
+                integer("steps", 1, 10000, "More steps give more likeness; too many, and prompts are obeyed less."),
+                integer("batch_size", 1, 64, "Photos per step. It is split up by itself where memory runs out."),
+                _rate("token_rate", "Learning rate of the person's word."),
+                _rate("adapter_rate", "Learning rate of ID-Enhancer and ID-Adapter; 0 leaves both out."),
+                _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
+                integer("kv_rank", 0, 128, "Rank of the change to keys and values. 0: whole matrices; lower kv_rate."),
+                _number("gate", "How far ID-Adapter's gate stands open at the start. Behind 0 it hardly learns.", 10.0),
+                _number("flip", "Probability of a mirrored photo. 0 for faces with a mark on one side.", 1.0),
+                io.Combo.Input(
+                    "captions",
+                    options=list(CAPTIONS),
+                    tooltip="What photos are called in training: a photo, or also an illustration and a depiction.",
+                ),
+                advanced(integer("n", 1, 8, "Tokens that stand for the person in a prompt.")),
+                advanced(integer("heads", 1, 32, "Attention heads of ID-Enhancer and ID-Adapter.")),
+                advanced(_number("beta", "Scale of ID-Adapter's gate.", 10.0)),
+                advanced(
+                    io.Combo.Input(
+                        "regularizer",
+                        options=list(REGULARIZERS),
+                        default=_DEFAULTS.regularizer,
+                        tooltip="What holds the person's word to its starting point: distance by the spread of the "
+                        "starting point (published), by that of all names, or plain.",
+                    )
+                ),
+                advanced(
+                    _rate(
+                        "regularizer_weight",
+                        "How strongly. The published 0.0008 holds the word nearly still; 0 lets it go.",
+                    )
+                ),
+                advanced(_rate("zeta", "Added to the spread; smaller holds tighter.", least=1e-8, step=1e-6)),
+                advanced(
+                    io.Boolean.Input(
+                        "sample_latents",
+                        default=_DEFAULTS.sample_latents,
+                        tooltip="Draw a photo's latents anew at each step from what the VAE makes of it, as published.",
+                    )
+                ),
+                advanced(_rate("weight_decay", "AdamW's weight decay.")),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISION_CHOICES),
+                    tooltip="In which the UNet computes; auto: half on a GPU. What is trained is always in fp32.",
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=False,
+                    tooltip="Less memory, slower steps. It comes on by itself where memory runs out.",
+                ),
+                io.Int.Input(
+                    "save_every",
+                    default=TrainingSettings.save_every,
+                    min=0,
+                    max=10000,
+                    tooltip="Steps between two saves of a training under way, which then goes on after a crash. A "
+                    "cancelled one is always saved.",
+                ),
+            ],
+            outputs=[SettingsSocket.Output("settings", display_name="SETTINGS", tooltip="For ID-Enhancer Train.")],
+        )
+
+    @classmethod
+    def execute(cls, **values) -> io.NodeOutput:
+        config = TrainConfig(**{key: values.pop(key) for key in list(values) if key in (*_CONFIGURED, "steps")})
+        return io.NodeOutput(TrainingSettings(config, **values))
+
+
+def integer(name: str, least: int, most: int, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=getattr(_DEFAULTS, name), min=least, max=most, tooltip=tooltip)
+
+
+def _rate(name: str, tooltip: str, least: float = 0.0, step: float = 1e-5) -> io.Float.Input:
+    default = getattr(_DEFAULTS, name)
+    return io.Float.Input(name, default=default, min=least, max=1.0, step=step, round=False, tooltip=tooltip)
+
+
+def _number(name: str, tooltip: str, most: float) -> io.Float.Input:
+    return io.Float.Input(name, default=getattr(_DEFAULTS, name), min=0.0, max=most, step=0.05, tooltip=tooltip)

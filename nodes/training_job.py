@@ -1,0 +1,222 @@
+"""One person's training in ComfyUI, from inputs to a file: found again, taken up, shown, kept when it breaks off."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+from PIL import Image
+from server import PromptServer
+from torch import Tensor
+
+from ..idea_core import __version__
+from ..idea_core.batches import Photos
+from ..idea_core.captions import CAPTIONS
+from ..idea_core.errors import IdeaError, TrainingError
+from ..idea_core.faces import IdEmbeds
+from ..idea_core.faces.likeness import likeness_to
+from ..idea_core.identity import Identity
+from ..idea_core.person import PersonModel
+from ..idea_core.pretrained import PretrainedEnhancer
+from ..idea_core.trainer import Trainer, training_record
+from ..idea_core.training_run import TrainingRun
+from ..idea_core.watch import Watch, WatchConfig
+from .checkpoint import checkpoint_of
+from .comfy_backbone import ComfyBackbone
+from .face_models import engine_of
+from .fingerprint import training_fingerprint
+from .paths import AUTOSAVE, output_folder
+from .settings import TrainingSettings
+
+PREVIEW_SIZE = 512
+TELL_EVERY = 0.5  # seconds
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingJob:
+    """What is trained, and how.
+
+    Attributes:
+        embeds: the person's face.
+        names: celebrity names or a phrase for the cross initialisation.
+        face_model: what measures likeness on the way; None: nothing does.
+    """
+
+    name: str
+    photos: Photos
+    embeds: IdEmbeds
+    names: tuple[str, ...]
+    settings: TrainingSettings
+    enhancer: PretrainedEnhancer | None = None
+    watch: WatchConfig = WatchConfig()
+    face_model: Any = None
+
+    def run(self, model, clip, vae, prompt, node_id) -> Identity:
+        """The trained identity; read from disk if the same inputs were trained before.
+
+        Raises:
+            TrainingError: it diverged, or memory ran out. What was learnt before is on disk then.
+        """
+        fingerprint = self.fingerprint(model, clip, vae)
+        path = output_folder() / AUTOSAVE / f"{self.name}-{fingerprint[:12]}.safetensors"
+        found = _load_if_same(path, fingerprint)
+        if found:
+            logging.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
+            return found
+        pool = ThreadPoolExecutor(1)
+        try:
+            checkpoint = pool.submit(checkpoint_of, prompt, node_id)  # hashed while training runs
+            with _Training(self, fingerprint, path, node_id) as training:
+                training.run(model, clip, vae)
+                while not checkpoint.done():
+                    comfy.model_management.throw_exception_if_processing_interrupted()
+                    wait([checkpoint], timeout=0.1)
+                identity = training.identity(*checkpoint.result())
+                identity.save(path)
+        finally:
+            pool.shutdown(wait=False)  # Cancel does not wait for the hash
+        training.finish()
+        return identity
+
+    def fingerprint(self, model, clip, vae) -> str:
+        """SHA-256 of all that the result depends on."""
+        settings = {
+            "version": __version__,
+            "name": self.name,
+            "names": self.names,
+            "notes": list(self.photos.notes),
+            "captions": self.settings.captions,
+            "precision": self.settings.precision,
+            "watch": asdict(self.watch) if self.face_model is not None else None,
+            **self.settings.config.as_dict(),
+        }
+        start = self.enhancer.weights if self.enhancer else {}
+        tensors = [self.photos.images, self.embeds.mean, *(start[key] for key in sorted(start))]
+        tensors += [] if self.photos.masks is None else [self.photos.masks]
+        return training_fingerprint(model, clip, vae, tensors, settings)
+
+
+@dataclass
+class _Training:
+    """A job that runs; it keeps what was learnt if it does not come to its end."""
+
+    job: TrainingJob
+    fingerprint: str
+    path: Path
+    node_id: str | None
+    progress: _Progress = field(init=False)
+    started: TrainingRun | None = None
+
+    def __post_init__(self):
+        self.progress = _Progress(self.job.settings.config.steps, self.node_id)
+
+    def __enter__(self) -> _Training:
+        return self
+
+    def __exit__(self, kind, error, _trace) -> None:
+        if error is not None and self.started and self.started.trainer.losses:
+            self._keep()
+
+    def run(self, model, clip, vae) -> None:
+        job, settings = self.job, self.job.settings
+        try:
+            with ComfyBackbone(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone:
+                trainer = Trainer(
+                    backbone,
+                    [job.photos],
+                    job.embeds.mean,
+                    settings.config,
+                    job.names,
+                    CAPTIONS[settings.captions],
+                    job.enhancer.build_person if job.enhancer else PersonModel,
+                )
+                state = self.path.with_suffix(".training")
+                self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, self._watch(trainer))
+                self.started.take_up()
+                self.started.run(self.progress.show)
+        except comfy.model_management.OOM_EXCEPTION as error:
+            height, width = job.photos.images.shape[1:3]
+            raise TrainingError(
+                "memory for the training", f"out of memory at {width} × {height} pixels", "Lower resolution."
+            ) from error
+
+    def identity(self, base_checkpoint: str = "", base_hash: str = "") -> Identity:
+        run = self.started
+        record = training_record(self.job.settings.config, [self.job.photos], run.trainer.losses, self.fingerprint)
+        return run.trainer.identity(
+            self.job.name,
+            base_checkpoint=base_checkpoint,
+            base_hash=base_hash,
+            training={**record, "report": run.report()},
+        )
+
+    def finish(self) -> None:
+        self.started.finish()
+
+    def _watch(self, trainer: Trainer) -> Watch | None:
+        job = self.job
+        if not job.watch.every:
+            return None
+        return Watch(trainer, job.watch, None if job.face_model is None else self._likeness)
+
+    def _likeness(self, images: Tensor) -> float:
+        return likeness_to(engine_of(self.job.face_model), self.job.embeds)(images)
+
+    def _keep(self) -> None:
+        """Before an error goes on its way, which must not be hidden by another one."""
+        steps = len(self.started.trainer.losses)
+        path = self.path.with_name(f"{self.path.stem}-step-{steps:05}.safetensors")
+        try:
+            identity = self.identity()
+            replace(identity, training={**identity.training, "fingerprint": ""}).save(path)
+            logging.warning("ID-EA: what %s had learnt in %d steps is kept: %s", identity.trigger, steps, path)
+        except (IdeaError, OSError) as error:
+            logging.warning("ID-EA: what was learnt could not be kept. %s", error)
+
+
+class _Progress:
+    """ComfyUI's bar, a line on the node, and pictures on it."""
+
+    def __init__(self, steps: int, node_id: str | None):
+        self._steps, self._node_id = steps, node_id
+        self._bar = comfy.utils.ProgressBar(steps)
+        self._start, self._told, self._done = time.monotonic(), 0.0, 0
+        self._picture: tuple | None = None
+
+    def show(self, step: int, images: Tensor | None) -> None:
+        """After each step; it raises where the user has cancelled."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if images is not None:
+            self._picture = ("JPEG", _side_by_side(images), PREVIEW_SIZE)
+        self._bar.update_absolute(step, self._steps, self._picture if images is not None else None)
+        self._done += 1
+        now = time.monotonic()
+        if now - self._told > TELL_EVERY or step == self._steps:
+            self._told = now
+            rate = self._done / (now - self._start)
+            self._tell(f"step {step} of {self._steps}, {rate:.1f} steps/s, {(self._steps - step) / rate:.0f} s left")
+
+    def _tell(self, text: str) -> None:
+        server = getattr(PromptServer, "instance", None)
+        if server is not None and self._node_id is not None:
+            server.send_progress_text(text, self._node_id)
+
+
+def _side_by_side(images: Tensor) -> Image.Image:
+    pixels = (images * 255).round().byte().numpy()
+    return Image.fromarray(pixels.swapaxes(0, 1).reshape(pixels.shape[1], -1, 3))
+
+
+def _load_if_same(path: Path, fingerprint: str) -> Identity | None:
+    """An earlier result of exactly these inputs; a damaged file counts as none."""
+    try:
+        identity = Identity.load(path)
+    except (IdeaError, OSError):
+        return None
+    return identity if identity.training.get("fingerprint") == fingerprint else None
