@@ -33,10 +33,12 @@ def main() -> None:
     sections = [
         budgets(lines),
         one_photo(lines),
-        comparisons("Trained on the person alone, against the methods before it", lines, "whole", RIVALS, standard),
-        comparisons("The same, part by part", lines, "whole", PARTS["whole"], standard),
+        comparisons("Trained on the person alone, against the methods before it", lines, "whole", RIVALS, fast),
+        comparisons("The same after more steps", lines, "whole", RIVALS, standard),
+        comparisons("Part by part", lines, "whole", PARTS["whole"], fast),
+        comparisons("Two of them after more steps", lines, "whole", ("axes", "wide kv"), standard),
         comparisons("With an Enhancer that has seen people", lines, "seen", [*RIVALS, "whole"], fast),
-        comparisons("The same, part by part", lines, "seen", PARTS["seen"], fast),
+        comparisons("Part by part", lines, "seen", PARTS["seen"], fast),
         against_long(lines),
         rates(choose(read_lines(SEARCH))),
     ]

@@ -85,8 +85,8 @@ class CelebBasisPerson(PersonModel):
         }
 
     def parameter_groups(self, config: TrainConfig) -> list[dict]:
-        groups = [{"params": list(self.coefficients.values()), "lr": config.token_rate}]
-        return groups + ([{"params": list(self.kv.parameters()), "lr": config.kv_rate}] if config.kv_rate else [])
+        tokens, *others = super().parameter_groups(config)
+        return [{**tokens, "params": list(self.coefficients.values())}, *others]
 
 
 TEXTUAL_INVERSION = Method("Textual Inversion", {**BARE, "token_rate": 1e-2}, WordPerson)

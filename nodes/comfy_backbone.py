@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..idea_core.backbone import Latents, TextCondition, TokenIds, TokenSequence
 from ..idea_core.errors import BaseModelError, ConfigError
-from .comfy_models import TextEncoder, prediction_of, require_pair
+from .comfy_models import VECTORS, TextEncoders, prediction_of, require_pair
 
 CONTEXT_LENGTH = 77
 ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
@@ -39,7 +39,7 @@ class ComfyBackbone:
         gradient_checkpointing: trade a second forward pass of the UNet for memory.
 
     Raises:
-        BaseModelError: the MODEL is no Stable Diffusion 1.x or 2.x, or the CLIP is another model's.
+        BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
     """
 
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
@@ -49,7 +49,7 @@ class ComfyBackbone:
         self._vae = vae
         self._patcher = _trainable_clone(model)
         self._text_patcher = _trainable_clone(clip.patcher)
-        self._text = TextEncoder(self._text_patcher.model, clip.tokenizer)
+        self._text = TextEncoders(self.base_model, self._text_patcher.model, clip.tokenizer)
         self._unet = self._patcher.model.diffusion_model
         self._sampling = self._patcher.get_model_object("model_sampling")
         self.device = self._patcher.load_device
@@ -75,18 +75,24 @@ class ComfyBackbone:
         return self._dtype == torch.float16
 
     def tokenize(self, text: str) -> TokenIds:
-        return {self._text.key: self._text.ids(text)}
+        return self._text.ids(text)
 
     def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
         self._load()
-        table = self._text.model.transformer.get_input_embeddings()
+        table = self._text.models[encoder].transformer.get_input_embeddings()
         return table(torch.tensor(ids, device=self._text_patcher.load_device), out_dtype=torch.float32)
 
     def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
         self._load()
-        special = self._text.model.special_tokens
-        rows = []
-        for prompt in prompts[self._text.key]:
+        hidden, pooled = zip(*(self._encode_with(key, prompts[key]) for key in self._text.models))
+        with_vector = self.base_model in VECTORS
+        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if with_vector else None)
+
+    def _encode_with(self, encoder: str, prompts: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
+        """Hidden states (B, 77, d_enc) and pooled output of one text encoder."""
+        model = self._text.models[encoder]
+        special, rows = model.special_tokens, []
+        for prompt in prompts:
             row = [special["start"], *prompt, special["end"]]
             if len(row) > CONTEXT_LENGTH:
                 raise ConfigError(
@@ -94,7 +100,8 @@ class ComfyBackbone:
                 )
             rows.append(row + [special["pad"]] * (CONTEXT_LENGTH - len(row)))
         with _CopiedNormInputs():
-            return TextCondition(self._text.model(rows)[0].to(self.device))
+            hidden, pooled = model(rows)[:2]
+        return hidden.to(self.device), pooled.to(self.device)
 
     def encode_images(self, images: Tensor) -> Latents:
         scaled = self._patcher.model.process_latent_in
@@ -130,9 +137,15 @@ class ComfyBackbone:
         self._load()
         timesteps = self._sampling.timestep(self._sigma(timesteps)).float()
         options = {"optimized_attention_override": _differentiable_attention}
+        vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
         noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
         with self._checkpointed():
-            return self._unet(noisy, timesteps, context=context, transformer_options=options).float()
+            return self._unet(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
+
+    def _vector(self, pooled: Tensor, noisy: Tensor) -> Tensor:
+        """Pooled text and the photos' size, as ComfyUI gives them to the UNet of Stable Diffusion XL."""
+        height, width = (side * self._vae.downscale_ratio for side in noisy.shape[-2:])
+        return self._patcher.model.encode_adm(pooled_output=pooled, height=height, width=width).to(noisy.device)
 
     @contextmanager
     def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:

@@ -9,27 +9,28 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ..idea_core.base_models import BASE_MODELS
 from ..idea_core.errors import BaseModelError
 
-SUPPORTED = ("sd1", "sd2")
+SUPPORTED = ("sd1", "sd2", "sdxl")
+VECTORS = {"sdxl": 2816}
+"""Base model → width of the vector that its UNet is given besides the text condition: pooled text, and sizes."""
 _FIX = "Load a checkpoint of a supported family; MODEL and CLIP belong to the same one."
 
 
-class TextEncoder:
-    """The one text encoder inside a CLIP of SD 1.x or SD 2.x.
+class TextEncoders:
+    """The text encoders inside a CLIP.
 
     Attributes:
-        model: ComfyUI's `SDClipModel`.
-        key: its name as in identity files, "clip_l" or "clip_h".
+        models: by their names in identity files, ComfyUI's `SDClipModel`s, in the order of the text condition.
     """
 
-    def __init__(self, clip_model: torch.nn.Module, tokenizer):
-        self.key: str = clip_model.clip
-        self.model = getattr(clip_model, self.key)
+    def __init__(self, base_model: str, clip_model: torch.nn.Module, tokenizer):
+        keys = BASE_MODELS[base_model].encoders
+        self.models = {key: getattr(clip_model, key) for key in keys}
         self._whole = clip_model
-        self._tokenizer = getattr(tokenizer, self.key)
+        self._tokenizers = {key: getattr(tokenizer, key) for key in keys}
 
-    def ids(self, text: str) -> list[int]:
-        """Token ids without start and end."""
-        return self._tokenizer.tokenizer(text)["input_ids"][self._tokenizer.tokens_start : -1]
+    def ids(self, text: str) -> dict[str, list[int]]:
+        """Encoder → token ids without start and end."""
+        return {key: one.tokenizer(text)["input_ids"][one.tokens_start : -1] for key, one in self._tokenizers.items()}
 
     def prepare(self, layer: int | None, device: torch.device) -> None:
         """Set what ComfyUI's CLIP sets before it encodes."""
@@ -89,7 +90,7 @@ def prediction_of(model) -> str:
 
 
 def _family_of(model) -> str:
-    supported = " or ".join(BASE_MODELS[key].title for key in SUPPORTED)
+    supported = ", ".join(BASE_MODELS[key].title for key in SUPPORTED)
     config = getattr(model.model, "model_config", None)
     name = type(config).__name__
     unet = getattr(model.model, "diffusion_model", None)
@@ -97,7 +98,7 @@ def _family_of(model) -> str:
         raise BaseModelError(f"a MODEL of {supported}", name, _FIX)
     width = config.unet_config.get("context_dim")
     key = next((key for key, base in BASE_MODELS.items() if base.width == width), None)
-    if key not in SUPPORTED or config.unet_config.get("adm_in_channels") is not None:
+    if key not in SUPPORTED or config.unet_config.get("adm_in_channels") != VECTORS.get(key):
         raise BaseModelError(f"a MODEL of {supported}", f"{name} with text width {width}", _FIX)
     return key
 

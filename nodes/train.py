@@ -41,7 +41,7 @@ class EnhancerTrain(io.ComfyNode):
             "output/idea/autosave, before this node ends; the same inputs are never trained twice, and a training that "
             "was cancelled goes on where it stopped.",
             inputs=[
-                io.Model.Input("model", tooltip="Stable Diffusion 1.x or 2.x; it is not changed."),
+                io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x or XL; it is not changed."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; it is not changed."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
@@ -80,7 +80,8 @@ class EnhancerTrain(io.ComfyNode):
                     min=64,
                     max=1024,
                     step=64,
-                    tooltip="Side in pixels to which the photos are cropped and scaled: 512, or 768 for SD 2.1 768-v.",
+                    tooltip="Side in pixels to which the photos are cropped and scaled: 512 for most, 768 for SD 2.1 "
+                    "768-v, 1024 for SDXL.",
                 ),
                 advanced(
                     io.Boolean.Input(

@@ -90,7 +90,9 @@ def schedule(checkpoint: str) -> dict:
     _, clip = apply(checkpoint, identity)
     positive, negative = encode(clip, "photo of <ann>"), encode(clip, "blurry")
     key = next(key for key in positive[0][1] if key.startswith("idea_"))
-    adapted, bare = [[positive[0][0] + positive[0][1][key], {}]], [[positive[0][0], {}]]
+    context, entries = positive[0]
+    rest = {name: value for name, value in entries.items() if name != key}
+    adapted, bare = [[context + entries[key], rest]], [[context, rest]]
 
     def by_hand(first, second):
         halves = ranges.set_range(first, 0.0, 0.5)[0] + ranges.set_range(second, 0.5001, 1.0)[0]

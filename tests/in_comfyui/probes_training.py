@@ -189,10 +189,11 @@ def gradients(checkpoint: str) -> dict:
         weights = torch.randn(1, 77, width, generator=generator)
         prompt = {encoder: [[320, 1125, *vectors, 530]]}
         ours = torch.autograd.grad((backbone.encode(prompt).context * weights).sum(), vectors)[0]
+        model = backbone._text.models[encoder]
+        special = model.special_tokens
+        row = [special["start"], 320, 1125, *vectors, 530, special["end"]] + [special["pad"]] * 70
         with torch.no_grad():
-            plain = backbone._text.model(
-                [[49406, 320, 1125, *vectors, 530, 49407] + [backbone._text.model.special_tokens["pad"]] * 70]
-            )[0]
+            plain = model([row])[0]
         context = backbone.encode(prompt).context.detach().requires_grad_()
         noisy, timestep = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([500])
         direction = torch.randn(1, 77, width, generator=generator)
@@ -206,9 +207,7 @@ def gradients(checkpoint: str) -> dict:
             step = 1e-2
             finite = ((loss(context + step * direction) - loss(context - step * direction)) / (2 * step)).item()
         with torch.autograd.graph.allow_mutation_on_saved_tensors():
-            start, pad = backbone._text.model.special_tokens["start"], backbone._text.model.special_tokens["pad"]
-            row = [start, 320, 1125, *vectors, 530, 49407] + [pad] * 70
-            reference = torch.autograd.grad((backbone._text.model([row])[0] * weights).sum(), vectors)[0]
+            reference = torch.autograd.grad((model([row])[0] * weights).sum(), vectors)[0]
         return {
             "text": error(ours, reference),
             "size": reference.abs().max().item(),

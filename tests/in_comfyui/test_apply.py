@@ -2,7 +2,7 @@
 
 import pytest
 
-CHECKPOINTS = ["tiny_sd15", "tiny_sd21"]
+CHECKPOINTS = ["tiny_sd15", "tiny_sd21", "tiny_sdxl"]
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
@@ -115,8 +115,14 @@ def test_a_name_is_never_cut_by_a_chunk_border(probe):
     [
         ("clip of another family", "Expected the CLIP of Stable Diffusion 2.x (clip_h of width 1024), got clip_l"),
         ("identity of another family", "Expected a MODEL and CLIP of Stable Diffusion 1.x, on which <ann> was trained"),
-        ("unsupported model", "Expected a MODEL of Stable Diffusion 1.x or Stable Diffusion 2.x, got SimpleNamespace"),
-        ("no unet", "Expected a MODEL of Stable Diffusion 1.x or Stable Diffusion 2.x, got NoneType"),
+        (
+            "unsupported model",
+            "Expected a MODEL of Stable Diffusion 1.x, Stable Diffusion 2.x, Stable Diffusion XL, got SimpleNamespace",
+        ),
+        (
+            "no unet",
+            "Expected a MODEL of Stable Diffusion 1.x, Stable Diffusion 2.x, Stable Diffusion XL, got NoneType",
+        ),
         ("no clip", "Expected the CLIP of Stable Diffusion 2.x (clip_h of width 1024), got no CLIP text encoder"),
         ("no vae", "Expected a VAE of 4 latent channels, got a checkpoint without one"),
         ("not an identity", "Expected IDENTITY from Load ID-EA Embedding, got a dict. Connect Load ID-EA Embedding."),

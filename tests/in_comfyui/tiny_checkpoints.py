@@ -1,8 +1,8 @@
-"""Small random-weight checkpoints that ComfyUI's own CheckpointLoaderSimple loads as SD 1.5 and SD 2.1.
+"""Small random-weight checkpoints that ComfyUI's own CheckpointLoaderSimple loads as SD 1.5, SD 2.1 and SDXL.
 
 Run with ComfyUI's Python, in ComfyUI's folder:  python tiny_checkpoints.py FOLDER
-The UNet has one level and one residual block, the VAE is TAESD; the text encoders have full size,
-since ComfyUI fixes it.
+The UNet has one level and one residual block (SDXL's has Segmind Vega's layout, the least that ComfyUI takes for one),
+the VAE is TAESD; the text encoders have full size, since ComfyUI fixes it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,36 @@ UNET = {
 FAMILIES = {
     "sd15": (comfy.supported_models.SD15, {"context_dim": 768, "use_linear_in_transformer": False}),
     "sd21": (comfy.supported_models.SD20, {"context_dim": 1024, "use_linear_in_transformer": True}),
+    "sdxl": (
+        comfy.supported_models.Segmind_Vega,
+        {
+            "context_dim": 2048,
+            "use_linear_in_transformer": True,
+            "num_classes": "sequential",
+            "adm_in_channels": 2816,
+            "num_res_blocks": [2, 2, 2],
+            "channel_mult": [1, 1, 1],
+            "transformer_depth": [0, 0, 1, 1, 2, 2],
+            "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+            "transformer_depth_middle": 2,
+        },
+    ),
 }
+POOL = 1 << 20
 # ComfyUI tells v-prediction from this key's spread; it belongs to a block that the tiny UNet lacks.
 V_PREDICTION_MARK = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 
-def fill(module: torch.nn.Module, generator: torch.Generator, gain: float) -> torch.nn.Module:
+def cheap_randn(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Normal numbers; for a large shape the same million over and over, from a place of their own."""
+    numbers = torch.Size(shape).numel()
+    if numbers <= POOL:
+        return torch.randn(shape, generator=generator)
+    pool = torch.randn(POOL, generator=generator)
+    return pool.repeat(-(-numbers // POOL))[:numbers].view(shape)
+
+
+def fill(module: torch.nn.Module, generator: torch.Generator, gain: float, draw=torch.randn) -> torch.nn.Module:
     """Random weights of a spread that keeps activations near one."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if not tensor.is_floating_point() or name.endswith(("vae_scale", "vae_shift", "logit_scale")):
@@ -56,7 +80,7 @@ def fill(module: torch.nn.Module, generator: torch.Generator, gain: float) -> to
             tensor.data.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
         scale = 0.02 if "embedding" in name else gain * tensor[0].numel() ** -0.5
-        tensor.data.copy_(torch.randn(tensor.shape, generator=generator) * scale)
+        tensor.data.copy_(draw(tensor.shape, generator=generator) * scale)
     return module
 
 
@@ -68,7 +92,9 @@ def weights(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
     config.set_inference_dtype(torch.float16, None)
     model = config.get_model({}, device="cpu")
     fill(model.diffusion_model, generator, 1.0)
-    text = fill(config.clip_target({}).clip(dtype=torch.float16, device="cpu"), generator, 0.5)
+    draw = cheap_randn if family == "sdxl" else torch.randn
+    clip = config.clip_target({}).clip(dtype=torch.float16, device="cpu")
+    text = fill(clip, generator, 0.5, draw)
     vae = fill(comfy.taesd.taesd.TAESD(), generator, 0.9)
     state = model.state_dict_for_saving(text.state_dict(), vae.state_dict())
     return {key: tensor.contiguous().clone() for key, tensor in state.items()}
@@ -79,5 +105,6 @@ if __name__ == "__main__":
     for name in FAMILIES:
         state = weights(name)
         safetensors.torch.save_file(state, FOLDER / f"tiny_{name}.safetensors")
-    state[V_PREDICTION_MARK] = torch.tensor([-1.0, 1.0])
-    safetensors.torch.save_file(state, FOLDER / "tiny_sd21_v.safetensors")
+        if name == "sd21":
+            state[V_PREDICTION_MARK] = torch.tensor([-1.0, 1.0])
+            safetensors.torch.save_file(state, FOLDER / "tiny_sd21_v.safetensors")
