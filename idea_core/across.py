@@ -21,6 +21,7 @@ from .errors import TrainingError
 from .pretrained import FaceModel
 from .shapes import require_shape
 from .tokenized import fill, tokenize_captions
+from .transfer import send
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class AcrossTrainer:
     def _loss(self, chosen: Tensor, faces: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         backbone, device = self.backbone, self.backbone.device
         latents = self.pictures.latents[chosen].to(device, torch.float32)
-        faces, steps, noise = faces.to(device), timesteps.to(device), noise.to(device)
+        faces, steps, noise = send(faces, device), send(timesteps, device), send(noise, device)
         condition = self._condition(chosen.tolist(), faces)
         prediction = backbone.predict(backbone.add_noise(latents, noise, steps), steps, condition)
         error = (prediction - backbone.target(latents, noise, steps)).square().mean((1, 2, 3))

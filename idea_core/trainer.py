@@ -24,6 +24,7 @@ from .identity import Identity
 from .losses import mahalanobis_to, squared_to
 from .person import PersonModel
 from .tokenized import Caption, fill, tokenize_captions
+from .transfer import send
 from .version import __version__
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
@@ -197,14 +198,14 @@ class Trainer:
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the UNet's prediction, a scalar."""
         backbone, device = self.backbone, self.backbone.device
-        bucket, photos = self.sampler.buckets[batch.bucket], batch.photos.to(device)
+        bucket, photos = self.sampler.buckets[batch.bucket], send(batch.photos, device)
         latents = bucket.latents.mean[photos]
         if batch.posterior is not None:
-            latents = latents + bucket.latents.deviation[photos] * batch.posterior.to(device)
-        timesteps, noise = batch.timesteps.to(device), batch.noise.to(device)
+            latents = latents + bucket.latents.deviation[photos] * send(batch.posterior, device)
+        timesteps, noise = send(batch.timesteps, device), send(batch.noise, device)
         distinct, position = batch.captions.unique(return_inverse=True)
         condition = self.condition([self._captions[index] for index in distinct.tolist()])
-        position = position.to(device)
+        position = send(position, device)
         condition = TextCondition(*(part if part is None else part[position] for part in condition))
         prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
         error = (prediction - backbone.target(latents, noise, timesteps)).square()

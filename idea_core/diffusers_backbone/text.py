@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..backbone import TextCondition, TokenIds, TokenSequence
 from ..base_models import BASE_MODELS
 from ..errors import BaseModelError, ConfigError
+from ..transfer import send
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 """A pipeline's parts."""
@@ -114,12 +115,12 @@ class TextEncoders:
         def put_in(_module, _inputs, embedded: Tensor) -> Tensor:
             if not vectors:
                 return embedded
-            places = torch.tensor(list(vectors), device=device).T
+            places = send(torch.tensor(list(vectors)), device).T
             return embedded.index_put(tuple(places), torch.stack(list(vectors.values())).to(embedded))
 
         hook = part.model.get_input_embeddings().register_forward_hook(put_in)
         try:
-            output = part.model(input_ids=torch.tensor(ids, device=device), output_hidden_states=True)
+            output = part.model(input_ids=send(torch.tensor(ids), device), output_hidden_states=True)
         finally:
             hook.remove()
         hidden = output.hidden_states[part.hidden]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from types import SimpleNamespace
 
+import comfy.supported_models
 import torch
 from comfy.patcher_extension import WrappersMP
 from probes import apply, encode, error, load, make_identity, pack, sample
@@ -211,18 +212,22 @@ def stock_nodes(checkpoint: str, folder: str) -> dict:
     model, clip, _ = load(checkpoint)
     folder_paths.add_model_folder_path("loras", folder)
     embedder = clip.clone()
-    inner = getattr(embedder.tokenizer, embedder.tokenizer.clip)
-    previous, inner.embedding_directory = inner.embedding_directory, [folder]
+    tokenizers = [getattr(embedder.tokenizer, key) for key in identity.tokens]
+    before = [tokenizer.embedding_directory for tokenizer in tokenizers]
+    for tokenizer in tokenizers:
+        tokenizer.embedding_directory = [folder]
     try:
         stock = encode(embedder, f"photo of embedding:{path.stem} smiling")
     finally:
-        inner.embedding_directory = previous
+        for tokenizer, directory in zip(tokenizers, before):
+            tokenizer.embedding_directory = directory
     patched_model, patched_clip = apply(checkpoint, identity, strength=0.0, kv_strength=0.7)
     ours = encode(patched_clip, "photo of <ann> smiling")
     lora_model, _ = nodes.LoraLoader().load_lora(model, clip, path.name, 0.7, 0.0)
     negative = encode(clip, "blurry")
     return {
-        "tokens": torch.equal(stock[0][0], ours[0][0]),
+        "tokens": torch.equal(stock[0][0], ours[0][0])
+        and torch.equal(*(c[0][1]["pooled_output"] for c in (stock, ours))),
         "kv": error(sample(patched_model, ours, negative), sample(lora_model, ours, negative)),
     }
 
@@ -277,10 +282,10 @@ def refusal(checkpoint: str, case: str) -> str:
             identity = make_identity(checkpoint)
             kv = {key.replace("input_blocks.1", "input_blocks.7"): tensor for key, tensor in identity.kv.items()}
             apply(checkpoint, dataclasses.replace(identity, kv=kv), kv_strength=1.0)
-        elif case == "unsupported model":
-            config = SimpleNamespace(unet_config={"context_dim": 2048, "adm_in_channels": 2816})
-            sdxl = SimpleNamespace(diffusion_model=model.model.diffusion_model, model_config=config)
-            pack("nodes.comfy_models").require_pair(SimpleNamespace(model=sdxl), clip)
+        elif case == "refiner":
+            config = comfy.supported_models.SDXLRefiner({"context_dim": 1280, "adm_in_channels": 2560})
+            refiner = SimpleNamespace(diffusion_model=model.model.diffusion_model, model_config=config)
+            pack("nodes.comfy_models").require_pair(SimpleNamespace(model=refiner), clip)
         elif case == "no unet":
             pack("nodes.comfy_models").require_pair(SimpleNamespace(model=SimpleNamespace()), clip)
         elif case == "no clip":

@@ -116,8 +116,8 @@ def test_a_name_is_never_cut_by_a_chunk_border(probe):
         ("clip of another family", "Expected the CLIP of Stable Diffusion 2.x (clip_h of width 1024), got clip_l"),
         ("identity of another family", "Expected a MODEL and CLIP of Stable Diffusion 1.x, on which <ann> was trained"),
         (
-            "unsupported model",
-            "Expected a MODEL of Stable Diffusion 1.x, Stable Diffusion 2.x, Stable Diffusion XL, got SimpleNamespace",
+            "refiner",
+            "Stable Diffusion 2.x, Stable Diffusion XL, got SDXLRefiner with text width 1280",
         ),
         (
             "no unet",

