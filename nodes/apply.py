@@ -12,7 +12,9 @@ from .comfy_models import prediction_of, require_pair
 from .comfy_patch import AdapterSchedule, patch_model
 from .comfy_text import patch_clip
 from .face import CATEGORY
-from .sockets import IdentitySocket, require
+from .sockets import IdentitySocket, advanced, require
+
+WITH_PERSON, ALL_PROMPTS, WHOLE_MODEL = "prompts with the person", "all prompts", "whole model"
 
 
 class ApplyAdapter(io.ComfyNode):
@@ -63,6 +65,26 @@ class ApplyAdapter(io.ComfyNode):
                     step=0.01,
                     tooltip="Share of the sampling after which the adapter stops acting.",
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "branch",
+                        options=[WITH_PERSON, ALL_PROMPTS],
+                        default=WITH_PERSON,
+                        optional=True,
+                        tooltip="Which prompts of this node's CLIP the adapter changes: those that hold the name, or "
+                        "all of them.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "kv_scope",
+                        options=[WHOLE_MODEL, WITH_PERSON],
+                        default=WHOLE_MODEL,
+                        optional=True,
+                        tooltip="Where the change to the cross attentions acts: on everything, at no cost, or on the "
+                        "prompts that hold the name alone, such as one of two people's in regions of their own.",
+                    )
+                ),
             ],
             outputs=[
                 io.Model.Output("patched_model", display_name="MODEL", tooltip="For the sampler."),
@@ -72,15 +94,24 @@ class ApplyAdapter(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, identity: Identity, strength, kv_strength, start_percent, end_percent
+        cls,
+        model,
+        clip,
+        identity: Identity,
+        strength,
+        kv_strength,
+        start_percent,
+        end_percent,
+        branch=WITH_PERSON,
+        kv_scope=WHOLE_MODEL,
     ) -> io.NodeOutput:
         require(identity, Identity, IdentitySocket, "Load ID-EA Embedding")
         _require_fit(model, clip, identity)
         if strength == 0 and kv_strength == 0:
             return io.NodeOutput(model, clip)
         schedule = AdapterSchedule(f"idea_{identity.digest()[:16]}", strength, start_percent, end_percent)
-        patched = patch_model(model, identity, schedule, kv_strength)
-        return io.NodeOutput(patched, patch_clip(clip, identity, schedule.key))
+        patched = patch_model(model, identity, schedule, kv_strength, scoped=kv_scope == WITH_PERSON)
+        return io.NodeOutput(patched, patch_clip(clip, identity, schedule.key, everywhere=branch == ALL_PROMPTS))
 
 
 def _require_fit(model, clip, identity: Identity) -> None:

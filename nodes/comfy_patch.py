@@ -3,21 +3,32 @@
 The difference travels with the conditioning under a key of its own. The MODEL hands it to the UNet
 like the text itself, so that it repeats and batches with it, and adds it to the text condition at
 each step. Strength and schedule live here: a conditioning does not depend on them.
+
+K/V deltas are weight patches, which act on every prompt at no cost, or a side branch of the layers that acts on the
+rows of those prompts alone that hold the person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
 
 import comfy.conds
 import comfy.lora
+import comfy.utils
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import PatcherInjection, WrappersMP
+from torch import Tensor
+from torch.nn.functional import linear
 
 from ..idea_core.errors import BaseModelError
 from ..idea_core.identity import Identity
-from ..idea_core.kv import layers_of, shape_of
+from ..idea_core.kv import DOWN, FULL, UP, layers_of, shape_of
+
+_rows: ContextVar[Mapping[str, Tensor]] = ContextVar("rows", default={})  # noqa: B039 - never changed in place
+"""During a call of the UNet: key of a person → 1 for each row (B, 1, 1) whose prompt holds the person, else 0."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,11 @@ class AdapterSchedule:
     start_percent: float
     end_percent: float
 
+    @property
+    def rows_key(self) -> str:
+        """The entry that says whether a prompt holds the person."""
+        return f"{self.key}_here"
+
     def __deepcopy__(self, _memo) -> AdapterSchedule:
         return self  # MODEL clones share it
 
@@ -45,7 +61,10 @@ class AdapterSchedule:
             conds = previous(**kwargs)
             context = kwargs.get("cross_attn")
             if context is not None:
-                conds[self.key] = comfy.conds.CONDCrossAttn(_fit(kwargs.get(self.key), context))
+                difference = kwargs.get(self.key)
+                conds[self.key] = comfy.conds.CONDCrossAttn(_fit(difference, context))
+                here = torch.full((1, 1, 1), float(difference is not None), device=context.device)
+                conds[self.rows_key] = comfy.conds.CONDRegular(here)
             return conds
 
         return extra_conds
@@ -55,9 +74,13 @@ class AdapterSchedule:
         difference = kwargs.get(self.key)  # left there: the same person may have been applied twice
         if difference is not None and self._active(executor.class_obj.model_sampling, t):
             c_crossattn = c_crossattn + self.strength * difference.to(c_crossattn)
-        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        before = _rows.set({**_rows.get(), self.key: kwargs.get(self.rows_key)})
+        try:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        finally:
+            _rows.reset(before)
 
-    def _active(self, sampling, sigmas: torch.Tensor) -> bool:
+    def _active(self, sampling, sigmas: Tensor) -> bool:
         if self.strength == 0:
             return False
         if self.start_percent <= 0 and self.end_percent >= 1:
@@ -67,8 +90,61 @@ class AdapterSchedule:
         return last <= sigma <= first
 
 
-def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strength: float):
+@dataclass(frozen=True, eq=False)
+class SideBranch:
+    """K/V deltas beside the layers' own weights, for the rows of prompts that hold the person.
+
+    ComfyUI hangs it into the model's layers while a MODEL with it is loaded; clones of the MODEL share it.
+
+    Attributes:
+        key: the person's, in `_rows`.
+        strength: factor on the deltas.
+    """
+
+    key: str
+    kv: Mapping[str, Tensor]
+    strength: float
+    _handles: list = field(default_factory=list)
+    _weights: dict = field(default_factory=dict)  # on devices
+
+    def injection(self) -> PatcherInjection:
+        return PatcherInjection(inject=self._hang_in, eject=self._take_out)
+
+    def _hang_in(self, patcher) -> None:
+        for layer in layers_of(self.kv):
+            part = comfy.utils.get_attr(patcher.model, layer)
+            self._handles.append(part.register_forward_hook(partial(self._add, layer)))
+
+    def _take_out(self, _patcher) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._weights.clear()
+
+    def _add(self, layer: str, _part, inputs: tuple, output: Tensor) -> Tensor:
+        rows = _rows.get().get(self.key)
+        if rows is None or len(rows) != len(output):
+            return output
+        change = inputs[0]
+        for weight in self._on(layer, change):
+            change = linear(change, weight)
+        return output + rows.to(output) * change
+
+    def _on(self, layer: str, like: Tensor) -> tuple[Tensor, ...]:
+        """The layer's delta as matrices to multiply with, one after the other; the last has the strength in it."""
+        place = layer, like.device, like.dtype
+        if place not in self._weights:
+            names = (layer + FULL,) if layer + FULL in self.kv else (layer + DOWN, layer + UP)
+            *first, last = (self.kv[name].to(like.device, torch.float32) for name in names)
+            self._weights[place] = tuple(weight.to(like.dtype) for weight in (*first, self.strength * last))
+        return self._weights[place]
+
+
+def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strength: float, scoped: bool = False):
     """A clone of MODEL with the person's difference and K/V deltas.
+
+    Args:
+        scoped: whether K/V deltas act on the prompts alone that hold the person.
 
     Raises:
         BaseModelError: a K/V delta has no layer in this MODEL.
@@ -77,14 +153,17 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
     model.add_object_patch("extra_conds", schedule.extra_conds(model.get_model_object("extra_conds")))
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "id-ea", schedule)
     if kv_strength != 0 and identity.kv:
-        keys = comfy.lora.model_lora_keys_unet(model.model, {})
-        patches = comfy.lora.load_lora(dict(identity.kv), keys, log_missing=False)
-        _require_layers(model, identity, patches)
-        model.add_patches(patches, kv_strength)
+        _require_layers(model, identity)
+        if scoped:
+            branch = SideBranch(schedule.key, identity.kv, kv_strength)
+            model.set_injections(f"{schedule.key}_{len(model.injections)}", [branch.injection()])
+        else:
+            keys = comfy.lora.model_lora_keys_unet(model.model, {})
+            model.add_patches(comfy.lora.load_lora(dict(identity.kv), keys, log_missing=False), kv_strength)
     return model
 
 
-def _fit(difference: torch.Tensor | None, context: torch.Tensor) -> torch.Tensor:
+def _fit(difference: Tensor | None, context: Tensor) -> Tensor:
     """The difference at the context's length: nodes may have appended to the context since, or zeroed it out."""
     fitted = torch.zeros_like(context)
     if difference is not None and context.any():
@@ -93,13 +172,13 @@ def _fit(difference: torch.Tensor | None, context: torch.Tensor) -> torch.Tensor
     return fitted
 
 
-def _require_layers(model, identity: Identity, patches: dict) -> None:
+def _require_layers(model, identity: Identity) -> None:
     """Each K/V delta has a layer of its shape; ComfyUI alone would leave the others out with a log line."""
     weights = model.model.state_dict()
     for layer in layers_of(identity.kv):
         weight = weights.get(f"{layer}.weight")
         wanted = shape_of(identity.kv, layer)
-        if f"{layer}.weight" not in patches or weight is None or tuple(weight.shape) != wanted:
+        if weight is None or tuple(weight.shape) != wanted:
             raise BaseModelError(
                 f"a MODEL with {layer} of shape {wanted}",
                 "none" if weight is None else str(tuple(weight.shape)),

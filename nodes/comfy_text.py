@@ -18,6 +18,8 @@ from ..idea_core.errors import ConfigError
 from ..idea_core.identity import Identity
 
 CHUNK = 77
+_ANY_NAME = re.compile(r"<[A-Za-z0-9_-]{1,64}>")
+_hinted: set[tuple[str, tuple[str, ...]]] = set()
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
 
 
@@ -33,12 +35,15 @@ class IdentityTokenizer:
         self._tokenizer = tokenizer
         self._vectors = {key: list(tokens.float()) for key, tokens in identity.tokens.items()}
         self._count = identity.n
-        self._name = re.compile(re.escape(identity.trigger), re.IGNORECASE)
+        trigger, name = re.escape(identity.trigger), re.escape(identity.name)
+        self._name = re.compile(rf"{trigger}|embedding:{name}(?![\w.-])", re.IGNORECASE)
+        self.triggers = (*getattr(tokenizer, "triggers", ()), identity.trigger)
 
     def __getattr__(self, name: str):
         return getattr(_wrapped(self, "_tokenizer", name), name)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list]:
+        self._hint(text)
         if not self._name.search(text):
             return self._tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
         word = next((word for word in _STAND_INS if word not in text.lower()), None)
@@ -48,6 +53,17 @@ class IdentityTokenizer:
         chunks = self._tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
         stand_in = self._tokenizer.tokenize_with_weights(word)
         return {key: self._replace(key, part, stand_in[key][0][1][0]) for key, part in chunks.items()}
+
+    def _hint(self, text: str) -> None:
+        """Say, once, that a name in angle brackets is nobody's here."""
+        known = {trigger.lower() for trigger in self.triggers}
+        for name in _ANY_NAME.findall(text):
+            if name.lower() not in known and (name, self.triggers) not in _hinted:
+                # Tokenizers of people who were applied before see this text too, but know fewer names.
+                _hinted.update((name, self.triggers[: end + 1]) for end in range(len(self.triggers)))
+                logging.warning(
+                    "ID-EA: %s is nobody here, and stays plain text. Applied: %s.", name, ", ".join(self.triggers)
+                )
 
     def _with_stand_ins(self, text: str, weight: float, word: str) -> str:
         """A segment of a prompt, rewritten with its weight and with stand-ins for the name."""
@@ -101,8 +117,12 @@ class IdentityTextEncoder:
         return (context, pooled, extra) if extra else (context, pooled)
 
 
-def patch_clip(clip, identity: Identity, key: str):
-    """A clone of CLIP that knows `identity`; its conditionings carry the difference (1, L, d) under `key`."""
+def patch_clip(clip, identity: Identity, key: str, everywhere: bool = False):
+    """A clone of CLIP that knows `identity`; its conditionings carry the difference (1, L, d) under `key`.
+
+    Args:
+        everywhere: whether those of prompts without the person carry one too.
+    """
     clip = clip.clone()
     if identity.clip_layer != clip.layer_idx:
         logging.warning(
@@ -113,11 +133,13 @@ def patch_clip(clip, identity: Identity, key: str):
         )
     tokenizer = IdentityTokenizer(clip.tokenizer, identity)
     clip.tokenizer = tokenizer
-    if identity.has_adapter:
-        clip.cond_stage_model = IdentityTextEncoder(
-            clip.cond_stage_model, tokenizer.holds, AdapterDifference(identity), key
-        )
+    holds = _everything if everywhere else tokenizer.holds
+    clip.cond_stage_model = IdentityTextEncoder(clip.cond_stage_model, holds, AdapterDifference(identity), key)
     return clip
+
+
+def _everything(_encoder: str, _chunk: list[tuple]) -> bool:
+    return True
 
 
 class AdapterDifference:
@@ -130,6 +152,8 @@ class AdapterDifference:
         self._identity = identity
 
     def __call__(self, context: Tensor, with_person: list[bool]) -> Tensor:
+        if not self._identity.has_adapter:  # that the person is there still has to be known
+            return torch.zeros_like(context, dtype=torch.float32)
         adapter = self._identity.build_adapter(context.device)
         fused = self._identity.fused.to(context.device, torch.float32)
         chunks = [

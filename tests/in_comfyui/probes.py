@@ -87,10 +87,10 @@ def training_job(name: str, config, images=None, enhancer=None, **options):
     )
 
 
-def apply(checkpoint: str, identity, strength=1.0, kv_strength=0.0, start=0.0, end=1.0, on=None):
+def apply(checkpoint: str, identity, strength=1.0, kv_strength=0.0, start=0.0, end=1.0, on=None, **options):
     model, clip = on or load(checkpoint)[:2]
     node = pack("nodes.apply").ApplyAdapter
-    return node.execute(model, clip, identity, strength, kv_strength, start, end).args
+    return node.execute(model, clip, identity, strength, kv_strength, start, end, **options).args
 
 
 def encode(clip, text: str) -> list:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from types import SimpleNamespace
 
 import comfy.supported_models
@@ -163,6 +164,108 @@ def two_people(checkpoint: str) -> dict:
         "same as single": torch.equal(alone[0][0], single[0][0]),
         "picture": error(sample(model, alone, negative), sample(apply(checkpoint, ann)[0], single, negative)),
     }
+
+
+def unet_rows(model, positive, negative) -> torch.Tensor:
+    """What the UNet gives in one sampling step with guidance: a row for each prompt."""
+    model, seen = model.clone(), []
+
+    def record(executor, *inputs, **more):
+        seen.append(executor(*inputs, **more))
+        return seen[-1]
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "rows", record)
+    sample(model, positive, negative, steps=1)
+    return seen[0].clone()
+
+
+@torch.inference_mode()
+def scoped_kv(checkpoint: str) -> dict:
+    """K/V deltas on the whole model, on prompts with the person, and on none; adapters left out where it says so."""
+    ann = make_identity(checkpoint)
+    before = sample_plainly(checkpoint)
+    scope = {"kv_strength": 0.8, "kv_scope": "prompts with the person"}
+    scoped, clip = apply(checkpoint, ann, **scope)
+    whole, none = apply(checkpoint, ann, kv_strength=0.8)[0], apply(checkpoint, ann)[0]
+    positive, negative = encode(clip, "photo of <ann>"), encode(clip, "blurry")
+    rows = {
+        name: unet_rows(model, positive, negative)
+        for name, model in {"scoped": scoped, "whole": whole, "none": none, "again": scoped.clone().clone()}.items()
+    }
+    bare = dataclasses.replace(ann, fused=None, adapter={})
+    bare_scoped, bare_clip = apply(checkpoint, bare, strength=1.0, **scope)
+    bare_positive = encode(bare_clip, "photo of <ann>")
+    bare_rows = [unet_rows(model, bare_positive, negative) for model in (bare_scoped, load(checkpoint)[0])]
+    differences = [error(rows["scoped"][i], rows["whole"][i]) for i in range(2)]
+    of_none = [error(rows["scoped"][i], rows["none"][i]) for i in range(2)]
+    person = differences.index(min(differences))
+    return {
+        "as on the whole model": differences[person],
+        "as without": of_none[1 - person],
+        "acts": of_none[person],
+        "does not act on all": differences[1 - person],
+        "clone": error(rows["again"], rows["scoped"]),
+        "without adapter": sorted(error(a, b) > 1e-4 for a, b in zip(*bare_rows)),
+        "leaves nothing": before == sample_plainly(checkpoint),
+    }
+
+
+@torch.inference_mode()
+def regions(checkpoint: str) -> dict:
+    """Two people in the halves of a picture: what one of them changes outside of the own half, in one step."""
+    ann, bob = make_identity(checkpoint), make_identity(checkpoint, seed=9, name="bob")
+    left = torch.zeros(1, 64, 64)
+    left[:, :, :32] = 1
+
+    def picture(people, kv_scope):
+        on = load(checkpoint)[:2]
+        for person in people:
+            on = apply(checkpoint, person, kv_strength=1.0, kv_scope=kv_scope, on=on)
+        model, clip = on
+        masked = nodes.ConditioningSetMask().append
+        positive = masked(encode(clip, "photo of <ann>"), left, "default", 1.0)[0]
+        positive = positive + masked(encode(clip, "photo of <bob>"), 1 - left, "default", 1.0)[0]
+        return sample(model, positive, encode(clip, "blurry"), steps=1)
+
+    both, alone = (picture(people, "prompts with the person") for people in ([ann, bob], [bob]))
+    whole_both, whole_alone = (picture(people, "whole model") for people in ([ann, bob], [bob]))
+    half = both.shape[-1] // 2
+    return {
+        "outside": error(both[..., half:], alone[..., half:]),
+        "inside": error(both[..., :half], alone[..., :half]),
+        "outside, on the whole model": error(whole_both[..., half:], whole_alone[..., half:]),
+    }
+
+
+@torch.inference_mode()
+def all_prompts(checkpoint: str) -> dict:
+    """Conditionings of prompts without the name, where the adapter acts on all prompts."""
+    model, clip = apply(checkpoint, make_identity(checkpoint), branch="all prompts")
+    plain = encode(load(checkpoint)[1], "a dog")
+    everywhere = encode(clip, "a dog")
+    key = next(key for key in everywhere[0][1] if key.startswith("idea_"))
+    negative = encode(load(checkpoint)[1], "blurry")
+    return {
+        "text": error(plain[0][0], everywhere[0][0]),
+        "difference": everywhere[0][1][key].abs().max().item(),
+        "picture": error(sample(model, everywhere, negative), sample(load(checkpoint)[0], plain, negative)),
+    }
+
+
+def hints(checkpoint: str, texts: list[str]) -> list[str]:
+    """What is logged when prompts are read by a CLIP that knows two people."""
+    on = apply(checkpoint, make_identity(checkpoint))
+    _, clip = apply(checkpoint, make_identity(checkpoint, seed=9, name="bob"), on=on)
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    try:
+        for text in texts:
+            clip.tokenize(text)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    return [line for line in said if "nobody" in line]
 
 
 @torch.inference_mode()

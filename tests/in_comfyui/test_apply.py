@@ -51,6 +51,33 @@ def test_two_people_each_act_on_their_own_prompts(probe):
     }
 
 
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_keys_and_values_may_change_on_the_persons_prompts_alone(probe, checkpoint):
+    result = probe("scoped_kv", checkpoint=checkpoint)
+    assert result["as on the whole model"] <= 1e-4 and result["as without"] == 0 and result["clone"] == 0
+    assert result["acts"] > 1e-3 and result["does not act on all"] > 1e-3
+    assert result["without adapter"] == [False, True]
+    assert result["leaves nothing"]
+
+
+def test_outside_of_the_own_region_a_person_changes_nothing(probe):
+    result = probe("regions", checkpoint="tiny_sd15")
+    assert result["outside"] == 0
+    assert result["inside"] > 1e-3 and result["outside, on the whole model"] > 1e-3
+
+
+def test_the_adapter_may_act_on_all_prompts(probe):
+    result = probe("all_prompts", checkpoint="tiny_sd15")
+    assert result["text"] == 0 and result["difference"] > 1e-3 and result["picture"] > 1e-3
+
+
+def test_an_unknown_name_is_said_once_with_those_who_are_known(probe):
+    texts = ["<ann> and <Bob>", "<eve> with <ann>", "again <eve>", "<lora:x:1> and < y >"]
+    assert probe("hints", checkpoint="tiny_sd15", texts=texts) == [
+        "ID-EA: <eve> is nobody here, and stays plain text. Applied: <ann>, <bob>."
+    ]
+
+
 def test_one_person_twice_adds_up(probe):
     result = probe("one_person_twice", checkpoint="tiny_sd15")
     assert result["error"] < 1e-3 * result["of"]
@@ -87,6 +114,7 @@ def words(probe, text: str) -> list:
         ("(<ann>:0.5), \\(old\\) zebra", ["v0 v1", 0.5, ", \\(old\\) zebra", 1.0]),
         ("((<ann>)) and <ann>", ["v0 v1", 1.1 * 1.1, "and", 1.0, "v0 v1", 1.0]),
         ("ann <anna> < ann>", ["ann <anna> < ann>", 1.0]),
+        ("photo of embedding:ann, smiling", ["photo of", 1.0, "v0 v1", 1.0, ", smiling", 1.0]),
     ],
 )
 def test_the_name_in_prompts(probe, text, expected):
