@@ -6,7 +6,7 @@ in one picture the frozen model has to denoise another picture of the same perso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -20,7 +20,8 @@ from .config import Settings
 from .errors import TrainingError
 from .pretrained import FaceModel
 from .shapes import require_shape
-from .tokenized import fill, tokenize_captions
+from .tokenized import Caption, fill, tokenize_captions
+from .trainer import OnStep
 from .transfer import send
 
 
@@ -106,25 +107,45 @@ class AcrossTrainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
-        self.done = 0  # steps
-        self.losses: list[float] = []
+        self.micro_batch = config.batch_size
+        self.losses: list[float] = []  # of the steps done
+        self._stopped = False
         self._captions = tokenize_captions(backbone, pictures.prompts)
         self._order, self._counts = pictures.people.argsort(stable=True), pictures.people.bincount()
         self._first = self._counts.cumsum(0) - self._counts
         self._place = self._order.argsort()  # of each picture among all, by person
         self._weights = _min_snr(backbone, config)
 
-    def run(self, on_step: Callable[[int, float], None] | None = None) -> None:
-        """Train up to `config.steps`, from where the training stands.
+    def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
+        """Train up to `config.steps`, from where the training stands; the loss of each step.
 
         Raises:
             TrainingError: the loss is no longer finite.
         """
         with torch.enable_grad():
-            while self.done < self.config.steps:
-                loss = self.step()
+            for step in range(len(self.losses) + 1, self.config.steps + 1):
+                before = self.generator.get_state()
+                try:
+                    self.step()
+                except BaseException:
+                    self.generator.set_state(before)  # a step that breaks off was not done
+                    raise
                 if on_step:
-                    on_step(self.done, loss)
+                    on_step(step, self.losses)
+                if self._stopped:
+                    break
+        return tuple(self.losses)
+
+    def stop(self) -> None:
+        """End `run` after the step that is being done."""
+        self._stopped = True
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is trained, by name, detached."""
+        return self.model.state_dict()
+
+    def read_losses(self) -> list[float]:
+        return self.losses
 
     def step(self) -> float:
         """One step of the optimiser; its loss."""
@@ -137,16 +158,16 @@ class AcrossTrainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.done += 1
-        self.losses.append(loss.item())
-        if not isfinite(self.losses[-1]):
-            raise TrainingError("a finite loss", f"{self.losses[-1]} at step {self.done}", "Lower the rate.")
-        return self.losses[-1]
+        value = loss.item()
+        if not isfinite(value):
+            raise TrainingError("a finite loss", f"{value} at step {len(self.losses) + 1}", "Lower the rate.")
+        self.losses.append(value)
+        return value
 
     def _schedule(self) -> float:
         """Factor on the rate: a warm-up over a fiftieth of the steps, a fall over the last half."""
-        total = self.config.steps
-        return min(1.0, (self.done + 1) / max(1, total // 50)) * (min(1.0, 2 * (1 - self.done / total)) * 0.95 + 0.05)
+        total, done = self.config.steps, len(self.losses)
+        return min(1.0, (done + 1) / max(1, total // 50)) * (min(1.0, 2 * (1 - done / total)) * 0.95 + 0.05)
 
     def _draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pictures (B,), faces (B, 512), timesteps (B,) and noise (B, c, h, w)."""
@@ -172,15 +193,17 @@ class AcrossTrainer:
         backbone, device = self.backbone, self.backbone.device
         latents = self.pictures.latents[chosen].to(device, torch.float32)
         faces, steps, noise = send(faces, device), send(timesteps, device), send(noise, device)
-        condition = self._condition(chosen.tolist(), faces)
+        captions = [self._captions[index] for index in chosen.tolist()]
+        condition = face_condition(backbone, self.model, captions, faces)
         prediction = backbone.predict(backbone.add_noise(latents, noise, steps), steps, condition)
         error = (prediction - backbone.target(latents, noise, steps)).square().mean((1, 2, 3))
         return (error * self._weights[timesteps].to(device)).mean()
 
-    def _condition(self, chosen: Sequence[int], faces: Tensor) -> TextCondition:
-        captions = [self._captions[index] for index in chosen]
-        condition = self.backbone.encode(fill(captions, self.model.tokens(faces)))
-        return condition._replace(context=self.model.adapter(condition.context, self.model.fused(faces)))
+
+def face_condition(backbone: Backbone, model: FaceModel, captions: Sequence[Caption], faces: Tensor) -> TextCondition:
+    """Text condition of captions about the people whom faces (B, 512) show."""
+    condition = backbone.encode(fill(captions, model.tokens(faces)))
+    return condition._replace(context=model.adapter(condition.context, model.fused(faces)))
 
 
 def _min_snr(backbone: Backbone, config: AcrossConfig) -> Tensor:

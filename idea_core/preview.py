@@ -57,7 +57,7 @@ def sample(
     """DDIM without noise of its own (arXiv 2010.02502, equation 12), with classifier-free guidance.
 
     Args:
-        positive, negative: of one prompt each.
+        positive, negative: of one prompt, or of one for each picture.
         noise: (B, c, h, w), standard normal.
 
     Returns:

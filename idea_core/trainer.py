@@ -107,12 +107,11 @@ class Trainer:
 
     def _drawn_step(self) -> Tensor:
         """`step` on the next batch, which stays the next one if the step breaks off."""
-        generator = self.sampler.generator
-        before = generator.get_state()
+        before = self.generator.get_state()
         try:
             return self.step(self.sampler.draw())
         except BaseException:
-            generator.set_state(before)
+            self.generator.set_state(before)
             raise
 
     def stop(self) -> None:
@@ -137,6 +136,11 @@ class Trainer:
             self.losses = losses
             self._good = {key: weight.clone() for key, weight in weights.items()}
         return self.losses
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Of all random choices."""
+        return self.sampler.generator
 
     def weights(self) -> dict[str, Tensor]:
         """All that is trained, by name, detached."""

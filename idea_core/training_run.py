@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .across import AcrossTrainer
 from .errors import IdentityFileError, TrainingError
 from .trainer import Trainer
 from .training_state import restore_state, save_state
-from .watch import Watch
+from .watch import Judged
 
 OnStep = Callable[[int, Tensor | None], None]
 """Called after each step with the steps done, and pictures (B, H, W, 3) if it was looked at; it may raise to cancel."""
@@ -24,7 +25,7 @@ _RECENT = 50  # steps that a final loss is the mean of
 
 @dataclass
 class TrainingRun:
-    """One person's training.
+    """One person's training, or one across people.
 
     Attributes:
         state_file: from which it goes on if it broke off, and where it is saved if it breaks off.
@@ -32,11 +33,11 @@ class TrainingRun:
         save_every: steps between two saves; 0: only when it is cancelled.
     """
 
-    trainer: Trainer
+    trainer: Trainer | AcrossTrainer
     state_file: Path
     fingerprint: str
     save_every: int = 0
-    watch: Watch | None = None
+    watch: Judged | None = None
     _seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "looks": 0.0, "saves": 0.0})
     _steps: int = 0  # done in this run
 

@@ -6,19 +6,37 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .errors import IdentityFileError
 from .tensorfile import read_tensors, write_tensors
-from .trainer import Trainer
 
 FORMAT, FORMAT_VERSION = "id-ea-training", "1"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def save_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -> Path:
+class Resumable(Protocol):
+    """A training that can be saved between two steps."""
+
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    losses: list[float]
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Of all random choices."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is trained, by name; writing to them changes it."""
+
+    def read_losses(self) -> list[float]:
+        """The losses of all steps so far."""
+
+
+def save_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str) -> Path:
     """Write a training between two steps; an existing file is replaced in one move.
 
     Args:
@@ -28,7 +46,7 @@ def save_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -> P
     for number, parameter in enumerate(_parameters(trainer)):
         moments = trainer.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(moments[key]) for key in _MOMENTS if key in moments}
-    tensors["random"] = trainer.sampler.generator.get_state()
+    tensors["random"] = trainer.generator.get_state()
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -39,7 +57,7 @@ def save_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -> P
     return write_tensors(path, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, metadata)
 
 
-def restore_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -> int:
+def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str) -> int:
     """Bring a fresh trainer to where the file's training stood; the steps done. 0 if it was another training's.
 
     Raises:
@@ -49,16 +67,15 @@ def restore_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -
     tensors, metadata = read_tensors(path, _require_format)
     if metadata["fingerprint"] != fingerprint:
         return 0
-    device = trainer.backbone.device
     with torch.no_grad():
         for key, weight in trainer.weights().items():
             weight.copy_(tensors[f"weights.{key}"])
     for number, parameter in enumerate(_parameters(trainer)):
         keys = {key: f"optimizer.{number}.{key}" for key in _MOMENTS}
         if keys["step"] in tensors:
-            moments = {key: tensors[name].to(device) for key, name in keys.items()}
+            moments = {key: tensors[name].to(parameter.device) for key, name in keys.items()}
             trainer.optimizer.state[parameter] = moments | {"step": tensors[keys["step"]]}
-    trainer.sampler.generator.set_state(tensors["random"])
+    trainer.generator.set_state(tensors["random"])
     trainer.losses[:] = json.loads(metadata["losses"])
     scaler = json.loads(metadata["scaler"])
     if scaler:
@@ -66,7 +83,7 @@ def restore_state(trainer: Trainer, path: str | os.PathLike, fingerprint: str) -
     return len(trainer.losses)
 
 
-def _parameters(trainer: Trainer) -> list[Tensor]:
+def _parameters(trainer: Resumable) -> list[Tensor]:
     return [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import ConfigError
 from .preview import PreviewConfig, draw_person
-from .trainer import Trainer
 
 FALLEN = 0.03  # below the best likeness, by which a training has gone too far
 
@@ -38,39 +38,24 @@ class WatchConfig:
 
 
 @dataclass
-class Watch:
-    """Looks at one training.
+class Judged:
+    """A training whose likeness is measured now and then, and which ends by it.
 
     Attributes:
-        likeness: of pictures; None: they are only shown.
         scores: (step, likeness) of each look.
         ended: why the training ended early; "" if it did not.
     """
 
-    trainer: Trainer
-    config: WatchConfig
-    likeness: Likeness | None = None
-    scores: list[tuple[int, float]] = field(default_factory=list)
-    ended: str = ""
-    _best: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    trainer: Any
+    scores: list[tuple[int, float]] = field(default_factory=list, kw_only=True)
+    ended: str = field(default="", kw_only=True)
+    _best: dict[str, Tensor] = field(default_factory=dict, kw_only=True, repr=False)
 
-    def is_due(self, step: int) -> bool:
-        return bool(self.config.every) and step % self.config.every == 0
-
-    def look(self, step: int) -> Tensor:
-        """Images (B, H, W, 3) of the person as learnt so far; it may end the training.
-
-        Where the likeness has fallen the person goes back to where it was best.
-        """
-        images = self.trainer.backbone.decode_images(draw_person(self.trainer, self.config.preview))
-        if self.likeness is not None:
-            self._judge(step, self.likeness(images))
-        return images
-
-    def _judge(self, step: int, likeness: float) -> None:
+    def judge(self, step: int, likeness: float, target: float | None = None) -> None:
+        """End the training where likeness reaches the target, or has fallen: then it goes back to its best."""
         self.scores.append((step, round(likeness, 4)))
         best_step, best = max(self.scores, key=lambda score: score[1])
-        if self.config.target is not None and likeness >= self.config.target:
+        if target is not None and likeness >= target:
             self._end(f"likeness {likeness:.3f} reached at step {step}")
         elif best_step == step:
             self._best = {key: weight.clone() for key, weight in self.trainer.weights().items()}
@@ -83,3 +68,25 @@ class Watch:
     def _end(self, reason: str) -> None:
         self.ended = reason
         self.trainer.stop()
+
+
+@dataclass
+class Watch(Judged):
+    """Looks at one person's training.
+
+    Attributes:
+        likeness: of pictures; None: they are only shown.
+    """
+
+    config: WatchConfig
+    likeness: Likeness | None = None
+
+    def is_due(self, step: int) -> bool:
+        return bool(self.config.every) and step % self.config.every == 0
+
+    def look(self, step: int) -> Tensor:
+        """Images (B, H, W, 3) of the person as learnt so far; it may end the training."""
+        images = self.trainer.backbone.decode_images(draw_person(self.trainer, self.config.preview))
+        if self.likeness is not None:
+            self.judge(step, self.likeness(images), self.config.target)
+        return images

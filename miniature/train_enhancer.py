@@ -12,10 +12,11 @@ import torch
 
 from idea_core.across import AcrossConfig
 from idea_core.captions import PLACEHOLDER
-from idea_core.diffusers_backbone import GenerateConfig
 from idea_core.jobs.enhancer import PeopleJob
 from idea_core.jobs.sources import ModelSource
+from idea_core.people import PeopleConfig
 
+from .render import SIZE
 from .world import AT_ONCE, BASE, FACE_MODELS, GUIDANCE, SAMPLING_STEPS, all_names, draw_photos
 
 PER_PERSON = 12
@@ -33,27 +34,29 @@ def main(steps: int, work: Path, output: Path, shard: str | None, threads: int, 
     torch.set_num_threads(threads)
     job = people_job(work)
     digest = job.model.digest()
-    fingerprint = job.fingerprint(digest)
+    people = job.open(digest)
     part = tuple(map(int, shard.split("/"))) if shard else (0, 1)
-    for number in job.draw(fingerprint, part):
+    for number in job.draw(people, part):
         print(f"person {number}", flush=True)
     if not shard:
-        config = AcrossConfig(steps=steps, seed=seed)
-        job.train(config, digest, fingerprint, lambda step, loss: print(f"step {step}  loss {loss:.4f}")).save(output)
+        config, state = AcrossConfig(steps=steps, seed=seed), output.with_suffix(".training")
+        trained = job.train(people, config, digest, state, 200, 0, lambda step, loss: print(f"step {step}  {loss:.4f}"))
+        trained.save(output)
 
 
 def people_job(folder: Path) -> PeopleJob:
     """The pictures of all named people."""
     scenes = draw_photos(PROMPTS, torch.Generator().manual_seed(6))
-    return PeopleJob(
-        folder=folder,
-        model=ModelSource(BASE, dtype="bf16", device="cpu"),
-        faces=FACE_MODELS,
+    config = PeopleConfig(
         names=all_names(),
         prompts=tuple(scenes.caption(number, PLACEHOLDER) for number in range(PROMPTS)),
         per_person=PER_PERSON,
-        sampling=GenerateConfig(SAMPLING_STEPS, GUIDANCE, batch_size=AT_ONCE),
+        resolution=SIZE,
+        sampling_steps=SAMPLING_STEPS,
+        guidance=GUIDANCE,
+        at_once=AT_ONCE,
     )
+    return PeopleJob(folder, ModelSource(BASE, dtype="bf16", device="cpu"), FACE_MODELS, config)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class LoadEnhancer(io.ComfyNode):
             display_name="Load ID-Enhancer",
             category=CATEGORY,
             description="Reads an ID-Enhancer that has seen people, from models/idea/enhancers. "
-            "`idea enhancer train` makes one for a base model.",
+            "ID-Enhancer Train Across People makes one for a checkpoint.",
             inputs=[
                 io.Combo.Input(
                     "file",

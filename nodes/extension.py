@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
+from .across import SaveEnhancer, TrainAcross
 from .apply import ApplyAdapter
 from .compare import BlendIDEmbeds, IDSimilarity
 from .edit import BlendIdentities, EditIdentity
@@ -24,6 +25,8 @@ class IdeaExtension(ComfyExtension):
             IDSimilarity,
             EnhancerTrain,
             Settings,
+            TrainAcross,
+            SaveEnhancer,
             LoadEnhancer,
             InstantIdentity,
             SaveIdentity,

@@ -38,6 +38,11 @@ def output_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / IDENTITIES
 
 
+def people_folder() -> Path:
+    """Where pictures of people lie from whom an ID-Enhancer learns."""
+    return Path(folder_paths.get_output_directory()) / f"{IDENTITIES}-people"
+
+
 def insightface_roots() -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(INSIGHTFACE)]
 

@@ -110,11 +110,11 @@ class _Training:
     fingerprint: str
     path: Path
     node_id: str | None
-    progress: _Progress = field(init=False)
+    progress: Progress = field(init=False)
     started: TrainingRun | None = None
 
     def __post_init__(self):
-        self.progress = _Progress(self.job.settings.config.steps, self.node_id)
+        self.progress = Progress(self.job.settings.config.steps, self.node_id)
 
     def __enter__(self) -> _Training:
         return self
@@ -180,11 +180,11 @@ class _Training:
             logging.warning("ID-EA: what was learnt could not be kept. %s", error)
 
 
-class _Progress:
+class Progress:
     """ComfyUI's bar, a line on the node, and pictures on it."""
 
-    def __init__(self, steps: int, node_id: str | None):
-        self._steps, self._node_id = steps, node_id
+    def __init__(self, steps: int, node_id: str | None, unit: str = "steps"):
+        self._steps, self._node_id, self._unit = steps, node_id, unit
         self._bar = comfy.utils.ProgressBar(steps)
         self._start, self._told, self._done = time.monotonic(), 0.0, 0
         self._picture: tuple | None = None
@@ -200,7 +200,8 @@ class _Progress:
         if now - self._told > TELL_EVERY or step == self._steps:
             self._told = now
             rate = self._done / (now - self._start)
-            self._tell(f"step {step} of {self._steps}, {rate:.1f} steps/s, {(self._steps - step) / rate:.0f} s left")
+            left = (self._steps - step) / rate
+            self._tell(f"{step} of {self._steps} {self._unit}, {rate:.1f} a second, {left:.0f} s left")
 
     def _tell(self, text: str) -> None:
         server = getattr(PromptServer, "instance", None)

@@ -12,6 +12,7 @@ from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures, _min_s
 from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
 from idea_core.errors import ConfigError, IdentityFileError, TrainingError
 from idea_core.pretrained import FaceModel, PretrainedEnhancer
+from idea_core.training_run import TrainingRun
 
 QUICK = AcrossConfig(steps=3, batch_size=4)
 QUICK_PERSON = TrainConfig(steps=1, batch_size=1)
@@ -83,6 +84,28 @@ def test_a_face_never_comes_from_the_picture_itself(backbone):
 def test_the_same_seed_gives_the_same_enhancer(backbone):
     first, second = trained(backbone), trained(backbone)
     assert all(torch.equal(first.weights[key], second.weights[key]) for key in first.weights)
+
+
+def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
+    config = AcrossConfig(steps=6, batch_size=3)
+    whole, broken, resumed = (across(DiffusersBackbone(tiny_pipeline()), config) for _ in range(3))
+    losses = whole.run()
+    loss, calls = broken._loss, []
+
+    def interrupted(*batch):
+        calls.append(batch)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(*batch)
+
+    broken._loss = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        TrainingRun(broken, tmp_path / "a.training", "same").run()
+    run = TrainingRun(resumed, tmp_path / "a.training", "same")
+    assert run.take_up() == 3
+    run.run()
+    assert tuple(resumed.losses) == losses and run.report()["steps_done"] == 6
+    assert all(torch.equal(weight, whole.weights()[key]) for key, weight in resumed.weights().items())
 
 
 def test_weights_bound_the_pictures_error(backbone):

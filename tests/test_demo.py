@@ -74,12 +74,15 @@ def test_an_enhancer_from_the_base_models_own_pictures(tmp_path):
     pictures = ["--model", BASE, "--face-models", FACES, "--work", tmp_path / "people", "--names", names]
     pictures += ["--prompts", prompts, "--per-person", "4", "--sampling-steps", "8", "--guidance", "3"]
     pictures += ["--held-out", "0.4", "--picture-batch", "8"]
-    train = ["enhancer", "train", *pictures, "--steps", "3", "--batch-size", "4", "-o", file]
+    train = ["enhancer", "train", *pictures, "--steps", "3", "--batch-size", "4", "--validate-every", "2", "-o", file]
     first = run(*train, "--json")
     assert first["people"] == 3 and 9 <= first["pictures"] <= 12
+    report = first.pop("report")
+    assert report["steps_done"] == 3 and [step for step, _ in report["likeness"]] == [2]
     drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "people" / "people").iterdir()}
     assert len(drawn) == 10  # a file and a strip each
     again = run(*train, "--json")
+    assert again.pop("report")["final_loss"] == report["final_loss"] and not list(tmp_path.glob("*.training"))
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn and again == first
     result = run("enhancer", "eval", file, *pictures, "--json")
     assert len(result["people"]) == 2 and result["by_name"] > 0.5

@@ -25,6 +25,7 @@ pictures_options = together(
         click.option("--per-person", type=click.IntRange(3), default=20, help="Pictures of each person."),
         click.option("--agreement", type=float, default=0.4, help="Least cosine of a face to the person's others."),
         click.option("--held-out", type=click.FloatRange(0, 0.9), default=0.05, help="Share of names kept for `eval`."),
+        click.option("--resolution", type=int, help="Their side in pixels. Default: what the model was trained at."),
         click.option("--sampling-steps", type=click.IntRange(1), default=25, help="Sampling steps of the pictures."),
         click.option("--guidance", type=float, default=7.5, help="Scale of classifier-free guidance."),
         click.option("--picture-batch", type=click.IntRange(1), default=4, help="Pictures sampled at once."),
@@ -53,6 +54,13 @@ def enhancer() -> None:
 @pictures_options
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--pictures-only", is_flag=True, help="Make the pictures and stop.")
+@click.option("--save-every", type=click.IntRange(0), default=200, help="Steps between two saves of the training.")
+@click.option(
+    "--validate-every",
+    type=click.IntRange(0),
+    default=0,
+    help="Steps between two looks at people held out; where their likeness falls, the training ends.",
+)
 @click.option("--shard", default="0/1", help="Which people's pictures to make: 0/4, 1/4 … on four machines.")
 @_setting("steps", "Optimiser steps.")
 @_setting("batch_size", "Pictures per step.")
@@ -65,15 +73,20 @@ def enhancer() -> None:
 @_setting("noisiest", "Bound of those weights.")
 @_setting("weight_decay", "AdamW's.")
 @reports
-def train_enhancer(output: Path, pictures_only: bool, shard: str, **options) -> Result:
-    """Draw people by name, keep the pictures whose faces agree, and train. What is drawn already is not drawn again."""
+def train_enhancer(
+    output: Path, pictures_only: bool, shard: str, save_every: int, validate_every: int, **options
+) -> Result:
+    """Draw people by name, keep the pictures whose faces agree, and train.
+
+    What is drawn already is not drawn again, and a training that was stopped goes on when the same command runs again.
+    """
     config = AcrossConfig(**{field: options.pop(field) for field in _SETTINGS})
     job = take_people(options)
     digest = job.model.digest()
-    fingerprint = job.fingerprint(digest)
+    people = job.open(digest)
     part = _shard(shard)
-    with progress(len(range(part[0], len(job.names), part[1])), "drawing people", "person") as bar:
-        for _ in job.draw(fingerprint, part):
+    with progress(len(range(part[0], len(job.config.names), part[1])), "drawing people", "person") as bar:
+        for _ in job.draw(people, part):
             bar.update()
     if pictures_only:
         return Result({"folder": str(job.folder)}, f"Pictures in {job.folder}")
@@ -83,11 +96,12 @@ def train_enhancer(output: Path, pictures_only: bool, shard: str, **options) -> 
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
 
-        trained = job.train(config, digest, fingerprint, on_step)
+        state = output.with_suffix(".training")
+        trained = job.train(people, config, digest, state, save_every, validate_every, on_step)
     trained.save(output)
     data = {"output": str(output), **trained.training}
-    people, pictures = trained.training["people"], trained.training["pictures"]
-    return Result(data, f"Trained across {people} people and {pictures} pictures: {output}")
+    count, pictures = trained.training["people"], trained.training["pictures"]
+    return Result(data, f"Trained across {count} people and {pictures} pictures: {output}")
 
 
 @enhancer.command("eval")
@@ -105,7 +119,7 @@ def evaluate_enhancer(file: Path, **options) -> Result:
     digest = job.model.digest()
     if trained.base_hash != digest:
         warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
-    rows = list(job.evaluate(trained, job.fingerprint(digest)))
+    rows = list(job.evaluate(job.open(digest), trained))
     means = {key: sum(row[key] for row in rows) / len(rows) for key in ("likeness", "by_name", "detected")}
     lines = [f"{key:<10} {value:.3f}" for key, value in means.items()]
     return Result({**means, "people": rows}, "\n".join([f"{len(rows)} people held out", *lines]))
@@ -128,24 +142,21 @@ def enhancer_info(file: Path) -> Result:
 def take_people(options: dict[str, Any]):
     """Take the pictures' job out of a command's options."""
     from ..anchor import parse_names
-    from ..diffusers_backbone import GenerateConfig
     from ..jobs.enhancer import PeopleJob
+    from ..people import PeopleConfig
+    from .train import native_resolution
 
     names, prompts = options.pop("names"), options.pop("prompts")
     lines = [line for line in read_text(prompts).split("\n") if line.strip()] if prompts else PORTRAIT_PROMPTS
-    return PeopleJob(
-        folder=options.pop("work"),
-        model=take_model(options),
-        faces=take_faces(options),
+    folder, model, faces = options.pop("work"), take_model(options), take_faces(options)
+    config = PeopleConfig(
         names=parse_names(read_text(names) if names else ""),
         prompts=tuple(lines),
-        sampling=GenerateConfig(
-            steps=options.pop("sampling_steps"),
-            guidance=options.pop("guidance"),
-            batch_size=options.pop("picture_batch"),
-        ),
+        at_once=options.pop("picture_batch"),
+        resolution=options.pop("resolution") or native_resolution(model.load()),
         **options,
     )
+    return PeopleJob(folder, model, faces, config)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from types import SimpleNamespace
+
+import comfy.model_management
+import comfy.utils
 import torch
-from probes import apply, encode, error, face, load, make_identity, pack, training_job
+from probes import apply, encode, error, face, load, make_identity, pack, training_job, weights_hash
+from safetensors.torch import save_file
 
 import nodes
 
@@ -52,3 +58,68 @@ def instant(checkpoint: str) -> dict:
         "edited": edited.name == "dora" and edited.id_embeds is None and not edited.training and "MB" in report,
         "refused": refused,
     }
+
+
+def across(checkpoint: str, interrupt_at: int | None = None, drawn: bool = False, steps: int = 4) -> dict:
+    """ID-Enhancer Train Across People; a random checkpoint draws nobody, so faces are written into its pictures' files.
+
+    Args:
+        drawn: whether the pictures are there before, with faces in them.
+    """
+    from safetensors.torch import safe_open
+
+    node = nodes.NODE_CLASS_MAPPINGS["IDEA_EnhancerTrainAcross"]
+    node.hidden = SimpleNamespace(prompt=None, unique_id=None)
+    settings = {"name": f"across/{checkpoint}", "most_people": 3, "per_person": 3, "resolution": 64, "steps": steps}
+    settings |= {"batch_size": 2, "seed": 0, "sampling_steps": 2, "held_out": 0.34, "validate_every": 2}
+    settings |= {"names": "ann one\nbob two\neve three", "prompts": "a photo of {}"}
+    folder = pack("nodes.paths").people_folder() / "across" / checkpoint / "people"
+    models = nodes.NODE_CLASS_MAPPINGS["IDEA_LoadFaceModel"].execute("testpack", "cpu").args[0]
+    before = weights_hash(load(checkpoint)[0], load(checkpoint)[1].patcher)
+    hook, seen = comfy.utils.PROGRESS_BAR_HOOK, []
+
+    def on_progress(value, total, preview, **_):
+        if total == steps:
+            seen.append(value)
+            if value == interrupt_at:
+                comfy.model_management.interrupt_current_processing()
+
+    if drawn:
+        for number, path in enumerate(sorted(folder.glob("*.safetensors"))):
+            with safe_open(path, "pt") as file:
+                tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+            one = torch.randn(512, generator=torch.Generator().manual_seed(number))
+            noise = torch.randn(3, 512, generator=torch.Generator().manual_seed(9)) * 0.2
+            tensors["faces"] = torch.nn.functional.normalize(one + noise, dim=1)
+            save_file(tensors, path, metadata)
+    comfy.utils.set_progress_bar_global_hook(on_progress)
+    said, enhancer = "", None
+    try:
+        with torch.inference_mode():
+            enhancer = node.execute(*load(checkpoint), models, **settings).args[0]
+    except comfy.model_management.InterruptProcessingException:
+        said = "interrupted"
+    except pack("idea_core").IdeaError as problem:
+        said = str(problem)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(hook)
+    digest = None
+    if enhancer:
+        digest = hashlib.sha256(
+            b"".join(enhancer.weights[k].numpy().tobytes() for k in sorted(enhancer.weights))
+        ).hexdigest()
+        nodes.NODE_CLASS_MAPPINGS["IDEA_SaveEnhancer"].execute(enhancer, f"saved_{checkpoint}")
+    return {
+        "seen": seen,
+        "said": said,
+        "pictures": len(list(folder.glob("*.safetensors"))),
+        "digest": digest,
+        "listed": f"saved_{checkpoint}.safetensors" in pack("nodes.paths").enhancer_files(),
+        "validated": enhancer.training["report"]["likeness"] if enhancer else [],
+        "unchanged": before == weights_hash(load(checkpoint)[0], load(checkpoint)[1].patcher),
+    }
+
+
+def forget_enhancer(checkpoint: str) -> None:
+    for path in pack("nodes.paths").output_folder().glob(f"enhancers/autosave/{checkpoint}*"):
+        path.unlink()

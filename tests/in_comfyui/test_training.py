@@ -61,7 +61,7 @@ def test_cancel_keeps_what_was_learnt_and_the_next_run_goes_on_to_the_same_end(p
     assert probe("learnt", name="cancelled") == {"losses": 2, "fingerprint": ""}
     resumed = probe("train", checkpoint="tiny_sd15", name="cancelled", steps=4)
     assert resumed["seen"] == [3, 4] and resumed["outcome"] == whole["outcome"]
-    assert resumed["kept"] == [[".safetensors", ""], [".safetensors", "00002"]]
+    assert resumed["kept"] == [[".safetensors", "00002"], [".safetensors", ""]]
 
 
 def test_a_diverging_training_says_so_and_keeps_what_was_learnt(probe):
@@ -127,3 +127,18 @@ def test_a_face_alone_gives_a_person_and_a_start(probe, checkpoint):
     result = probe("instant", checkpoint=checkpoint)
     assert "format id-ea-enhancer" in result.pop("refused")
     assert result == dict.fromkeys(result, True)
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sdxl"])
+def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(probe, checkpoint):
+    nobody = probe("across", checkpoint=checkpoint)
+    assert nobody["pictures"] == 3 and nobody["unchanged"] and "names that this base model can draw" in nobody["said"]
+    whole = probe("across", checkpoint=checkpoint, drawn=True)
+    assert whole["seen"] == [1, 2, 3, 4] and whole["listed"] and whole["unchanged"]
+    assert [step for step, _ in whole["validated"]] == [2, 4]
+    assert probe("across", checkpoint=checkpoint)["seen"] == []  # it is there
+    probe("forget_enhancer", checkpoint=checkpoint)
+    broken = probe("across", checkpoint=checkpoint, interrupt_at=2)
+    assert broken["said"] == "interrupted" and broken["unchanged"]
+    resumed = probe("across", checkpoint=checkpoint)
+    assert resumed["seen"] == [3, 4] and resumed["digest"] == whole["digest"]

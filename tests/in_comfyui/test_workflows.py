@@ -137,7 +137,7 @@ def test_a_training_with_all_that_it_takes(server, base, trained):
     )
     kinds = {node["class_type"]: key for key, node in graph.items()}
     spec = server.get("/object_info/IDEA_TrainingSettings")["IDEA_TrainingSettings"]["input"]["required"]
-    values = {name: options.get("default", kind[0]) for name, (kind, options) in spec.items()}
+    values = {name: options.get("default", options.get("options", [None])[0]) for name, (_, options) in spec.items()}
     values |= {"steps": 3, "batch_size": 1, "kv_rank": 4, "n": 3, "regularizer": "l2", "precision": "fp32"}
     graph["settings"] = {"class_type": "IDEA_TrainingSettings", "inputs": {**values, "save_every": 2}}
     graph[kinds["IDEA_EnhancerTrain"]]["inputs"] |= {
@@ -303,7 +303,7 @@ def test_the_front_end_file_is_the_same_graph(server, path):
 
 def test_every_input_and_output_has_a_tooltip(server):
     ours = {key: spec for key, spec in server.get("/object_info").items() if key.startswith("IDEA_")}
-    assert len(ours) == 13
+    assert len(ours) == 15
     for key, spec in ours.items():
         assert spec["description"], key
         inputs = {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}

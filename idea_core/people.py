@@ -1,0 +1,286 @@
+"""Pictures that a base model makes of people whom it knows by name, on disk: what an ID-Enhancer learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .across import PeoplePictures, face_condition
+from .anchor import celebrity_names
+from .backbone import Backbone, TextCondition
+from .captions import PLACEHOLDER, PORTRAIT_PROMPTS
+from .config import Settings
+from .errors import ConfigError, IdentityFileError, TrainingError
+from .faces import FaceEngine
+from .pretrained import FaceModel
+from .preview import sample
+from .tensorfile import read_tensors, write_atomically, write_tensors
+from .tokenized import tokenize_captions
+
+FORMAT, FORMAT_VERSION = "id-ea-person-pictures", "2"
+MANIFEST = "manifest.json"
+_LEAST_KEPT = 3  # pictures of a person; the face in one, the picture in another, and one to agree with them
+
+
+@dataclass(frozen=True)
+class PeopleConfig(Settings):
+    """Whose pictures are made, and how.
+
+    Attributes:
+        names: of people whom the base model can draw.
+        prompts: with `{}` for the name.
+        per_person: pictures of each.
+        resolution: their side in pixels.
+        sampling_steps: of each.
+        guidance: scale of classifier-free guidance.
+        seed: of the first picture; the others' count up.
+        at_once: pictures sampled together; it changes no picture but for rounding.
+        agreement: least cosine of a picture's face to the mean face of the person's other pictures.
+        held_out: share of the names, the last ones, that only a validation uses.
+    """
+
+    names: tuple[str, ...] = field(default_factory=celebrity_names)
+    prompts: tuple[str, ...] = PORTRAIT_PROMPTS
+    per_person: int = 20
+    resolution: int = 512
+    sampling_steps: int = 25
+    guidance: float = 7.5
+    seed: int = 0
+    at_once: int = 4
+    agreement: float = 0.4
+    held_out: float = 0.05
+
+    def __post_init__(self):
+        self._require("per_person", self.per_person >= _LEAST_KEPT, f"at least {_LEAST_KEPT}")
+        for name in ("sampling_steps", "at_once"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
+        self._require("held_out", 0 <= self.held_out < 1, "from 0 to below 1")
+        for prompt in self.prompts:
+            if PLACEHOLDER not in prompt:
+                raise ConfigError(f"prompts with {PLACEHOLDER} for the name", repr(prompt), f"Put {PLACEHOLDER} in.")
+
+    def fingerprint(self, model: str, faces: str) -> str:
+        """SHA-256 of all that a person's pictures depend on.
+
+        Args:
+            model: digest of the base model and its precision.
+            faces: digest of the face models.
+        """
+        settings = {
+            "model": model,
+            "faces": faces,
+            "prompts": self.prompts,
+            "per_person": self.per_person,
+            "resolution": self.resolution,
+            "sampling_steps": self.sampling_steps,
+            "guidance": self.guidance,
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def numbers(self, held_out: bool) -> range:
+        """Of the people to learn from, or of those held out."""
+        border = len(self.names) - round(len(self.names) * self.held_out)
+        return range(border, len(self.names)) if held_out else range(border)
+
+
+@dataclass(frozen=True)
+class PeopleFolder:
+    """One file a person, `people/00042.safetensors`, and a manifest of settings.
+
+    Attributes:
+        fingerprint: `config.fingerprint(...)`; files of another one are made anew.
+    """
+
+    folder: Path
+    config: PeopleConfig
+    fingerprint: str
+
+    def file_of(self, number: int) -> Path:
+        return self.folder / "people" / f"{number:05}.safetensors"
+
+    def draw(
+        self, backbone: Backbone, engine: FaceEngine, shard: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[int, Tensor | None]]:
+        """Make the pictures that are not there yet, person after person.
+
+        Args:
+            shard: (i, k): every k-th person from the i-th on, so that several machines share the work.
+
+        Yields:
+            A person's number, and images (P, H, W, 3), or None if they were there.
+        """
+        self._write_manifest()
+        numbers = range(shard[0], len(self.config.names), shard[1])
+        missing = [number for number in numbers if self._stored(number) is None]
+        artist = _Artist(backbone, self.config) if missing else None
+        for number in numbers:
+            yield number, self._draw_person(number, artist, engine) if number in missing else None
+
+    def pictures(self, held_out: bool = False) -> tuple[PeoplePictures, list[str]]:
+        """What was drawn, as far as it is of use, of those to learn from or of those held out; and whom it shows.
+
+        Raises:
+            TrainingError: too few people.
+        """
+        parts, names = [], []
+        for number in self.config.numbers(held_out):
+            stored = self._stored(number)
+            if stored is None:
+                continue
+            tensors, prompts = stored
+            kept = _agreeing(tensors["faces"].float(), self.config.agreement)
+            if int(kept.sum()) >= _LEAST_KEPT:
+                chosen = kept.nonzero()[:, 0]
+                people = torch.full((len(chosen),), len(names))
+                captions = [prompts[index] for index in chosen.tolist()]
+                parts.append((tensors["latents"][chosen], tensors["faces"][chosen].float(), people, captions))
+                names.append(self.config.names[number])
+        if not parts:
+            raise TrainingError(
+                f"people with {_LEAST_KEPT} pictures that agree, in {self.folder}",
+                "none",
+                "Use names that this base model can draw, or lower the agreement.",
+            )
+        latents, faces, people, captions = zip(*parts)
+        everything = PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)))
+        return everything, names
+
+    def _draw_person(self, number: int, artist: _Artist, engine: FaceEngine) -> Tensor:
+        prompts = self.config.prompts
+        first = number * self.config.per_person
+        places = range(first, first + self.config.per_person)
+        asked = [prompts[place % len(prompts)] for place in places]
+        texts = [prompt.replace(PLACEHOLDER, self.config.names[number]) for prompt in asked]
+        latents, images = artist.draw(texts, [self.config.seed + place for place in places])
+        metadata = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "name": self.config.names[number],
+            "prompts": json.dumps(asked),
+        }
+        write_tensors(self.file_of(number), {"latents": latents, "faces": faces_of(engine, images)}, metadata)
+        return images
+
+    def _stored(self, number: int) -> tuple[dict[str, Tensor], list[str]] | None:
+        """A person's pictures; None if they are not there, damaged, or of other settings."""
+        try:
+            tensors, metadata = read_tensors(self.file_of(number), _require_format)
+            same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.names[number]
+            return (tensors, json.loads(metadata["prompts"])) if same else None
+        except FileNotFoundError:
+            return None
+        except (IdentityFileError, KeyError, ValueError) as error:
+            logging.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
+            return None
+
+    def _write_manifest(self) -> None:
+        said = {**self.config.as_dict(), "fingerprint": self.fingerprint, "format_version": FORMAT_VERSION}
+        text = json.dumps(said, indent=1, ensure_ascii=False).encode()
+        write_atomically(self.folder / MANIFEST, lambda file: file.write(text))
+
+
+def validate(
+    folder: PeopleFolder,
+    backbone: Backbone,
+    engine: FaceEngine,
+    model: FaceModel,
+    each: int = 4,
+    most: int | None = None,
+) -> Iterator[dict[str, str | float]]:
+    """For each person held out: likeness of pictures from a face alone, and of the base model's own by name.
+
+    Likeness is the mean cosine to faces of the person that the Enhancer was not given.
+
+    Args:
+        each: pictures of a person.
+        most: people, the first ones; None: all.
+    """
+    pictures, names = folder.pictures(held_out=True)
+    artist, prompts = _Artist(backbone, folder.config), folder.config.prompts
+    captions = tokenize_captions(backbone, [prompts[index % len(prompts)] for index in range(each)])
+    for number, name in list(enumerate(names))[:most]:
+        faces = pictures.faces[pictures.people == number]
+        given, others = faces[::2], faces[1::2]
+        face = normalize(given.mean(0), dim=0).expand(each, -1).to(backbone.device)
+        with torch.no_grad():
+            condition = face_condition(backbone, model, captions, face)
+        found = faces_of(engine, artist.draw_conditions(condition, range(each))[1])
+        yield {
+            "name": name,
+            "likeness": float((found @ others.T).mean()),
+            "by_name": float((given @ others.T).mean()),
+            "detected": float((found.norm(dim=1) > 0).float().mean()),
+        }
+
+
+class _Artist:
+    """A base model that draws, in latents of one size."""
+
+    def __init__(self, backbone: Backbone, config: PeopleConfig):
+        self._backbone, self._config = backbone, config
+        blank = torch.zeros(1, config.resolution, config.resolution, 3)
+        self._shape = backbone.encode_images(blank).mean.shape[1:]
+        self._negative = self._encode([""])
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Latents (B, c, h, w) in half precision and images (B, H, W, 3) of prompts."""
+        return self.draw_conditions(self._encode(prompts), seeds)
+
+    @torch.no_grad()
+    def draw_conditions(self, conditions: TextCondition, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        config, latents = self._config, []
+        noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        for begin in range(0, len(noise), config.at_once):
+            part = slice(begin, begin + config.at_once)
+            positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
+            steps, guidance = config.sampling_steps, config.guidance
+            latents.append(sample(self._backbone, positive, self._negative, noise[part], steps, guidance))
+        drawn = torch.cat(latents)
+        return drawn.half().cpu(), self._backbone.decode_images(drawn)
+
+    @torch.no_grad()
+    def _encode(self, texts: Sequence[str]) -> TextCondition:
+        ids = [self._backbone.tokenize(text) for text in texts]
+        return self._backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
+
+
+def faces_of(engine: FaceEngine, images: Tensor) -> Tensor:
+    """Normalised embeddings (B, 512) of the one face in each image (B, H, W, 3); zeros for none, or several."""
+    rows = torch.zeros(len(images), 512)
+    for number, photo in enumerate((images.numpy() * 255).round().astype(np.uint8)):
+        faces = engine.detect(photo)
+        if len(faces) == 1:
+            rows[number] = torch.from_numpy(engine.embed(photo, faces[0]))
+    return normalize(rows, dim=1)
+
+
+def digest_of(*parts: str | os.PathLike) -> str:
+    """SHA-256 of texts."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+
+
+def _agreeing(faces: Tensor, agreement: float) -> Tensor:
+    """Which faces (P, 512) are one person's: near enough to the mean of the others."""
+    found = faces.norm(dim=1) > 0
+    others = normalize(faces.sum(0) - faces, dim=1)
+    return found & ((faces * others).sum(1) >= agreement)
+
+
+def _require_format(metadata) -> None:
+    said = metadata.get("format"), metadata.get("format_version")
+    if said != (FORMAT, FORMAT_VERSION):
+        raise IdentityFileError(f"a file of format {FORMAT} {FORMAT_VERSION}", str(said), "Delete the file.")

@@ -1,0 +1,219 @@
+"""ID-Enhancer Train Across People, and Save ID-Enhancer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from comfy_api.v0_0_2 import io
+
+from ..idea_core.across import AcrossConfig
+from ..idea_core.across_run import learn_people
+from ..idea_core.anchor import parse_names
+from ..idea_core.captions import PORTRAIT_PROMPTS
+from ..idea_core.errors import IdeaError
+from ..idea_core.people import PeopleConfig, PeopleFolder, digest_of
+from ..idea_core.pretrained import PretrainedEnhancer
+from .checkpoint import checkpoint_of
+from .comfy_backbone import PRECISION_CHOICES, ComfyBackbone
+from .comfy_models import require_pair, require_vae
+from .face import CATEGORY, face_model_input
+from .face_models import FaceModels, engine_of
+from .fingerprint import training_fingerprint
+from .paths import AUTOSAVE, ENHANCERS, file_state, output_folder, people_folder, saved_path
+from .sockets import EnhancerSocket, advanced, require
+from .train import described
+from .training_job import Progress
+
+_ACROSS, _PEOPLE = AcrossConfig(), PeopleConfig(names=("nobody",))
+
+
+class TrainAcross(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_EnhancerTrainAcross",
+            display_name="ID-Enhancer Train Across People",
+            category=CATEGORY,
+            description="Lets the checkpoint draw people whom it knows by name, and learns from those pictures what a "
+            "face means to it: then a new person needs no training. Once per checkpoint, for hours; cancel it whenever "
+            "you like, it goes on where it stopped.",
+            inputs=[
+                io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x or XL; it is not changed."),
+                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; it is not changed."),
+                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                face_model_input(),
+                io.String.Input(
+                    "name", default="my_checkpoint", tooltip="The pictures are kept in output/idea-people/NAME."
+                ),
+                io.String.Input(
+                    "names",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="People whom the checkpoint can draw, one a line. Empty: the list of the pack.",
+                ),
+                io.String.Input(
+                    "prompts",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="What the pictures show, one a line, with {} for the name. Empty: a dozen portraits.",
+                ),
+                _int("most_people", 10_000, 3, 100_000, "At most so many of the names."),
+                _int("per_person", _PEOPLE.per_person, 3, 1000, "Pictures of each person."),
+                _int("resolution", 512, 64, 1024, "Side of the pictures in pixels: what the checkpoint was made for."),
+                _int("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
+                _int("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="Of all random choices of the training.",
+                ),
+                advanced(_int("sampling_steps", _PEOPLE.sampling_steps, 1, 200, "Sampling steps of each picture.")),
+                advanced(_float("guidance", _PEOPLE.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
+                advanced(_int("at_once", _PEOPLE.at_once, 1, 64, "Pictures sampled together.")),
+                advanced(
+                    _float("agreement", _PEOPLE.agreement, -1.0, 1.0, "Least cosine to the person's other faces.")
+                ),
+                advanced(_float("held_out", _PEOPLE.held_out, 0.0, 0.9, "Share of the names that validation uses.")),
+                advanced(
+                    _int("validate_every", 500, 0, 100_000, "Steps between two looks at people held out; 0: none.")
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "precision",
+                        options=list(PRECISION_CHOICES),
+                        tooltip="In which the UNet computes; auto: half on a GPU.",
+                    )
+                ),
+            ],
+            outputs=[
+                EnhancerSocket.Output(
+                    "enhancer", display_name="ID_ENHANCER", tooltip="For Instant ID-EA Embedding and Save ID-Enhancer."
+                ),
+                io.String.Output("report", display_name="report", tooltip="People, pictures, losses, likeness."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip,
+        vae,
+        face_model,
+        name: str,
+        most_people: int,
+        per_person: int,
+        resolution: int,
+        steps: int,
+        batch_size: int,
+        seed: int,
+        sampling_steps: int = _PEOPLE.sampling_steps,
+        guidance: float = _PEOPLE.guidance,
+        at_once: int = _PEOPLE.at_once,
+        agreement: float = _PEOPLE.agreement,
+        held_out: float = _PEOPLE.held_out,
+        validate_every: int = 0,
+        precision: str = "auto",
+        names: str = "",
+        prompts: str = "",
+    ) -> io.NodeOutput:
+        require_pair(model, clip, trainable=True)
+        require_vae(vae)
+        people = PeopleConfig(
+            names=parse_names(names)[:most_people],
+            prompts=tuple(line.strip() for line in prompts.splitlines() if line.strip()) or PORTRAIT_PROMPTS,
+            per_person=per_person,
+            resolution=resolution,
+            sampling_steps=sampling_steps,
+            guidance=guidance,
+            at_once=at_once,
+            agreement=agreement,
+            held_out=held_out,
+        )
+        digest = training_fingerprint(model, clip, vae, [], {"precision": precision})
+        folder = saved_path(name).with_suffix("").relative_to(output_folder())
+        place = PeopleFolder(people_folder() / folder, people, people.fingerprint(digest, _face_digest(face_model)))
+        node_id = cls.hidden.unique_id
+        config = AcrossConfig(steps=steps, batch_size=batch_size, seed=seed)
+        file = output_folder() / ENHANCERS / AUTOSAVE / f"{folder.name}.safetensors"
+        with ComfyBackbone(model, clip, vae, precision) as backbone:
+            _draw(place, backbone, face_model, node_id)
+            checkpoint, base_hash = checkpoint_of(cls.hidden.prompt, node_id)
+            progress = Progress(steps, node_id)
+            enhancer = learn_people(
+                place,
+                backbone,
+                engine_of(face_model),
+                config,
+                file.with_suffix(".training"),
+                save_every=200,
+                validate_every=validate_every if held_out else 0,
+                on_step=lambda step, _loss: progress.show(step, None),
+                known=_read(file),
+                base_checkpoint=checkpoint,
+                base_hash=base_hash,
+            )
+        enhancer.save(file)
+        return io.NodeOutput(enhancer, described(enhancer.training))
+
+
+class SaveEnhancer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_SaveEnhancer",
+            display_name="Save ID-Enhancer",
+            category=CATEGORY,
+            description="Writes an ID-Enhancer to output/idea/enhancers, where Load ID-Enhancer finds it.",
+            inputs=[
+                EnhancerSocket.Input("enhancer", tooltip="From ID-Enhancer Train Across People."),
+                io.String.Input("filename", default="my_checkpoint", tooltip="File name below output/idea/enhancers."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, enhancer: PretrainedEnhancer, filename: str) -> io.NodeOutput:
+        require(enhancer, PretrainedEnhancer, EnhancerSocket, "ID-Enhancer Train Across People")
+        path = output_folder() / ENHANCERS / saved_path(filename).relative_to(output_folder())
+        enhancer.save(path)
+        logging.info("ID-EA: saved an ID-Enhancer to %s", path)
+        return io.NodeOutput(ui={"text": [str(path)]})
+
+
+def _draw(place: PeopleFolder, backbone: ComfyBackbone, face_model, node_id: str | None) -> None:
+    """Make the pictures that are missing, with one person after the other on the node."""
+    progress = Progress(len(place.config.names), node_id, unit="people")
+    for number, images in place.draw(backbone, engine_of(face_model)):
+        progress.show(number + 1, None if images is None else images[:2])
+
+
+def _face_digest(face_model) -> str:
+    """Of the face models' files, by name, size and date; another pack's object by its class."""
+    if not isinstance(face_model, FaceModels):
+        return digest_of(type(face_model).__module__, type(face_model).__name__)
+    return digest_of(*(file_state(path) for path in face_model.pack.files()))
+
+
+def _read(file: Path) -> PretrainedEnhancer | None:
+    """An earlier result; a damaged file counts as none."""
+    try:
+        return PretrainedEnhancer.load(file)
+    except (IdeaError, OSError):
+        return None
+
+
+def _int(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:
+    step = 64 if name == "resolution" else 1
+    return io.Int.Input(name, default=default, min=least, max=most, step=step, tooltip=tooltip)
+
+
+def _float(name: str, default: float, least: float, most: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=least, max=most, step=0.05, tooltip=tooltip)
