@@ -75,16 +75,18 @@ def training(model, clip, vae) -> tuple[dict, object]:
 
 def timed_step(trainer, batch) -> dict[str, float]:
     """`Trainer.step`, with a clock between its parts; the first step warms up."""
-    backbone, device = trainer.backbone, trainer.backbone.device
-    latents = trainer._latents[batch.photos.to(device)]
+    backbone, device, person = trainer.backbone, trainer.backbone.device, trainer.person
+    latents = trainer.sampler.buckets[batch.bucket].latents.mean[batch.photos.to(device)]
     timesteps, noise = batch.timesteps.to(device), batch.noise.to(device)
-    trainer._optimizer.zero_grad(set_to_none=True)
+    trainer.optimizer.zero_grad(set_to_none=True)
     clock = [now()]
-    captions, position = batch.captions.unique(return_inverse=True)
-    text = backbone.encode(trainer._prompts(captions.tolist()))
+    distinct, position = batch.captions.unique(return_inverse=True)
+    captions = [trainer._captions[index] for index in distinct.tolist()]
+    tokens = {encoder: [vectors] * len(captions) for encoder, vectors in person.tokens.items()}
+    text = backbone.encode(pack("idea_core.tokenized").fill(captions, tokens))
     clock.append(now())
-    condition = trainer.person.adapt(text)
-    condition = condition._replace(context=condition.context[position.to(device)])
+    condition = person.adapt(text)
+    condition = type(condition)(*(part if part is None else part[position.to(device)] for part in condition))
     clock.append(now())
     unet_done = []
     condition.context.register_hook(lambda _: unet_done.append(now()))
@@ -93,7 +95,7 @@ def timed_step(trainer, batch) -> dict[str, float]:
     clock.append(now())
     (loss + trainer.config.regularizer_weight * trainer.regularizer()).backward()
     clock += [*unet_done, now()]
-    trainer._optimizer.step()
+    trainer.optimizer.step()
     clock.append(now())
     names = ("text encoder", "Enhancer and Adapter", "UNet", "UNet backward", "text backward", "optimiser")
     return {name: end - start for name, start, end in zip(names, clock, clock[1:])}

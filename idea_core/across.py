@@ -7,6 +7,7 @@ in one picture the frozen model has to denoise another picture of the same perso
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 
@@ -17,7 +18,8 @@ from .anchor import Anchor
 from .backbone import Backbone, TextCondition
 from .captions import PLACEHOLDER
 from .config import Settings
-from .errors import TrainingError
+from .errors import DivergedError, TrainingError
+from .memory import with_less_memory
 from .pretrained import FaceModel
 from .shapes import require_shape
 from .tokenized import Caption, fill, tokenize_captions
@@ -120,10 +122,12 @@ class AcrossTrainer:
         """Train up to `config.steps`, from where the training stands; the loss of each step.
 
         Raises:
-            TrainingError: the loss is no longer finite.
+            DivergedError: the loss is no longer finite.
         """
         with torch.enable_grad():
             for step in range(len(self.losses) + 1, self.config.steps + 1):
+                if self._stopped:
+                    break
                 before = self.generator.get_state()
                 try:
                     self.step()
@@ -132,8 +136,6 @@ class AcrossTrainer:
                     raise
                 if on_step:
                     on_step(step, self.losses)
-                if self._stopped:
-                    break
         return tuple(self.losses)
 
     def stop(self) -> None:
@@ -148,21 +150,43 @@ class AcrossTrainer:
         return self.losses
 
     def step(self) -> float:
-        """One step of the optimiser; its loss."""
+        """One step of the optimiser; its loss.
+
+        Raises:
+            DivergedError: a loss that is not finite, before anything has changed by it.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * self._schedule()
-        loss = self._loss(*self._draw())
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        batch = self._draw()
+        value = with_less_memory(self, lambda: self._gradients(batch))
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not self.scaler.is_enabled() and not norm.isfinite():
+            raise self._diverged(f"gradients of norm {norm.item()}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        value = loss.item()
-        if not isfinite(value):
-            raise TrainingError("a finite loss", f"{value} at step {len(self.losses) + 1}", "Lower the rate.")
         self.losses.append(value)
         return value
+
+    def _gradients(self, batch: Sequence[Tensor]) -> float:
+        """Gradients of a batch, in parts that fit into memory; its loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total, count = 0.0, len(batch[0])
+        for part in zip(*(tensor.split(self.micro_batch) for tensor in batch)):
+            loss = self._loss(*part) * (len(part[0]) / count)
+            value = loss.item()
+            if not isfinite(value):
+                raise self._diverged(f"{value}")
+            self.scaler.scale(loss).backward()
+            total += value
+        return total
+
+    def _diverged(self, got: str) -> DivergedError:
+        return DivergedError("a finite loss", f"{got} at step {len(self.losses) + 1}", "Lower the rate.")
+
+    def kv_deltas(self) -> AbstractContextManager[None]:
+        """Nothing: keys and values are not trained across people."""
+        return nullcontext()
 
     def _schedule(self) -> float:
         """Factor on the rate: a warm-up over a fiftieth of the steps, a fall over the last half."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from .across import AcrossConfig, AcrossTrainer
 from .anchor import cross_initialise
 from .backbone import Backbone
+from .errors import DivergedError, IdeaError, TrainingError
 from .faces import FaceEngine
 from .people import PeopleFolder, digest_of, validate
 from .pretrained import PretrainedEnhancer
@@ -25,17 +27,12 @@ class Validation(Judged):
     """Likeness of people held out, from their faces alone, while an Enhancer learns from the others.
 
     Attributes:
-        every: steps between two looks; 0: never.
         people: looked at, the first ones.
     """
 
     folder: PeopleFolder
     engine: FaceEngine
-    every: int = 0
     people: int = 8
-
-    def is_due(self, step: int) -> bool:
-        return bool(self.every) and step % self.every == 0
 
     def look(self, step: int) -> None:
         backbone, model = self.trainer.backbone, self.trainer.model
@@ -48,44 +45,76 @@ def learn_people(
     backbone: Backbone,
     engine: FaceEngine,
     config: AcrossConfig,
-    state_file: Path,
+    output: Path,
     save_every: int = 0,
     validate_every: int = 0,
     on_step: Callable[[int, float], None] | None = None,
-    known: PretrainedEnhancer | None = None,
     **provenance,
 ) -> PretrainedEnhancer:
-    """Train on the pictures that are there, from where a broken training of the same inputs stood.
+    """Train on the pictures that are there, from where a broken training of the same inputs stood, and save.
 
     Args:
-        state_file: where it is saved if it breaks off.
+        output: file to write; the answer if it is of exactly these inputs. The state of a training that breaks off lies
+            beside it.
         save_every: steps between two saves; 0: only when it is cancelled.
         validate_every: steps between two looks at people held out; 0: none. Where their likeness falls it ends, and
             goes back to where it was best.
         on_step: called with the steps done and the last loss; it may raise to cancel.
-        known: an earlier result, which is the answer if it is of exactly these inputs.
         provenance: `base_checkpoint` and `base_hash` of the `PretrainedEnhancer`.
 
     Raises:
         TrainingError: too few people, or a loss that is not finite.
     """
     pictures, names = folder.pictures()
-    settings = str(sorted(config.as_dict().items()))
-    fingerprint = digest_of(folder.fingerprint, settings, str(validate_every), *names)
-    if known is not None and known.training.get("fingerprint") == fingerprint:
+    others = _names_held_out(folder) if validate_every else []
+    settings = [
+        *sorted(config.as_dict().items()),
+        validate_every if others else 0,
+        folder.config.agreement,
+        __version__,
+    ]
+    fingerprint = digest_of(folder.fingerprint, str(settings), *names, "held out:", *others)
+    known = _load(output)
+    if known and known.training.get("fingerprint") == fingerprint:
         return known
+    output.parent.mkdir(parents=True, exist_ok=True)
     trainer = AcrossTrainer(backbone, cross_initialise(backbone, names, 2), pictures, config)
-    validation = Validation(trainer, folder, engine, validate_every) if validate_every else None
-    run = TrainingRun(trainer, state_file, fingerprint, save_every, validation)
+    validation = Validation(trainer, folder, engine, every=validate_every) if others else None
+    run = TrainingRun(trainer, output.with_suffix(".training"), fingerprint, save_every, validation)
     run.take_up()
-    run.run(lambda step, _: on_step(step, trainer.losses[-1]) if on_step else None)
-    record: dict[str, Any] = {
-        **config.as_dict(),
-        "people": len(names),
-        "pictures": len(pictures.prompts),
-        "fingerprint": fingerprint,
-        "version": __version__,
-        "report": run.report(),
-    }
+    try:
+        run.run(lambda step, _: on_step(step, trainer.losses[-1]) if on_step else None)
+        record: dict[str, Any] = {
+            **config.as_dict(),
+            "people": len(names),
+            "pictures": len(pictures.prompts),
+            "fingerprint": fingerprint,
+            "version": __version__,
+            "report": run.report(),
+        }
+        enhancer = PretrainedEnhancer.of(trainer.model, backbone, **provenance, training=record)
+        enhancer.save(output)
+    except DivergedError:
+        raise
+    except BaseException:
+        run.save()
+        raise
     run.finish()
-    return PretrainedEnhancer.of(trainer.model, backbone, **provenance, training=record)
+    return enhancer
+
+
+def _names_held_out(folder: PeopleFolder) -> list[str]:
+    """Whom a validation can look at; it is left out where there is nobody."""
+    try:
+        return folder.pictures(held_out=True)[1]
+    except TrainingError as error:
+        logging.warning("ID-EA: nobody to validate with. %s", error)
+        return []
+
+
+def _load(file: Path) -> PretrainedEnhancer | None:
+    """An earlier result; a damaged file counts as none."""
+    try:
+        return PretrainedEnhancer.load(file)
+    except (IdeaError, OSError):
+        return None

@@ -37,6 +37,10 @@ class TrainingError(IdeaError):
     """Training could not start or did not stay finite."""
 
 
+class DivergedError(TrainingError):
+    """A training whose losses or weights are no longer of use."""
+
+
 class FaceError(IdeaError):
     """A photo without pixels or without a face, or an incomplete face model."""
 

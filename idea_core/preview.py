@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .backbone import Backbone, TextCondition
+from .captions import PLACEHOLDER
 from .errors import ConfigError
 from .tokenized import tokenize_captions
 from .trainer import Trainer
@@ -33,6 +34,11 @@ class PreviewConfig:
     guidance: float = 5.0
 
     def __post_init__(self):
+        for prompt in self.prompts:
+            if PLACEHOLDER not in prompt:
+                raise ConfigError(
+                    f"a preview with {PLACEHOLDER} for the person", repr(prompt), f"Put {PLACEHOLDER} in."
+                )
         if self.steps < 1 or not self.seeds or not self.prompts:
             got = f"{self.steps} steps, {len(self.seeds)} seeds, {len(self.prompts)} prompts"
             raise ConfigError("a step, a seed and a prompt at least", got, "Change the preview.")

@@ -6,7 +6,6 @@ one seeded generator on the CPU, so that two backbones see the same run.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,9 +18,10 @@ from .backbone import Backbone, TextCondition
 from .batches import Batch, BatchSampler, Bucket, Photos, count_photos
 from .captions import PERSON_CAPTIONS, with_note
 from .config import TrainConfig
-from .errors import TrainingError
+from .errors import DivergedError, TrainingError
 from .identity import Identity
 from .losses import mahalanobis_to, squared_to
+from .memory import with_less_memory
 from .person import PersonModel
 from .tokenized import Caption, fill, tokenize_captions
 from .transfer import send
@@ -82,7 +82,7 @@ class Trainer:
         )
         self.micro_batch = config.batch_size  # photos whose gradients are computed together
         self.losses: list[float] = []  # of the steps done, as far as they were read
-        self._good: dict[str, Tensor] = {}  # weights at the last reading
+        self._good: dict[str, Tensor] = {}  # weights at the start, then at the last reading
         self._unread: list[Tensor] = []
         self._stopped = False
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
@@ -93,15 +93,16 @@ class Trainer:
         Raises:
             TrainingError: the training diverged; the person is as at the last reading of the losses before that.
         """
+        self._good = self._good or _copied(self.weights())
         with torch.enable_grad(), self.kv_deltas():
             for step in range(len(self.losses) + 1, self.config.steps + 1):
+                if self._stopped:
+                    break
                 self._unread.append(self._drawn_step())
                 if len(self._unread) == READ_EVERY or step == self.config.steps:
                     self.read_losses()
                 if on_step:
                     on_step(step, self.losses)
-                if self._stopped:
-                    break
             self.read_losses()
         return tuple(self.losses)
 
@@ -132,9 +133,9 @@ class Trainer:
             if said:
                 self._restore()
                 remedy = f"{_LOWER_RATES} What was learnt in {len(self.losses)} steps is kept."
-                raise TrainingError(f"a finite loss of at most {HOPELESS:g}", said, remedy)
+                raise DivergedError(f"a finite loss of at most {HOPELESS:g}", said, remedy)
             self.losses = losses
-            self._good = {key: weight.clone() for key, weight in weights.items()}
+            self._good = _copied(weights)
         return self.losses
 
     @property
@@ -149,8 +150,7 @@ class Trainer:
     @torch.no_grad()
     def _restore(self) -> None:
         for key, weight in self.weights().items():
-            if key in self._good:
-                weight.copy_(self._good[key])
+            weight.copy_(self._good[key])
 
     def kv_deltas(self) -> AbstractContextManager[None]:
         """The K/V deltas hung into the backbone, while open; nothing where none are trained."""
@@ -162,34 +162,14 @@ class Trainer:
         Where memory runs out gradients are checkpointed from then on, and if that is not enough the batch is taken in
         halves, at the same result up to rounding.
         """
-        while True:
-            self.optimizer.zero_grad(set_to_none=True)
-            try:
-                loss = self._gradients(batch)
-                break
-            except torch.OutOfMemoryError:
-                if not self._save_memory():
-                    raise
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        loss = with_less_memory(self, lambda: self._gradients(batch))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
 
-    def _save_memory(self) -> bool:
-        """Do with less memory from now on; whether that was possible."""
-        if not self.backbone.gradient_checkpointing:
-            self.backbone.gradient_checkpointing = True
-            logging.warning("ID-EA: out of memory; going on with gradient checkpointing.")
-            return True
-        if self.micro_batch == 1:
-            return False
-        self.micro_batch = (self.micro_batch + 1) // 2
-        logging.warning("ID-EA: out of memory; going on with %d photos at a time.", self.micro_batch)
-        return True
-
     def _gradients(self, batch: Batch) -> Tensor:
         """Gradients of the batch's loss and of the regulariser; the former, detached."""
+        self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.backbone.device)
         for part in batch.parts(self.micro_batch):
             loss = self.loss(part) * (len(part.photos) / len(batch.photos))
@@ -276,6 +256,10 @@ def _distances(
         return {encoder: squared_to(part) for encoder, part in start.items()}
     spread = spread_of_names(backbone, names, config.n) if config.regularizer == "names" else anchor
     return {encoder: mahalanobis_to(part, config.zeta, spread[encoder]) for encoder, part in start.items()}
+
+
+def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: weight.clone() for key, weight in weights.items()}
 
 
 def _divergence(losses: Sequence[float], read: int, weights: Mapping[str, Tensor]) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .across import AcrossTrainer
-from .errors import IdentityFileError, TrainingError
+from .errors import DivergedError, IdentityFileError, TrainingError
 from .trainer import Trainer
 from .training_state import restore_state, save_state
 from .watch import Judged
@@ -46,7 +46,7 @@ class TrainingRun:
         if not self.state_file.exists():
             return 0
         try:
-            steps = restore_state(self.trainer, self.state_file, self.fingerprint)
+            steps = restore_state(self.trainer, self.state_file, self.fingerprint, self.watch)
         except IdentityFileError as error:
             logging.warning("ID-EA: %s is of no use, training starts anew. %s", self.state_file, error)
             return 0
@@ -63,18 +63,19 @@ class TrainingRun:
         that would be of no use.
 
         Raises:
-            TrainingError: it diverged; the trainer holds what was learnt before.
+            DivergedError: the trainer holds what was learnt before.
         """
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         start, before = time.perf_counter(), sum(self._seconds.values())
         try:
+            self._look_again()
             self.trainer.run(lambda step, _losses: self._after(step, on_step))
-        except TrainingError:
+        except DivergedError:
             self.state_file.unlink(missing_ok=True)
             raise
         except BaseException:
-            self._save_what_is_there()
+            self.save()
             raise
         finally:
             others = sum(self._seconds.values()) - before
@@ -104,11 +105,19 @@ class TrainingRun:
         self._steps += 1
         images = None
         if self.watch and self.watch.is_due(step):
+            self.trainer.read_losses()  # of a training that has diverged no picture is drawn
             images = self._timed("looks", lambda: self.watch.look(step))
         if self.save_every and step % self.save_every == 0 and step < self.trainer.config.steps:
-            self._timed("saves", lambda: save_state(self.trainer, self.state_file, self.fingerprint))
+            self._timed("saves", lambda: save_state(self.trainer, self.state_file, self.fingerprint, self.watch))
         if on_step:
             on_step(step, images)
+
+    def _look_again(self) -> None:
+        """Make up for a look in which the training broke off."""
+        step = len(self.trainer.losses)
+        if step and self.watch and self.watch.is_due(step) and step not in dict(self.watch.scores):
+            with self.trainer.kv_deltas():
+                self._timed("looks", lambda: self.watch.look(step))
 
     def _timed(self, part: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -117,10 +126,10 @@ class TrainingRun:
         finally:
             self._seconds[part] += time.perf_counter() - start
 
-    def _save_what_is_there(self) -> None:
-        """Before an error goes on its way, which must not be hidden by another one."""
+    def save(self) -> None:
+        """Save what is there before an error goes on its way, which must not be hidden by another one."""
         try:
             if self.trainer.read_losses():
-                save_state(self.trainer, self.state_file, self.fingerprint)
+                save_state(self.trainer, self.state_file, self.fingerprint, self.watch)
         except (TrainingError, OSError) as error:
             logging.warning("ID-EA: the broken training could not be saved. %s", error)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,16 +36,28 @@ class Resumable(Protocol):
         """The losses of all steps so far."""
 
 
-def save_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str) -> Path:
+class Watching(Protocol):
+    """What looks at a training, and has a state of its own."""
+
+    def state(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+        """JSON values, and tensors."""
+
+    def restore(self, said: Mapping[str, Any], best: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`."""
+
+
+def save_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str, watch: Watching | None = None) -> Path:
     """Write a training between two steps; an existing file is replaced in one move.
 
     Args:
         fingerprint: of all that the training depends on; only an equal one takes it up again.
     """
+    watched, best = watch.state() if watch else ({}, {})
     tensors = {f"weights.{key}": tensor for key, tensor in trainer.weights().items()}
     for number, parameter in enumerate(_parameters(trainer)):
         moments = trainer.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(moments[key]) for key in _MOMENTS if key in moments}
+    tensors |= {f"best.{key}": tensor for key, tensor in best.items()}
     tensors["random"] = trainer.generator.get_state()
     metadata = {
         "format": FORMAT,
@@ -53,11 +65,12 @@ def save_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str) ->
         "fingerprint": fingerprint,
         "losses": json.dumps(trainer.read_losses()),
         "scaler": json.dumps(trainer.scaler.state_dict()),
+        "watch": json.dumps(watched),
     }
     return write_tensors(path, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, metadata)
 
 
-def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str) -> int:
+def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str, watch: Watching | None = None) -> int:
     """Bring a fresh trainer to where the file's training stood; the steps done. 0 if it was another training's.
 
     Raises:
@@ -80,6 +93,11 @@ def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str)
     scaler = json.loads(metadata["scaler"])
     if scaler:
         trainer.scaler.load_state_dict(scaler)
+    watched = json.loads(metadata.get("watch", "{}"))
+    if watch and watched:
+        device = next(iter(trainer.weights().values())).device
+        best = {key.removeprefix("best."): part.to(device) for key, part in tensors.items() if key.startswith("best.")}
+        watch.restore(watched, best)
     return len(trainer.losses)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,9 @@ class WatchConfig:
     def __post_init__(self):
         if self.every < 0:
             raise ConfigError("0 steps between two looks or more", str(self.every), "Change it.")
+        if self.target is not None and not self.every:
+            got = "a likeness to reach, and no looks"
+            raise ConfigError("looks at which likeness is measured", got, "Set the steps between two.")
 
 
 @dataclass
@@ -42,14 +45,30 @@ class Judged:
     """A training whose likeness is measured now and then, and which ends by it.
 
     Attributes:
+        every: steps between two looks; 0: never.
         scores: (step, likeness) of each look.
         ended: why the training ended early; "" if it did not.
     """
 
     trainer: Any
+    every: int = field(default=0, kw_only=True)
     scores: list[tuple[int, float]] = field(default_factory=list, kw_only=True)
     ended: str = field(default="", kw_only=True)
     _best: dict[str, Tensor] = field(default_factory=dict, kw_only=True, repr=False)
+
+    def is_due(self, step: int) -> bool:
+        return bool(self.every) and step % self.every == 0
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a later run has to know: JSON values, and the best weights."""
+        return {"scores": self.scores, "ended": self.ended}, self._best
+
+    def restore(self, said: Mapping[str, Any], best: Mapping[str, Tensor]) -> None:
+        """Go on from another run's `state`."""
+        self.scores[:] = [(step, likeness) for step, likeness in said["scores"]]
+        self.ended, self._best = said["ended"], dict(best)
+        if self.ended:
+            self.trainer.stop()
 
     def judge(self, step: int, likeness: float, target: float | None = None) -> None:
         """End the training where likeness reaches the target, or has fallen: then it goes back to its best."""
@@ -81,8 +100,8 @@ class Watch(Judged):
     config: WatchConfig
     likeness: Likeness | None = None
 
-    def is_due(self, step: int) -> bool:
-        return bool(self.config.every) and step % self.config.every == 0
+    def __post_init__(self):
+        self.every = self.config.every
 
     def look(self, step: int) -> Tensor:
         """Images (B, H, W, 3) of the person as learnt so far; it may end the training."""

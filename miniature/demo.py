@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.evaluation.report import data_address
 from idea_core.identity import Identity
 
-from .methods import CROSS_INITIALIZATION, ID_EA, TEXTUAL_INVERSION
+from .methods import CROSS_INITIALIZATION, ID_EA, SEEN, TEXTUAL_INVERSION
 from .people import named_people
 from .trial import NAME, PER_PROMPT, PROMPTS, Stranger, learn, measure, prompts_of
 from .world import BASE, draw, to_photo
 
-STAGES = 5
+STAGES = 6
 MEASURES = ("identity", "second", "verified", "obedience")
 
 
@@ -61,10 +62,10 @@ def run(folder: Path, person: Stranger, steps: int, seed: int, on_stage: Callabl
     rows.append(_row(f"Base model, “{known}”", named, person))
     backbone = DiffusersBackbone(pipeline)
     configs = {method: method.config(steps=steps) for method in (TEXTUAL_INVERSION, CROSS_INITIALIZATION)}
-    for method, config in {**configs, ID_EA: PRESETS["fast"]}.items():
+    for method, config in {**configs, **dict.fromkeys((ID_EA, SEEN), PRESETS["fast"])}.items():
         on_stage(f"{method.title}, {config.steps} steps")
         trained, seconds = learn(backbone, seen, method, config)
-        file = folder / "identities" / f"{method.title.lower().replace(' ', '-')}.safetensors"
+        file = folder / "identities" / f"{_file_name(method.title)}.safetensors"
         trained.save(file)
         identity = Identity.load(file)
         pictures = draw(pipeline, [identity], prompts_of(person.asked, identity.trigger), seed)
@@ -84,7 +85,7 @@ def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) 
     shown = []
     for row in rows:
         one_each = row.pictures[::PER_PROMPT]
-        place = folder / "pictures" / row.title.replace("“", "").replace("”", "").replace(", ", "_").replace(" ", "-")
+        place = folder / "pictures" / _file_name(row.title)
         place.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(row.pictures):
             Image.fromarray(to_photo(picture)).save(place / f"{number:02}.png")
@@ -111,3 +112,7 @@ def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) 
 
 def _address(picture: Tensor) -> str:
     return data_address(Image.fromarray(to_photo(picture)), "PNG")
+
+
+def _file_name(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

@@ -39,9 +39,8 @@ def main(steps: int, work: Path, output: Path, shard: str | None, threads: int, 
     for number in job.draw(people, part):
         print(f"person {number}", flush=True)
     if not shard:
-        config, state = AcrossConfig(steps=steps, seed=seed), output.with_suffix(".training")
-        trained = job.train(people, config, digest, state, 200, 0, lambda step, loss: print(f"step {step}  {loss:.4f}"))
-        trained.save(output)
+        config = AcrossConfig(steps=steps, seed=seed)
+        job.train(people, config, digest, output, 200, 0, lambda step, loss: print(f"step {step}  loss {loss:.4f}"))
 
 
 def people_job(folder: Path) -> PeopleJob:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from comfy_api.v0_0_2 import io
 
@@ -11,16 +10,15 @@ from ..idea_core.across import AcrossConfig
 from ..idea_core.across_run import learn_people
 from ..idea_core.anchor import parse_names
 from ..idea_core.captions import PORTRAIT_PROMPTS
-from ..idea_core.errors import IdeaError
 from ..idea_core.people import PeopleConfig, PeopleFolder, digest_of
 from ..idea_core.pretrained import PretrainedEnhancer
 from .checkpoint import checkpoint_of
 from .comfy_backbone import PRECISION_CHOICES, ComfyBackbone
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
-from .face_models import FaceModels, engine_of
+from .face_models import engine_of, face_digest
 from .fingerprint import training_fingerprint
-from .paths import AUTOSAVE, ENHANCERS, file_state, output_folder, people_folder, saved_path
+from .paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
 from .sockets import EnhancerSocket, advanced, require
 from .train import described
 from .training_job import Progress
@@ -139,10 +137,15 @@ class TrainAcross(io.ComfyNode):
         )
         digest = training_fingerprint(model, clip, vae, [], {"precision": precision})
         folder = saved_path(name).with_suffix("").relative_to(output_folder())
-        place = PeopleFolder(people_folder() / folder, people, people.fingerprint(digest, _face_digest(face_model)))
+        place = PeopleFolder(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
         node_id = cls.hidden.unique_id
         config = AcrossConfig(steps=steps, batch_size=batch_size, seed=seed)
-        file = output_folder() / ENHANCERS / AUTOSAVE / f"{folder.name}.safetensors"
+        file = (
+            output_folder()
+            / ENHANCERS
+            / AUTOSAVE
+            / folder.with_name(f"{folder.name}-{_short(place, config)}.safetensors")
+        )
         with ComfyBackbone(model, clip, vae, precision) as backbone:
             _draw(place, backbone, face_model, node_id)
             checkpoint, base_hash = checkpoint_of(cls.hidden.prompt, node_id)
@@ -152,15 +155,13 @@ class TrainAcross(io.ComfyNode):
                 backbone,
                 engine_of(face_model),
                 config,
-                file.with_suffix(".training"),
+                file,
                 save_every=200,
-                validate_every=validate_every if held_out else 0,
+                validate_every=validate_every,
                 on_step=lambda step, _loss: progress.show(step, None),
-                known=_read(file),
                 base_checkpoint=checkpoint,
                 base_hash=base_hash,
             )
-        enhancer.save(file)
         return io.NodeOutput(enhancer, described(enhancer.training))
 
 
@@ -195,19 +196,9 @@ def _draw(place: PeopleFolder, backbone: ComfyBackbone, face_model, node_id: str
         progress.show(number + 1, None if images is None else images[:2])
 
 
-def _face_digest(face_model) -> str:
-    """Of the face models' files, by name, size and date; another pack's object by its class."""
-    if not isinstance(face_model, FaceModels):
-        return digest_of(type(face_model).__module__, type(face_model).__name__)
-    return digest_of(*(file_state(path) for path in face_model.pack.files()))
-
-
-def _read(file: Path) -> PretrainedEnhancer | None:
-    """An earlier result; a damaged file counts as none."""
-    try:
-        return PretrainedEnhancer.load(file)
-    except (IdeaError, OSError):
-        return None
+def _short(place: PeopleFolder, config: AcrossConfig) -> str:
+    """What keeps trainings with other settings apart."""
+    return digest_of(place.fingerprint, str(sorted(config.as_dict().items())))[:12]
 
 
 def _int(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:

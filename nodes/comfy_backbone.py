@@ -57,8 +57,9 @@ class ComfyBackbone:
         self.gradient_checkpointing = gradient_checkpointing
         self.num_timesteps = len(self._sampling.sigmas)
         self.kv_shapes = _cross_attention_shapes(self._patcher.model)
+        self._sizes: dict[tuple[int, ...], Tensor] = {}
         self._kv_hooks = {name: _KVHook(name) for name in self.kv_shapes}
-        self._loaded = False
+        self._loaded = self._pushed_out = False
         self._exit = ExitStack()
 
     def __enter__(self) -> ComfyBackbone:
@@ -108,18 +109,24 @@ class ComfyBackbone:
         parts = []
         for image in images:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with torch.inference_mode(), _recorded_deviation(self._vae) as deviation:
+            with self.aside(), torch.inference_mode(), _recorded_deviation(self._vae) as deviation:
                 mean = self._vae.encode(image[None])
                 spread = deviation(mean)
                 parts.append((scaled(mean), scaled(spread) - scaled(torch.zeros_like(spread))))
         return Latents(*(torch.cat(part).to(self.device, torch.float32) for part in zip(*parts)))
 
     def decode_images(self, latents: Tensor) -> Tensor:
-        with torch.inference_mode():
+        with self.aside(), torch.inference_mode():
             images = self._vae.decode(self._patcher.model.process_latent_out(latents))
-        if self._loaded:  # the VAE may have pushed them out
-            self._bring()
         return images.float().clamp(0, 1).cpu().clone()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While open, other models have their turn, and may push UNet and text encoder out: later they come back."""
+        try:
+            yield
+        finally:
+            self._pushed_out = self._loaded
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         sigma = self._sigma(timesteps)
@@ -134,6 +141,7 @@ class ComfyBackbone:
         return (latents - at_zero) / slope
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
         self._load()
         timesteps = self._sampling.timestep(self._sigma(timesteps)).float()
         options = {"optimized_attention_override": _differentiable_attention}
@@ -144,8 +152,12 @@ class ComfyBackbone:
 
     def _vector(self, pooled: Tensor, noisy: Tensor) -> Tensor:
         """Pooled text and the photos' size, as ComfyUI gives them to the UNet of Stable Diffusion XL."""
-        height, width = (side * self._vae.downscale_ratio for side in noisy.shape[-2:])
-        return self._patcher.model.encode_adm(pooled_output=pooled, height=height, width=width).to(noisy.device)
+        size = tuple(side * self._vae.downscale_ratio for side in noisy.shape[-2:])
+        if size not in self._sizes:  # ComfyUI computes them on the CPU, for which the device would have to wait
+            zeros = torch.zeros(1, pooled.shape[1])
+            vector = self._patcher.model.encode_adm(pooled_output=zeros, height=size[0], width=size[1])
+            self._sizes[size] = vector[:, pooled.shape[1] :].to(noisy.device)
+        return torch.cat([pooled, self._sizes[size].to(pooled).expand(len(pooled), -1)], dim=1)
 
     @contextmanager
     def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
@@ -167,6 +179,9 @@ class ComfyBackbone:
 
     def _load(self) -> None:
         """Bring UNet and text encoder to their devices, once, after the VAE had its turn."""
+        if self._pushed_out:
+            self._pushed_out = False
+            self._bring()
         if self._loaded:
             return
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -193,13 +208,16 @@ class ComfyBackbone:
             yield
             return
         blocks = [part for part in self._unet.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))]
+        before = [vars(block).get("forward") for block in blocks]  # of another pack's own
         for block in blocks:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
         try:
             yield
         finally:
-            for block in blocks:
+            for block, forward in zip(blocks, before):
                 del block.forward
+                if forward is not None:
+                    block.forward = forward
 
     def _unload(self) -> None:
         """Leave the UNet's modules as they were found: what training hung in outlives the patcher otherwise."""
@@ -208,7 +226,7 @@ class ComfyBackbone:
         self._patcher.detach()
         for module in self._patcher.model.modules():
             if hasattr(module, "prev_comfy_cast_weights"):
-                module.comfy_cast_weights = module.prev_comfy_cast_weights
+                vars(module).pop("comfy_cast_weights", None)  # so that the class's own counts
                 del module.prev_comfy_cast_weights
             if hasattr(module, "weight_function"):
                 module.weight_function = []

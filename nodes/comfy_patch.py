@@ -74,7 +74,8 @@ class AdapterSchedule:
         difference = kwargs.get(self.key)  # left there: the same person may have been applied twice
         if difference is not None and self._active(executor.class_obj.model_sampling, t):
             c_crossattn = c_crossattn + self.strength * difference.to(c_crossattn)
-        before = _rows.set({**_rows.get(), self.key: kwargs.get(self.rows_key)})
+        rows = kwargs.get(self.rows_key)
+        before = _rows.set({**_rows.get(), self.key: None if rows is None else rows.to(x)})
         try:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         finally:
@@ -104,22 +105,22 @@ class SideBranch:
     key: str
     kv: Mapping[str, Tensor]
     strength: float
-    _handles: list = field(default_factory=list)
+    _handles: dict = field(default_factory=dict)  # by MODEL clone, each of which may be dropped while another is loaded
     _weights: dict = field(default_factory=dict)  # on devices
 
     def injection(self) -> PatcherInjection:
         return PatcherInjection(inject=self._hang_in, eject=self._take_out)
 
     def _hang_in(self, patcher) -> None:
-        for layer in layers_of(self.kv):
-            part = comfy.utils.get_attr(patcher.model, layer)
-            self._handles.append(part.register_forward_hook(partial(self._add, layer)))
+        parts = {layer: comfy.utils.get_attr(patcher.model, layer) for layer in layers_of(self.kv)}
+        hooks = [part.register_forward_hook(partial(self._add, layer)) for layer, part in parts.items()]
+        self._handles.setdefault(id(patcher), []).extend(hooks)
 
-    def _take_out(self, _patcher) -> None:
-        for handle in self._handles:
+    def _take_out(self, patcher) -> None:
+        for handle in self._handles.pop(id(patcher), []):
             handle.remove()
-        self._handles.clear()
-        self._weights.clear()
+        if not self._handles:
+            self._weights.clear()
 
     def _add(self, layer: str, _part, inputs: tuple, output: Tensor) -> Tensor:
         rows = _rows.get().get(self.key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 
 import comfy.sd1_clip
 import torch
@@ -109,8 +110,8 @@ class IdentityTextEncoder:
 
     def encode_token_weights(self, tokens: Mapping[str, list]) -> tuple:
         context, pooled, *extra = self._encoder.encode_token_weights(tokens)
-        encoder, chunks = next(iter(tokens.items()))
-        with_person = [self._holds(encoder, chunk) for chunk in chunks]
+        found = [[self._holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
+        with_person = [any(here) for here in zip_longest(*found, fillvalue=False)]
         extra = dict(*extra)
         if any(with_person):
             extra[self._key] = self._difference(context, with_person)

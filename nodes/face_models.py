@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -37,6 +39,25 @@ def engine_of(face_model: Any) -> FaceEngine:
     if isinstance(face_model, FaceModels):
         return face_model.engine()
     return InsightFaceEngine.of_analysis(face_model)
+
+
+def face_digest(face_model: Any) -> str:
+    """SHA-256 of the models' files, on which a FACE_MODEL's faces depend; for another pack's, of their names."""
+    if isinstance(face_model, FaceModels):
+        return hashlib.sha256("".join(_file_digest(path) for path in face_model.pack.files()).encode()).hexdigest()
+    models = getattr(face_model, "models", {})
+    said = [f"{type(face_model)}", *(f"{task} {getattr(models[task], 'model_file', '')}" for task in sorted(models))]
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    status = path.stat()
+    return _hash_file(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _hash_file(path: Path, _changed: int, _size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class FaceModelMemory(torch.nn.Module):

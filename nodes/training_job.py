@@ -18,7 +18,7 @@ from torch import Tensor
 from ..idea_core import __version__
 from ..idea_core.batches import Photos
 from ..idea_core.captions import CAPTIONS
-from ..idea_core.errors import IdeaError, TrainingError
+from ..idea_core.errors import DivergedError, IdeaError, TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
@@ -29,7 +29,7 @@ from ..idea_core.training_run import TrainingRun
 from ..idea_core.watch import Watch, WatchConfig
 from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
-from .face_models import engine_of
+from .face_models import engine_of, face_digest
 from .fingerprint import training_fingerprint
 from .paths import AUTOSAVE, output_folder
 from .settings import TrainingSettings
@@ -93,7 +93,7 @@ class TrainingJob:
             "notes": list(self.photos.notes),
             "captions": self.settings.captions,
             "precision": self.settings.precision,
-            "watch": asdict(self.watch) if self.face_model is not None else None,
+            "watch": None if self.face_model is None else [asdict(self.watch), face_digest(self.face_model)],
             **self.settings.config.as_dict(),
         }
         start = self.enhancer.weights if self.enhancer else {}
@@ -121,6 +121,8 @@ class _Training:
 
     def __exit__(self, kind, error, _trace) -> None:
         if error is not None and self.started and self.started.trainer.losses:
+            if not isinstance(error, DivergedError):
+                self.started.save()
             self._keep()
 
     def run(self, model, clip, vae) -> None:
@@ -137,7 +139,8 @@ class _Training:
                     job.enhancer.build_person if job.enhancer else PersonModel,
                 )
                 state = self.path.with_suffix(".training")
-                self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, self._watch(trainer))
+                watch = self._watch(trainer, backbone)
+                self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, watch)
                 self.started.take_up()
                 self.started.run(self.progress.show)
         except comfy.model_management.OOM_EXCEPTION as error:
@@ -159,14 +162,16 @@ class _Training:
     def finish(self) -> None:
         self.started.finish()
 
-    def _watch(self, trainer: Trainer) -> Watch | None:
+    def _watch(self, trainer: Trainer, backbone: ComfyBackbone) -> Watch | None:
         job = self.job
         if not job.watch.every:
             return None
-        return Watch(trainer, job.watch, None if job.face_model is None else self._likeness)
 
-    def _likeness(self, images: Tensor) -> float:
-        return likeness_to(engine_of(self.job.face_model), self.job.embeds)(images)
+        def likeness(images: Tensor) -> float:
+            with backbone.aside():
+                return likeness_to(engine_of(job.face_model), job.embeds)(images)
+
+        return Watch(trainer, job.watch, None if job.face_model is None else likeness)
 
     def _keep(self) -> None:
         """Before an error goes on its way, which must not be hidden by another one."""
@@ -199,7 +204,7 @@ class Progress:
         now = time.monotonic()
         if now - self._told > TELL_EVERY or step == self._steps:
             self._told = now
-            rate = self._done / (now - self._start)
+            rate = self._done / max(now - self._start, 1e-6)  # some clocks are coarse
             left = (self._steps - step) / rate
             self._tell(f"{step} of {self._steps} {self._unit}, {rate:.1f} a second, {left:.0f} s left")
 

@@ -54,6 +54,7 @@ def test_demo(tmp_path):
         "Textual Inversion, 5 steps",
         "Cross Initialization, 5 steps",
         "ID-EA, 25 steps",
+        "ID-EA, Enhancer that has seen people, 25 steps",
     ]
     assert said["rows"][0]["identity"] > 0.5 and said["rows"][0]["verified"] > 0.9
     page = (tmp_path / "report.html").read_text("utf-8")

@@ -33,8 +33,9 @@ def demo(output: Path, person: int, count: int, steps: int, seed: int) -> Result
             bar.update()
 
         data = run(output, Stranger(person, count), steps, seed, on_stage)
-    lines = [" " * 34 + "".join(f"{measure:>11}" for measure in MEASURES) + "   training"]
+    width = max(len(row["title"]) for row in data["rows"])
+    lines = [" " * width + "".join(f"{measure:>11}" for measure in MEASURES) + "   training"]
     for row in data["rows"]:
         time = "" if row["seconds"] is None else f"{row['seconds']:9.1f} s"
-        lines.append(f"{row['title']:<34}" + "".join(f"{row[measure]:11.3f}" for measure in MEASURES) + time)
+        lines.append(f"{row['title']:<{width}}" + "".join(f"{row[measure]:11.3f}" for measure in MEASURES) + time)
     return Result(data, "\n".join([*lines, f"Report: {data['report']}"]))

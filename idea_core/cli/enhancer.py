@@ -10,6 +10,7 @@ import click
 
 from ..across import AcrossConfig
 from ..captions import PORTRAIT_PROMPTS
+from ..jobs.train import require_output
 from ..textfile import read_text
 from .console import Result, progress, reports, warn
 from .options import PATH, face_options, model_options, take_faces, take_model, together
@@ -81,10 +82,11 @@ def train_enhancer(
     What is drawn already is not drawn again, and a training that was stopped goes on when the same command runs again.
     """
     config = AcrossConfig(**{field: options.pop(field) for field in _SETTINGS})
+    part = _shard(shard)
+    require_output(output)
     job = take_people(options)
     digest = job.model.digest()
     people = job.open(digest)
-    part = _shard(shard)
     with progress(len(range(part[0], len(job.config.names), part[1])), "drawing people", "person") as bar:
         for _ in job.draw(people, part):
             bar.update()
@@ -96,9 +98,7 @@ def train_enhancer(
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
 
-        state = output.with_suffix(".training")
-        trained = job.train(people, config, digest, state, save_every, validate_every, on_step)
-    trained.save(output)
+        trained = job.train(people, config, digest, output, save_every, validate_every, on_step)
     data = {"output": str(output), **trained.training}
     count, pictures = trained.training["people"], trained.training["pictures"]
     return Result(data, f"Trained across {count} people and {pictures} pictures: {output}")

@@ -113,9 +113,9 @@ def recogniser_crop(engine: FaceEngine, found: FacePhoto, aligned: bool) -> np.n
     """What the recogniser sees of the face taken; a crop that is aligned already is only scaled, and smoothly."""
     if not aligned:
         return engine.align(found.photo, found.chosen)
-    from .photos import square  # and PIL with it
+    from .photos import fit  # and PIL with it
 
-    photo = found.photo if len(found.photo) == TEMPLATE_SIDE else square(found.photo, TEMPLATE_SIDE)
+    photo = found.photo if len(found.photo) == TEMPLATE_SIDE else fit(found.photo, TEMPLATE_SIDE, TEMPLATE_SIDE)
     return engine.align(photo, Face.aligned(TEMPLATE_SIDE))
 
 

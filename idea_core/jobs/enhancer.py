@@ -52,7 +52,7 @@ class PeopleJob:
         people: PeopleFolder,
         config: AcrossConfig,
         model_digest: str,
-        state_file: Path,
+        output: Path,
         save_every: int = 0,
         validate_every: int = 0,
         on_step: Callable[[int, float], None] | None = None,
@@ -60,7 +60,7 @@ class PeopleJob:
         """`learn_people` on this base model."""
         backbone = DiffusersBackbone(self.model.load())
         provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
-        arguments = (people, backbone, self.faces.load(), config, state_file, save_every, validate_every, on_step)
+        arguments = (people, backbone, self.faces.load(), config, output, save_every, validate_every, on_step)
         return learn_people(*arguments, **provenance)
 
     def evaluate(self, people: PeopleFolder, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:

@@ -47,7 +47,7 @@ class TrainJob:
         enhancer: file of a `PretrainedEnhancer` that the person starts from.
         clip_layer: text encoder layer, counted from the end; None: the model's own.
         gradient_checkpointing: less memory, a third more time.
-        save_every: steps between two saves of the training's state; 0: never.
+        save_every: steps between two saves of the training's state; 0: only when it breaks off.
         resume: go on with a broken run of the same inputs, if it left its state.
         watch: when the training is looked at, and what ends it early.
     """
@@ -87,7 +87,7 @@ class TrainJob:
             "name": self.name,
             "model": model_digest,
             "dtype": self.model.chosen_dtype(),
-            "faces": self.faces.digest() if self.photos.needs_faces else "",
+            "faces": self.faces.digest() if self.photos.needs_faces or self.watch.target is not None else "",
             "prediction": self.model.prediction,
             "photos": self.photos.digest(),
             "crop": self.photos.crop,
@@ -117,10 +117,7 @@ class TrainJob:
             ConfigError: an output of another kind than a .safetensors file.
             OSError: a folder that cannot be written to.
         """
-        if self.output.suffix != ".safetensors" or self.output.is_dir():
-            raise ConfigError("an output file that ends in .safetensors", str(self.output), "Change the output.")
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=self.output.parent).close()
+        require_output(self.output)
 
     def run(self, model_digest: str, fingerprint: str, on_step: OnStep | None = None) -> Identity:
         """Train and save.
@@ -151,22 +148,25 @@ class TrainJob:
                 f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels",
                 "Lower the resolution.",
             ) from error
-        identity = trainer.identity(
-            self.name,
-            base_checkpoint=self.model.path.name,
-            base_hash=model_digest,
-            training=training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
-            | {"report": run.report()},
-        )
-        return self._finish(identity)
+        try:
+            identity = trainer.identity(
+                self.name,
+                base_checkpoint=self.model.path.name,
+                base_hash=model_digest,
+                training=training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
+                | {"report": run.report()},
+            )
+            return self._finish(identity)
+        except OSError:
+            run.save()
+            raise
 
     def _watch(self, trainer: Trainer, prepared: Prepared) -> Watch | None:
-        """What looks at the training, with the likeness where face models are used anyway or a target is set."""
+        """What looks at the training, and measures likeness where there is a target."""
         if not self.watch.every:
             return None
-        scored = self.photos.needs_faces or self.watch.target is not None
-        likeness = likeness_to(self.faces.load(), prepared.embeds) if scored else None
-        return Watch(trainer, self.watch, likeness)
+        scored = self.watch.target is not None
+        return Watch(trainer, self.watch, likeness_to(self.faces.load(), prepared.embeds) if scored else None)
 
     def _finish(self, identity: Identity) -> Identity:
         identity.save(self.output)
@@ -194,3 +194,11 @@ class TrainJob:
         build = enhancer.build_person if enhancer else PersonModel
         captions, face = CAPTIONS[self.captions], prepared.embeds.mean
         return Trainer(backbone, prepared.photos, face, config, self.names, captions, build)
+
+
+def require_output(output: Path) -> None:
+    """Raise `ConfigError` or OSError unless a .safetensors file can be written there."""
+    if output.suffix != ".safetensors" or output.is_dir():
+        raise ConfigError("an output file that ends in .safetensors", str(output), "Change the output.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output.parent).close()

@@ -1,0 +1,39 @@
+"""Going on with less memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
+    """`compute()`, again with less memory as often as that runs out and something is left to save.
+
+    First the backbone's gradients are checkpointed, then `training.micro_batch` is halved, from then on.
+    """
+    while True:
+        try:
+            return compute()
+        except torch.OutOfMemoryError:
+            if not _save_memory(training):
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _save_memory(training: Any) -> bool:
+    """Do with less memory from now on; whether that was possible."""
+    if not training.backbone.gradient_checkpointing:
+        training.backbone.gradient_checkpointing = True
+        logging.warning("ID-EA: out of memory; going on with gradient checkpointing.")
+        return True
+    if training.micro_batch == 1:
+        return False
+    training.micro_batch = (training.micro_batch + 1) // 2
+    logging.warning("ID-EA: out of memory; going on with %d photos at a time.", training.micro_batch)
+    return True
