@@ -22,7 +22,7 @@ TITLES = {
     **{arm: method.title for arm, method in ARMS.items()},
 }
 MEASURES = ("identity", "second", "verified", "obedience", "diversity")
-RIVALS = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published")
+RIVALS = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published", "cross")
 DIFFERENCES = ("", "identity", "p", "second", "p", "obedience", "p")
 Line = Mapping[str, Any]
 
@@ -36,7 +36,7 @@ def main() -> None:
         comparisons("Trained on the person alone, against the methods before it", lines, "whole", RIVALS, fast),
         comparisons("The same after more steps", lines, "whole", RIVALS, standard),
         comparisons("Part by part", lines, "whole", PARTS["whole"], fast),
-        comparisons("Two of them after more steps", lines, "whole", ("axes", "wide kv"), standard),
+        comparisons("Part by part, from the published start", lines, "cross", PARTS["cross"], fast),
         comparisons("With an Enhancer that has seen people", lines, "seen", [*RIVALS, "whole"], fast),
         comparisons("Part by part", lines, "seen", PARTS["seen"], fast),
         against_long(lines),

@@ -1,4 +1,7 @@
-"""Textual ID anchor and cross initialisation (arXiv 2312.15905, sec. 3.2; arXiv 2507.11990, ID anchor).
+"""Textual ID anchor, cross initialisation, and the axes of names: where a person starts, and which ways lead on.
+
+Textual ID anchor and cross initialisation: arXiv 2312.15905, sec. 3.2; arXiv 2507.11990, ID anchor. Axes: arXiv
+2306.00926, Celeb Basis.
 
 The mean *input* embedding of many celebrity names goes through the text encoder; the hidden states
 at its positions, an encoder *output*, initialise the pseudo-tokens, an encoder *input*.
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +21,19 @@ from .backbone import Backbone
 from .base_models import BASE_MODELS
 from .errors import ConfigError
 
+LEAST_NAMES = 32  # from which axes can be told
 _NAMES_AT_ONCE = 32
 
 Anchor = Mapping[str, Tensor]
 """Text encoder → its part of the anchor (n, d_enc), float32."""
+
+
+class NamesBasis(NamedTuple):
+    """How names differ, position by position, as the text encoders are given them."""
+
+    mean: Anchor  # (n, d_enc)
+    axes: Mapping[str, Tensor]
+    """Text encoder → principal axes (n, k, d_enc), each as long as the names' standard deviation along it."""
 
 
 @cache
@@ -73,6 +86,30 @@ def spread_of_names(backbone: Backbone, names: Iterable[str], n: int) -> Anchor:
     states = torch.cat(rows)  # (N, n, d)
     spread = (states - states.mean(0)).flatten(0, 1)
     return dict(zip(encoders, spread.split(list(encoders.values()), dim=-1)))
+
+
+@torch.no_grad()
+def names_basis(backbone: Backbone, names: Iterable[str], n: int, most: int) -> NamesBasis | None:
+    """Mean and principal axes of names' input embeddings (arXiv 2306.00926); None for too few names.
+
+    Args:
+        names: those with fewer than n tokens are left out.
+        most: axes at each position.
+    """
+    ids = [backbone.tokenize(name) for name in names]
+    encoders = BASE_MODELS[backbone.base_model].encoders
+    ids = [name for name in ids if all(len(name[encoder]) >= n for encoder in encoders)]
+    if len(ids) < LEAST_NAMES:
+        return None
+    means, axes = {}, {}
+    for encoder in encoders:
+        columns = [[name[encoder][position] for name in ids] for position in range(n)]
+        embeddings = torch.stack([backbone.embed_tokens(encoder, column) for column in columns])  # (n, N, d_enc)
+        mean = embeddings.mean(1, keepdim=True)
+        _, singular, directions = torch.linalg.svd(embeddings - mean, full_matrices=False)
+        means[encoder] = mean[:, 0]
+        axes[encoder] = (directions * singular[..., None] / len(ids) ** 0.5)[:, :most]
+    return NamesBasis(means, axes)
 
 
 def _mean_embeddings(backbone: Backbone, encoder: str, names: Sequence[Sequence[int]], n: int) -> Tensor:

@@ -14,6 +14,11 @@ REGULARIZERS = ("mahalanobis", "names", "l2")
 published; by the spread of the names that the anchor is the mean of; the squared Euclidean distance."""
 
 
+STARTS = ("names", "cross")
+"""Where pseudo-tokens start and how they move: at the mean input embedding of celebrities' names along the names'
+principal axes (arXiv 2306.00926, Celeb Basis), or at the cross initialisation, freely, as published."""
+
+
 class Settings:
     """What dataclasses of settings share: checks of their values, and themselves as JSON values."""
 
@@ -29,8 +34,9 @@ class Settings:
 class TrainConfig(Settings):
     """How one person is trained. Rates are AdamW's, constant over the run.
 
-    The defaults come from the miniature world (text width 128; docs/evidence.md). Enhancer and Adapter learn fast only
-    behind a gate that stands open, and the published regulariser pins the tokens, so it is left out. Adam's rate for
+    The defaults come from the miniature world (text width 128; docs/evidence.md). Pseudo-tokens find a person fastest
+    along the axes in which names differ; Enhancer and Adapter learn fast only behind a gate that stands open; and the
+    published regulariser pins the tokens, so it is left out. Adam's rate for
     layers has to fall with their width: `adapter_rate` and `enhancer_rate` are those at the width of Stable Diffusion
     2.x, 1024, for which the method was published, and scaled by 1024 / width elsewhere.
 
@@ -41,7 +47,11 @@ class TrainConfig(Settings):
         n: pseudo-tokens per identity.
         heads: attention heads of Enhancer and Adapter.
         beta: scale of the Adapter's gate.
-        token_rate: rate of the pseudo-tokens.
+        start: one of `STARTS`; with too few names for axes it is the cross initialisation. A training that starts at an
+            Enhancer that has seen people has neither.
+        axes: at most so many principal axes of the names at each token.
+        axes_rate: rate of the pseudo-tokens along the names' axes, in standard deviations of the names.
+        token_rate: rate of pseudo-tokens that move freely.
         adapter_rate: rate of Enhancer and Adapter; 0 leaves both out.
         enhancer_rate: rate of the Enhancer where it is another; None: the Adapter's.
         kv_rate: rate of the cross attentions' key and value deltas; 0 leaves them out.
@@ -64,6 +74,9 @@ class TrainConfig(Settings):
     n: int = 2
     heads: int = 8
     beta: float = 0.4
+    start: str = "names"
+    axes: int = 512
+    axes_rate: float = 0.3
     token_rate: float = 1e-2
     adapter_rate: float = 3e-4
     enhancer_rate: float | None = None
@@ -79,15 +92,16 @@ class TrainConfig(Settings):
     epsilon: float = 1e-7
 
     def __post_init__(self):
-        at_least = {"steps": 0, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "kv_rank": 0}
+        at_least = {"steps": 0, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "kv_rank": 0, "axes": 1}
         at_least |= dict.fromkeys(
-            ("beta", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay"), 0.0
+            ("beta", "axes_rate", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay"), 0.0
         )
-        for field in ("steps", "batch_size", "seed", "n", "heads", "kv_rank"):
+        for field in ("steps", "batch_size", "seed", "n", "heads", "kv_rank", "axes"):
             self._require(field, isinstance(getattr(self, field), int), "a whole number")
         for field, least in at_least.items():
             self._require(field, getattr(self, field) >= least, f"at least {least}")
         self._require("enhancer_rate", self.enhancer_rate is None or self.enhancer_rate >= 0, "at least 0")
+        self._require("start", self.start in STARTS, f"one of {', '.join(STARTS)}")
         self._require("regularizer", self.regularizer in REGULARIZERS, f"one of {', '.join(REGULARIZERS)}")
         self._require("seed", self.seed < 2**64, "below 2 to the 64th")
         self._require("zeta", self.zeta > 0, "above 0")
@@ -110,6 +124,7 @@ PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
         "paper": TrainConfig(
             steps=320,
             batch_size=8,
+            start="cross",
             token_rate=0.012,
             adapter_rate=0.012,
             enhancer_rate=0.0,

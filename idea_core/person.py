@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from .adapter import Adapter
-from .anchor import Anchor
+from .anchor import Anchor, NamesBasis, names_basis
 from .backbone import Backbone, TextCondition
 from .base_models import BASE_MODELS
 from .config import TrainConfig
@@ -26,6 +29,7 @@ class PersonModel(nn.Module):
 
     def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
         super().__init__()
+        self._base_model = backbone.base_model
         d = BASE_MODELS[backbone.base_model].width
         if d % config.heads:
             raise ConfigError(f"heads to divide the width {d}", str(config.heads), "Change heads.")
@@ -56,6 +60,43 @@ class PersonModel(nn.Module):
             parts.append((self.enhancer.parameters(), enhancer_rate * scale))
             parts.append((self.adapter.parameters(), config.adapter_rate * scale))
         return [{"params": list(parameters), "lr": rate} for parameters, rate in parts]
+
+
+class NamesPerson(PersonModel):
+    """A person whose pseudo-tokens are ``mean + coefficients · axes`` of celebrities' names (arXiv 2306.00926)."""
+
+    def __init__(self, basis: NamesBasis, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
+        super().__init__(backbone, anchor, arcface, config)
+        del self.tokens
+        self.coefficients = nn.ParameterDict()
+        for encoder, axes in basis.axes.items():
+            self.register_buffer(f"mean_{encoder}", basis.mean[encoder].clone(), persistent=False)
+            self.register_buffer(f"axes_{encoder}", axes.clone(), persistent=False)
+            self.coefficients[encoder] = nn.Parameter(torch.zeros(axes.shape[:2]))
+        self.to(backbone.device)
+
+    @property
+    def tokens(self) -> dict[str, Tensor]:
+        """Text encoder → pseudo-tokens (n, d_enc)."""
+        return {
+            encoder: getattr(self, f"mean_{encoder}")
+            + torch.einsum("nk,nkd->nd", self.coefficients[encoder], getattr(self, f"axes_{encoder}"))
+            for encoder in BASE_MODELS[self._base_model].encoders
+        }
+
+    def parameter_groups(self, config: TrainConfig) -> list[dict]:
+        _, *others = super().parameter_groups(config)
+        return [{"params": list(self.coefficients.values()), "lr": config.axes_rate}, *others]
+
+
+BuildPerson = Callable[[Backbone, Anchor, Tensor, TrainConfig], PersonModel]
+"""Makes what a `Trainer` trains, of the anchor and the face."""
+
+
+def person_builder(backbone: Backbone, names: Sequence[str], config: TrainConfig) -> BuildPerson:
+    """What starts a person as `config.start` has it."""
+    basis = names_basis(backbone, names, config.n, config.axes) if config.start == "names" else None
+    return PersonModel if basis is None else partial(NamesPerson, basis)
 
 
 def _seeded(d: int, config: TrainConfig) -> tuple[Enhancer, Adapter]:

@@ -22,7 +22,7 @@ from .errors import DivergedError, TrainingError
 from .identity import Identity
 from .losses import mahalanobis_to, squared_to
 from .memory import with_less_memory
-from .person import PersonModel
+from .person import BuildPerson, person_builder
 from .tokenized import Caption, fill, tokenize_captions
 from .transfer import send
 from .version import __version__
@@ -47,7 +47,7 @@ class Trainer:
         arcface: `a` (512,), L2-normalised identity embedding.
         names: celebrity names for the cross initialisation, or a single phrase.
         captions: captions with `{}` where the person stands.
-        build_person: what is trained.
+        build_person: what is trained; None: what the settings' `start` asks for.
 
     Raises:
         ShapeError, ConfigError: an input that does not fit.
@@ -61,7 +61,7 @@ class Trainer:
         config: TrainConfig = TrainConfig(),
         names: Iterable[str] | None = None,
         captions: Sequence[str] = PERSON_CAPTIONS,
-        build_person: Callable[[Backbone, Anchor, Tensor, TrainConfig], PersonModel] = PersonModel,
+        build_person: BuildPerson | None = None,
     ):
         self.backbone, self.config = backbone, config
         photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
@@ -72,6 +72,7 @@ class Trainer:
             texts += [caption for captions in of_photos for caption in captions]
         names = celebrity_names() if names is None else tuple(names)
         anchor = cross_initialise(backbone, names, config.n)
+        build_person = build_person or person_builder(backbone, names, config)
         self.person = build_person(backbone, anchor, arcface, config)
         start = {encoder: tokens.detach().clone() for encoder, tokens in self.person.tokens.items()}
         self._distances = _distances(backbone, start, anchor, names, config)

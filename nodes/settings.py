@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.captions import CAPTIONS
-from ..idea_core.config import PRESETS, REGULARIZERS, TrainConfig
+from ..idea_core.config import PRESETS, REGULARIZERS, STARTS, TrainConfig
 from .comfy_backbone import PRECISION_CHOICES
 from .face import CATEGORY
 from .sockets import SettingsSocket, advanced
@@ -51,7 +51,15 @@ class Settings(io.ComfyNode):
             inputs=[
                 integer("steps", 1, 10000, "More steps give more likeness; too many, and prompts are obeyed less."),
                 integer("batch_size", 1, 64, "Photos per step. It is split up by itself where memory runs out."),
-                _rate("token_rate", "Learning rate of the person's word."),
+                io.Combo.Input(
+                    "start",
+                    options=list(STARTS),
+                    default=_DEFAULTS.start,
+                    tooltip="Where the person's word starts: between the names of famous people, along whose "
+                    "differences it moves (fast), or at the cross initialisation, moving freely (published).",
+                ),
+                _number("axes_rate", "Learning rate of a word that starts between names.", 10.0),
+                _rate("token_rate", "Learning rate of a word that moves freely."),
                 _rate("adapter_rate", "Learning rate of ID-Enhancer and ID-Adapter; 0 leaves both out."),
                 _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
                 integer("kv_rank", 0, 128, "Rank of the change to keys and values. 0: whole matrices; lower kv_rate."),
@@ -62,6 +70,7 @@ class Settings(io.ComfyNode):
                     options=list(CAPTIONS),
                     tooltip="What photos are called in training: a photo, or also an illustration and a depiction.",
                 ),
+                advanced(integer("axes", 1, 2048, "At most so many differences of names for each token.")),
                 advanced(integer("n", 1, 8, "Tokens that stand for the person in a prompt.")),
                 advanced(integer("heads", 1, 32, "Attention heads of ID-Enhancer and ID-Adapter.")),
                 advanced(_number("beta", "Scale of ID-Adapter's gate.", 10.0)),

@@ -22,7 +22,6 @@ from ..idea_core.errors import DivergedError, IdeaError, TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
-from ..idea_core.person import PersonModel
 from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.trainer import Trainer, training_record
 from ..idea_core.training_run import TrainingRun
@@ -136,7 +135,7 @@ class _Training:
                     settings.config,
                     job.names,
                     CAPTIONS[settings.captions],
-                    job.enhancer.build_person if job.enhancer else PersonModel,
+                    job.enhancer.build_person if job.enhancer else None,
                 )
                 state = self.path.with_suffix(".training")
                 watch = self._watch(trainer, backbone)

@@ -231,6 +231,47 @@ def test_weights_too_large_for_the_file_are_said(backbone):
         run.identity("alice")
 
 
+MANY_NAMES = tuple(f"{a}{b}" for a in "abcdef" for b in "ghijklm")
+
+
+def test_between_names_the_tokens_move_along_their_axes(backbone):
+    config = TrainConfig(steps=3, batch_size=2, axes=3)
+    run = Trainer(backbone, photos(), face(), config, MANY_NAMES)
+    ids = [backbone.tokenize(name)["clip_l"] for name in MANY_NAMES]
+    first = backbone.embed_tokens("clip_l", [name[0] for name in ids])
+    assert torch.allclose(run.person.tokens["clip_l"][0], first.mean(0), atol=1e-6)
+    axes = run.person.axes_clip_l
+    assert axes.shape == (2, 3, 768)
+    along = (first - first.mean(0)) @ torch.nn.functional.normalize(axes[0], dim=1).T
+    assert torch.allclose(along.std(0, unbiased=False), axes[0].norm(dim=1), rtol=1e-3)  # longest first
+    assert (axes[0].norm(dim=1).diff() <= 1e-6).all()
+    run.run()
+    moved = run.identity("alice").tokens["clip_l"][0].float() - first.mean(0)
+    outside = moved - moved @ torch.linalg.pinv(axes[0]) @ axes[0]
+    assert moved.norm() > 1e-3 and outside.norm() < 2e-2 * moved.norm()
+    assert {"coefficients.clip_l", "anchor"} <= run.weights().keys() and "axes_clip_l" not in run.weights()
+    assert torch.equal(run.person.anchor, cross_initialise(backbone, MANY_NAMES, 2)["clip_l"])
+
+
+@pytest.mark.parametrize("names, start", [(NAMES, "names"), (MANY_NAMES, "cross")])
+def test_with_few_names_or_on_request_the_tokens_start_at_the_cross_initialisation(backbone, names, start):
+    run = Trainer(backbone, photos(), face(), TrainConfig(start=start), names)
+    assert torch.equal(run.person.tokens["clip_l"], run.person.anchor)
+
+
+def test_a_broken_training_between_names_goes_on_to_the_same_end(tmp_path):
+    config = TrainConfig(steps=4, batch_size=1)
+    whole, broken, resumed = (
+        Trainer(DiffusersBackbone(tiny_pipeline()), photos(), face(), config, MANY_NAMES) for _ in range(3)
+    )
+    whole.run()
+    broken.run(lambda step, _: broken.stop() if step == 2 else None)
+    save_state(broken, tmp_path / "a.training", "same")
+    assert restore_state(resumed, tmp_path / "a.training", "same") == 2
+    resumed.run()
+    assert resumed.identity("alice").digest() == whole.identity("alice").digest()
+
+
 def test_captions_have_a_place_for_the_person(backbone):
     with pytest.raises(TrainingError, match="captions with {} where the person stands, got 'a photo'"):
         trainer(backbone, captions=["a photo"])

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..captions import CAPTIONS
-from ..config import PRESETS, REGULARIZERS, TrainConfig
+from ..config import PRESETS, REGULARIZERS, STARTS, TrainConfig
 from ..faces.providers import PROVIDER_CHOICES
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
 from ..jobs.sources import CROPS, DTYPE_CHOICES
@@ -19,6 +19,8 @@ from ..textfile import read_text
 PATH = click.Path(path_type=Path)
 _TYPES = dict.fromkeys(("steps", "batch_size", "seed", "n", "heads", "kv_rank"), int)
 _TYPES["sample_latents"] = bool
+_TYPES["start"] = click.Choice(STARTS)
+_TYPES["axes"] = int
 _TYPES["regularizer"] = click.Choice(REGULARIZERS)
 _FLAGS = {"n": "--tokens", "regularizer_weight": "--reg-weight"}
 _SETTINGS = {
@@ -26,7 +28,11 @@ _SETTINGS = {
     "batch_size": "Photos per step. Lower it if memory runs out.",
     "seed": "Of every random choice. The same seed and inputs give the same person.",
     "n": "Pseudo-tokens that stand for the person in a prompt.",
-    "token_rate": "Learning rate of the pseudo-tokens.",
+    "start": "Where the pseudo-tokens start: between the names of famous people, along whose differences they move, or "
+    "at the cross initialisation, moving freely (published).",
+    "axes": "At most so many differences of names for each pseudo-token.",
+    "axes_rate": "Learning rate of pseudo-tokens that start between names.",
+    "token_rate": "Learning rate of pseudo-tokens that move freely.",
     "adapter_rate": "Learning rate of ID-Adapter, and of ID-Enhancer unless that has its own.",
     "enhancer_rate": "Learning rate of ID-Enhancer.",
     "kv_rate": "Learning rate of the cross attentions' keys and values; 0 leaves them alone.",

@@ -22,7 +22,6 @@ from ..errors import ConfigError, IdeaError, TrainingError
 from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
-from ..person import PersonModel
 from ..pretrained import PretrainedEnhancer
 from ..trainer import Trainer, training_record
 from ..training_run import TrainingRun
@@ -191,7 +190,7 @@ class TrainJob:
 
         backbone = DiffusersBackbone(self.model.load(), self.clip_layer, self.gradient_checkpointing)
         config = enhancer.configure(self.config) if enhancer else self.config
-        build = enhancer.build_person if enhancer else PersonModel
+        build = enhancer.build_person if enhancer else None
         captions, face = CAPTIONS[self.captions], prepared.embeds.mean
         return Trainer(backbone, prepared.photos, face, config, self.names, captions, build)
 

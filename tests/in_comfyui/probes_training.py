@@ -30,14 +30,14 @@ from safetensors.torch import save_file
 import nodes
 
 
-def train_for_parity(checkpoint: str, vae: str, settings: dict, target: str) -> list[float]:
+def train_for_parity(checkpoint: str, vae: str, settings: dict, target: str, names: list[str]) -> list[float]:
     """A training with a given VAE; its losses, and what it trained in a file, for a check elsewhere."""
     model, clip, _ = load(checkpoint)
     with torch.inference_mode():
         vae = nodes.VAELoader().load_vae(vae)[0]
     config = pack("idea_core").TrainConfig(**settings)
     with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, clip, vae) as backbone:
-        trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES)
+        trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, names)
         losses = trainer.run()
         trained = trainer.person.state_dict() | trainer.person.kv.state_dict()
     save_file({key: tensor.clone() for key, tensor in trained.items()}, target)
