@@ -10,7 +10,7 @@ from tiny_pipeline import tiny_pipeline
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures, _min_snr
 from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
-from idea_core.errors import ConfigError, IdentityFileError, TrainingError
+from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
 from idea_core.pretrained import FaceModel, PretrainedEnhancer
 from idea_core.training_run import TrainingRun
 
@@ -106,6 +106,16 @@ def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
     run.run()
     assert tuple(resumed.losses) == losses and run.report()["steps_done"] == 6
     assert all(torch.equal(weight, whole.weights()[key]) for key, weight in resumed.weights().items())
+
+
+def test_an_enhancer_that_diverges_says_so_and_keeps_its_weights(backbone):
+    run = across(backbone, AcrossConfig(steps=6, batch_size=3))
+    run.run(lambda step, _: run.stop() if step == 2 else None)
+    before = {key: weight.clone() for key, weight in run.weights().items()}
+    run._stopped, run._loss = False, lambda *_: torch.tensor(float("nan"), requires_grad=True)
+    with pytest.raises(DivergedError, match="a finite loss, got nan at step 3"):
+        run.run()
+    assert all(torch.equal(weight, before[key]) for key, weight in run.weights().items())
 
 
 def test_weights_bound_the_pictures_error(backbone):

@@ -11,7 +11,7 @@ from idea_core.anchor import spread_of_names
 from idea_core.batches import Photos
 from idea_core.captions import with_note
 from idea_core.diffusers_backbone import DiffusersBackbone
-from idea_core.errors import ConfigError, IdentityFileError, ShapeError, TrainingError
+from idea_core.errors import ConfigError, DivergedError, IdentityFileError, ShapeError, TrainingError
 from idea_core.kv import delta_of
 from idea_core.losses import mahalanobis_to, squared_to
 from idea_core.trainer import READ_EVERY, _divergence
@@ -213,6 +213,18 @@ def test_a_diverging_training_is_said_and_what_was_learnt_before_is_kept(backbon
         run.run(spoil)
     assert all(torch.equal(seen[key], tensor) for key, tensor in run.weights().items())
     assert len(run.losses) == 10 and run.identity("alice").kv
+
+
+def test_what_was_taken_up_is_kept_when_it_diverges_at_once(backbone, tmp_path):
+    config = TrainConfig(steps=40, batch_size=1)
+    first, resumed = trainer(backbone, config), trainer(backbone, config)
+    first.run(lambda step, _: first.stop() if step == 3 else None)
+    restore_state(resumed, save_state(first, tmp_path / "a.training", "same"), "same")
+    for group in resumed.optimizer.param_groups:
+        group["lr"] = 1e30
+    with pytest.raises(DivergedError, match="learnt in 3 steps is kept"):
+        resumed.run()
+    assert resumed.identity("alice").digest() == first.identity("alice").digest()
 
 
 def test_what_counts_as_diverging():

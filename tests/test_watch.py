@@ -76,6 +76,27 @@ def test_a_training_whose_likeness_falls_goes_back_to_its_best(backbone, tmp_pat
     assert all(torch.equal(weight, seen[2][key]) for key, weight in run.trainer.weights().items())
 
 
+def test_a_watched_training_that_breaks_off_goes_on_to_the_same_end(tmp_path):
+    scores = [0.5, 0.6, 0.59, 0.55]
+
+    def start(part: list[float]) -> TrainingRun:
+        left = iter(part)
+        return run_with(DiffusersBackbone(tiny_pipeline()), tmp_path, WatchConfig(1), lambda _: next(left))
+
+    whole = start(scores)
+    whole.run()
+    broken = start(scores[:2])  # the third look fails
+    with pytest.raises(StopIteration):
+        broken.run()
+    assert len(broken.trainer.losses) == 3
+    resumed = start(scores[2:])
+    assert resumed.take_up() == 3
+    resumed.run()
+    assert resumed.report()["likeness"] == whole.report()["likeness"]
+    assert resumed.report()["ended_early"] == whole.report()["ended_early"]
+    assert resumed.trainer.identity("a").digest() == whole.trainer.identity("a").digest()
+
+
 def test_looking_changes_nothing(backbone, tmp_path):
     watched = run_with(backbone, tmp_path, WatchConfig(2), steps=4)
     watched.run()
@@ -88,6 +109,10 @@ def test_looking_changes_nothing(backbone, tmp_path):
 def test_odd_settings_are_refused():
     with pytest.raises(ConfigError, match="0 steps between two looks or more, got -1"):
         WatchConfig(-1)
+    with pytest.raises(ConfigError, match="looks at which likeness is measured"):
+        WatchConfig(target=0.5)
+    with pytest.raises(ConfigError, match="a preview with {} for the person, got 'a photo of <alice>'"):
+        PreviewConfig(("a photo of <alice>",))
     with pytest.raises(ConfigError, match="a step, a seed and a prompt at least, got 12 steps, 0 seeds, 1 prompts"):
         PreviewConfig(seeds=())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 import comfy.model_management
 import comfy.ops
@@ -146,7 +147,7 @@ def diverge(checkpoint: str, name: str) -> str:
 
 def other_ways(checkpoint: str) -> dict:
     """The same batch in other precisions, and with gradient checkpointing: loss, and gradients by parameter."""
-    results = {}
+    results, calls = {}, Counter()
     config = pack("idea_core.config").TrainConfig(batch_size=2)
     ways = {"fp32": ("fp32", False), "checkpointed": ("fp32", True), "bf16": ("bf16", False)}
     for way, options in ways.items():
@@ -154,11 +155,17 @@ def other_ways(checkpoint: str) -> dict:
             torch.inference_mode(),
             pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint), *options) as backbone,
         ):
+            blocks = [part for part in backbone._unet.modules() if type(part).__name__ == "ResBlock"]
+            hooks = [
+                part.in_layers[0].register_forward_hook(lambda *_, way=way: calls.update([way])) for part in blocks
+            ]
             trainer = pack("idea_core.trainer").Trainer(backbone, photos(), face(), config, NAMES)
             with trainer.kv_deltas():
                 loss = trainer._gradients(trainer.sampler.draw()).item()
             parameters = [p for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
             results[way] = loss, [parameter.grad.clone() for parameter in parameters]
+            for hook in hooks:
+                hook.remove()
             patched = [part for part in backbone._unet.modules() if "forward" in vars(part)]
     first = results["fp32"]
     return {
@@ -167,6 +174,7 @@ def other_ways(checkpoint: str) -> dict:
         "bf16": torch.nn.functional.cosine_similarity(
             torch.cat([g.flatten() for g in first[1]]), torch.cat([g.flatten() for g in results["bf16"][1]]), dim=0
         ).item(),
+        "computed twice": calls["checkpointed"] / calls["fp32"],
         "patched": len(patched),
         "plain": sample_plainly(checkpoint),
     }

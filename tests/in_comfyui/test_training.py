@@ -85,6 +85,7 @@ def test_other_precisions_and_checkpointing_give_the_same_gradients(probe):
     losses = result["losses"]
     assert losses["checkpointed"] == losses["fp32"] and result["checkpointed"] < 1e-6
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2) and result["bf16"] > 0.98
+    assert result["computed twice"] == 2
     assert result["patched"] == 0 and result["plain"] == probe("sample_plainly", checkpoint="tiny_sd15")
 
 

@@ -237,7 +237,6 @@ def test_bad_input_to_training_is_said(server, base, changes, message):
     with pytest.raises(PromptError) as refused:
         server.run(workflow("train_identity", **edits))
     assert message in _readable(refused.value)
-    assert not list(base.glob("*.safetensors"))
     new = {path for path in sorted((base / "output" / "idea").rglob("*")) if path not in before}
     assert all(path.parent.name == "autosave" and path.suffix == ".safetensors" for path in new if path.is_file())
 
@@ -308,7 +307,7 @@ def test_every_input_and_output_has_a_tooltip(server):
         assert spec["description"], key
         inputs = {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}
         assert [name for name, (_, options) in inputs.items() if not options.get("tooltip")] == []
-        assert all(spec["output_tooltips"] or [])
+        assert len(spec["output_tooltips"] or []) == len(spec["output"]) and all(spec["output_tooltips"] or [])
 
 
 def test_the_workflows_are_found_as_templates(server):
