@@ -10,7 +10,7 @@ from idea_core.errors import FaceError, IdentityFileError
 from idea_core.faces import IdEmbeds, InsightFaceEngine, encode_photos, find_packs
 from idea_core.faces.embeds_file import load_embeds, save_embeds
 from idea_core.faces.packs import FacePack, require_pack
-from idea_core.faces.photos import find_photos, read_photo, square
+from idea_core.faces.photos import bucket_of, find_photos, fit, read_photo
 from idea_core.faces.pictures import CHOSEN, Cut, crop_face, draw_faces
 from idea_core.faces.providers import PROVIDERS
 from idea_core.tensorfile import write_tensors
@@ -144,7 +144,17 @@ def test_photos_from_disk(tmp_path):
     assert list(photos) == ["clear.png", "deep.png", "turned.jpg"]
     assert photos["turned.jpg"].shape == (20, 10, 3) and photos["clear.png"].shape == (5, 5, 3)
     assert photos["deep.png"].min() == 0 and photos["deep.png"].max() == 255 and 100 < photos["deep.png"].mean() < 155
-    assert square(photos["turned.jpg"], 8).shape == (8, 8, 3)
+    assert fit(photos["turned.jpg"], 8, 8).shape == (8, 8, 3) and fit(photos["turned.jpg"], 16, 8).shape == (8, 16, 3)
+
+
+@pytest.mark.parametrize(
+    "shape, size",
+    [((512, 512), (512, 512)), ((1920, 1080), (640, 384)), ((1080, 1920), (384, 640)), ((4000, 3000), (576, 448))],
+)
+def test_a_photo_is_trained_at_about_its_own_shape(shape, size):
+    assert bucket_of(*shape, 512) == size
+    assert size[0] * size[1] <= 512**2
+    assert bucket_of(*shape, 64) == (64, 64) and bucket_of(*shape, 16) == (16, 16)
 
 
 def test_face_embeddings_on_disk(tmp_path):
