@@ -39,6 +39,9 @@ def main() -> None:
         comparisons("Part by part, from the published start", lines, "cross", PARTS["cross"], fast),
         comparisons("With an Enhancer that has seen people", lines, "seen", [*RIVALS, "whole"], fast),
         comparisons("Part by part", lines, "seen", PARTS["seen"], fast),
+        comparisons("Without any training", lines, "seen", ["seen: no adapter"], 0),
+        comparisons("Fewer steps against more", lines, "whole", [*RIVALS], fast, standard),
+        comparisons("Fewer steps against more", lines, "seen", [*RIVALS, "whole"], fast, standard),
         against_long(lines),
         rates(choose(read_lines(SEARCH))),
     ]
@@ -52,11 +55,11 @@ def budgets(lines: Sequence[Line]) -> str:
     """Every method at every budget, from four photos."""
     bounds = {bound: select(lines, bound) for bound in BOUNDS}
     rows = [[TITLES[bound], "", str(len(found)), *means(found), ""] for bound, found in bounds.items()]
-    fastest = np.mean([line["seconds"] for line in select(lines, "whole", BUDGETS[0])])
+    fastest = np.median([line["seconds"] for line in select(lines, "whole", BUDGETS[0])])
     for arm in MAIN:
         for steps in (0, *BUDGETS, LONG):
             if found := select(lines, arm, steps):
-                time = np.mean([line["seconds"] for line in found]) / fastest
+                time = np.median([line["seconds"] for line in found]) / fastest
                 rows.append([TITLES[arm], str(steps), str(len(found)), *means(found), f"{time:.1f}"])
     title = f"Four photos, 12 pictures of each person; training time against that of ID-EA's {BUDGETS[0]} steps"
     return table(title, ["", "steps", "people", *MEASURES, "time"], rows)
@@ -68,10 +71,14 @@ def one_photo(lines: Sequence[Line]) -> str:
     return table(f"One photo, {BUDGETS[0]} steps", ["", *MEASURES], rows)
 
 
-def comparisons(title: str, lines: Sequence[Line], arm: str, others: Iterable[str], steps: int) -> str:
-    """Differences, paired over people."""
-    rows = [[TITLES[other], *differences(lines, (arm, steps), (other, steps))] for other in others]
-    return table(f"{title}: {TITLES[arm]} minus …, {steps} steps", DIFFERENCES, rows)
+def comparisons(
+    title: str, lines: Sequence[Line], arm: str, others: Iterable[str], steps: int, theirs: int | None = None
+) -> str:
+    """Differences, paired over people; `theirs` are the others' steps, where they are not the same."""
+    after = steps if theirs is None else theirs
+    rows = [[TITLES[other], *differences(lines, (arm, steps), (other, after))] for other in others]
+    said = f"{steps} steps" if theirs is None else f"{steps} steps against {theirs}"
+    return table(f"{title}: {TITLES[arm]} minus …, {said}", DIFFERENCES, rows)
 
 
 def against_long(lines: Sequence[Line]) -> str:
@@ -79,7 +86,7 @@ def against_long(lines: Sequence[Line]) -> str:
     rows = []
     for arm, steps in (("whole", SHORT[0]), ("whole", SHORT[1]), ("seen", 0), ("seen", SHORT[0])):
         mine, theirs = (
-            np.mean([line["seconds"] for line in select(lines, *key)]) for key in ((arm, steps), ("ti", LONG))
+            np.median([line["seconds"] for line in select(lines, *key)]) for key in ((arm, steps), ("ti", LONG))
         )
         ratio = f"1 : {theirs / mine:.0f}"
         rows.append([f"{TITLES[arm]}, {steps} steps", *differences(lines, (arm, steps), ("ti", LONG)), ratio])

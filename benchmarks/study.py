@@ -172,7 +172,7 @@ def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
             yield Cell(arm, person, steps, photos, rates_of(arm, steps, chosen))
     for person in REPORTED:
         for arm, steps in parts():
-            yield Cell(arm, person, steps, 4, rates_of(arm, steps, chosen))
+            yield Cell(arm, person, steps, 4, rates_of(arm, max(steps, SHORT[0]), chosen) if steps else {})
     for person in REPORTED:
         yield Cell("ti", person, LONG, 4, rates_of("ti", SHORT[-1], chosen))
     for person in REPORTED:
@@ -182,7 +182,9 @@ def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
 
 def parts() -> list[tuple[str, int]]:
     """Which part is left out after how many steps."""
-    return [*((arm, SHORT[0]) for arms in PARTS.values() for arm in arms), ("cross: wide kv", SHORT[1])]
+    first = [(arm, SHORT[0]) for whole in ("whole", "seen") for arm in PARTS[whole]]
+    others = [(arm, SHORT[0]) for arms in PARTS.values() for arm in arms if (arm, SHORT[0]) not in first]
+    return [*first, ("seen: no adapter", 0), *others]
 
 
 def rates_of(arm: str, steps: int, chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Mapping[str, float]:
