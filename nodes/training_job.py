@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +13,6 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 from PIL import Image
-from server import PromptServer
 from torch import Tensor
 
 from ..idea_core import __version__
@@ -208,7 +208,8 @@ class Progress:
             self._tell(f"{step} of {self._steps} {self._unit}, {rate:.1f} a second, {left:.0f} s left")
 
     def _tell(self, text: str) -> None:
-        server = getattr(PromptServer, "instance", None)
+        module = sys.modules.get("server")  # where ComfyUI runs without one there is nobody to tell
+        server = getattr(getattr(module, "PromptServer", None), "instance", None)
         if server is not None and self._node_id is not None:
             server.send_progress_text(text, self._node_id)
 

@@ -124,7 +124,7 @@ def test_a_person_of_the_miniature_world_is_learnt_until_the_pictures_are_like_t
         DiffusersBackbone(load_pipeline(BASE)), seen.photos, seen.embeds.mean, TrainConfig(steps=80), all_names()
     )
     preview = PreviewConfig(("a photo of {}",), (0, 1, 2, 3), guidance=3.0)
-    watch = Watch(run, WatchConfig(8, preview, target=0.35), likeness_to(face_engine(), seen.embeds))
+    watch = Watch(run, WatchConfig(4, preview, target=0.45), likeness_to(face_engine(), seen.embeds))
     TrainingRun(run, tmp_path / "a.training", "same", watch=watch).run()
     assert "reached" in watch.ended and len(run.losses) < 80
-    assert watch.scores[0][1] < 0.2 < 0.35 <= watch.scores[-1][1]
+    assert watch.scores[0][1] < 0.3 < 0.45 <= watch.scores[-1][1]

@@ -121,5 +121,5 @@ def across(checkpoint: str, interrupt_at: int | None = None, drawn: bool = False
 
 
 def forget_enhancer(checkpoint: str) -> None:
-    for path in pack("nodes.paths").output_folder().glob(f"enhancers/autosave/{checkpoint}*"):
+    for path in pack("nodes.paths").output_folder().glob(f"enhancers/autosave/across/{checkpoint}*"):
         path.unlink()

@@ -35,8 +35,9 @@ def pipelines(base):
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21_v", "tiny_sdxl"])
-def test_five_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint):
-    settings = {"steps": 5, "batch_size": 2, "seed": 3, "sample_latents": True}
+def test_some_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint):
+    steps = 2 if checkpoint == "tiny_sdxl" else 5  # its text encoders are large
+    settings = {"steps": steps, "batch_size": 2, "seed": 3, "sample_latents": True}
     names = celebrity_names() if checkpoint == "tiny_sd15" else NAMES  # which start between names, or crosswise
     target = tmp_path / "trained.safetensors"
     losses = probe("train_for_parity", checkpoint=checkpoint, vae=VAE, settings=settings, target=target, names=names)

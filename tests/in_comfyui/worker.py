@@ -24,7 +24,6 @@ import comfy.options  # noqa: E402
 comfy.options.enable_args_parsing()
 
 import comfy.utils  # noqa: E402
-import utils.extra_config  # noqa: E402, F401 - before nodes, as main.py has it: nodes puts another `utils` first
 
 import nodes  # noqa: E402
 
