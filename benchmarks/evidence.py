@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot
 from scipy import stats
 
-from .study import ARMS, BOUNDS, BUDGETS, GRIDS, LONG, MAIN, PARTS, REPORT, SEARCH, SHORT, choose, read_lines
+from .study import ARMS, BOUNDS, BUDGETS, CONFIRM, GRIDS, LONG, MAIN, PARTS, REPORT, SEARCH, SHORT, choose, read_lines
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PLOT = DOCS / "evidence.md", DOCS / "images" / "study.svg"
@@ -40,6 +40,8 @@ def main() -> None:
         comparisons("With an Enhancer that has seen people", lines, "seen", [*RIVALS, "whole"], fast),
         comparisons("Part by part", lines, "seen", PARTS["seen"], fast),
         comparisons("Without any training", lines, "seen", ["seen: no adapter"], 0),
+        comparisons("On 16 other people", read_lines(CONFIRM), "whole", RIVALS, fast),
+        comparisons("On 16 other people", read_lines(CONFIRM), "seen", [*RIVALS, "whole"], fast),
         comparisons("Fewer steps against more", lines, "whole", [*RIVALS], fast, standard),
         comparisons("Fewer steps against more", lines, "seen", [*RIVALS, "whole"], fast, standard),
         against_long(lines),

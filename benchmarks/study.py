@@ -2,9 +2,10 @@
 
     python -m benchmarks.study search        rates, on people who are not reported
     python -m benchmarks.study run           every cell of the table, on those who are
+    python -m benchmarks.study confirm       the methods once more, on people of whom nothing was looked at before
     python -m benchmarks.evidence            docs/evidence.md
 
-`search` and `run` add one line a trial to a file in `benchmarks/results/`, leave out what is there already, and may be
+They add one line a trial to a file in `benchmarks/results/`, leave out what is there already, and may be
 stopped and started at any time. Several may run side by side, each with its --shard.
 """
 
@@ -38,8 +39,8 @@ from miniature.trial import Stranger, learn, measure, prompts_of
 from miniature.world import BASE, draw
 
 RESULTS = Path(__file__).parent / "results"
-SEARCH, REPORT = RESULTS / "search.jsonl", RESULTS / "study.jsonl"
-REPORTED, SEARCHED = range(32), range(32, 36)  # people
+SEARCH, REPORT, CONFIRM = (RESULTS / f"{name}.jsonl" for name in ("search", "study", "confirm"))
+REPORTED, SEARCHED, UNSEEN = range(32), range(32, 36), range(42, 58)  # people
 SHORT = (25, 80)  # steps, for which rates are searched
 BUDGETS = (*SHORT, 320)
 LONG = 2000  # steps, for Textual Inversion
@@ -180,6 +181,11 @@ def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
             yield Cell(arm, person, BUDGETS[-1], 4, rates_of(arm, SHORT[-1], chosen))
 
 
+def confirmed_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Cell]:
+    for person, arm in itertools.product(UNSEEN, MAIN):
+        yield Cell(arm, person, SHORT[0], 4, rates_of(arm, SHORT[0], chosen))
+
+
 def parts() -> list[tuple[str, int]]:
     """Which part is left out after how many steps."""
     first = [(arm, SHORT[0]) for whole in ("whole", "seen") for arm in PARTS[whole]]
@@ -270,6 +276,16 @@ def run(shard: str, device: str, threads: int) -> None:
     """Measure every cell on the people who are reported."""
     torch.set_num_threads(threads)
     work_off(reported_cells(choose(read_lines(SEARCH))), REPORT, shard, device)
+
+
+@study.command()
+@SHARD
+@DEVICE
+@THREADS
+def confirm(shard: str, device: str, threads: int) -> None:
+    """Measure the methods after few steps on people of whom nothing was looked at before."""
+    torch.set_num_threads(threads)
+    work_off(confirmed_cells(choose(read_lines(SEARCH))), CONFIRM, shard, device)
 
 
 if __name__ == "__main__":
