@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -23,6 +22,7 @@ from .captions import PLACEHOLDER, PORTRAIT_PROMPTS
 from .config import Settings
 from .errors import ConfigError, IdentityFileError, TrainingError
 from .faces import FaceEngine
+from .images import to_pixels
 from .pretrained import FaceModel
 from .preview import sample
 from .tensorfile import read_tensors, write_atomically, write_tensors
@@ -261,7 +261,7 @@ class _Artist:
 def faces_of(engine: FaceEngine, images: Tensor) -> Tensor:
     """Normalised embeddings (B, 512) of the one face in each image (B, H, W, 3); zeros for none, or several."""
     rows = torch.zeros(len(images), 512)
-    for number, photo in enumerate((images.numpy() * 255).round().astype(np.uint8)):
+    for number, photo in enumerate(to_pixels(images)):
         faces = engine.detect(photo)
         if len(faces) == 1:
             rows[number] = torch.from_numpy(engine.embed(photo, faces[0]))

@@ -18,7 +18,7 @@ from .trainer import Trainer
 from .training_state import restore_state, save_state
 from .watch import Judged
 
-OnStep = Callable[[int, Tensor | None], None]
+OnProgress = Callable[[int, Tensor | None], None]
 """Called after each step with the steps done, and pictures (B, H, W, 3) if it was looked at; it may raise to cancel."""
 _RECENT = 50  # steps that a final loss is the mean of
 
@@ -56,7 +56,7 @@ class TrainingRun:
             logging.warning("ID-EA: %s is of other inputs, training starts anew.", self.state_file)
         return steps
 
-    def run(self, on_step: OnStep | None = None) -> None:
+    def run(self, on_step: OnProgress | None = None) -> None:
         """Train to the end.
 
         Whatever breaks the training off, it goes on from the same step when it is run again; only where it diverged
@@ -101,7 +101,7 @@ class TrainingRun:
             "ended_early": self.watch.ended if self.watch else "",
         }
 
-    def _after(self, step: int, on_step: OnStep | None) -> None:
+    def _after(self, step: int, on_step: OnProgress | None) -> None:
         self._steps += 1
         images = None
         if self.watch and self.watch.is_due(step):

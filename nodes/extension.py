@@ -12,7 +12,7 @@ from .enhancer import InstantIdentity, LoadEnhancer
 from .face import IDEncode, LoadFaceModel
 from .identity import LoadIdentity, SaveIdentity
 from .paths import register_folders
-from .settings import Settings
+from .settings import TrainingSettingsNode
 from .train import EnhancerTrain
 
 
@@ -24,7 +24,7 @@ class IdeaExtension(ComfyExtension):
             BlendIDEmbeds,
             IDSimilarity,
             EnhancerTrain,
-            Settings,
+            TrainingSettingsNode,
             TrainAcross,
             SaveEnhancer,
             LoadEnhancer,

@@ -14,7 +14,7 @@ from .face import CATEGORY
 from .sockets import SettingsSocket, advanced
 
 _DEFAULTS = TrainConfig()
-_CONFIGURED = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("steps", "seed"))
+_CONFIGURED = {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrainingSettings:
         return cls(PRESETS[name], captions="paper" if name == "paper" else "photo")
 
 
-class Settings(io.ComfyNode):
+class TrainingSettingsNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -49,8 +49,8 @@ class Settings(io.ComfyNode):
             description="Every value of a training, for ID-Enhancer Train in place of its preset. They start as the "
             "preset fast has them.",
             inputs=[
-                integer("steps", 1, 10000, "More steps give more likeness; too many, and prompts are obeyed less."),
-                integer("batch_size", 1, 64, "Photos per step. It is split up by itself where memory runs out."),
+                _int("steps", 1, 10000, "More steps give more likeness; too many, and prompts are obeyed less."),
+                _int("batch_size", 1, 64, "Photos per step. It is split up by itself where memory runs out."),
                 io.Combo.Input(
                     "start",
                     options=list(STARTS),
@@ -62,7 +62,7 @@ class Settings(io.ComfyNode):
                 _rate("token_rate", "Learning rate of a word that moves freely."),
                 _rate("adapter_rate", "Learning rate of ID-Enhancer and ID-Adapter; 0 leaves both out."),
                 _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
-                integer("kv_rank", 0, 128, "Rank of the change to keys and values. 0: whole matrices; lower kv_rate."),
+                _int("kv_rank", 0, 128, "Rank of the change to keys and values. 0: whole matrices; lower kv_rate."),
                 _number("gate", "How far ID-Adapter's gate stands open at the start. Behind 0 it hardly learns.", 10.0),
                 _number("flip", "Probability of a mirrored photo. 0 for faces with a mark on one side.", 1.0),
                 io.Combo.Input(
@@ -70,9 +70,9 @@ class Settings(io.ComfyNode):
                     options=list(CAPTIONS),
                     tooltip="What photos are called in training: a photo, or also an illustration and a depiction.",
                 ),
-                advanced(integer("axes", 1, 2048, "At most so many differences of names for each token.")),
-                advanced(integer("n", 1, 8, "Tokens that stand for the person in a prompt.")),
-                advanced(integer("heads", 1, 32, "Attention heads of ID-Enhancer and ID-Adapter.")),
+                advanced(_int("axes", 1, 2048, "At most so many differences of names for each token.")),
+                advanced(_int("n", 1, 8, "Tokens that stand for the person in a prompt.")),
+                advanced(_int("heads", 1, 32, "Attention heads of ID-Enhancer and ID-Adapter.")),
                 advanced(_number("beta", "Scale of ID-Adapter's gate.", 10.0)),
                 advanced(
                     io.Combo.Input(
@@ -122,11 +122,11 @@ class Settings(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        config = TrainConfig(**{key: values.pop(key) for key in list(values) if key in (*_CONFIGURED, "steps")})
+        config = TrainConfig(**{key: values.pop(key) for key in values.keys() & _CONFIGURED})
         return io.NodeOutput(TrainingSettings(config, **values))
 
 
-def integer(name: str, least: int, most: int, tooltip: str) -> io.Int.Input:
+def _int(name: str, least: int, most: int, tooltip: str) -> io.Int.Input:
     return io.Int.Input(name, default=getattr(_DEFAULTS, name), min=least, max=most, tooltip=tooltip)
 
 

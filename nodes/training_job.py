@@ -22,6 +22,7 @@ from ..idea_core.errors import DivergedError, IdeaError, TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
+from ..idea_core.images import to_pixels
 from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.trainer import Trainer, training_record
 from ..idea_core.training_run import TrainingRun
@@ -215,7 +216,7 @@ class Progress:
 
 
 def _side_by_side(images: Tensor) -> Image.Image:
-    pixels = (images * 255).round().byte().numpy()
+    pixels = to_pixels(images)
     return Image.fromarray(pixels.swapaxes(0, 1).reshape(pixels.shape[1], -1, 3))
 
 

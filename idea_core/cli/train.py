@@ -91,8 +91,10 @@ def native_resolution(pipeline) -> int:
 def _write_previews(folder: Path, step: int, images) -> None:
     from PIL import Image
 
+    from ..images import to_pixels
+
     folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate((images.numpy() * 255).round().astype("uint8")):
+    for number, image in enumerate(to_pixels(images)):
         Image.fromarray(image).save(folder / f"step_{step:05}_{number}.png")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import FaceError
+from ..images import to_pixels
 from .embeds import IdEmbeds
 from .encode import embed_faces
 from .face import FaceEngine
@@ -137,7 +138,7 @@ def likeness_to(engine: FaceEngine, references: IdEmbeds) -> Callable[[torch.Ten
     """
 
     def likeness(images: torch.Tensor) -> float:
-        pictures = list((images.numpy() * 255).round().astype(np.uint8))
+        pictures = list(to_pixels(images))
         return float(np.mean([cosine or 0.0 for cosine in compare(engine, pictures, references).cosines]))
 
     return likeness

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..across import AcrossConfig
 from ..across_run import learn_people
 from ..diffusers_backbone import DiffusersBackbone
+from ..images import to_pixels
 from ..people import PeopleConfig, PeopleFolder, digest_of, validate
 from ..pretrained import PretrainedEnhancer
 from .sources import FaceSource, ModelSource
@@ -71,6 +72,6 @@ class PeopleJob:
 
 def _strip(images: Tensor, side: int = 128) -> Image.Image:
     strip = Image.new("RGB", (side * len(images), side))
-    for number, image in enumerate((images * 255).round().byte().numpy()):
+    for number, image in enumerate(to_pixels(images)):
         strip.paste(Image.fromarray(image).resize((side, side)), (number * side, 0))
     return strip

@@ -29,7 +29,7 @@ from ..version import __version__
 from ..watch import Watch, WatchConfig
 from .sources import FaceSource, ModelSource, PhotoSource, Prepared
 
-OnStep = Callable[[Trainer, int, Tensor | None], None]
+OnTrainer = Callable[[Trainer, int, Tensor | None], None]
 """Called after each step with the trainer, the steps done, and pictures (B, H, W, 3) if it was looked at; it may raise
 to cancel."""
 
@@ -118,7 +118,7 @@ class TrainJob:
         """
         require_output(self.output)
 
-    def run(self, model_digest: str, fingerprint: str, on_step: OnStep | None = None) -> Identity:
+    def run(self, model_digest: str, fingerprint: str, on_step: OnTrainer | None = None) -> Identity:
         """Train and save.
 
         Args:
