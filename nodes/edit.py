@@ -73,7 +73,7 @@ class EditIdentity(io.ComfyNode):
                 ),
             ],
             outputs=[
-                IdentitySocket.Output("identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save."),
+                IdentitySocket.Output("edited", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save."),
                 io.String.Output("report", display_name="report", tooltip="What was changed, and what it costs."),
             ],
         )

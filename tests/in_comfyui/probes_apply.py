@@ -252,6 +252,17 @@ def all_prompts(checkpoint: str) -> dict:
     }
 
 
+def shared_ids() -> dict[str, list[str]]:
+    """Ids that a node has for both an input and an output, which ComfyUI 0.3.64 refuses together with the pack."""
+    ours = {key: node for key, node in nodes.NODE_CLASS_MAPPINGS.items() if key.startswith("IDEA_")}
+    schemas = {key: node.define_schema() for key, node in ours.items()}
+    shared = {
+        key: sorted({part.id for part in schema.inputs or []} & {part.id for part in schema.outputs or []})
+        for key, schema in schemas.items()
+    }
+    return {key: ids for key, ids in shared.items() if ids}
+
+
 def hints(checkpoint: str, texts: list[str]) -> list[str]:
     """What is logged when prompts are read by a CLIP that knows two people."""
     on = apply(checkpoint, make_identity(checkpoint))

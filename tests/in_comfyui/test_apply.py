@@ -71,6 +71,10 @@ def test_the_adapter_may_act_on_all_prompts(probe):
     assert result["text"] == 0 and result["difference"] > 1e-3 and result["picture"] > 1e-3
 
 
+def test_no_node_calls_an_input_and_an_output_the_same(probe):
+    assert probe("shared_ids") == {}
+
+
 def test_an_unknown_name_is_said_once_with_those_who_are_known(probe):
     texts = ["<ann> and <Bob>", "<eve> with <ann>", "again <eve>", "<lora:x:1> and < y >"]
     assert probe("hints", checkpoint="tiny_sd15", texts=texts) == [
