@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .anchor import Anchor
 from .backbone import Backbone, TextCondition
+from .batches import undone_on_error
 from .captions import PLACEHOLDER
 from .config import Settings
 from .errors import DivergedError, TrainingError
@@ -128,12 +129,8 @@ class AcrossTrainer:
             for step in range(len(self.losses) + 1, self.config.steps + 1):
                 if self._stopped:
                     break
-                before = self.generator.get_state()
-                try:
+                with undone_on_error(self.generator):
                     self.step()
-                except BaseException:
-                    self.generator.set_state(before)  # a step that breaks off was not done
-                    raise
                 if on_step:
                     on_step(step, self.losses)
         return tuple(self.losses)

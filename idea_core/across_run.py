@@ -13,30 +13,26 @@ import numpy as np
 from .across import AcrossConfig, AcrossTrainer
 from .anchor import cross_initialise
 from .backbone import Backbone
-from .errors import DivergedError, IdeaError, TrainingError
+from .errors import TrainingError
 from .faces import FaceEngine
-from .people import PeopleFolder, digest_of, validate
+from .people import PeopleFolder, Validator, digest_of
 from .pretrained import PretrainedEnhancer
+from .tensorfile import load_if_same
 from .training_run import TrainingRun
 from .version import __version__
 from .watch import Judged
 
+VALIDATED = 8  # people, at each look
+
 
 @dataclass
 class Validation(Judged):
-    """Likeness of people held out, from their faces alone, while an Enhancer learns from the others.
+    """Likeness of people held out, from their faces alone, while an Enhancer learns from the others."""
 
-    Attributes:
-        people: looked at, the first ones.
-    """
-
-    folder: PeopleFolder
-    engine: FaceEngine
-    people: int = 8
+    validator: Validator
 
     def look(self, step: int) -> None:
-        backbone, model = self.trainer.backbone, self.trainer.model
-        rows = list(validate(self.folder, backbone, self.engine, model, most=self.people))
+        rows = list(self.validator.measure(self.trainer.model))
         self.judge(step, float(np.mean([row["likeness"] for row in rows])))
 
 
@@ -66,23 +62,23 @@ def learn_people(
         TrainingError: too few people, or a loss that is not finite.
     """
     pictures, names = folder.pictures()
-    others = _names_held_out(folder) if validate_every else []
+    validator = _validator(folder, backbone, engine) if validate_every else None
     settings = [
         *sorted(config.as_dict().items()),
-        validate_every if others else 0,
+        validate_every if validator else 0,
         folder.config.agreement,
         __version__,
     ]
+    others = validator.names if validator else []
     fingerprint = digest_of(folder.fingerprint, str(settings), *names, "held out:", *others)
-    known = _load(output)
-    if known and known.training.get("fingerprint") == fingerprint:
+    known = load_if_same(PretrainedEnhancer, output, fingerprint)
+    if known:
         return known
     output.parent.mkdir(parents=True, exist_ok=True)
     trainer = AcrossTrainer(backbone, cross_initialise(backbone, names, 2), pictures, config)
-    validation = Validation(trainer, folder, engine, every=validate_every) if others else None
-    run = TrainingRun(trainer, output.with_suffix(".training"), fingerprint, save_every, validation)
-    run.take_up()
-    try:
+    validation = Validation(trainer, validator, every=validate_every) if validator else None
+    with TrainingRun(trainer, output.with_suffix(".training"), fingerprint, save_every, validation) as run:
+        run.take_up()
         run.run(lambda step, _: on_step(step, trainer.losses[-1]) if on_step else None)
         record: dict[str, Any] = {
             **config.as_dict(),
@@ -94,27 +90,13 @@ def learn_people(
         }
         enhancer = PretrainedEnhancer.of(trainer.model, backbone, **provenance, training=record)
         enhancer.save(output)
-    except DivergedError:
-        raise
-    except BaseException:
-        run.save()
-        raise
-    run.finish()
     return enhancer
 
 
-def _names_held_out(folder: PeopleFolder) -> list[str]:
-    """Whom a validation can look at; it is left out where there is nobody."""
+def _validator(folder: PeopleFolder, backbone: Backbone, engine: FaceEngine) -> Validator | None:
+    """What looks at people held out; None where there is nobody."""
     try:
-        return folder.pictures(held_out=True)[1]
+        return Validator(folder, backbone, engine, most=VALIDATED)
     except TrainingError as error:
         logging.warning("ID-EA: nobody to validate with. %s", error)
-        return []
-
-
-def _load(file: Path) -> PretrainedEnhancer | None:
-    """An earlier result; a damaged file counts as none."""
-    try:
-        return PretrainedEnhancer.load(file)
-    except (IdeaError, OSError):
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,6 +13,17 @@ from .backbone import Backbone, Latents
 from .config import TrainConfig
 from .errors import ShapeError, TrainingError
 from .shapes import require_shape
+
+
+@contextmanager
+def undone_on_error(generator: torch.Generator) -> Iterator[None]:
+    """While open, what is drawn is drawn again if an error passes: a step that breaks off was not done."""
+    before = generator.get_state()
+    try:
+        yield
+    except BaseException:
+        generator.set_state(before)
+        raise
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ from .faces import FaceEngine
 from .images import to_pixels
 from .pretrained import FaceModel
 from .preview import sample
-from .tensorfile import read_tensors, write_atomically, write_tensors
+from .tensorfile import read_tensors, require_format, write_atomically, write_tensors
 from .tokenized import tokenize_captions
 
 FORMAT, FORMAT_VERSION = "id-ea-person-pictures", "2"
@@ -193,38 +193,48 @@ class PeopleFolder:
         write_atomically(self.folder / MANIFEST, lambda file: file.write(text))
 
 
-def validate(
-    folder: PeopleFolder,
-    backbone: Backbone,
-    engine: FaceEngine,
-    model: FaceModel,
-    each: int = 4,
-    most: int | None = None,
-) -> Iterator[dict[str, str | float]]:
-    """For each person held out: likeness of pictures from a face alone, and of the base model's own by name.
+class Validator:
+    """People held out, and how alike the pictures are that are drawn of them from their faces alone.
 
     Likeness is the mean cosine to faces of the person that the Enhancer was not given.
 
     Args:
         each: pictures of a person.
         most: people, the first ones; None: all.
+
+    Raises:
+        TrainingError: nobody is held out whose pictures are of use.
     """
-    pictures, names = folder.pictures(held_out=True)
-    artist, prompts = _Artist(backbone, folder.config), folder.config.prompts
-    captions = tokenize_captions(backbone, [prompts[index % len(prompts)] for index in range(each)])
-    for number, name in list(enumerate(names))[:most]:
-        faces = pictures.faces[pictures.people == number]
-        given, others = faces[::2], faces[1::2]
-        face = normalize(given.mean(0), dim=0).expand(each, -1).to(backbone.device)
-        with torch.no_grad():
-            condition = face_condition(backbone, model, captions, face)
-        found = faces_of(engine, artist.draw_conditions(condition, range(each))[1])
-        yield {
-            "name": name,
-            "likeness": float((found @ others.T).mean()),
-            "by_name": float((given @ others.T).mean()),
-            "detected": float((found.norm(dim=1) > 0).float().mean()),
-        }
+
+    def __init__(
+        self, folder: PeopleFolder, backbone: Backbone, engine: FaceEngine, each: int = 4, most: int | None = None
+    ):
+        self._pictures, self.names = folder.pictures(held_out=True)
+        self._artist, self._backbone, self._engine, self._most = (
+            _Artist(backbone, folder.config),
+            backbone,
+            engine,
+            most,
+        )
+        prompts = folder.config.prompts
+        self._captions = tokenize_captions(backbone, [prompts[index % len(prompts)] for index in range(each)])
+
+    def measure(self, model: FaceModel) -> Iterator[dict[str, str | float]]:
+        """For each person: likeness of pictures from a face alone, and of the base model's own by name."""
+        each = len(self._captions)
+        for number, name in list(enumerate(self.names))[: self._most]:
+            faces = self._pictures.faces[self._pictures.people == number]
+            given, others = faces[::2], faces[1::2]
+            face = normalize(given.mean(0), dim=0).expand(each, -1).to(self._backbone.device)
+            with torch.no_grad():
+                condition = face_condition(self._backbone, model, self._captions, face)
+            found = faces_of(self._engine, self._artist.draw_conditions(condition, range(each))[1])
+            yield {
+                "name": name,
+                "likeness": float((found @ others.T).mean()),
+                "by_name": float((given @ others.T).mean()),
+                "detected": float((found.norm(dim=1) > 0).float().mean()),
+            }
 
 
 class _Artist:
@@ -280,7 +290,5 @@ def _agreeing(faces: Tensor, agreement: float) -> Tensor:
     return found & ((faces * others).sum(1) >= agreement)
 
 
-def _require_format(metadata) -> None:
-    said = metadata.get("format"), metadata.get("format_version")
-    if said != (FORMAT, FORMAT_VERSION):
-        raise IdentityFileError(f"a file of format {FORMAT} {FORMAT_VERSION}", str(said), "Delete the file.")
+def _require_format(metadata: Mapping[str, str]) -> None:
+    require_format(metadata, (FORMAT, FORMAT_VERSION))

@@ -30,9 +30,10 @@ from .errors import ConfigError, IdentityFileError
 from .identity import Identity
 from .identity_checks import require_finite
 from .person import PersonModel
-from .tensorfile import read_tensors, write_tensors
+from .tensorfile import read_tensors, require_format, write_tensors
 
 FORMAT, FORMAT_VERSION = "id-ea-enhancer", "1"
+_REMEDY = "Choose a file that an ID-Enhancer was saved to."
 HIDDEN = 512  # of the token predictor
 OPEN_GATE = 0.5  # γ at the start
 _UNIT_VARIANCE = ARCFACE_WIDTH**0.5  # a normalised embedding's entries are tiny; layers want them near 1
@@ -258,10 +259,8 @@ class _Started(PersonModel):
 
 
 def _file_error(expected: str, got: str) -> IdentityFileError:
-    return IdentityFileError(expected, got, "Choose a file that an ID-Enhancer was saved to.")
+    return IdentityFileError(expected, got, _REMEDY)
 
 
 def _require_format(metadata: Mapping[str, str]) -> None:
-    said = metadata.get("format"), metadata.get("format_version")
-    if said != (FORMAT, FORMAT_VERSION):
-        raise _file_error(f"a file of format {FORMAT} {FORMAT_VERSION}", " ".join(map(str, said)))
+    require_format(metadata, (FORMAT, FORMAT_VERSION), remedy=_REMEDY)

@@ -7,13 +7,15 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from .errors import IdentityFileError
+from .errors import IdeaError, IdentityFileError
+
+Result = TypeVar("Result")
 
 
 def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
@@ -38,6 +40,25 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
         Path(part).unlink(missing_ok=True)
         raise
     return path
+
+
+def require_format(
+    metadata: Mapping[str, str], expected: tuple[str, str], kind: str = "a file", remedy: str = "Delete the file."
+) -> None:
+    """Raise `IdentityFileError` unless a file's format and its version are those expected."""
+    said = metadata.get("format"), metadata.get("format_version")
+    if said != expected:
+        wanted = f"{kind} of format {' '.join(expected)}"
+        raise IdentityFileError(wanted, " ".join(map(str, said)), remedy)
+
+
+def load_if_same(kind: type[Result], path: Path, fingerprint: str) -> Result | None:
+    """An earlier result, of a class with `load` and `training`, of exactly the same inputs; a damaged one is none."""
+    try:
+        found = kind.load(path)
+    except (IdeaError, OSError):
+        return None
+    return found if found.training.get("fingerprint") == fingerprint else None
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:

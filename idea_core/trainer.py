@@ -15,10 +15,10 @@ from torch import Tensor
 
 from .anchor import Anchor, celebrity_names, cross_initialise, spread_of_names
 from .backbone import Backbone, TextCondition
-from .batches import Batch, BatchSampler, Bucket, Photos, count_photos
+from .batches import Batch, BatchSampler, Bucket, Photos, count_photos, undone_on_error
 from .captions import PERSON_CAPTIONS, with_note
 from .config import TrainConfig
-from .errors import DivergedError, TrainingError
+from .errors import DivergedError
 from .identity import Identity
 from .losses import mahalanobis_to, squared_to
 from .memory import with_less_memory
@@ -99,22 +99,14 @@ class Trainer:
             for step in range(len(self.losses) + 1, self.config.steps + 1):
                 if self._stopped:
                     break
-                self._unread.append(self._drawn_step())
+                with undone_on_error(self.generator):
+                    self._unread.append(self.step(self.sampler.draw()))
                 if len(self._unread) == READ_EVERY or step == self.config.steps:
                     self.read_losses()
                 if on_step:
                     on_step(step, self.losses)
             self.read_losses()
         return tuple(self.losses)
-
-    def _drawn_step(self) -> Tensor:
-        """`step` on the next batch, which stays the next one if the step breaks off."""
-        before = self.generator.get_state()
-        try:
-            return self.step(self.sampler.draw())
-        except BaseException:
-            self.generator.set_state(before)
-            raise
 
     def stop(self) -> None:
         """End `run` after the step that is being done."""
@@ -211,13 +203,13 @@ class Trainer:
         """The person as trained so far, in half precision on the CPU; `provenance` as in `Identity`.
 
         Raises:
-            TrainingError: a trained value is not finite, or too large for half precision.
+            DivergedError: a trained value is not finite, or too large for half precision.
         """
         person = self.person
         fused = person.fused()
         trained = [*person.parameters(), *person.kv.parameters(), *([] if fused is None else [fused])]
         if not all(tensor.half().isfinite().all() for tensor in trained):
-            raise TrainingError("finite weights", "NaN or infinity after training", _LOWER_RATES)
+            raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_RATES)
         return Identity(
             name=name,
             base_model=self.backbone.base_model,

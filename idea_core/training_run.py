@@ -25,7 +25,10 @@ _RECENT = 50  # steps that a final loss is the mean of
 
 @dataclass
 class TrainingRun:
-    """One person's training, or one across people.
+    """One person's training, or one across people, inside `with`, until its result is safe.
+
+    Whatever breaks it off there, the training goes on from the same step when it is run again; only where it diverged
+    that would be of no use.
 
     Attributes:
         state_file: from which it goes on if it broke off, and where it is saved if it breaks off.
@@ -40,6 +43,15 @@ class TrainingRun:
     watch: Judged | None = None
     _seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "looks": 0.0, "saves": 0.0})
     _steps: int = 0  # done in this run
+
+    def __enter__(self) -> TrainingRun:
+        return self
+
+    def __exit__(self, _kind, error, _trace) -> None:
+        if error is None or isinstance(error, DivergedError):
+            self.state_file.unlink(missing_ok=True)
+        else:
+            self._save_what_is_there()
 
     def take_up(self) -> int:
         """Bring the trainer to where a broken run of the same inputs stood; the steps that were done."""
@@ -59,9 +71,6 @@ class TrainingRun:
     def run(self, on_step: OnProgress | None = None) -> None:
         """Train to the end.
 
-        Whatever breaks the training off, it goes on from the same step when it is run again; only where it diverged
-        that would be of no use.
-
         Raises:
             DivergedError: the trainer holds what was learnt before.
         """
@@ -71,19 +80,9 @@ class TrainingRun:
         try:
             self._look_again()
             self.trainer.run(lambda step, _losses: self._after(step, on_step))
-        except DivergedError:
-            self.state_file.unlink(missing_ok=True)
-            raise
-        except BaseException:
-            self.save()
-            raise
         finally:
             others = sum(self._seconds.values()) - before
             self._seconds["steps"] += time.perf_counter() - start - others
-
-    def finish(self) -> None:
-        """Leave nothing to take up."""
-        self.state_file.unlink(missing_ok=True)
 
     def report(self) -> dict[str, Any]:
         """What is worth knowing of the run, JSON values: seconds and bytes where they say so."""
@@ -126,8 +125,8 @@ class TrainingRun:
         finally:
             self._seconds[part] += time.perf_counter() - start
 
-    def save(self) -> None:
-        """Save what is there before an error goes on its way, which must not be hidden by another one."""
+    def _save_what_is_there(self) -> None:
+        """Before an error goes on its way, which must not be hidden by another one."""
         try:
             if self.trainer.read_losses():
                 save_state(self.trainer, self.state_file, self.fingerprint, self.watch)

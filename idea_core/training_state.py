@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .errors import IdentityFileError
-from .tensorfile import read_tensors, write_tensors
+from .tensorfile import read_tensors, require_format, write_tensors
 
 FORMAT, FORMAT_VERSION = "id-ea-training", "1"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -106,8 +105,4 @@ def _parameters(trainer: Resumable) -> list[Tensor]:
 
 
 def _require_format(metadata: Mapping[str, str]) -> None:
-    said = metadata.get("format"), metadata.get("format_version")
-    if said != (FORMAT, FORMAT_VERSION):
-        raise IdentityFileError(
-            f"a training's state of format {FORMAT} {FORMAT_VERSION}", " ".join(map(str, said)), "Delete the file."
-        )
+    require_format(metadata, (FORMAT, FORMAT_VERSION), "a training's state")

@@ -18,12 +18,13 @@ from torch import Tensor
 from ..idea_core import __version__
 from ..idea_core.batches import Photos
 from ..idea_core.captions import CAPTIONS
-from ..idea_core.errors import DivergedError, IdeaError, TrainingError
+from ..idea_core.errors import IdeaError, TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
 from ..idea_core.images import to_pixels
 from ..idea_core.pretrained import PretrainedEnhancer
+from ..idea_core.tensorfile import load_if_same
 from ..idea_core.trainer import Trainer, training_record
 from ..idea_core.training_run import TrainingRun
 from ..idea_core.watch import Watch, WatchConfig
@@ -65,7 +66,7 @@ class TrainingJob:
         """
         fingerprint = self.fingerprint(model, clip, vae)
         path = output_folder() / AUTOSAVE / f"{self.name}-{fingerprint[:12]}.safetensors"
-        found = _load_if_same(path, fingerprint)
+        found = load_if_same(Identity, path, fingerprint)
         if found:
             logging.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
             return found
@@ -81,7 +82,6 @@ class TrainingJob:
                 identity.save(path)
         finally:
             pool.shutdown(wait=False)  # Cancel does not wait for the hash
-        training.finish()
         return identity
 
     def fingerprint(self, model, clip, vae) -> str:
@@ -119,11 +119,11 @@ class _Training:
     def __enter__(self) -> _Training:
         return self
 
-    def __exit__(self, kind, error, _trace) -> None:
-        if error is not None and self.started and self.started.trainer.losses:
-            if not isinstance(error, DivergedError):
-                self.started.save()
-            self._keep()
+    def __exit__(self, *error) -> None:
+        if self.started:
+            self.started.__exit__(*error)
+            if error[1] is not None and self.started.trainer.losses:
+                self._keep()
 
     def run(self, model, clip, vae) -> None:
         job, settings = self.job, self.job.settings
@@ -158,9 +158,6 @@ class _Training:
             base_hash=base_hash,
             training={**record, "report": run.report()},
         )
-
-    def finish(self) -> None:
-        self.started.finish()
 
     def _watch(self, trainer: Trainer, backbone: ComfyBackbone) -> Watch | None:
         job = self.job
@@ -218,12 +215,3 @@ class Progress:
 def _side_by_side(images: Tensor) -> Image.Image:
     pixels = to_pixels(images)
     return Image.fromarray(pixels.swapaxes(0, 1).reshape(pixels.shape[1], -1, 3))
-
-
-def _load_if_same(path: Path, fingerprint: str) -> Identity | None:
-    """An earlier result of exactly these inputs; a damaged file counts as none."""
-    try:
-        identity = Identity.load(path)
-    except (IdeaError, OSError):
-        return None
-    return identity if identity.training.get("fingerprint") == fingerprint else None

@@ -86,7 +86,7 @@ def test_a_watched_training_that_breaks_off_goes_on_to_the_same_end(tmp_path):
     whole = start(scores)
     whole.run()
     broken = start(scores[:2])  # the third look fails
-    with pytest.raises(StopIteration):
+    with pytest.raises(StopIteration), broken:
         broken.run()
     assert len(broken.trainer.losses) == 3
     resumed = start(scores[2:])

@@ -13,7 +13,7 @@ from ..across import AcrossConfig
 from ..across_run import learn_people
 from ..diffusers_backbone import DiffusersBackbone
 from ..images import to_pixels
-from ..people import PeopleConfig, PeopleFolder, digest_of, validate
+from ..people import PeopleConfig, PeopleFolder, Validator, digest_of
 from ..pretrained import PretrainedEnhancer
 from .sources import FaceSource, ModelSource
 
@@ -65,9 +65,9 @@ class PeopleJob:
         return learn_people(*arguments, **provenance)
 
     def evaluate(self, people: PeopleFolder, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:
-        """`validate` on all people held out."""
+        """All people held out, measured."""
         backbone = DiffusersBackbone(self.model.load())
-        return validate(people, backbone, self.faces.load(), enhancer.build(backbone.device))
+        return Validator(people, backbone, self.faces.load()).measure(enhancer.build(backbone.device))
 
 
 def _strip(images: Tensor, side: int = 128) -> Image.Image:

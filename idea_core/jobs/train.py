@@ -18,11 +18,12 @@ from ..anchor import celebrity_names
 from ..batches import count_photos
 from ..captions import CAPTIONS
 from ..config import TrainConfig
-from ..errors import ConfigError, IdeaError, TrainingError
+from ..errors import ConfigError, TrainingError
 from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
 from ..pretrained import PretrainedEnhancer
+from ..tensorfile import load_if_same
 from ..trainer import Trainer, training_record
 from ..training_run import TrainingRun
 from ..version import __version__
@@ -103,11 +104,7 @@ class TrainJob:
 
     def finished(self, fingerprint: str) -> Identity | None:
         """The result of an earlier run of the same inputs, if it is there; a damaged file counts as none."""
-        try:
-            identity = Identity.load(self.output)
-        except (IdeaError, OSError):
-            return None
-        return identity if identity.training.get("fingerprint") == fingerprint else None
+        return load_if_same(Identity, self.output, fingerprint)
 
     def require_output(self) -> None:
         """See that the result can be written, before anything is trained.
@@ -137,28 +134,25 @@ class TrainJob:
             return self._finish(dataclasses.replace(instant, training=training))
         try:
             trainer = self._trainer(prepared, enhancer)
-            run = TrainingRun(trainer, self.state_file, fingerprint, self.save_every, self._watch(trainer, prepared))
-            if self.resume:
-                run.take_up()
-            run.run(lambda step, images: on_step(trainer, step, images) if on_step else None)
+            watch = self._watch(trainer, prepared)
+            with TrainingRun(trainer, self.state_file, fingerprint, self.save_every, watch) as run:
+                if self.resume:
+                    run.take_up()
+                run.run(lambda step, images: on_step(trainer, step, images) if on_step else None)
+                record = training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
+                identity = trainer.identity(
+                    self.name,
+                    base_checkpoint=self.model.path.name,
+                    base_hash=model_digest,
+                    training={**record, "report": run.report()},
+                )
+                return self._finish(identity)
         except torch.cuda.OutOfMemoryError as error:
             raise TrainingError(
                 "memory for the training",
                 f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels",
                 "Lower the resolution.",
             ) from error
-        try:
-            identity = trainer.identity(
-                self.name,
-                base_checkpoint=self.model.path.name,
-                base_hash=model_digest,
-                training=training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
-                | {"report": run.report()},
-            )
-            return self._finish(identity)
-        except OSError:
-            run.save()
-            raise
 
     def _watch(self, trainer: Trainer, prepared: Prepared) -> Watch | None:
         """What looks at the training, and measures likeness where there is a target."""
