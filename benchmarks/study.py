@@ -23,6 +23,7 @@ from typing import Any
 import click
 import torch
 
+from idea_core.cli.options import together
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.jobs.sources import Prepared
 from miniature.methods import (
@@ -234,8 +235,9 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in files for line in path.read_text("utf-8").splitlines()]
 
 
-def work_off(cells: Iterable[Cell], file: Path, shard: str, device: str) -> None:
+def work_off(cells: Iterable[Cell], file: Path, shard: str, device: str, threads: int) -> None:
     """Every `shard`-th cell that is not in the files yet."""
+    torch.set_num_threads(threads)
     number, of = map(int, shard.split("/"))
     done = {line["key"] for line in read_lines(file)}
     todo = [cell for index, cell in enumerate(cells) if index % of == number and cell.key not in done]
@@ -253,39 +255,34 @@ def study() -> None:
     """Likeness, obedience and time of ID-EA, its parts, and the methods before it."""
 
 
-SHARD = click.option("--shard", default="0/1", help="Which part of the work, as 0/2 and 1/2.")
-DEVICE = click.option("--device", default="cpu")
-THREADS = click.option("--threads", type=int, default=2, help="Of the processor.")
+options = together(
+    [
+        click.option("--shard", default="0/1", help="Which part of the work, as 0/2 and 1/2."),
+        click.option("--device", default="cpu"),
+        click.option("--threads", type=int, default=2, help="Of the processor."),
+    ]
+)
 
 
 @study.command()
-@SHARD
-@DEVICE
-@THREADS
-def search(shard: str, device: str, threads: int) -> None:
+@options
+def search(**how) -> None:
     """Try rates on people who are not reported."""
-    torch.set_num_threads(threads)
-    work_off(searched_cells(), SEARCH, shard, device)
+    work_off(searched_cells(), SEARCH, **how)
 
 
 @study.command()
-@SHARD
-@DEVICE
-@THREADS
-def run(shard: str, device: str, threads: int) -> None:
+@options
+def run(**how) -> None:
     """Measure every cell on the people who are reported."""
-    torch.set_num_threads(threads)
-    work_off(reported_cells(choose(read_lines(SEARCH))), REPORT, shard, device)
+    work_off(reported_cells(choose(read_lines(SEARCH))), REPORT, **how)
 
 
 @study.command()
-@SHARD
-@DEVICE
-@THREADS
-def confirm(shard: str, device: str, threads: int) -> None:
+@options
+def confirm(**how) -> None:
     """Measure the methods after few steps on people of whom nothing was looked at before."""
-    torch.set_num_threads(threads)
-    work_off(confirmed_cells(choose(read_lines(SEARCH))), CONFIRM, shard, device)
+    work_off(confirmed_cells(choose(read_lines(SEARCH))), CONFIRM, **how)
 
 
 if __name__ == "__main__":

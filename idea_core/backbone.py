@@ -13,6 +13,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISION_CHOICES = ("auto", *PRECISIONS)
+"""In which a base model may compute; "auto" leaves it to the device."""
+
 TokenIds = Mapping[str, list[int]]
 """Text encoder → ids of a text's tokens, without start, end and padding."""
 

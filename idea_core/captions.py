@@ -77,3 +77,8 @@ def with_note(captions: Sequence[str], note: str) -> tuple[str, ...]:
 CAPTIONS = {"photo": person_captions(OBJECT_TEMPLATES), "paper": person_captions(PAPER_TEMPLATES)}
 """Named sets of training captions."""
 PERSON_CAPTIONS = CAPTIONS["photo"]
+
+
+def captions_of(preset: str) -> str:
+    """The set of `CAPTIONS` that belongs to a preset of settings."""
+    return "paper" if preset == "paper" else "photo"

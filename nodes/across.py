@@ -9,17 +9,19 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.across import AcrossConfig
 from ..idea_core.across_run import learn_people
 from ..idea_core.anchor import parse_names
+from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.captions import PORTRAIT_PROMPTS
 from ..idea_core.people import PeopleConfig, PeopleFolder, digest_of
 from ..idea_core.pretrained import PretrainedEnhancer
 from .checkpoint import checkpoint_of
-from .comfy_backbone import PRECISION_CHOICES, ComfyBackbone
+from .comfy_backbone import ComfyBackbone
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
 from .face_models import engine_of, face_digest
 from .fingerprint import training_fingerprint
+from .inputs import advanced, base_model_inputs, seed_input
 from .paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
-from .sockets import EnhancerSocket, advanced, require
+from .sockets import EnhancerSocket, require
 from .train import described
 from .training_job import Progress
 
@@ -37,9 +39,7 @@ class TrainAcross(io.ComfyNode):
             "face means to it: then a new person needs no training. Once per checkpoint, for hours; cancel it whenever "
             "you like, it goes on where it stopped.",
             inputs=[
-                io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x or XL; it is not changed."),
-                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; it is not changed."),
-                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                *base_model_inputs(),
                 face_model_input(),
                 io.String.Input(
                     "name", default="my_checkpoint", tooltip="The pictures are kept in output/idea-people/NAME."
@@ -63,14 +63,7 @@ class TrainAcross(io.ComfyNode):
                 _int("resolution", 512, 64, 1024, "Side of the pictures in pixels: what the checkpoint was made for."),
                 _int("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
                 _int("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="Of all random choices of the training.",
-                ),
+                seed_input("Of all random choices of the training."),
                 advanced(_int("sampling_steps", _PEOPLE.sampling_steps, 1, 200, "Sampling steps of each picture.")),
                 advanced(_float("guidance", _PEOPLE.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
                 advanced(_int("at_once", _PEOPLE.at_once, 1, 64, "Pictures sampled together.")),

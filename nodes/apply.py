@@ -12,7 +12,8 @@ from .comfy_models import prediction_of, require_pair
 from .comfy_patch import AdapterSchedule, patch_model
 from .comfy_text import patch_clip
 from .face import CATEGORY
-from .sockets import IdentitySocket, advanced, require
+from .inputs import advanced
+from .sockets import IdentitySocket, require
 
 WITH_PERSON, ALL_PROMPTS, WHOLE_MODEL = "prompts with the person", "all prompts", "whole model"
 

@@ -1,8 +1,6 @@
 """ComfyUI's CLIP, UNet and VAE as the trainer's `Backbone`, in ComfyUI's own memory management.
 
-Nodes run under `torch.inference_mode()`, and weights that a loader made there cannot be saved for a
-backward pass; some of ComfyUI's forward passes write in place. Both are dealt with here, and the
-MODEL, CLIP and VAE that came in are as before when training ends.
+The MODEL, CLIP and VAE that came in are as before when training ends.
 """
 
 from __future__ import annotations
@@ -14,20 +12,24 @@ from functools import partial
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from ..idea_core.backbone import Latents, TextCondition, TokenIds, TokenSequence
-from ..idea_core.errors import BaseModelError, ConfigError
+from ..idea_core.backbone import PRECISIONS, Latents, TextCondition, TokenIds, TokenSequence
+from ..idea_core.errors import ConfigError
+from .comfy_autograd import (
+    CopiedNormInputs,
+    differentiable_attention,
+    gradients_allowed,
+    replace_inference_tensors,
+    trainable_clone,
+)
 from .comfy_models import VECTORS, TextEncoders, prediction_of, require_pair
 
 CONTEXT_LENGTH = 77
 ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISION_CHOICES = ("auto", *PRECISIONS)
 
 
 class ComfyBackbone:
@@ -47,8 +49,8 @@ class ComfyBackbone:
         self.prediction = prediction_of(model)
         self.clip_layer = clip.layer_idx
         self._vae = vae
-        self._patcher = _trainable_clone(model)
-        self._text_patcher = _trainable_clone(clip.patcher)
+        self._patcher = trainable_clone(model)
+        self._text_patcher = trainable_clone(clip.patcher)
         self._text = TextEncoders(self.base_model, self._text_patcher.model, clip.tokenizer)
         self._unet = self._patcher.model.diffusion_model
         self._sampling = self._patcher.get_model_object("model_sampling")
@@ -64,7 +66,7 @@ class ComfyBackbone:
 
     def __enter__(self) -> ComfyBackbone:
         self._exit.callback(self._unload)
-        self._exit.enter_context(_gradients_allowed())
+        self._exit.enter_context(gradients_allowed())
         self._exit.callback(self._text.reset)
         return self
 
@@ -100,7 +102,7 @@ class ComfyBackbone:
                     f"captions of at most {CONTEXT_LENGTH - 2} tokens", str(len(prompt)), "Shorten the caption."
                 )
             rows.append(row + [special["pad"]] * (CONTEXT_LENGTH - len(row)))
-        with _CopiedNormInputs():
+        with CopiedNormInputs():
             hidden, pooled = model(rows)[:2]
         return hidden.to(self.device), pooled.to(self.device)
 
@@ -144,7 +146,7 @@ class ComfyBackbone:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._load()
         timesteps = self._sampling.timestep(self._sigma(timesteps)).float()
-        options = {"optimized_attention_override": _differentiable_attention}
+        options = {"optimized_attention_override": differentiable_attention}
         vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
         noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
         with self._checkpointed():
@@ -199,7 +201,7 @@ class ComfyBackbone:
         with torch.inference_mode():
             comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
         for patcher in patchers:
-            _replace_inference_tensors(patcher.model)
+            replace_inference_tensors(patcher.model)
 
     @contextmanager
     def _checkpointed(self) -> Iterator[None]:
@@ -243,30 +245,6 @@ class _KVHook:
         return weight if self.delta is None else weight + self.delta(self._name).to(weight)
 
 
-class _CopiedNormInputs(TorchFunctionMode):
-    """CLIP's layers add in place to what their layer norms saved for the backward pass; those save a copy here."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is torch.nn.functional.layer_norm:
-            args = (args[0].clone(), *args[1:])
-        return function(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _gradients_allowed() -> Iterator[None]:
-    """Leave the inference mode that ComfyUI runs nodes in; newer versions are told that this is training."""
-    management = comfy.model_management
-    flag = getattr(management, "in_training", None)
-    with torch.inference_mode(False), torch.enable_grad():
-        try:
-            if flag is not None:
-                management.in_training = True
-            yield
-        finally:
-            if flag is not None:
-                management.in_training = flag
-
-
 def _best_dtype(device: torch.device) -> torch.dtype:
     """What the device computes in fastest: on the CPU single precision."""
     management = comfy.model_management
@@ -300,49 +278,6 @@ def _recorded_deviation(vae) -> Iterator[Callable[[Tensor], Tensor]]:
             hook.remove()
 
 
-def _trainable_clone(patcher):
-    """A clone whose weights stay put.
-
-    Newer ComfyUI streams weights through reused buffers (dynamic VRAM), which would give wrong gradients.
-    """
-    static = {"disable_dynamic": True}
-    with torch.inference_mode(False):
-        for options in ({**static, "force_deepcopy": True}, static, {}):
-            try:
-                clone = patcher.clone(**options)
-            except (TypeError, RuntimeError):  # an older ComfyUI, or a loader that dynamic VRAM does not know
-                continue
-            if not getattr(clone, "is_dynamic", bool)():
-                return clone
-    raise BaseModelError(
-        "a MODEL and CLIP that can be held in memory", "ones with dynamic VRAM", "Start ComfyUI without dynamic VRAM."
-    )
-
-
-def _replace_inference_tensors(module: torch.nn.Module) -> None:
-    """Swap weights that autograd may not save for bit-identical copies that it may."""
-    for part in module.modules():
-        for store in (part._parameters, part._buffers):
-            for name, tensor in store.items():
-                if tensor is not None and _has_no_version(tensor):
-                    copy = tensor.detach().clone()
-                    is_parameter = store is part._parameters
-                    store[name] = torch.nn.Parameter(copy, requires_grad=False) if is_parameter else copy
-
-
-def _has_no_version(tensor: Tensor) -> bool:
-    """Whether the tensor was made in inference mode; `is_inference()` forgets it after a `.to()`."""
-    try:
-        return tensor._version is None
-    except RuntimeError:
-        return True
-
-
 def _cross_attention_shapes(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     names = ("attn2.to_k", "attn2.to_v")
     return {name: tuple(part.weight.shape) for name, part in model.named_modules() if name.endswith(names)}
-
-
-def _differentiable_attention(_chosen, *args, **kwargs) -> Tensor:
-    """PyTorch's attention in place of ComfyUI's choice; its memory-saving ones are not safe for autograd."""
-    return attention_pytorch(*args, **kwargs)

@@ -17,9 +17,10 @@ from ..idea_core.faces.packs import require_pack
 from ..idea_core.faces.pictures import MARGIN, Cut, crop_face, draw_faces, face_mask
 from ..idea_core.faces.providers import PROVIDER_CHOICES, PROVIDERS
 from .face_models import FaceModels, engine_of
+from .inputs import advanced
 from .paths import insightface_roots
 from .pictures import first, single_images, to_image, to_uint8
-from .sockets import FaceAnalysis, FaceModel, IdEmbedsSocket, InsightFace, advanced, require_embeds
+from .sockets import FaceAnalysis, FaceModel, IdEmbedsSocket, InsightFace, require_embeds
 
 CATEGORY = "ID-EA"
 ERROR, SKIP = "error", "skip"

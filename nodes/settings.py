@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.captions import CAPTIONS
+from ..idea_core.backbone import PRECISION_CHOICES
+from ..idea_core.captions import CAPTIONS, captions_of
 from ..idea_core.config import PRESETS, REGULARIZERS, STARTS, TrainConfig
-from .comfy_backbone import PRECISION_CHOICES
 from .face import CATEGORY
-from .sockets import SettingsSocket, advanced
+from .inputs import advanced
+from .sockets import SettingsSocket
 
 _DEFAULTS = TrainConfig()
+_THE_ADAPTERS = -1.0  # rate
 _CONFIGURED = {field.name for field in dataclasses.fields(TrainConfig)}
 
 
@@ -36,7 +38,7 @@ class TrainingSettings:
 
     @classmethod
     def of_preset(cls, name: str) -> TrainingSettings:
-        return cls(PRESETS[name], captions="paper" if name == "paper" else "photo")
+        return cls(PRESETS[name], captions=captions_of(name))
 
 
 class TrainingSettingsNode(io.ComfyNode):
@@ -97,7 +99,19 @@ class TrainingSettingsNode(io.ComfyNode):
                         tooltip="Draw a photo's latents anew at each step from what the VAE makes of it, as published.",
                     )
                 ),
+                advanced(
+                    io.Float.Input(
+                        "enhancer_rate",
+                        default=_THE_ADAPTERS,
+                        min=_THE_ADAPTERS,
+                        max=1.0,
+                        step=1e-5,
+                        round=False,
+                        tooltip="Learning rate of ID-Enhancer; -1: ID-Adapter's.",
+                    )
+                ),
                 advanced(_rate("weight_decay", "AdamW's weight decay.")),
+                advanced(_rate("epsilon", "AdamW's epsilon.", least=1e-12, step=1e-8)),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISION_CHOICES),
@@ -122,6 +136,8 @@ class TrainingSettingsNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
+        if values.get("enhancer_rate") == _THE_ADAPTERS:
+            values["enhancer_rate"] = None
         config = TrainConfig(**{key: values.pop(key) for key in values.keys() & _CONFIGURED})
         return io.NodeOutput(TrainingSettings(config, **values))
 

@@ -18,12 +18,6 @@ FaceAnalysis, InsightFace = io.Custom("FACEANALYSIS"), io.Custom("INSIGHTFACE")
 """Other packs' sockets; both bring insightface's `FaceAnalysis`."""
 
 
-def advanced(widget: io.Input) -> io.Input:
-    """The same input, folded away by front ends that can. Not every ComfyUI has an argument for it."""
-    widget.extra_dict["advanced"] = True
-    return widget
-
-
 def require(value: Any, kind: type, socket: type[io.ComfyTypeIO], source: str) -> None:
     """Raise `SocketError` unless a value is this pack's: other packs have sockets of the same names."""
     if not isinstance(value, kind):

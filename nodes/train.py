@@ -21,9 +21,10 @@ from ..idea_core.preview import PROMPT, PreviewConfig
 from ..idea_core.watch import WatchConfig
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY
+from .inputs import advanced, base_model_inputs, seed_input
 from .loss_curve import draw_losses
 from .settings import TrainingSettings
-from .sockets import EnhancerSocket, FaceModel, IdEmbedsSocket, IdentitySocket, SettingsSocket, advanced, require
+from .sockets import EnhancerSocket, FaceModel, IdEmbedsSocket, IdentitySocket, SettingsSocket, require
 from .training_job import TrainingJob
 
 PREVIEWS = 2  # pictures at a look
@@ -41,9 +42,7 @@ class EnhancerTrain(io.ComfyNode):
             "output/idea/autosave, before this node ends; the same inputs are never trained twice, and a training that "
             "was cancelled goes on where it stopped.",
             inputs=[
-                io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x or XL; it is not changed."),
-                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; it is not changed."),
-                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                *base_model_inputs(),
                 IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
                 io.Image.Input("images", tooltip="The photos to train on: ID Encode's face crops."),
                 io.String.Input(
@@ -66,14 +65,7 @@ class EnhancerTrain(io.ComfyNode):
                     tooltip="0: as many as the preset has. More give more likeness; too many, and prompts are obeyed "
                     "less.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="The same seed and inputs give the same person.",
-                ),
+                seed_input("The same seed and inputs give the same person."),
                 io.Int.Input(
                     "resolution",
                     default=512,

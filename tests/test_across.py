@@ -99,9 +99,8 @@ def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
         return loss(*batch)
 
     broken._loss = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        with TrainingRun(broken, tmp_path / "a.training", "same") as run:
-            run.run()
+    with pytest.raises(KeyboardInterrupt), TrainingRun(broken, tmp_path / "a.training", "same") as run:
+        run.run()
     run = TrainingRun(resumed, tmp_path / "a.training", "same")
     assert run.take_up() == 3
     run.run()

@@ -45,10 +45,10 @@ def blend(files, weights, name: str, rank: int | None, output: Path | None) -> R
 @reports
 def edit(file: Path, output: Path, name, no_face: bool, no_training: bool, dtype, rank) -> Result:
     """Change a person's FILE: rename, leave parts out, make it smaller. The old file stays as it is."""
+    from ..backbone import PRECISIONS
     from ..edit import edit as change
     from ..edit import shrink_kv
     from ..identity import Identity
-    from ..jobs.sources import DTYPES
 
     if output.exists() and output.samefile(file):
         raise ConfigError("another file to write than to read", str(output), "Change the output.")
@@ -56,7 +56,7 @@ def edit(file: Path, output: Path, name, no_face: bool, no_training: bool, dtype
     if rank:
         person, lost = shrink_kv(person, rank)
     name = require_name(name) if name else None
-    path = change(person, name, not no_face, not no_training, DTYPES.get(dtype)).save(output, None)
+    path = change(person, name, not no_face, not no_training, PRECISIONS.get(dtype)).save(output, None)
     data = {"output": str(path), "bytes": path.stat().st_size, "kv_lost": round(lost, 4)}
     return Result(data, f"{path}, {path.stat().st_size / 1e6:.1f} MB" + _said(lost))
 

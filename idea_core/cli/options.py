@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from ..captions import CAPTIONS
+from ..backbone import PRECISION_CHOICES
+from ..captions import CAPTIONS, captions_of
 from ..config import PRESETS, REGULARIZERS, STARTS, TrainConfig
 from ..faces.providers import PROVIDER_CHOICES
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
-from ..jobs.sources import CROPS, DTYPE_CHOICES
+from ..jobs.sources import CROPS
 from ..textfile import read_text
 
 PATH = click.Path(path_type=Path)
@@ -38,12 +39,15 @@ _SETTINGS = {
     "kv_rate": "Learning rate of the cross attentions' keys and values; 0 leaves them alone.",
     "kv_rank": "Rank of the change to keys and values; 0 trains whole matrices.",
     "gate": "How far ID-Adapter's gate stands open at the start. At 0 it learns little at first.",
+    "beta": "Scale of ID-Adapter's gate.",
     "regularizer": "What holds the pseudo-tokens to their starting point: the Mahalanobis distance by the spread of "
     "the starting point's own rows (published) or of the names; or the squared distance.",
     "regularizer_weight": "Weight of that distance.",
+    "zeta": "Added to that spread; smaller holds tighter.",
     "flip": "Probability of a mirrored photo.",
     "sample_latents": "Draw a photo's latents anew from what the VAE makes of it at each step, as published.",
     "weight_decay": "AdamW's.",
+    "epsilon": "AdamW's.",
 }
 
 
@@ -74,7 +78,7 @@ model_options = together(
         ),
         click.option(
             "--dtype",
-            type=click.Choice(DTYPE_CHOICES),
+            type=click.Choice(PRECISION_CHOICES),
             default="auto",
             help="Precision of UNet and VAE; auto: half on CUDA, else single.",
         ),
@@ -165,7 +169,7 @@ def take_config(options: dict[str, Any]) -> TrainConfig:
 
 def take_captions(options: dict[str, Any]) -> str:
     preset = options.pop("preset")
-    return options.pop("captions") or ("paper" if preset == "paper" else "photo")
+    return options.pop("captions") or captions_of(preset)
 
 
 def take_names(options: dict[str, Any]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ..backbone import PRECISIONS
 from ..batches import Photos
 from ..errors import ConfigError, FaceError
 from ..faces import FaceEngine, FacePack, FaceSettings, IdEmbeds, encode_photos, find_packs, free_engines, load_engine
@@ -21,8 +22,6 @@ from ..faces.photos import bucket_of, find_photos, fit, read_photo
 from ..faces.pictures import Cut, crop_face, face_mask
 from ..textfile import read_text
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-DTYPE_CHOICES = ("auto", *DTYPES)
 CROPS = ("face", "upright", "center", "whole")
 FACE_CROPS = ("face", "upright")
 _BLOCK = 1 << 24
@@ -34,7 +33,7 @@ class ModelSource:
 
     Attributes:
         path: folder of a diffusers pipeline, or a checkpoint in one file.
-        dtype: one of `DTYPE_CHOICES`; "auto" takes half precision on GPUs that have it.
+        dtype: one of `PRECISION_CHOICES`; "auto" takes half precision on GPUs that have it.
         device: "auto", "cpu", "cuda", "cuda:1", "mps" …
         vae: a VAE's file or folder, in place of the model's own.
         prediction: "eps" or "v"; None: what the model says.
@@ -254,7 +253,7 @@ def _load_pipeline(source: ModelSource):
     from ..diffusers_backbone import load_pipeline
 
     device = choose_device(source.device)
-    return load_pipeline(source.path, DTYPES[source.chosen_dtype()], device, source.vae, source.prediction)
+    return load_pipeline(source.path, PRECISIONS[source.chosen_dtype()], device, source.vae, source.prediction)
 
 
 def forget_models() -> None:
