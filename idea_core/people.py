@@ -210,12 +210,8 @@ class Validator:
         self, folder: PeopleFolder, backbone: Backbone, engine: FaceEngine, each: int = 4, most: int | None = None
     ):
         self._pictures, self.names = folder.pictures(held_out=True)
-        self._artist, self._backbone, self._engine, self._most = (
-            _Artist(backbone, folder.config),
-            backbone,
-            engine,
-            most,
-        )
+        self._artist = _Artist(backbone, folder.config)
+        self._backbone, self._engine, self._most = backbone, engine, most
         prompts = folder.config.prompts
         self._captions = tokenize_captions(backbone, [prompts[index % len(prompts)] for index in range(each)])
 
