@@ -11,12 +11,8 @@ thin layers beside a vocabulary of full size. Each run adds its lines, with date
 
 from __future__ import annotations
 
-import datetime
-import json
 import logging
-import platform
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -35,6 +31,7 @@ from idea_core.diffusers_backbone import DiffusersBackbone
 
 from .published import PublishedLoop
 from .random_models import random_pipeline
+from .tables import flops_per_second, now, write
 
 RESULTS = Path(__file__).parent / "results" / "train.jsonl"
 NAMES = ("brad pitt", "emma stone", "tom hanks")
@@ -69,12 +66,12 @@ def loops(steps: int, batch_size: int, device: str) -> None:
         turns = {"ours": lambda batch, run=ours: run.step(batch), "published": theirs.step}
         seconds = _in_turns(turns, ours, steps, device)
         flops = _flops(ours)
-        limit = flops / _flops_per_second(device, dtype)
+        limit = flops / flops_per_second(device, dtype)
         for name, median in seconds.items():
             row = {"loop": name, "dtype": _short(dtype) if name == "ours" else "fp32", "seconds_per_step": median}
             row |= {"times_faster": seconds["published"] / median}
             rows.append(row | ({"of_the_limit": limit / median, "flops_per_step": flops} if name == "ours" else {}))
-    _write("loops", device, rows, side=side, batch_size=batch_size, steps=steps, full_size=full)
+    write(RESULTS, "loops", device, rows, side=side, batch_size=batch_size, steps=steps, full_size=full)
 
 
 @train.command()
@@ -95,7 +92,7 @@ def sizes(steps: int, device: str) -> None:
                 row = {"model": family, "pixels": side, "batch_size": batch_size, "checkpointing": checkpointing}
                 rows.append(row | {"steps_per_second": 1 / seconds, "peak_gib": _peak(device)})
                 del run
-    _write("sizes", device, rows, steps=steps, full_size=full)
+    write(RESULTS, "sizes", device, rows, steps=steps, full_size=full)
 
 
 @train.command()
@@ -126,12 +123,12 @@ def growth(steps: int, device: str) -> None:
         seconds = _in_turns(turns, first, steps, device)
     rows = [{"case": name, "seconds_per_step": median} for name, median in seconds.items()]
     for count in (steps, 2 * steps):
-        start = _now(device)
+        start = now(device)
         with first.kv_deltas():
             for _ in range(count):
                 first.step(first.sampler.draw())
-        rows.append({"case": f"{count} steps in all", "seconds": _now(device) - start})
-    _write("growth", device, rows, side=side, full_size=full)
+        rows.append({"case": f"{count} steps in all", "seconds": now(device) - start})
+    write(RESULTS, "growth", device, rows, side=side, full_size=full)
 
 
 def _trainer(
@@ -161,9 +158,9 @@ def _in_turns(
         for _ in range(WARM_UP + steps):
             batch = sampler_of.sampler.draw()
             for name, turn in turns.items():
-                start = _now(device)
+                start = now(device)
                 turn(batch)
-                seconds[name].append(_now(device) - start)
+                seconds[name].append(now(device) - start)
     return {name: statistics.median(times[WARM_UP:]) for name, times in seconds.items()}
 
 
@@ -172,24 +169,6 @@ def _flops(run: Trainer) -> int:
     with FlopCounterMode(display=False) as counter, run.kv_deltas():
         run.step(run.sampler.draw())
     return counter.get_total_flops()
-
-
-def _flops_per_second(device: str, dtype: torch.dtype) -> float:
-    """What a large matrix product reaches."""
-    side = 8192 if device != "cpu" else 2048
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        start = _now(device)
-        a @ b
-        best = min(best, _now(device) - start)
-    return 2 * side**3 / best
-
-
-def _now(device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _forget_peak(device: str) -> None:
@@ -204,24 +183,6 @@ def _peak(device: str) -> float | None:
 
 def _short(dtype: torch.dtype) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
-
-
-def _write(what: str, device: str, rows: Sequence[Mapping[str, Any]], **setting: Any) -> None:
-    """Print rows as a table, and add them to the results."""
-    name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.processor() or platform.machine()} CPU"
-    RESULTS.parent.mkdir(exist_ok=True)
-    line = {"what": what, "date": datetime.date.today().isoformat(), "device": name, "torch": torch.__version__}
-    with open(RESULTS, "a", encoding="utf-8") as results:
-        results.write(json.dumps({**line, **setting, "rows": [_rounded(row) for row in rows]}) + "\n")
-    heads = list(dict.fromkeys(key for row in rows for key in row))
-    print(f"{what} on {name}; {setting}")
-    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-    for row in rows:
-        print("| " + " | ".join(str(_rounded(row).get(key, "")) for key in heads) + " |")
-
-
-def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -39,6 +41,8 @@ class PeopleConfig(Settings):
 
     Attributes:
         names: of people whom the base model can draw.
+        invented: so many more people, who have only names (`recombined`): where a base model draws one face for such a
+            name, there is one more person to learn from.
         prompts: with `{}` for the name.
         per_person: pictures of each.
         resolution: their side in pixels.
@@ -51,6 +55,7 @@ class PeopleConfig(Settings):
     """
 
     names: tuple[str, ...] = field(default_factory=celebrity_names)
+    invented: int = 0
     prompts: tuple[str, ...] = PORTRAIT_PROMPTS
     per_person: int = 20
     resolution: int = 512
@@ -62,6 +67,7 @@ class PeopleConfig(Settings):
     held_out: float = 0.05
 
     def __post_init__(self):
+        self._require("invented", self.invented >= 0, "at least 0")
         self._require("per_person", self.per_person >= _LEAST_KEPT, f"at least {_LEAST_KEPT}")
         for name in ("sampling_steps", "at_once"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
@@ -90,10 +96,20 @@ class PeopleConfig(Settings):
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
-    def numbers(self, held_out: bool) -> range:
+    @cached_property
+    def everybody(self) -> tuple[str, ...]:
+        """The names, and behind them the invented ones, which no one held out has lent a part to."""
+        return self.names + recombined(self.names[: self._border], self.invented)
+
+    def numbers(self, held_out: bool) -> list[int]:
         """Of the people to learn from, or of those held out."""
-        border = len(self.names) - round(len(self.names) * self.held_out)
-        return range(border, len(self.names)) if held_out else range(border)
+        if held_out:
+            return list(range(self._border, len(self.names)))
+        return [*range(self._border), *range(len(self.names), len(self.everybody))]
+
+    @property
+    def _border(self) -> int:
+        return len(self.names) - round(len(self.names) * self.held_out)
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,7 @@ class PeopleFolder:
             A person's number, and images (P, H, W, 3), or None if they were there.
         """
         self._write_manifest()
-        numbers = range(shard[0], len(self.config.names), shard[1])
+        numbers = range(shard[0], len(self.config.everybody), shard[1])
         missing = [number for number in numbers if self._stored(number) is None]
         artist = _Artist(backbone, self.config) if missing else None
         for number in numbers:
@@ -147,7 +163,7 @@ class PeopleFolder:
                 people = torch.full((len(chosen),), len(names))
                 captions = [prompts[index] for index in chosen.tolist()]
                 parts.append((tensors["latents"][chosen], tensors["faces"][chosen].float(), people, captions))
-                names.append(self.config.names[number])
+                names.append(self.config.everybody[number])
         if not parts:
             raise TrainingError(
                 f"people with {_LEAST_KEPT} pictures that agree, in {self.folder}",
@@ -163,13 +179,13 @@ class PeopleFolder:
         first = number * self.config.per_person
         places = range(first, first + self.config.per_person)
         asked = [prompts[place % len(prompts)] for place in places]
-        texts = [prompt.replace(PLACEHOLDER, self.config.names[number]) for prompt in asked]
+        texts = [prompt.replace(PLACEHOLDER, self.config.everybody[number]) for prompt in asked]
         latents, images = artist.draw(texts, [self.config.seed + place for place in places])
         metadata = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
-            "name": self.config.names[number],
+            "name": self.config.everybody[number],
             "prompts": json.dumps(asked),
         }
         write_tensors(self.file_of(number), {"latents": latents, "faces": faces_of(engine, images)}, metadata)
@@ -179,7 +195,7 @@ class PeopleFolder:
         """A person's pictures; None if they are not there, damaged, or of other settings."""
         try:
             tensors, metadata = read_tensors(self.file_of(number), _require_format)
-            same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.names[number]
+            same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.everybody[number]
             return (tensors, json.loads(metadata["prompts"])) if same else None
         except FileNotFoundError:
             return None
@@ -191,6 +207,27 @@ class PeopleFolder:
         said = {**self.config.as_dict(), "fingerprint": self.fingerprint, "format_version": FORMAT_VERSION}
         text = json.dumps(said, indent=1, ensure_ascii=False).encode()
         write_atomically(self.folder / MANIFEST, lambda file: file.write(text))
+
+
+def recombined(names: Sequence[str], count: int, seed: int = 0) -> tuple[str, ...]:
+    """First words of names before the rest of other names, all of them new.
+
+    Raises:
+        ConfigError: the names do not give so many.
+    """
+    parts = [name.split(maxsplit=1) for name in names if " " in name.strip()]
+    first, last = (sorted(set(part)) for part in zip(*parts)) if parts else ([], [])
+    known, new = set(names), dict[str, None]()
+    generator = random.Random(seed)
+    if count > len(first) * len(last) - len(known):
+        raise ConfigError(
+            f"names that give {count} new ones", f"{len(names)} names", "Invent fewer, or give more names."
+        )
+    while len(new) < count:
+        name = f"{generator.choice(first)} {generator.choice(last)}"
+        if name not in known:
+            new[name] = None
+    return tuple(new)
 
 
 class Validator:

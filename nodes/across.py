@@ -59,6 +59,7 @@ class TrainAcross(io.ComfyNode):
                     tooltip="What the pictures show, one a line, with {} for the name. Empty: a dozen portraits.",
                 ),
                 _int("most_people", 10_000, 3, 100_000, "At most so many of the names."),
+                advanced(_int("invented", 0, 0, 100_000, "So many more people, named by parts of different names.")),
                 _int("per_person", _PEOPLE.per_person, 3, 1000, "Pictures of each person."),
                 _int("resolution", 512, 64, 1024, "Side of the pictures in pixels: what the checkpoint was made for."),
                 _int("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
@@ -105,6 +106,7 @@ class TrainAcross(io.ComfyNode):
         steps: int,
         batch_size: int,
         seed: int,
+        invented: int = 0,
         sampling_steps: int = _PEOPLE.sampling_steps,
         guidance: float = _PEOPLE.guidance,
         at_once: int = _PEOPLE.at_once,
@@ -119,6 +121,7 @@ class TrainAcross(io.ComfyNode):
         require_vae(vae)
         people = PeopleConfig(
             names=parse_names(names)[:most_people],
+            invented=invented,
             prompts=tuple(line.strip() for line in prompts.splitlines() if line.strip()) or PORTRAIT_PROMPTS,
             per_person=per_person,
             resolution=resolution,
@@ -184,7 +187,7 @@ class SaveEnhancer(io.ComfyNode):
 
 def _draw(place: PeopleFolder, backbone: ComfyBackbone, face_model, node_id: str | None) -> None:
     """Make the pictures that are missing, with one person after the other on the node."""
-    progress = Progress(len(place.config.names), node_id, unit="people")
+    progress = Progress(len(place.config.everybody), node_id, unit="people")
     for number, images in place.draw(backbone, engine_of(face_model)):
         progress.show(number + 1, None if images is None else images[:2])
 

@@ -11,6 +11,7 @@ from idea_core import Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures, _min_snr
 from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
+from idea_core.people import PeopleConfig, recombined
 from idea_core.pretrained import FaceModel, PretrainedEnhancer
 from idea_core.training_run import TrainingRun
 
@@ -195,3 +196,17 @@ def test_an_identity_is_no_enhancer(backbone, tmp_path):
     identity = trained(backbone).identity("alice", face()).save(tmp_path / "alice.safetensors")
     with pytest.raises(IdentityFileError, match="a file of format id-ea-enhancer 1, got id-ea 1 in alice"):
         PretrainedEnhancer.load(identity)
+
+
+def test_invented_people_have_new_names_of_known_parts_and_none_of_those_held_out():
+    names = ("Ana Bell", "Bob Cole", "Cat Dunn", "Dan East", "Eve Fox de Lis")
+    config = PeopleConfig(names=names, invented=6, held_out=0.2)
+    invented = config.everybody[len(names) :]
+    assert config.everybody[: len(names)] == names and config.numbers(held_out=True) == [4]
+    assert config.numbers(held_out=False) == [0, 1, 2, 3, *range(5, 11)]
+    assert len(set(invented) - set(names)) == 6
+    assert {name.split()[0] for name in invented} <= {"Ana", "Bob", "Cat", "Dan"}
+    assert {name.split()[1] for name in invented} <= {"Bell", "Cole", "Dunn", "East"}
+    assert invented == PeopleConfig(names=names, invented=6, held_out=0.2).everybody[len(names) :]
+    with pytest.raises(ConfigError, match="names that give 13 new ones"):
+        recombined(names[:4], 13)

@@ -22,6 +22,12 @@ pictures_options = together(
     [
         click.option("--work", type=PATH, default="people", help="Folder for the pictures, which are made once."),
         click.option("--names", type=PATH, help="File of names that the base model can draw, one a line."),
+        click.option(
+            "--invented",
+            type=click.IntRange(0),
+            default=0,
+            help="So many more people, named by parts of different names.",
+        ),
         click.option("--prompts", type=PATH, help="File of prompts with {} for the name, one a line."),
         click.option("--per-person", type=click.IntRange(3), default=20, help="Pictures of each person."),
         click.option("--agreement", type=float, default=0.4, help="Least cosine of a face to the person's others."),
@@ -87,7 +93,7 @@ def train_enhancer(
     job = take_people(options)
     digest = job.model.digest()
     people = job.open(digest)
-    with progress(len(range(part[0], len(job.config.names), part[1])), "drawing people", "person") as bar:
+    with progress(len(range(part[0], len(job.config.everybody), part[1])), "drawing people", "person") as bar:
         for _ in job.draw(people, part):
             bar.update()
     if pictures_only:
