@@ -14,11 +14,12 @@ a      (512,)               ArcFace identity embedding, L2-normalised
 A      (n, d)               textual ID anchor
 v      (n, d_enc)           the identity's input token embeddings, per encoder
 F      (n, 2d)              enhanced identity embedding, "fused"
+g      (n, d)               what the Adapter sees of it, "grounding"
 y      (B, L, d)            text condition
 ====== ==================== =====================================================
 """
 
-from .adapter import Adapter
+from .adapter import Adapter, GatedAttention
 from .anchor import celebrity_names, cross_initialise
 from .backbone import Backbone, TextCondition
 from .base_models import BASE_MODELS, BaseModel
@@ -36,6 +37,7 @@ __all__ = [
     "Backbone",
     "BaseModel",
     "Enhancer",
+    "GatedAttention",
     "IdeaError",
     "Identity",
     "TextCondition",

@@ -46,7 +46,7 @@ def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -
         name=name,
         tokens={key: mean([identity.tokens[key] for identity in identities]) for key in first.tokens},
         anchor=mean([identity.anchor for identity in identities]),
-        fused=mean([identity.fused for identity in identities]),
+        grounding=mean([identity.grounding for identity in identities]),
         adapter={key: mean([identity.adapter[key] for identity in identities]) for key in first.adapter},
         id_embeds=None if face is None else normalize(face, dim=0),
         kv=_mix_kv([identity.kv for identity in identities], shares),

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapter import Adapter
+from .adapter import GatedAttention
 from .base_models import BASE_MODELS, BaseModel
 from .enhancer import ARCFACE_WIDTH
 from .errors import IdentityFileError
@@ -29,7 +29,7 @@ from .tensorfile import read_tensors, write_tensors
 FORMAT, FORMAT_VERSION = "id-ea", "1"
 PREDICTIONS = ("eps", "v")
 _ADAPTER = "adapter."
-_SINGLE = ("anchor", "fused", "id_embeds")
+_SINGLE = ("anchor", "grounding", "id_embeds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class Identity:
         heads, beta: of the Adapter.
         tokens: text encoder → pseudo-tokens `v` (n, d_enc).
         anchor: `A` (n, d); None if unknown.
-        fused: `F` (n, 2d), the Enhancer's output for this person; None for plain Textual Inversion.
-        adapter: state dict of `Adapter`; empty for plain Textual Inversion.
+        grounding: `fuse(F)` (n, d), what the Adapter sees of this person; None for plain Textual Inversion.
+        adapter: state dict of its `GatedAttention`; empty for plain Textual Inversion.
         id_embeds: `a` (512,), the face embedding; None if it was left out.
         kv: state dict of `KVDeltas`; empty where none were trained.
         base_checkpoint: file name of the base checkpoint; "" if unknown.
@@ -64,7 +64,7 @@ class Identity:
     beta: float
     tokens: Mapping[str, Tensor]
     anchor: Tensor | None = None
-    fused: Tensor | None = None
+    grounding: Tensor | None = None
     adapter: Mapping[str, Tensor] = field(default_factory=dict)
     id_embeds: Tensor | None = None
     kv: Mapping[str, Tensor] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Identity:
         if not isinstance(self.training, Mapping):
             raise file_error("training to be a JSON object", str(self.training))
         if self.has_adapter != bool(self.adapter):
-            raise file_error("fused and adapter, or neither", "one of them")
+            raise file_error("grounding and adapter, or neither", "one of them")
         tensors = self.tensors()
         require_shapes(tensors, self._shapes() | kv_shapes(self.kv, self.base.width))
         require_finite(tensors)
@@ -107,7 +107,7 @@ class Identity:
     @property
     def has_adapter(self) -> bool:
         """Whether the person has an Adapter; plain Textual Inversion has none."""
-        return self.fused is not None
+        return self.grounding is not None
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under their keys in the file."""
@@ -133,10 +133,10 @@ class Identity:
             "training": json.dumps(self.training, sort_keys=True),
         }
 
-    def build_adapter(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Adapter:
+    def build_adapter(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> GatedAttention:
         """The Adapter with this person's weights, frozen."""
         with torch.device("meta"):
-            adapter = Adapter(self.base.width, self.heads, self.beta)
+            adapter = GatedAttention(self.base.width, self.heads, self.beta)
         weights = {key: tensor.to(device, dtype) for key, tensor in self.adapter.items()}
         adapter.load_state_dict(weights, assign=True)
         return adapter.requires_grad_(False).eval()
@@ -157,7 +157,7 @@ class Identity:
                 return {key: cast(tensor) for key, tensor in part.items()}
             return None if part is None else part.detach().to("cpu", dtype or part.dtype).contiguous()
 
-        parts = ("tokens", "anchor", "fused", "id_embeds", "adapter", "kv")
+        parts = ("tokens", "anchor", "grounding", "id_embeds", "adapter", "kv")
         return dataclasses.replace(self, **{part: cast(getattr(self, part)) for part in parts})
 
     def save(self, path: str | os.PathLike, dtype: torch.dtype | None = torch.float16) -> Path:
@@ -216,12 +216,12 @@ class Identity:
         n = first.shape[0] if first.ndim == 2 else 0
         if n < 1:
             raise file_error("pseudo-tokens of shape (n, d_enc)", str(tuple(first.shape)))
-        single = {"anchor": (n, d), "fused": (n, 2 * d), "id_embeds": (ARCFACE_WIDTH,)}
+        single = {"anchor": (n, d), "grounding": (n, d), "id_embeds": (ARCFACE_WIDTH,)}
         shapes = {encoder: (n, width) for encoder, width in self.base.encoders.items()}
         shapes |= {key: shape for key, shape in single.items() if getattr(self, key) is not None}
         if self.has_adapter:
             with torch.device("meta"):
-                adapter = Adapter(d, self.heads).state_dict()
+                adapter = GatedAttention(d, self.heads).state_dict()
             shapes |= {_ADAPTER + key: tuple(tensor.shape) for key, tensor in adapter.items()}
         return shapes
 

@@ -149,6 +149,7 @@ class PretrainedEnhancer:
             arcface: `a` (512,), L2-normalised.
         """
         model = self.build()
+        fused = model.fused(arcface[None].float())[0]
         return Identity(
             name=name,
             base_model=self.base_model,
@@ -158,9 +159,9 @@ class PretrainedEnhancer:
             beta=self.beta,
             tokens={encoder: tokens[0] for encoder, tokens in model.tokens(arcface[None].float()).items()},
             anchor=model.anchor,
-            fused=model.fused(arcface[None].float())[0],
+            grounding=model.adapter.grounding(fused),
             id_embeds=arcface,
-            adapter=model.adapter.state_dict(),
+            adapter=model.adapter.applied_weights(),
             base_checkpoint=self.base_checkpoint,
             base_hash=self.base_hash,
             training={"steps": 0, "enhancer": self.training.get("fingerprint", "")},

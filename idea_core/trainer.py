@@ -206,8 +206,9 @@ class Trainer:
             DivergedError: a trained value is not finite, or too large for half precision.
         """
         person = self.person
-        fused = person.fused()
-        trained = [*person.parameters(), *person.kv.parameters(), *([] if fused is None else [fused])]
+        adapter = person.adapter
+        grounding = None if adapter is None else adapter.grounding(person.fused())
+        trained = [*person.parameters(), *person.kv.parameters(), *([] if grounding is None else [grounding])]
         if not all(tensor.half().isfinite().all() for tensor in trained):
             raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_RATES)
         return Identity(
@@ -219,9 +220,9 @@ class Trainer:
             beta=self.config.beta,
             tokens=dict(person.tokens),
             anchor=person.anchor,
-            fused=fused,
+            grounding=grounding,
             id_embeds=person.arcface,
-            adapter=person.adapter.state_dict() if person.adapter else {},
+            adapter={} if adapter is None else adapter.applied_weights(),
             kv=person.kv.state_dict(),
             **provenance,
         ).to(torch.float16)

@@ -114,7 +114,7 @@ def learn(backbone: DiffusersBackbone, seen: Prepared, method: Method, config: T
     identity = trainer.identity(NAME)
     seconds = time.perf_counter() - start
     if "adapter" in method.left_out:
-        identity = dataclasses.replace(identity, fused=None, adapter={})
+        identity = dataclasses.replace(identity, grounding=None, adapter={})
     return identity, seconds
 
 

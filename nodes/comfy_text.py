@@ -156,9 +156,9 @@ class AdapterDifference:
         if not self._identity.has_adapter:  # that the person is there still has to be known
             return torch.zeros_like(context, dtype=torch.float32)
         adapter = self._identity.build_adapter(context.device)
-        fused = self._identity.fused.to(context.device, torch.float32)
+        grounding = self._identity.grounding.to(context.device, torch.float32)
         chunks = [
-            adapter.difference(chunk.float(), fused) if here else torch.zeros_like(chunk, dtype=torch.float32)
+            adapter.difference(chunk.float(), grounding) if here else torch.zeros_like(chunk, dtype=torch.float32)
             for chunk, here in zip(context.split(CHUNK, dim=1), with_person)
         ]
         return torch.cat(chunks, dim=1)

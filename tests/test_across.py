@@ -149,7 +149,7 @@ def test_a_training_starts_where_the_enhancer_stands(backbone):
     instant = enhancer.identity("alice", face())
     started = run.identity("alice")
     assert torch.equal(started.tokens["clip_l"], instant.tokens["clip_l"])
-    assert torch.allclose(started.fused.float(), instant.fused.float(), atol=2e-3)
+    assert torch.allclose(started.grounding.float(), instant.grounding.float(), atol=2e-3)
     assert torch.equal(started.adapter["gamma"], instant.adapter["gamma"])
     assert run.regularizer() < 1e-3
     run.run()

@@ -139,7 +139,7 @@ def test_several_people_add_their_differences():
     ann, bob = train(pipeline, "ann", seed=1), train(pipeline, "bob", seed=2)
     both = People(pipeline, [ann, bob])
     bare = People(pipeline, [ann, bob], strength=0.0).encode("<ann> and <bob>").context
-    parts = [i.build_adapter().difference(bare, i.fused.float()) for i in (ann, bob)]
+    parts = [i.build_adapter().difference(bare, i.grounding.float()) for i in (ann, bob)]
     assert torch.allclose(both.encode("<ann> and <bob>").context, bare + sum(parts), atol=1e-6)
     alone = People(pipeline, [ann])
     assert torch.allclose(both.encode("<ann> here").context, alone.encode("<ann> here").context, atol=1e-6)

@@ -22,7 +22,7 @@ def people():
     second = make_identity(
         name="bob",
         tokens={key: other(tensor) for key, tensor in first.tokens.items()},
-        fused=other(first.fused),
+        grounding=other(first.grounding),
         adapter={key: other(tensor) for key, tensor in first.adapter.items()},
         kv={key: other(tensor) for key, tensor in first.kv.items()},
     )

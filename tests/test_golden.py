@@ -44,7 +44,7 @@ def test_adapter(golden):
     reference, tolerance = golden
     adapter = load(Adapter(D), part(reference, "adapter."))
     context, fused = reference["context"], reference["fused"]
-    assert_close(adapter.attended(context, fused), reference["attended"], tolerance)
+    assert_close(adapter.attended(context, adapter.grounding(fused)), reference["attended"], tolerance)
     assert_close(adapter(context, fused), reference["adapted"], tolerance)
 
 
@@ -89,7 +89,8 @@ def test_adapter_without_effect_returns_its_input_bit_for_bit(strength, gamma):
 def test_strength_scales_the_difference():
     adapter = load(Adapter(D), part(GOLDEN, "adapter."))
     context, fused = GOLDEN["context"], GOLDEN["fused"]
-    assert torch.allclose(adapter(context, fused, -0.5) - context, -0.5 * adapter.difference(context, fused))
+    difference = adapter.difference(context, adapter.grounding(fused))
+    assert torch.allclose(adapter(context, fused, -0.5) - context, -0.5 * difference)
 
 
 def test_wrong_shapes_are_named():

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from idea_core import Adapter, Identity
+from idea_core import GatedAttention, Identity
 from idea_core.errors import IdentityFileError
 
 K = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
@@ -30,9 +30,9 @@ def make_identity(base_model: str = "sd1", **changes) -> Identity:
         "beta": 0.4,
         "tokens": {encoder: random(2, width) for encoder, width in widths.items()},
         "anchor": random(2, d),
-        "fused": random(2, 2 * d),
+        "grounding": random(2, d),
         "id_embeds": random(512),
-        "adapter": {key: random(*tensor.shape) for key, tensor in Adapter(d).state_dict().items()},
+        "adapter": {key: random(*tensor.shape) for key, tensor in GatedAttention(d).state_dict().items()},
         "kv": {
             f"{K}.lora_up.weight": random(320, 8),
             f"{K}.lora_down.weight": random(8, d),
@@ -69,7 +69,9 @@ def test_an_identity_without_face_and_kv(tmp_path):
 
 
 def test_plain_textual_inversion_has_tokens_alone(tmp_path):
-    loaded = Identity.load(make_identity(anchor=None, fused=None, adapter={}, kv={}).save(tmp_path / "a.safetensors"))
+    loaded = Identity.load(
+        make_identity(anchor=None, grounding=None, adapter={}, kv={}).save(tmp_path / "a.safetensors")
+    )
     assert set(loaded.tensors()) == {"clip_l", "id_embeds"} and not loaded.has_adapter and loaded.n == 2
 
 
@@ -117,7 +119,7 @@ def rewrite(path, change) -> None:
 DAMAGE = {
     "foreign": (lambda t, m: m.clear(), "a file of format id-ea, got format None"),
     "version": (lambda t, m: m.update(format_version="9"), "format version 1, got 9"),
-    "missing tensor": (lambda t, m: t.pop("fused"), "fused and adapter, or neither, got one of them"),
+    "missing tensor": (lambda t, m: t.pop("grounding"), "grounding and adapter, or neither, got one of them"),
     "missing adapter key": (lambda t, m: t.pop("adapter.gamma"), r"adapter.gamma of shape \(1,\), got none"),
     "missing metadata": (lambda t, m: m.pop("prediction"), "an entry 'prediction', got none"),
     "odd metadata": (lambda t, m: m.update(heads="many"), "metadata values of the right kind"),
@@ -129,7 +131,7 @@ DAMAGE = {
     "base": (lambda t, m: m.update(base_model="sd9"), "base_model to be one of sd1, sd2, sdxl, mini, got 'sd9'"),
     "other base": (lambda t, m: m.update(base_model="sd2"), "an entry 'clip_h'"),
     "width": (lambda t, m: m.update(d="1024"), "metadata n = 2, d = 768, got 2, 1024"),
-    "shape": (lambda t, m: t.update(fused=torch.zeros(2, 768)), r"fused of shape \(2, 1536\), got \(2, 768\)"),
+    "shape": (lambda t, m: t.update(grounding=torch.zeros(2, 700)), r"grounding of shape \(2, 768\), got \(2, 700\)"),
     "anchor": (lambda t, m: t.update(anchor=torch.zeros(768)), r"anchor of shape \(2, 768\), got \(768,\)"),
     "flat tokens": (lambda t, m: t.update(clip_l=torch.zeros(768)), r"of shape \(n, d_enc\), got \(768,\)"),
     "no pseudo-token": (lambda t, m: t.update(clip_l=torch.zeros(0, 768)), r"of shape \(n, d_enc\), got \(0, 768\)"),
@@ -187,7 +189,7 @@ def test_names_that_do_not(name):
 
 
 def test_overflow_in_half_precision_is_refused(tmp_path):
-    identity = make_identity(fused=torch.full((2, 1536), 1e6))
-    with pytest.raises(IdentityFileError, match="fused to be finite"):
+    identity = make_identity(grounding=torch.full((2, 768), 1e6))
+    with pytest.raises(IdentityFileError, match="grounding to be finite"):
         identity.save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())

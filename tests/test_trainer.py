@@ -127,7 +127,7 @@ def test_the_identity_gives_the_trained_condition(backbone, tmp_path):
     run.run()
     saved = Identity.load(run.identity("alice").save(tmp_path / "a.safetensors", dtype=torch.float32))
     context = torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(2))
-    adapted = saved.build_adapter()(context, saved.fused.float())
+    adapted = context + saved.build_adapter().difference(context, saved.grounding.float())
     with torch.no_grad():
         assert torch.allclose(adapted, run.person.adapter(context, run.person.fused()), atol=2e-3)
 

@@ -100,7 +100,7 @@ class People:
             rows = [row for row, people in enumerate(present) if number in people]
             if rows and identity.has_adapter:
                 adapter = identity.build_adapter(context.device)
-                total[rows] += adapter.difference(context[rows], identity.fused.to(context))
+                total[rows] += adapter.difference(context[rows], identity.grounding.to(context))
         return total
 
     def _sum_deltas(self, layers, strength: float) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ def make_identity(checkpoint: str, seed: int = 0, name: str = "ann", kv: bool = 
     def random(*shape, scale=1.0):
         return torch.randn(*shape, generator=generator) * scale
 
-    adapter = {key: random(*t.shape, scale=0.03) for key, t in core.Adapter(d).state_dict().items()}
+    adapter = {key: random(*t.shape, scale=0.03) for key, t in core.GatedAttention(d).state_dict().items()}
     adapter["gamma"] = torch.tensor([gamma])
     layers = pack("nodes.comfy_backbone")._cross_attention_shapes(model.model) if kv else {}
     kv_state = {}
@@ -65,7 +65,7 @@ def make_identity(checkpoint: str, seed: int = 0, name: str = "ann", kv: bool = 
         beta=0.4,
         tokens={encoder: random(2, width, scale=0.05) for encoder, width in encoders.items()},
         anchor=random(2, d),
-        fused=random(2, 2 * d),
+        grounding=random(2, d),
         adapter=adapter,
         kv=kv_state,
     )

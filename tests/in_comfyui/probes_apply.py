@@ -62,7 +62,7 @@ def effects(checkpoint: str) -> dict:
 @torch.inference_mode()
 def counts(checkpoint: str, steps: int) -> dict:
     """How often the adapter and the UNet run for one picture, and the UNet's batches."""
-    adapter, calls = pack("idea_core").Adapter, {"adapter": 0, "unet": []}
+    adapter, calls = pack("idea_core").GatedAttention, {"adapter": 0, "unet": []}
     attended = adapter.attended
 
     def count(self, *inputs):
@@ -192,7 +192,7 @@ def scoped_kv(checkpoint: str) -> dict:
         name: unet_rows(model, positive, negative)
         for name, model in {"scoped": scoped, "whole": whole, "none": none, "again": scoped.clone().clone()}.items()
     }
-    bare = dataclasses.replace(ann, fused=None, adapter={})
+    bare = dataclasses.replace(ann, grounding=None, adapter={})
     bare_scoped, bare_clip = apply(checkpoint, bare, strength=1.0, **scope)
     bare_positive = encode(bare_clip, "photo of <ann>")
     bare_rows = [unet_rows(model, bare_positive, negative) for model in (bare_scoped, load(checkpoint)[0])]
