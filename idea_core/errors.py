@@ -16,6 +16,9 @@ class IdeaError(Exception):
         super().__init__(f"Expected {expected}, got {got}. {remedy}")
         self.expected, self.got, self.remedy = expected, got, remedy
 
+    def __reduce__(self):
+        return type(self), (self.expected, self.got, self.remedy)  # so that it travels between processes
+
 
 class ShapeError(IdeaError):
     """A tensor of the wrong shape reached the method's maths."""

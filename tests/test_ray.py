@@ -16,6 +16,8 @@ from test_cli import QUICK, base, faces, run
 from idea_core import Identity
 from idea_core.errors import ConfigError
 from idea_core.jobs.ray_engine import _require_resources
+from miniature.people import named_people
+from miniature.world import BASE, FACES
 
 RAY = Path(sys.executable).with_name("ray")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_enable_metrics_collection": "0"}
@@ -81,6 +83,39 @@ def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
         assert outcome["digest"] == reference["digest"] == Identity.load(outcome["output"]).digest()
         told, expected = (Identity.load(one["output"]).training for one in (outcome, reference))
         assert {**told, "report": {}} == {**expected, "report": {}}  # which holds times
+
+
+def test_pictures_of_people_are_drawn_by_all_machines_as_by_one(tmp_path, cluster):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(named_people().names()[:6]), "utf-8")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a photo of {}\n", "utf-8")
+    draw = ["enhancer", "train", "--model", BASE, "--face-models", FACES, "--names", names, "--invented", "2"]
+    draw += [
+        "--prompts",
+        prompts,
+        "--per-person",
+        "3",
+        "--sampling-steps",
+        "2",
+        "--picture-batch",
+        "3",
+        "--pictures-only",
+    ]
+    draw += ["-o", tmp_path / "enhancer.safetensors"]
+    folders = {"ray": ["--engine", "ray", "--address", cluster], "local": []}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for folder, engine in folders.items():
+            run(*draw, *engine, "--work", tmp_path / folder)
+    finally:
+        torch.set_num_threads(threads)
+    people = [sorted((tmp_path / folder / "people").glob("*.safetensors")) for folder in folders]
+    assert len(people[0]) == len(people[1]) == 8
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*people))
+    both = run(*draw, *folders["ray"], "--shard", "0/2", "--work", tmp_path / "ray", code=2).stderr
+    assert "leave --shard out" in both
 
 
 def test_what_no_machine_can_hold_is_said():

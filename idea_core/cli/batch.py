@@ -10,24 +10,30 @@ from pathlib import Path
 import click
 
 from .console import Result, progress, reports
-from .options import PATH, face_options, model_options, photo_options, take_job, take_model, train_options
+from .options import (
+    PATH,
+    engine_options,
+    face_options,
+    model_options,
+    photo_options,
+    take_cluster,
+    take_job,
+    take_model,
+    train_options,
+)
 
 
 @click.command()
 @click.argument("people", type=PATH)
 @model_options
 @click.option("--save-dir", type=PATH, default="people", help="Folder for the identities.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Here, or on a Ray cluster.")
-@click.option("--address", help="Of the Ray cluster, such as 10.0.0.1:6379; without it Ray starts on this machine.")
+@engine_options
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads a training; equal ones, equal results.")
-@click.option(
-    "--gpus", type=float, help="GPUs a training takes on Ray; 0.5 lets two share one. Default: 1 where there are any."
-)
 @photo_options
 @face_options
 @train_options
 @reports
-def batch(people: Path, save_dir: Path, engine: str, address, threads: int, gpus, **options) -> Result:
+def batch(people: Path, save_dir: Path, threads: int, **options) -> Result:
     """Train all PEOPLE of a file, a JSON object a line.
 
     \b
@@ -44,24 +50,22 @@ def batch(people: Path, save_dir: Path, engine: str, address, threads: int, gpus
     from ..jobs.sources import forget_models
     from .train import native_resolution
 
-    model = take_model(options)
-    absolute = {"path": model.path.absolute(), "vae": model.vae and model.vae.absolute()}
-    model = dataclasses.replace(model, **absolute)
+    cluster, model = take_cluster(options, threads), take_model(options).absolute()
     resolution = options.pop("resolution")
     if resolution is None:
-        here = dataclasses.replace(model, device="cpu") if engine == "ray" else model
+        here = dataclasses.replace(model, device="cpu") if cluster else model
         resolution = native_resolution(here.load())
-        if engine == "ray":
+        if cluster:
             forget_models()  # this process trains nobody
     if options["face_models"]:
         options["face_models"] = options["face_models"].absolute()
     common = take_job(options, "common", save_dir, model, resolution)
     entries = read_people(people.absolute(), common, save_dir.absolute())
     digest = model.digest()
-    if engine == "ray":
+    if cluster:
         from ..jobs.ray_engine import train_on_ray
 
-        outcomes = train_on_ray(entries, digest, address, threads, gpus)
+        outcomes = train_on_ray(entries, digest, cluster)
     else:
         torch.set_num_threads(threads)
         outcomes = train_locally(entries, digest)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from ..captions import PORTRAIT_PROMPTS
 from ..jobs.train import require_output
 from ..textfile import read_text
 from .console import Result, progress, reports, warn
-from .options import PATH, face_options, model_options, take_faces, take_model, together
+from .options import PATH, engine_options, face_options, model_options, take_cluster, take_faces, take_model, together
 
+WHOLE = "0/1"  # shard
 _DEFAULTS = AcrossConfig()
 _SETTINGS = tuple(field.name for field in dataclasses.fields(AcrossConfig))
 
@@ -59,6 +62,8 @@ def enhancer() -> None:
 @model_options
 @face_options
 @pictures_options
+@engine_options
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of a task on Ray.")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--pictures-only", is_flag=True, help="Make the pictures and stop.")
 @click.option("--save-every", type=click.IntRange(0), default=200, help="Steps between two saves of the training.")
@@ -68,7 +73,7 @@ def enhancer() -> None:
     default=0,
     help="Steps between two looks at people held out; where their likeness falls, the training ends.",
 )
-@click.option("--shard", default="0/1", help="Which people's pictures to make: 0/4, 1/4 … on four machines.")
+@click.option("--shard", default=WHOLE, help="Which people's pictures to make: 0/4, 1/4 … on four machines.")
 @_setting("steps", "Optimiser steps.")
 @_setting("batch_size", "Pictures per step.")
 @_setting("seed", "Of every random choice of the training.")
@@ -81,20 +86,33 @@ def enhancer() -> None:
 @_setting("weight_decay", "AdamW's.")
 @reports
 def train_enhancer(
-    output: Path, pictures_only: bool, shard: str, save_every: int, validate_every: int, **options
+    output: Path, pictures_only: bool, shard: str, threads: int, save_every: int, validate_every: int, **options
 ) -> Result:
     """Draw people by name, keep the pictures whose faces agree, and train.
 
     What is drawn already is not drawn again, and a training that was stopped goes on when the same command runs again.
+    On Ray the pictures are drawn by all machines, which need the package, the model and the work folder under the same
+    paths; the training itself runs here.
     """
     config = AcrossConfig(**{field: options.pop(field) for field in _SETTINGS})
     part = _shard(shard)
     require_output(output)
+    cluster = take_cluster(options, threads)
+    if cluster and shard != WHOLE:
+        raise click.UsageError("--engine ray shares the work by itself: leave --shard out.")
     job = take_people(options)
     digest = job.model.digest()
     people = job.open(digest)
-    with progress(len(range(part[0], len(job.config.everybody), part[1])), "drawing people", "person") as bar:
-        for _ in job.draw(people, part):
+    if cluster:
+        from ..jobs.ray_engine import draw_on_ray
+
+        drawn = draw_on_ray(job, people, cluster)
+    else:
+        drawn = job.draw(people, part)
+    # Ray prints what its machines report; results alone belong on stdout.
+    count = len(range(part[0], len(job.config.everybody), part[1]))
+    with redirect_stdout(sys.stderr), progress(count, "drawing people", "person") as bar:
+        for _ in drawn:
             bar.update()
     if pictures_only:
         return Result({"folder": str(job.folder)}, f"Pictures in {job.folder}")
@@ -162,7 +180,7 @@ def take_people(options: dict[str, Any]):
         resolution=options.pop("resolution") or native_resolution(model.load()),
         **options,
     )
-    return PeopleJob(folder, model, faces, config)
+    return PeopleJob(folder.absolute(), model.absolute(), faces.absolute(), config)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -99,6 +99,20 @@ face_options = together(
     ]
 )
 
+engine_options = together(
+    [
+        click.option(
+            "--engine", type=click.Choice(["local", "ray"]), default="local", help="Here, or on a Ray cluster."
+        ),
+        click.option(
+            "--address", help="Of the Ray cluster, such as 10.0.0.1:6379; without it Ray starts on this machine."
+        ),
+        click.option(
+            "--gpus", type=float, help="GPUs of a task on Ray; 0.5 lets two share one. Default: 1 where there are any."
+        ),
+    ]
+)
+
 photo_options = together(
     [
         click.option(
@@ -208,6 +222,14 @@ def take_job(
         names=take_names(options),
         **options,
     )
+
+
+def take_cluster(options: dict[str, Any], threads: int):
+    """Take the Ray cluster out of a command's options; None: all is done here."""
+    from ..jobs.ray_engine import Cluster
+
+    cluster = Cluster(options.pop("address"), threads, options.pop("gpus"))
+    return cluster if options.pop("engine") == "ray" else None
 
 
 def take_faces(options: dict[str, Any]) -> FaceSource:

@@ -1,56 +1,107 @@
-"""Many people on a Ray cluster: a task a person. A task whose worker dies is tried again by Ray."""
+"""Many people on a Ray cluster. A task whose worker dies is tried again by Ray."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from ..errors import ConfigError, MissingPackageError
+from ..errors import ConfigError, MissingPackageError, TrainingError
+from ..people import PeopleFolder
+from .enhancer import PeopleJob
 from .people import FAILED, Entry, Outcome, bad_entry, train_entry
 
+PEOPLE_PER_TASK = 4  # of those that are drawn
 RETRIES = 3  # of a task whose worker or machine died; errors of the training itself are outcomes, not retried
 
 
-def train_on_ray(
-    entries: Sequence[Entry], model_digest: str, address: str | None, threads: int, gpus: float | None
-) -> Iterator[Outcome]:
-    """Each entry's outcome, as they come.
+@dataclass(frozen=True)
+class Cluster:
+    """Where tasks run, and what each takes.
 
-    Args:
+    Attributes:
         address: of a running cluster ("host:port" or "auto"); None starts one on this machine.
         threads: CPU threads, and Ray CPUs, of a task.
         gpus: Ray GPUs of a task; a fraction lets several share one; None: 1 where the cluster has any.
+    """
+
+    address: str | None = None
+    threads: int = 1
+    gpus: float | None = None
+
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+        """Call `function(*task)` for each task; as they come, its number and what it returned, or a `TaskFailed`.
+
+        Raises:
+            MissingPackageError: Ray is not installed.
+            ConfigError, ConnectionError: no cluster at the address, or none of its machines can hold a task.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingPackageError(
+                "ray to be installed", f"no {error.name}", 'Install the extra: python -m pip install "id-ea[ray]".'
+            ) from error
+        _require_cluster(self.address)
+        ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
+        try:
+            machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            gpus = _require_resources(machines, self.threads, self.gpus)
+            remote = ray.remote(function).options(num_cpus=self.threads, num_gpus=gpus, max_retries=RETRIES)
+            waiting = {remote.remote(*task): number for number, task in enumerate(tasks)}
+            while waiting:
+                (done, *_), _ = ray.wait(list(waiting))
+                number = waiting.pop(done)
+                try:
+                    result = ray.get(done)
+                except ray.exceptions.RayError as error:
+                    cause = getattr(error, "cause", None) or error
+                    reason = next(iter(str(cause).strip().splitlines()), "")
+                    result = TaskFailed(f"{type(cause).__name__}: {reason}")
+                yield number, result
+        finally:
+            ray.shutdown()
+
+
+class TaskFailed(NamedTuple):
+    """A task that ended with an error, or whose worker died again and again."""
+
+    message: str
+
+
+def train_on_ray(entries: Sequence[Entry], model_digest: str, cluster: Cluster) -> Iterator[Outcome]:
+    """Each entry's outcome, as they come."""
+    yield from map(bad_entry, (entry for entry in entries if not entry.job))
+    good = [entry for entry in entries if entry.job]
+    tasks = [(entry.job, entry.line, model_digest, cluster.threads) for entry in good]
+    for number, result in cluster.run(_train, tasks):
+        entry = good[number]
+        failed = isinstance(result, TaskFailed)
+        yield Outcome(entry.line, entry.name, FAILED, message=result.message) if failed else result
+
+
+def draw_on_ray(job: PeopleJob, people: PeopleFolder, cluster: Cluster) -> Iterator[int]:
+    """Make the pictures that are not there yet, as `PeopleJob.draw` does; each person's number.
 
     Raises:
-        MissingPackageError: Ray is not installed.
-        ConfigError, ConnectionError: no cluster at the address, or none of its machines can hold a task.
+        TrainingError: after all others are done, that some could not be drawn.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingPackageError(
-            "ray to be installed", f"no {error.name}", 'Install the extra: python -m pip install "id-ea[ray]".'
-        ) from error
-    _require_cluster(address)
-    ray.init(address=address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
-    try:
-        gpus = _require_resources([node["Resources"] for node in ray.nodes() if node["Alive"]], threads, gpus)
-        task = ray.remote(_train).options(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)
-        yield from map(bad_entry, (entry for entry in entries if not entry.job))
-        waiting = {task.remote(entry.job, entry.line, model_digest, threads): entry for entry in entries if entry.job}
-        while waiting:
-            (done, *_), _ = ray.wait(list(waiting))
-            entry = waiting.pop(done)
-            try:
-                yield ray.get(done)
-            except ray.exceptions.RayError as error:
-                cause = getattr(error, "cause", None) or error
-                reason = next(iter(str(cause).strip().splitlines()), "")
-                yield Outcome(entry.line, entry.name, FAILED, message=f"{type(cause).__name__}: {reason}")
-    finally:
-        ray.shutdown()
+    parts = max(1, len(people.config.everybody) // PEOPLE_PER_TASK)
+    failures = []
+    for _, result in cluster.run(_draw, [(job, people, (part, parts), cluster.threads) for part in range(parts)]):
+        if isinstance(result, TaskFailed):
+            failures.append(result.message)
+        else:
+            yield from result
+    if failures:
+        raise TrainingError(
+            f"pictures of all people from {parts} tasks",
+            f"{len(failures)} that failed, the first with {failures[0].rstrip('.')}",
+            "Run the same command again: what is there is kept.",
+        )
 
 
 def _require_cluster(address: str | None) -> None:
@@ -81,3 +132,10 @@ def _train(job, line: int, model_digest: str, threads: int) -> Outcome:
 
     torch.set_num_threads(threads)
     return train_entry(job, line, model_digest)
+
+
+def _draw(job: PeopleJob, people: PeopleFolder, shard: tuple[int, int], threads: int) -> list[int]:
+    import torch
+
+    torch.set_num_threads(threads)
+    return list(job.draw(people, shard))

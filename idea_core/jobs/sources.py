@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable
@@ -45,6 +46,10 @@ class ModelSource:
     vae: Path | None = None
     prediction: str | None = None
 
+    def absolute(self) -> ModelSource:
+        """The same, whatever folder another process works in."""
+        return dataclasses.replace(self, path=self.path.absolute(), vae=self.vae and self.vae.absolute())
+
     def load(self):
         """The pipeline; the last one loaded is kept."""
         return _load_pipeline(self)
@@ -75,6 +80,10 @@ class FaceSource:
     folder: Path | None = None
     pack: str | None = None
     provider: str = "auto"
+
+    def absolute(self) -> FaceSource:
+        """The same, whatever folder another process works in."""
+        return dataclasses.replace(self, folder=self.folder and self.folder.absolute())
 
     def find(self) -> FacePack:
         """The face model pack.
