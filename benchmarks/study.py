@@ -176,10 +176,10 @@ def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
         for arm, steps in parts():
             yield Cell(arm, person, steps, 4, rates_of(arm, max(steps, SHORT[0]), chosen) if steps else {})
     for person in REPORTED:
-        yield Cell("ti", person, LONG, 4, rates_of("ti", SHORT[-1], chosen))
-    for person in REPORTED:
         for arm in MAIN:
             yield Cell(arm, person, BUDGETS[-1], 4, rates_of(arm, SHORT[-1], chosen))
+    for person in REPORTED:
+        yield Cell("ti", person, LONG, 4, rates_of("ti", SHORT[-1], chosen))
 
 
 def confirmed_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Cell]:

@@ -50,6 +50,7 @@ def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -
         adapter={key: mean([identity.adapter[key] for identity in identities]) for key in first.adapter},
         id_embeds=None if face is None else normalize(face, dim=0),
         kv=_mix_kv([identity.kv for identity in identities], shares),
+        thumbnail="",
         training={"blend": {identity.name: round(share, 4) for identity, share in zip(identities, shares)}},
     ).to(torch.float16)
 
@@ -77,15 +78,17 @@ def edit(
     name: str | None = None,
     keep_face: bool = True,
     keep_training: bool = True,
+    keep_thumbnail: bool = True,
     dtype: torch.dtype | None = None,
 ) -> Identity:
-    """The same person under another name, without the face embedding or the record of the training, or in another
-    precision; None leaves as it is."""
+    """The same person under another name, without the face embedding, the record of the training or the thumbnail, or
+    in another precision; None leaves as it is."""
     edited = dataclasses.replace(
         identity,
         name=name or identity.name,
         id_embeds=identity.id_embeds if keep_face else None,
         training=identity.training if keep_training else {},
+        thumbnail=identity.thumbnail if keep_thumbnail else "",
     )
     return edited.to(dtype)
 

@@ -25,6 +25,7 @@ from .enhancer import ARCFACE_WIDTH
 from .errors import IdentityFileError
 from .identity_checks import file_error, kv_shapes, require_finite, require_name, require_shapes
 from .tensorfile import read_tensors, write_tensors
+from .thumbnail import KEY, decode_thumbnail
 
 FORMAT, FORMAT_VERSION = "id-ea", "1"
 PREDICTIONS = ("eps", "v")
@@ -51,6 +52,7 @@ class Identity:
         base_checkpoint: file name of the base checkpoint; "" if unknown.
         base_hash: SHA-256 of that file; "" if unknown.
         training: settings and results of the training, JSON values.
+        thumbnail: a picture of the person, as `encode_thumbnail` makes it; "" for none.
 
     Raises:
         IdentityFileError: a part is missing, foreign, misshapen or not finite.
@@ -71,6 +73,7 @@ class Identity:
     base_checkpoint: str = ""
     base_hash: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
+    thumbnail: str = ""
 
     def __post_init__(self):
         require_name(self.name)
@@ -84,6 +87,8 @@ class Identity:
             raise file_error("beta to be finite", str(self.beta))
         if not isinstance(self.training, Mapping):
             raise file_error("training to be a JSON object", str(self.training))
+        if self.thumbnail:
+            decode_thumbnail(self.thumbnail)
         if self.has_adapter != bool(self.adapter):
             raise file_error("grounding and adapter, or neither", "one of them")
         tensors = self.tensors()
@@ -117,7 +122,7 @@ class Identity:
 
     def metadata(self) -> dict[str, str]:
         """The file's metadata; every value is a string."""
-        return {
+        return ({KEY: self.thumbnail} if self.thumbnail else {}) | {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "name": self.name,
@@ -201,6 +206,7 @@ class Identity:
                 base_checkpoint=metadata["base_checkpoint"],
                 base_hash=metadata["base_hash"],
                 training=json.loads(metadata["training"]),
+                thumbnail=metadata.get(KEY, ""),
             )
         except KeyError as error:
             raise file_error(f"an entry {error}", "none") from None

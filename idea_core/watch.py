@@ -105,7 +105,11 @@ class Watch(Judged):
 
     def look(self, step: int) -> Tensor:
         """Images (B, H, W, 3) of the person as learnt so far; it may end the training."""
-        images = self.trainer.backbone.decode_images(draw_person(self.trainer, self.config.preview))
+        images = self.draw()
         if self.likeness is not None:
             self.judge(step, self.likeness(images), self.config.target)
         return images
+
+    def draw(self) -> Tensor:
+        """Images (B, H, W, 3), inside `trainer.kv_deltas`; they end nothing."""
+        return self.trainer.backbone.decode_images(draw_person(self.trainer, self.config.preview))

@@ -64,6 +64,9 @@ class EditIdentity(io.ComfyNode):
                     "pictures do not need it.",
                 ),
                 io.Boolean.Input("keep_training", default=True, tooltip="Keep the record of settings and losses."),
+                io.Boolean.Input(
+                    "keep_thumbnail", default=True, optional=True, tooltip="Keep the small picture in the file."
+                ),
                 io.Int.Input(
                     "kv_rank",
                     default=0,
@@ -80,13 +83,19 @@ class EditIdentity(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, identity: Identity, name: str, keep_face: bool, keep_training: bool, kv_rank: int
+        cls,
+        identity: Identity,
+        name: str,
+        keep_face: bool,
+        keep_training: bool,
+        kv_rank: int,
+        keep_thumbnail: bool = True,
     ) -> io.NodeOutput:
         require(identity, Identity, IdentitySocket, _SOURCE)
         lost = 0.0
         if kv_rank:
             identity, lost = shrink_kv(identity, kv_rank)
-        edited = edit(identity, require_name(name) if name else None, keep_face, keep_training)
+        edited = edit(identity, require_name(name) if name else None, keep_face, keep_training, keep_thumbnail)
         size = sum(tensor.numel() * tensor.element_size() for tensor in edited.tensors().values())
         report = f"{edited.trigger}: {size / 1e6:.1f} MB, {100 * lost:.1f} % of the K/V change lost"
         return io.NodeOutput(edited, report, ui={"text": [report]})

@@ -10,7 +10,7 @@ from .compare import BlendIDEmbeds, IDSimilarity
 from .edit import BlendIdentities, EditIdentity
 from .enhancer import InstantIdentity, LoadEnhancer
 from .face import IDEncode, LoadFaceModel
-from .identity import LoadIdentity, SaveIdentity
+from .identity import IdentityInfo, LoadIdentity, SaveIdentity
 from .paths import register_folders
 from .settings import TrainingSettingsNode
 from .train import EnhancerTrain
@@ -31,6 +31,7 @@ class IdeaExtension(ComfyExtension):
             InstantIdentity,
             SaveIdentity,
             LoadIdentity,
+            IdentityInfo,
             BlendIdentities,
             EditIdentity,
             ApplyAdapter,

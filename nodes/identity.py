@@ -1,14 +1,22 @@
-"""Save ID-EA Embedding and Load ID-EA Embedding."""
+"""Save ID-EA Embedding, Load ID-EA Embedding, and ID-EA Info."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
-from comfy_api.v0_0_2 import io
+import numpy as np
+import torch
+from comfy_api.v0_0_2 import io, ui
+from PIL import Image
+from torch import Tensor
 
+from ..idea_core.describe import describe, in_lines
 from ..idea_core.identity import Identity
+from ..idea_core.thumbnail import decode_thumbnail, encode_thumbnail
 from .face import CATEGORY
 from .paths import file_state, identity_files, identity_path, saved_path
+from .pictures import to_image, to_uint8
 from .sockets import IdentitySocket, require
 
 
@@ -29,13 +37,22 @@ class SaveIdentity(io.ComfyNode):
                     tooltip="File name below output/idea, with subfolders if you like. "
                     "An existing file of that name is replaced.",
                 ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="A picture to know the file by; it is stored small. Without one the training's last "
+                    "preview is.",
+                ),
             ],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, identity: Identity, filename: str) -> io.NodeOutput:
+    def execute(cls, identity: Identity, filename: str, image: Tensor | None = None) -> io.NodeOutput:
         require(identity, Identity, IdentitySocket, "ID-Enhancer Train")
+        if image is not None:
+            picture = Image.fromarray(to_uint8(image[0]))
+            identity = dataclasses.replace(identity, thumbnail=encode_thumbnail(picture))
         path = identity.save(saved_path(filename))
         logging.info("ID-EA: saved %s to %s", identity.trigger, path)
         return io.NodeOutput(ui={"text": [f"{identity.trigger} → {path}"]})
@@ -68,3 +85,36 @@ class LoadIdentity(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         return io.NodeOutput(Identity.load(identity_path(file)))
+
+
+class IdentityInfo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_IdentityInfo",
+            display_name="ID-EA Info",
+            category=CATEGORY,
+            description="What a person's file holds: its picture, base model, size, training and likeness.",
+            inputs=[IdentitySocket.Input("identity", tooltip="From Load ID-EA Embedding or ID-Enhancer Train.")],
+            outputs=[
+                io.Image.Output(
+                    "thumbnail", display_name="thumbnail", tooltip="The file's picture; black where it has none."
+                ),
+                io.String.Output("report", display_name="report", tooltip="All of it as text."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, identity: Identity) -> io.NodeOutput:
+        require(identity, Identity, IdentitySocket, "Load ID-EA Embedding")
+        said = describe(identity)
+        report = said["training"].get("report") or {}
+        if report.get("likeness"):
+            said["likeness"] = report["likeness"][-1][1]
+        size = sum(tensor.numel() * tensor.element_size() for tensor in identity.tensors().values())
+        text = in_lines({**said, "fits": identity.base.title, "megabytes": round(size / 1e6, 1)})
+        if not identity.thumbnail:
+            return io.NodeOutput(torch.zeros(1, 64, 64, 3), text, ui={"text": [text]})
+        picture = to_image([np.asarray(decode_thumbnail(identity.thumbnail))])
+        return io.NodeOutput(picture, text, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), "text": [text]})

@@ -25,6 +25,7 @@ from ..idea_core.identity import Identity
 from ..idea_core.images import to_pixels
 from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.tensorfile import load_if_same
+from ..idea_core.thumbnail import encode_thumbnail
 from ..idea_core.trainer import Trainer, training_record
 from ..idea_core.training_run import TrainingRun
 from ..idea_core.watch import Watch, WatchConfig
@@ -143,6 +144,9 @@ class _Training:
                 self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, watch)
                 self.started.take_up()
                 self.started.run(self.progress.show)
+                if watch and not watch.is_due(len(trainer.losses)):
+                    with trainer.kv_deltas():
+                        self.progress.show(len(trainer.losses), watch.draw())
         except comfy.model_management.OOM_EXCEPTION as error:
             height, width = job.photos.images.shape[1:3]
             raise TrainingError(
@@ -151,12 +155,14 @@ class _Training:
 
     def identity(self, base_checkpoint: str = "", base_hash: str = "") -> Identity:
         run = self.started
+        picture = self.progress.picture
         record = training_record(self.job.settings.config, [self.job.photos], run.trainer.losses, self.fingerprint)
         return run.trainer.identity(
             self.job.name,
             base_checkpoint=base_checkpoint,
             base_hash=base_hash,
             training={**record, "report": run.report()},
+            thumbnail="" if picture is None else encode_thumbnail(picture),
         )
 
     def _watch(self, trainer: Trainer, backbone: ComfyBackbone) -> Watch | None:
@@ -183,20 +189,26 @@ class _Training:
 
 
 class Progress:
-    """ComfyUI's bar, a line on the node, and pictures on it."""
+    """ComfyUI's bar, a line on the node, and pictures on it.
+
+    Attributes:
+        picture: the first one of those that were shown last; None before that.
+    """
 
     def __init__(self, steps: int, node_id: str | None, unit: str = "steps"):
         self._steps, self._node_id, self._unit = steps, node_id, unit
         self._bar = comfy.utils.ProgressBar(steps)
         self._start, self._told, self._done = time.monotonic(), 0.0, 0
-        self._picture: tuple | None = None
+        self.picture: Image.Image | None = None
 
     def show(self, step: int, images: Tensor | None) -> None:
         """After each step; it raises where the user has cancelled."""
         comfy.model_management.throw_exception_if_processing_interrupted()
+        shown = None
         if images is not None:
-            self._picture = ("JPEG", _side_by_side(images), PREVIEW_SIZE)
-        self._bar.update_absolute(step, self._steps, self._picture if images is not None else None)
+            self.picture = _side_by_side(images[:1])
+            shown = ("JPEG", _side_by_side(images), PREVIEW_SIZE)
+        self._bar.update_absolute(step, self._steps, shown)
         self._done += 1
         now = time.monotonic()
         if now - self._told > TELL_EVERY or step == self._steps:

@@ -1,14 +1,22 @@
 """The person's file: round trips, checks, and what a failed write leaves behind."""
 
+import base64
+import io
 import json
 import os
+import re
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from idea_core import GatedAttention, Identity
+from idea_core.describe import describe
 from idea_core.errors import IdentityFileError
+from idea_core.tensorfile import read_tensors, write_tensors
+from idea_core.thumbnail import decode_thumbnail, encode_thumbnail
 
 K = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
 V = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v"
@@ -193,3 +201,38 @@ def test_overflow_in_half_precision_is_refused(tmp_path):
     with pytest.raises(IdentityFileError, match="grounding to be finite"):
         identity.save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_thumbnail_travels_in_the_file(tmp_path):
+    picture = Image.new("RGBA", (640, 480), (200, 30, 40, 255))
+    identity = make_identity(thumbnail=encode_thumbnail(picture))
+    loaded = Identity.load(identity.save(tmp_path / "a.safetensors"))
+    shown = decode_thumbnail(loaded.thumbnail)
+    assert shown.size == (256, 192) and np.abs(np.asarray(shown).astype(int) - (200, 30, 40)).max() < 8
+    assert len(loaded.thumbnail) < 5000 and "thumbnail" in describe(loaded)["parts"]
+    assert loaded.digest() == make_identity().to(torch.float16).digest()
+
+
+def bomb() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(file, "JPEG", quality=1)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data:image/png;base64,AAAA", "a thumbnail of at most 200000 characters, data:image/jpeg;base64,…"),
+        ("data:image/jpeg;base64,AAAA", "a thumbnail that is a JPEG"),
+        ("data:image/jpeg;base64,ü", "a thumbnail that is a JPEG"),
+        ("data:image/jpeg;base64," + "A" * 300_000, "at most 200000 characters"),
+        (lambda: "data:image/jpeg;base64," + base64.b64encode(bomb()).decode(), "2000 × 2000 pixels"),
+    ],
+)
+def test_a_thumbnail_that_is_none_is_refused(tmp_path, text, message):
+    text = text() if callable(text) else text
+    path = make_identity().save(tmp_path / "a.safetensors")
+    tensors, metadata = read_tensors(path, lambda _: None)
+    write_tensors(path, tensors, {**metadata, "modelspec.thumbnail": text})
+    with pytest.raises(IdentityFileError, match=re.escape(message)):
+        Identity.load(path)

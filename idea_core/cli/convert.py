@@ -12,7 +12,6 @@ from ..errors import ConfigError
 from .console import Result, reports, warn
 from .options import PATH
 
-_SHOWN = ("steps", "batch_size", "seed", "photos", "sizes", "kv_rank", "version")
 TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
 
 
@@ -21,13 +20,10 @@ TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
 @reports
 def info(file: Path) -> Result:
     """What a person's FILE holds: an identity, a face embedding, or a Textual Inversion file."""
-    data = {"file": str(file), **describe(file), "bytes": file.stat().st_size}
-    training = data.get("training") or {}
-    shown = {**data, "training": ", ".join(f"{key} {training[key]}" for key in _SHOWN if key in training)}
-    if "training" not in data:
-        del shown["training"]
-    width = max(map(len, data))
-    return Result(data, "\n".join(f"{key:<{width}}  {_short(value)}" for key, value in shown.items()))
+    from ..describe import in_lines
+
+    data = {"file": str(file), **describe_file(file), "bytes": file.stat().st_size}
+    return Result(data, in_lines(data))
 
 
 @click.command()
@@ -75,9 +71,10 @@ def convert(file: Path, output: Path, to: str, name: str | None, kv: Path | None
     return Result(data, f"{identity.trigger} → {path} ({to})")
 
 
-def describe(file: Path) -> dict[str, Any]:
+def describe_file(file: Path) -> dict[str, Any]:
     """What a file says of itself."""
     from ..convert import read_person
+    from ..describe import describe
     from ..faces.embeds_file import FORMAT, load_embeds
     from ..identity import FORMAT as IDENTITY_FORMAT
     from ..tensorfile import read_metadata
@@ -86,30 +83,7 @@ def describe(file: Path) -> dict[str, Any]:
     if metadata.get("format") == FORMAT:
         embeds = load_embeds(file)
         return {"format": FORMAT, "photos": len(embeds.embeds), "face_model": metadata.get("face_model", "")}
-    identity = read_person(file)
-    own = metadata.get("format") == IDENTITY_FORMAT
-    parts = {"tokens": True, "adapter": identity.has_adapter, "kv": bool(identity.kv)}
-    parts["id_embeds"] = identity.id_embeds is not None
-    training = {key: value for key, value in identity.training.items() if key != "losses"}
-    return {
-        "format": IDENTITY_FORMAT if own else "textual inversion",
-        "name": identity.name,
-        "base_model": identity.base_model,
-        "prediction": identity.prediction if own else None,
-        "clip_layer": identity.clip_layer,
-        "tokens": identity.n,
-        "token_norms": {key: round(float(t.float().norm(dim=1).mean()), 3) for key, t in identity.tokens.items()},
-        "parts": [part for part, there in parts.items() if there],
-        "dtype": str(next(iter(identity.tokens.values())).dtype).removeprefix("torch."),
-        "base_checkpoint": identity.base_checkpoint,
-        "training": training,
-        "digest": identity.digest(),
-    }
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {entry}" for key, entry in value.items()) or "–"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "–"
-    return "–" if value in (None, "") else str(value)
+    said = describe(read_person(file))
+    if metadata.get("format") == IDENTITY_FORMAT:
+        return {"format": IDENTITY_FORMAT, **said}
+    return {"format": "textual inversion", **said, "prediction": None}

@@ -40,10 +40,11 @@ def blend(files, weights, name: str, rank: int | None, output: Path | None) -> R
 @click.option("--name", help="Another name.")
 @click.option("--no-face", is_flag=True, help="Leave the face embedding out.")
 @click.option("--no-training", is_flag=True, help="Leave the record of the training out.")
+@click.option("--no-thumbnail", is_flag=True, help="Leave the picture out.")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="Precision of the weights.")
 @click.option("--rank", type=click.IntRange(1), help="Rank of the K/V change: a smaller file.")
 @reports
-def edit(file: Path, output: Path, name, no_face: bool, no_training: bool, dtype, rank) -> Result:
+def edit(file: Path, output: Path, name, no_face, no_training, no_thumbnail, dtype, rank) -> Result:
     """Change a person's FILE: rename, leave parts out, make it smaller. The old file stays as it is."""
     from ..backbone import PRECISIONS
     from ..edit import edit as change
@@ -56,7 +57,8 @@ def edit(file: Path, output: Path, name, no_face: bool, no_training: bool, dtype
     if rank:
         person, lost = shrink_kv(person, rank)
     name = require_name(name) if name else None
-    path = change(person, name, not no_face, not no_training, PRECISIONS.get(dtype)).save(output, None)
+    person = change(person, name, not no_face, not no_training, not no_thumbnail, PRECISIONS.get(dtype))
+    path = person.save(output, None)
     data = {"output": str(path), "bytes": path.stat().st_size, "kv_lost": round(lost, 4)}
     return Result(data, f"{path}, {path.stat().st_size / 1e6:.1f} MB" + _said(lost))
 

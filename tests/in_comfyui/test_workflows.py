@@ -15,6 +15,7 @@ from PIL import Image
 from server import PromptError
 
 from idea_core import Identity
+from idea_core.thumbnail import decode_thumbnail
 
 WORKFLOWS = PACK / "workflows"
 PROMPT = "photo of <alice> as an astronaut"
@@ -171,6 +172,28 @@ def test_training_shows_the_faces_and_the_loss(server, trained):
         assert all(server.picture(image).startswith(b"\x89PNG") for image in images)
 
 
+def test_a_file_has_a_picture_that_info_shows(server, base, trained):
+    own = Identity.load(base / "output" / "idea" / "tiny_sd15.safetensors")
+    assert decode_thumbnail(own.thumbnail).size == (64, 64)  # of the training's last preview
+    graph = {
+        "load": {"class_type": "IDEA_LoadIdentity", "inputs": {"file": "tiny_sd15.safetensors"}},
+        "photo": {"class_type": "LoadImage", "inputs": {"image": "photo_1.png"}},
+        "save": {
+            "class_type": "IDEA_SaveIdentity",
+            "inputs": {"identity": ["load", 0], "filename": "pictured", "image": ["photo", 0]},
+        },
+        "info": {"class_type": "IDEA_IdentityInfo", "inputs": {"identity": ["load", 0]}},
+    }
+    said = server.run(graph)["info"]
+    assert "tiny_sd15.safetensors" in said["text"][0] and "Stable Diffusion 1.x" in said["text"][0]
+    shown = np.asarray(Image.open(io.BytesIO(server.picture(said["images"][0]))))
+    assert np.array_equal(shown, np.asarray(decode_thumbnail(own.thumbnail)))
+    pictured = Identity.load(base / "output" / "idea" / "pictured.safetensors")
+    photo = Image.open(base / "input" / "photo_1.png").convert("RGB")
+    small = np.asarray(photo.resize(decode_thumbnail(pictured.thumbnail).size), dtype=int)
+    assert np.abs(np.asarray(decode_thumbnail(pictured.thumbnail), dtype=int) - small).mean() < 10
+
+
 def test_an_unchanged_input_is_not_trained_again_after_the_cache_is_gone(server, base, trained):
     autosaves = sorted((base / "output" / "idea" / "autosave").glob("tiny_sd15-*.safetensors"))
     before = [path.stat().st_mtime_ns for path in autosaves]
@@ -302,7 +325,7 @@ def test_the_front_end_file_is_the_same_graph(server, path):
 
 def test_every_input_and_output_has_a_tooltip(server):
     ours = {key: spec for key, spec in server.get("/object_info").items() if key.startswith("IDEA_")}
-    assert len(ours) == 15
+    assert len(ours) == 16
     for key, spec in ours.items():
         assert spec["description"], key
         inputs = {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}
