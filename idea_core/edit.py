@@ -56,7 +56,7 @@ def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -
 
 
 def shrink_kv(identity: Identity, rank: int) -> tuple[Identity, float]:
-    """The same person with K/V deltas of a lower rank, and the share of them that is lost (Frobenius norm, 0…1).
+    """The same person with K/V deltas of at most a rank, and the share of them that is lost (Frobenius norm, 0…1).
 
     Each layer keeps its largest singular values (Eckart–Young): no change of that rank is nearer.
     """
@@ -66,9 +66,10 @@ def shrink_kv(identity: Identity, rank: int) -> tuple[Identity, float]:
     for name in layers_of(identity.kv):
         delta = delta_of(identity.kv, name)
         left, singular, right = torch.linalg.svd(delta, full_matrices=False)
-        root = singular[:rank].sqrt()
-        kv[name + UP], kv[name + DOWN] = left[:, :rank] * root, root[:, None] * right[:rank]
-        lost += singular[rank:].square().sum().item()
+        kept = min(rank, identity.kv[name + UP].shape[1]) if name + UP in identity.kv else rank
+        root = singular[:kept].sqrt()
+        kv[name + UP], kv[name + DOWN] = left[:, :kept] * root, root[:, None] * right[:kept]
+        lost += singular[kept:].square().sum().item()
         total += singular.square().sum().item()
     return dataclasses.replace(identity, kv=kv).to(torch.float16), (lost / total) ** 0.5 if total else 0.0
 

@@ -117,7 +117,7 @@ class PeopleFolder:
     """One file a person, `people/00042.safetensors`, and a manifest of settings.
 
     Attributes:
-        fingerprint: `config.fingerprint(...)`; files of another one are made anew.
+        fingerprint: `config.fingerprint(...)`; a folder holds pictures of one alone.
     """
 
     folder: Path
@@ -137,7 +137,11 @@ class PeopleFolder:
 
         Yields:
             A person's number, and images (P, H, W, 3), or None if they were there.
+
+        Raises:
+            ConfigError: the folder holds pictures of another base model, or of other settings.
         """
+        self._require_own()
         self._write_manifest()
         numbers = range(shard[0], len(self.config.everybody), shard[1])
         missing = [number for number in numbers if self._stored(number) is None]
@@ -202,6 +206,19 @@ class PeopleFolder:
         except (IdentityFileError, KeyError, ValueError) as error:
             logging.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
             return None
+
+    def _require_own(self) -> None:
+        """Pictures that took hours are not overwritten."""
+        try:
+            said = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+        except (OSError, ValueError):
+            return
+        if said.get("fingerprint") != self.fingerprint and any((self.folder / "people").glob("*.safetensors")):
+            raise ConfigError(
+                "pictures of this base model, these face models and these settings",
+                f"others in {self.folder}",
+                "Choose another folder or name, or delete that folder.",
+            )
 
     def _write_manifest(self) -> None:
         said = {**self.config.as_dict(), "fingerprint": self.fingerprint, "format_version": FORMAT_VERSION}

@@ -56,7 +56,8 @@ class TrainAcross(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="What the pictures show, one a line, with {} for the name. Empty: a dozen portraits.",
+                    tooltip="What the pictures show, one a line, two curly brackets for the name. Empty: a dozen "
+                    "portraits.",
                 ),
                 _int("most_people", 10_000, 3, 100_000, "At most so many of the names."),
                 advanced(_int("invented", 0, 0, 100_000, "So many more people, named by parts of different names.")),
@@ -64,16 +65,29 @@ class TrainAcross(io.ComfyNode):
                 _int("resolution", 512, 64, 1024, "Side of the pictures in pixels: what the checkpoint was made for."),
                 _int("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
                 _int("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step."),
-                seed_input("Of all random choices of the training."),
+                seed_input("Of all random choices of the training; the pictures have seeds of their own."),
                 advanced(_int("sampling_steps", _PEOPLE.sampling_steps, 1, 200, "Sampling steps of each picture.")),
                 advanced(_float("guidance", _PEOPLE.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
                 advanced(_int("at_once", _PEOPLE.at_once, 1, 64, "Pictures sampled together.")),
                 advanced(
-                    _float("agreement", _PEOPLE.agreement, -1.0, 1.0, "Least cosine to the person's other faces.")
+                    _float(
+                        "agreement",
+                        _PEOPLE.agreement,
+                        -1.0,
+                        1.0,
+                        "Pictures less like the person's others are left out.",
+                    )
                 ),
                 advanced(_float("held_out", _PEOPLE.held_out, 0.0, 0.9, "Share of the names that validation uses.")),
                 advanced(
-                    _int("validate_every", 500, 0, 100_000, "Steps between two looks at people held out; 0: none.")
+                    _int(
+                        "validate_every",
+                        500,
+                        0,
+                        100_000,
+                        "Steps between two looks at people held out. When their likeness falls, the training ends, at "
+                        "its best. 0: none.",
+                    )
                 ),
                 advanced(
                     io.Combo.Input(
@@ -170,7 +184,7 @@ class SaveEnhancer(io.ComfyNode):
             category=CATEGORY,
             description="Writes an ID-Enhancer to output/idea/enhancers, where Load ID-Enhancer finds it.",
             inputs=[
-                EnhancerSocket.Input("enhancer", tooltip="From ID-Enhancer Train Across People."),
+                EnhancerSocket.Input("enhancer", tooltip="From ID-Enhancer Train Across People or Load ID-Enhancer."),
                 io.String.Input("filename", default="my_checkpoint", tooltip="File name below output/idea/enhancers."),
             ],
             is_output_node=True,

@@ -31,15 +31,15 @@ class ApplyAdapter(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model family that the person was trained on."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-                IdentitySocket.Input("identity", tooltip="From Load ID-EA Embedding or ID-Enhancer Train."),
+                IdentitySocket.Input("identity", tooltip="A person: loaded, just trained, instant, blended or edited."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
                     min=-2.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How strongly the adapter changes prompts that hold the name; other prompts never change. "
-                    "With both strengths at 0 the node does nothing, and the name is plain text.",
+                    tooltip="How strongly the adapter changes prompts that hold the name (see branch). With both "
+                    "strengths at 0 the node does nothing, and the name is plain text.",
                 ),
                 io.Float.Input(
                     "kv_strength",
@@ -47,8 +47,8 @@ class ApplyAdapter(io.ComfyNode):
                     min=-2.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How strongly the person's change to the cross attentions acts, like a LoRA's strength. "
-                    "Lower it if pictures look too much like the training photos.",
+                    tooltip="How strongly the person's change to the cross attentions acts, like a LoRA's strength "
+                    "(see kv_scope). Lower it if pictures look too much like the training photos.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -73,7 +73,7 @@ class ApplyAdapter(io.ComfyNode):
                         default=WITH_PERSON,
                         optional=True,
                         tooltip="Which prompts of this node's CLIP the adapter changes: those that hold the name, or "
-                        "all of them.",
+                        "all of them, negative ones too.",
                     )
                 ),
                 advanced(
@@ -82,8 +82,8 @@ class ApplyAdapter(io.ComfyNode):
                         options=[WHOLE_MODEL, WITH_PERSON],
                         default=WHOLE_MODEL,
                         optional=True,
-                        tooltip="Where the change to the cross attentions acts: on everything, at no cost, or on the "
-                        "prompts that hold the name alone, such as one of two people's in regions of their own.",
+                        tooltip="Where the change to the cross attentions acts: on every prompt, at no cost, or on "
+                        "those alone that hold the name, such as one of two people's in regions of their own.",
                     )
                 ),
             ],

@@ -32,10 +32,16 @@ class BlendIdentities(io.ComfyNode):
                     step=0.05,
                     tooltip="How much of identity_b is in the new person: 0 is all a, 1 is all b.",
                 ),
-                io.String.Input("name", default="blend", tooltip="The new person's name; prompts say it as <blend>."),
+                io.String.Input(
+                    "name",
+                    default="blend",
+                    tooltip="The new person's name; prompts say it in angle brackets, such as <blend>.",
+                ),
             ],
             outputs=[
-                IdentitySocket.Output("identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save."),
+                IdentitySocket.Output(
+                    "identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save ID-EA Embedding."
+                ),
             ],
         )
 
@@ -55,7 +61,7 @@ class EditIdentity(io.ComfyNode):
             category=CATEGORY,
             description="Renames a person, leaves out what others need not know, or makes the file smaller.",
             inputs=[
-                IdentitySocket.Input("identity", tooltip="The person, who stays as they are."),
+                IdentitySocket.Input("identity", tooltip="A person; the input itself is not changed."),
                 io.String.Input("name", default="", tooltip="Another name; empty keeps the name."),
                 io.Boolean.Input(
                     "keep_face",
@@ -72,12 +78,18 @@ class EditIdentity(io.ComfyNode):
                     default=0,
                     min=0,
                     max=128,
-                    tooltip="Rank of the change to keys and values; lower is smaller and less like. 0 keeps it.",
+                    tooltip="At most this rank of the change to keys and values: smaller, and less like. 0 keeps it.",
                 ),
             ],
             outputs=[
-                IdentitySocket.Output("edited", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save."),
-                io.String.Output("report", display_name="report", tooltip="What was changed, and what it costs."),
+                IdentitySocket.Output(
+                    "edited", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save ID-EA Embedding."
+                ),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="The size in megabytes, and how much of the K/V change a lower rank has lost.",
+                ),
             ],
         )
 

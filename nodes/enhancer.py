@@ -19,8 +19,8 @@ class LoadEnhancer(io.ComfyNode):
             node_id="IDEA_LoadEnhancer",
             display_name="Load ID-Enhancer",
             category=CATEGORY,
-            description="Reads an ID-Enhancer that has seen people, from models/idea/enhancers. "
-            "ID-Enhancer Train Across People makes one for a checkpoint.",
+            description="Reads an ID-Enhancer that has seen people. ID-Enhancer Train Across People makes one for a "
+            "checkpoint.",
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -64,7 +64,9 @@ class InstantIdentity(io.ComfyNode):
                 ),
             ],
             outputs=[
-                IdentitySocket.Output("identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save."),
+                IdentitySocket.Output(
+                    "identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save ID-EA Embedding."
+                ),
             ],
         )
 

@@ -41,7 +41,7 @@ class LoadFaceModel(io.ComfyNode):
                     "pack",
                     options=list(find_packs(insightface_roots())),
                     tooltip="A folder of .onnx files in models/insightface/models, such as antelopev2 or buffalo_l, "
-                    "or a recogniser's .onnx file there, which takes aligned crops alone. "
+                    "or a recogniser's .onnx file there, with which ID Encode needs aligned switched on. "
                     "Nothing is downloaded: put it there yourself.",
                 ),
                 io.Combo.Input(
@@ -53,7 +53,9 @@ class LoadFaceModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                FaceModel.Output("face_model", display_name="FACE_MODEL", tooltip="For ID Encode and ID Similarity."),
+                FaceModel.Output(
+                    "face_model", display_name="FACE_MODEL", tooltip="For ID Encode, ID Similarity, and trainings."
+                ),
                 io.String.Output(
                     "runs_on", display_name="runs_on", tooltip="The provider that runs, whatever was asked for."
                 ),
@@ -137,7 +139,9 @@ class IDEncode(io.ComfyNode):
             ],
             outputs=[
                 IdEmbedsSocket.Output(
-                    "id_embeds", display_name="ID_EMBEDS", tooltip="The person's face, for ID-Enhancer Train."
+                    "id_embeds",
+                    display_name="ID_EMBEDS",
+                    tooltip="The person's face, for ID-Enhancer Train, Instant ID-EA Embedding and ID Similarity.",
                 ),
                 io.Image.Output(
                     "crops", display_name="face_crops", tooltip="Square crops around each face, to train on."
@@ -171,12 +175,10 @@ class IDEncode(io.ComfyNode):
         return io.NodeOutput(id_embeds, crops, to_image(list(map(draw_faces, found))), masks, text, ui={"text": [text]})
 
 
-def face_model_input() -> io.Input:
-    return io.MultiType.Input(
-        "face_model",
-        [FaceModel, FaceAnalysis, InsightFace],
-        tooltip="From Load Face Model, or another pack's FACEANALYSIS or INSIGHTFACE.",
-    )
+def face_model_input(
+    tooltip: str = "From Load Face Model, or another pack's FACEANALYSIS or INSIGHTFACE.", optional: bool = False
+) -> io.Input:
+    return io.MultiType.Input("face_model", [FaceModel, FaceAnalysis, InsightFace], tooltip=tooltip, optional=optional)
 
 
 def face_choice_inputs() -> list[io.Input]:
@@ -187,7 +189,7 @@ def face_choice_inputs() -> list[io.Input]:
             options=list(RULES),
             default=RULES[0],
             optional=True,
-            tooltip="Which face of several: by size, detection score or place, by its number in the preview, "
+            tooltip="Which face of several: by size, detection score or place, by its number from left to right, "
             "or the one most like nearest_to.",
         ),
         io.Int.Input(
@@ -196,7 +198,7 @@ def face_choice_inputs() -> list[io.Input]:
             min=1,
             max=99,
             optional=True,
-            tooltip="For face = by number: the face's number in the preview, from left to right.",
+            tooltip="For face = by number: the face's number, counted from left to right.",
         ),
         IdEmbedsSocket.Input("nearest_to", optional=True, tooltip="For face = nearest: whose face is looked for."),
         io.Float.Input(

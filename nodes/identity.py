@@ -28,9 +28,9 @@ class SaveIdentity(io.ComfyNode):
             display_name="Save ID-EA Embedding",
             category=CATEGORY,
             description="Writes a person to output/idea as one .safetensors file. "
-            "Stock embedding: prompts and LoRA loaders can read their parts of it too.",
+            "Copied to models/embeddings or models/loras, stock nodes can read their parts of it too.",
             inputs=[
-                IdentitySocket.Input("identity", tooltip="From ID-Enhancer Train."),
+                IdentitySocket.Input("identity", tooltip="A person: just trained, instant, blended or edited."),
                 io.String.Input(
                     "filename",
                     default="alice",
@@ -74,7 +74,9 @@ class LoadIdentity(io.ComfyNode):
                 ),
             ],
             outputs=[
-                IdentitySocket.Output("identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter."),
+                IdentitySocket.Output(
+                    "identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter, blending and editing."
+                ),
             ],
         )
 

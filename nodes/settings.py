@@ -57,22 +57,33 @@ class TrainingSettingsNode(io.ComfyNode):
                     "start",
                     options=list(STARTS),
                     default=_DEFAULTS.start,
-                    tooltip="Where the person's word starts: between the names of famous people, along whose "
-                    "differences it moves (fast), or at the cross initialisation, moving freely (published).",
+                    tooltip="Where the person's word starts. names: between the names of famous people, along whose "
+                    "differences it moves, which is quicker. cross: at the cross initialisation, moving freely, as "
+                    "published.",
                 ),
-                _number("axes_rate", "Learning rate of a word that starts between names.", 10.0),
-                _rate("token_rate", "Learning rate of a word that moves freely."),
-                _rate("adapter_rate", "Learning rate of ID-Enhancer and ID-Adapter; 0 leaves both out."),
+                _number("axes_rate", "Learning rate of a word with start = names.", 10.0),
+                _rate("token_rate", "Learning rate of a word with start = cross, or with fewer than 32 names."),
+                _rate(
+                    "adapter_rate",
+                    "Learning rate of ID-Enhancer and ID-Adapter; 0 leaves both out, unless enhancer_rate is above 0.",
+                ),
                 _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
                 _int("kv_rank", 0, 128, "Rank of the change to keys and values. 0: whole matrices; lower kv_rate."),
-                _number("gate", "How far ID-Adapter's gate stands open at the start. Behind 0 it hardly learns.", 10.0),
+                _number(
+                    "gate",
+                    "How far ID-Adapter's gate stands open at the start. At 0, as published, it hardly learns.",
+                    10.0,
+                ),
                 _number("flip", "Probability of a mirrored photo. 0 for faces with a mark on one side.", 1.0),
                 io.Combo.Input(
                     "captions",
                     options=list(CAPTIONS),
-                    tooltip="What photos are called in training: a photo, or also an illustration and a depiction.",
+                    tooltip="What photos are called in training. photo: a photo; paper: also an illustration and a "
+                    "depiction.",
                 ),
-                advanced(_int("axes", 1, 2048, "At most so many differences of names for each token.")),
+                advanced(
+                    _int("axes", 1, 2048, "How many directions each token may move in, at most, with start = names.")
+                ),
                 advanced(_int("n", 1, 8, "Tokens that stand for the person in a prompt.")),
                 advanced(_int("heads", 1, 32, "Attention heads of ID-Enhancer and ID-Adapter.")),
                 advanced(_number("beta", "Scale of ID-Adapter's gate.", 10.0)),
@@ -81,8 +92,8 @@ class TrainingSettingsNode(io.ComfyNode):
                         "regularizer",
                         options=list(REGULARIZERS),
                         default=_DEFAULTS.regularizer,
-                        tooltip="What holds the person's word to its starting point: distance by the spread of the "
-                        "starting point (published), by that of all names, or plain.",
+                        tooltip="What holds the person's word to its starting point. mahalanobis: distance by the "
+                        "spread of the starting point, as published; names: by that of all names; l2: plain distance.",
                     )
                 ),
                 advanced(
@@ -91,7 +102,14 @@ class TrainingSettingsNode(io.ComfyNode):
                         "How strongly. The published 0.0008 holds the word nearly still; 0 lets it go.",
                     )
                 ),
-                advanced(_rate("zeta", "Added to the spread; smaller holds tighter.", least=1e-8, step=1e-6)),
+                advanced(
+                    _rate(
+                        "zeta",
+                        "Smoothing of the spread in the regularizer; smaller holds tighter.",
+                        least=1e-8,
+                        step=1e-6,
+                    )
+                ),
                 advanced(
                     io.Boolean.Input(
                         "sample_latents",
@@ -127,8 +145,8 @@ class TrainingSettingsNode(io.ComfyNode):
                     default=TrainingSettings.save_every,
                     min=0,
                     max=10000,
-                    tooltip="Steps between two saves of a training under way, which then goes on after a crash. A "
-                    "cancelled one is always saved.",
+                    tooltip="Steps between two saves of a training under way, which then goes on after a crash. 0: "
+                    "only when it is cancelled.",
                 ),
             ],
             outputs=[SettingsSocket.Output("settings", display_name="SETTINGS", tooltip="For ID-Enhancer Train.")],

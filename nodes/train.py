@@ -20,11 +20,11 @@ from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.preview import PROMPT, PreviewConfig
 from ..idea_core.watch import WatchConfig
 from .comfy_models import require_pair, require_vae
-from .face import CATEGORY
+from .face import CATEGORY, face_model_input
 from .inputs import advanced, base_model_inputs, seed_input
 from .loss_curve import draw_losses
 from .settings import TrainingSettings
-from .sockets import EnhancerSocket, FaceModel, IdEmbedsSocket, IdentitySocket, SettingsSocket, require
+from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, SettingsSocket, require
 from .training_job import TrainingJob
 
 PREVIEWS = 2  # pictures at a look
@@ -62,8 +62,8 @@ class EnhancerTrain(io.ComfyNode):
                     default=0,
                     min=0,
                     max=10000,
-                    tooltip="0: as many as the preset has. More give more likeness; too many, and prompts are obeyed "
-                    "less.",
+                    tooltip="0: as many as the preset or the connected settings have. More give more likeness; too "
+                    "many, and prompts are obeyed less.",
                 ),
                 seed_input("The same seed and inputs give the same person."),
                 io.Int.Input(
@@ -85,14 +85,20 @@ class EnhancerTrain(io.ComfyNode):
                 advanced(
                     io.Int.Input(
                         "preview_every",
-                        default=50,
+                        default=25,
                         min=0,
                         max=10000,
-                        tooltip="Steps between two pictures of the person, shown on this node; 0: none. Each costs "
-                        "about as much as ten steps.",
+                        tooltip="Steps between two looks at the person: two pictures on this node and, with a "
+                        "FACE_MODEL, their likeness. The last one goes into the file. 0: none.",
                     )
                 ),
-                advanced(io.String.Input("preview_prompt", default=PROMPT, tooltip="What they show, {} the person.")),
+                advanced(
+                    io.String.Input(
+                        "preview_prompt",
+                        default=PROMPT,
+                        tooltip="What they show; two curly brackets, as in the default, are the person.",
+                    )
+                ),
                 advanced(
                     io.Float.Input(
                         "until_likeness",
@@ -100,8 +106,8 @@ class EnhancerTrain(io.ComfyNode):
                         min=0.0,
                         max=1.0,
                         step=0.01,
-                        tooltip="With a FACE_MODEL: end when the previews' faces are this like the photos' (cosine), "
-                        "or when likeness falls. 0: only when it falls.",
+                        tooltip="With a FACE_MODEL and looks: end when the faces are this like the photos' (cosine). "
+                        "When likeness falls, the training ends anyway, at its best.",
                     )
                 ),
                 advanced(
@@ -137,14 +143,14 @@ class EnhancerTrain(io.ComfyNode):
                 SettingsSocket.Input(
                     "settings", optional=True, tooltip="From ID-EA Training Settings, in place of the preset."
                 ),
-                FaceModel.Input("face_model", optional=True, tooltip="Measures likeness while the training goes on."),
+                face_model_input("Measures likeness while the training goes on.", optional=True),
             ],
             outputs=[
                 IdentitySocket.Output(
                     "identity", display_name="IDENTITY", tooltip="For Save ID-EA Embedding and Apply ID-Adapter."
                 ),
                 io.Image.Output(
-                    "loss_curve", display_name="loss_curve", tooltip="The loss of each step, and its mean."
+                    "loss_curve", display_name="loss_curve", tooltip="The loss of each step, and its running mean."
                 ),
                 io.String.Output(
                     "report", display_name="report", tooltip="Settings, speed, memory, losses and likeness."
@@ -218,7 +224,7 @@ def _photos(images: Tensor, notes: str, masks: Tensor | None, resolution: int, k
     """Photos (P, H, W, C) at the size to train at, with what is said of them."""
     if images.ndim != 4 or 0 in images.shape:
         raise TrainingError("photos with pixels", f"shape {tuple(images.shape)}", "Connect ID Encode's face crops.")
-    lines = notes.strip().splitlines()
+    lines = notes.removesuffix("\n").split("\n") if notes.strip() else []
     if lines and len(lines) != len(images):
         raise ConfigError(f"a line of notes for each of the {len(images)} photos", str(len(lines)), "Change notes.")
     size = bucket_of(images.shape[2], images.shape[1], resolution) if keep_shape else (resolution, resolution)
