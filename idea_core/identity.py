@@ -25,7 +25,7 @@ from .enhancer import ARCFACE_WIDTH
 from .errors import IdentityFileError
 from .identity_checks import file_error, kv_shapes, require_finite, require_name, require_shapes
 from .tensorfile import read_tensors, write_tensors
-from .thumbnail import KEY, decode_thumbnail
+from .thumbnail import KEY, decode_thumbnail, readable_thumbnail
 
 FORMAT, FORMAT_VERSION = "id-ea", "1"
 PREDICTIONS = ("eps", "v")
@@ -206,7 +206,7 @@ class Identity:
                 base_checkpoint=metadata["base_checkpoint"],
                 base_hash=metadata["base_hash"],
                 training=json.loads(metadata["training"]),
-                thumbnail=metadata.get(KEY, ""),
+                thumbnail=readable_thumbnail(metadata.get(KEY, "")),
             )
         except KeyError as error:
             raise file_error(f"an entry {error}", "none") from None

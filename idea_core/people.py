@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +33,7 @@ from .tokenized import tokenize_captions
 
 FORMAT, FORMAT_VERSION = "id-ea-person-pictures", "2"
 MANIFEST = "manifest.json"
+_NO_WORD = re.compile(r"\W+")
 _LEAST_KEPT = 3  # pictures of a person; the face in one, the picture in another, and one to agree with them
 
 
@@ -48,7 +50,7 @@ class PeopleConfig(Settings):
         resolution: their side in pixels.
         sampling_steps: of each.
         guidance: scale of classifier-free guidance.
-        seed: of the first picture; the others' count up.
+        seed: added to those of all pictures.
         at_once: pictures sampled together; it changes no picture but for rounding.
         agreement: least cosine of a picture's face to the mean face of the person's other pictures.
         held_out: share of the names, the last ones, that only a validation uses.
@@ -114,7 +116,9 @@ class PeopleConfig(Settings):
 
 @dataclass(frozen=True)
 class PeopleFolder:
-    """One file a person, `people/00042.safetensors`, and a manifest of settings.
+    """One file a person, called after the person, and a manifest of settings.
+
+    A person's pictures depend on the settings and the name alone, not on whoever else is drawn.
 
     Attributes:
         fingerprint: `config.fingerprint(...)`; a folder holds pictures of one alone.
@@ -125,7 +129,8 @@ class PeopleFolder:
     fingerprint: str
 
     def file_of(self, number: int) -> Path:
-        return self.folder / "people" / f"{number:05}.safetensors"
+        name = self.config.everybody[number]
+        return self.folder / "people" / f"{_NO_WORD.sub('_', name)[:48]}-{_number_of(name):08x}.safetensors"
 
     def draw(
         self, backbone: Backbone, engine: FaceEngine, shard: tuple[int, int] = (0, 1)
@@ -180,7 +185,7 @@ class PeopleFolder:
 
     def _draw_person(self, number: int, artist: _Artist, engine: FaceEngine) -> Tensor:
         prompts = self.config.prompts
-        first = number * self.config.per_person
+        first = _number_of(self.config.everybody[number])
         places = range(first, first + self.config.per_person)
         asked = [prompts[place % len(prompts)] for place in places]
         texts = [prompt.replace(PLACEHOLDER, self.config.everybody[number]) for prompt in asked]
@@ -331,6 +336,11 @@ def faces_of(engine: FaceEngine, images: Tensor) -> Tensor:
 def digest_of(*parts: str | os.PathLike) -> str:
     """SHA-256 of texts."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+
+
+def _number_of(name: str) -> int:
+    """Always the same for a name, and hardly ever that of another one; below 2 to the 32nd."""
+    return int(digest_of(name)[:8], 16)
 
 
 def _agreeing(faces: Tensor, agreement: float) -> Tensor:

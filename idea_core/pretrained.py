@@ -33,7 +33,7 @@ from .person import PersonModel
 from .tensorfile import read_tensors, require_format, write_tensors
 
 FORMAT, FORMAT_VERSION = "id-ea-enhancer", "1"
-_REMEDY = "Choose a file that an ID-Enhancer was saved to."
+_REMEDY = "Choose a file that an ID-Enhancer was saved to, or update ID-EA."
 HIDDEN = 512  # of the token predictor
 OPEN_GATE = 0.5  # γ at the start
 _UNIT_VARIANCE = ARCFACE_WIDTH**0.5  # a normalised embedding's entries are tiny; layers want them near 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import logging
 import warnings
 
 from PIL import Image
@@ -44,3 +45,14 @@ def decode_thumbnail(text: str) -> Image.Image:
             return image.convert("RGB")
     except (binascii.Error, OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
         raise IdentityFileError("a thumbnail that is a JPEG", str(error), _FIX) from None
+
+
+def readable_thumbnail(text: str) -> str:
+    """The same if it can be decoded, else "", with a warning: another tool's picture keeps nobody from a file."""
+    try:
+        if text:
+            decode_thumbnail(text)
+        return text
+    except IdentityFileError as error:
+        logging.warning("ID-EA: a file's picture is left out. %s", error)
+        return ""

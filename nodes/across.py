@@ -65,6 +65,17 @@ class TrainAcross(io.ComfyNode):
                 _int("resolution", 512, 64, 1024, "Side of the pictures in pixels: what the checkpoint was made for."),
                 _int("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
                 _int("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step."),
+                advanced(
+                    io.Float.Input(
+                        "rate",
+                        default=_ACROSS.rate,
+                        min=0.0,
+                        max=1.0,
+                        step=1e-5,
+                        round=False,
+                        tooltip="Learning rate. Lower it if the training diverges.",
+                    )
+                ),
                 seed_input("Of all random choices of the training; the pictures have seeds of their own."),
                 advanced(_int("sampling_steps", _PEOPLE.sampling_steps, 1, 200, "Sampling steps of each picture.")),
                 advanced(_float("guidance", _PEOPLE.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
@@ -121,6 +132,7 @@ class TrainAcross(io.ComfyNode):
         batch_size: int,
         seed: int,
         invented: int = 0,
+        rate: float = _ACROSS.rate,
         sampling_steps: int = _PEOPLE.sampling_steps,
         guidance: float = _PEOPLE.guidance,
         at_once: int = _PEOPLE.at_once,
@@ -149,7 +161,7 @@ class TrainAcross(io.ComfyNode):
         folder = saved_path(name).with_suffix("").relative_to(output_folder())
         place = PeopleFolder(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
         node_id = cls.hidden.unique_id
-        config = AcrossConfig(steps=steps, batch_size=batch_size, seed=seed)
+        config = AcrossConfig(steps=steps, batch_size=batch_size, seed=seed, rate=rate)
         file = (
             output_folder()
             / ENHANCERS

@@ -8,7 +8,7 @@ from comfy_api.v0_0_2 import io
 
 from ..idea_core.errors import BaseModelError
 from ..idea_core.identity import Identity
-from .comfy_models import prediction_of, require_pair
+from .comfy_models import described_prediction, require_pair
 from .comfy_patch import AdapterSchedule, patch_model
 from .comfy_text import patch_clip
 from .face import CATEGORY
@@ -123,7 +123,7 @@ def _require_fit(model, clip, identity: Identity) -> None:
             base_model,
             f"Load {identity.base_checkpoint or 'a checkpoint of that family'}, or train the person on this one.",
         )
-    prediction = prediction_of(model)
+    prediction = described_prediction(model)
     if prediction != identity.prediction:
         logging.warning(
             "ID-EA: %s was trained on a model that predicts %s, this one predicts %s.",

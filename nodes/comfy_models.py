@@ -8,6 +8,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ..idea_core.base_models import BASE_MODELS
 from ..idea_core.errors import BaseModelError
+from ..idea_core.identity import PREDICTIONS
 
 SUPPORTED = ("sd1", "sd2", "sdxl")
 VECTORS = {"sdxl": 2816}
@@ -57,7 +58,8 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
         prediction_of(model)
         channels = model.model.model_config.unet_config.get("in_channels")
         if channels != 4:
-            raise BaseModelError("a MODEL of 4 latent channels to train on", str(channels), _FIX)
+            fix = "Load a checkpoint that is not for inpainting or editing; the person fits those of its family too."
+            raise BaseModelError("a MODEL of 4 latent channels to train on", str(channels), fix)
     return key
 
 
@@ -82,11 +84,20 @@ def text_encoders_of(clip) -> dict[str, int]:
 
 def prediction_of(model) -> str:
     """ "eps" or "v"; BaseModelError for any other parameterisation."""
+    said = described_prediction(model)
+    if said not in PREDICTIONS:
+        fix = "Take the MODEL from before any ModelSampling node, or load another checkpoint."
+        raise BaseModelError("a MODEL that predicts noise (eps) or velocity (v)", said, fix)
+    return said
+
+
+def described_prediction(model) -> str:
+    """ "eps", "v", or what else ComfyUI calls it."""
     sampling = model.get_model_object("model_sampling")
     others = (comfy.model_sampling.EDM, comfy.model_sampling.X0)
     if isinstance(sampling, comfy.model_sampling.EPS) and not isinstance(sampling, others):
         return "v" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "eps"
-    raise BaseModelError("a MODEL that predicts noise (eps) or velocity (v)", _parents(sampling), _FIX)
+    return _parents(sampling)
 
 
 def _family_of(model) -> str:

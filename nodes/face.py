@@ -41,7 +41,7 @@ class LoadFaceModel(io.ComfyNode):
                     "pack",
                     options=list(find_packs(insightface_roots())),
                     tooltip="A folder of .onnx files in models/insightface/models, such as antelopev2 or buffalo_l, "
-                    "or a recogniser's .onnx file there, with which ID Encode needs aligned switched on. "
+                    "or a recogniser's .onnx file there, which needs aligned switched on where faces are read. "
                     "Nothing is downloaded: put it there yourself.",
                 ),
                 io.Combo.Input(

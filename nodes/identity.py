@@ -28,7 +28,7 @@ class SaveIdentity(io.ComfyNode):
             display_name="Save ID-EA Embedding",
             category=CATEGORY,
             description="Writes a person to output/idea as one .safetensors file. "
-            "Copied to models/embeddings or models/loras, stock nodes can read their parts of it too.",
+            "Stock nodes can read their parts of it from models/embeddings or models/loras.",
             inputs=[
                 IdentitySocket.Input("identity", tooltip="A person: just trained, instant, blended or edited."),
                 io.String.Input(
@@ -40,8 +40,8 @@ class SaveIdentity(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="A picture to know the file by; it is stored small. Without one the training's last "
-                    "preview is.",
+                    tooltip="A picture to know the file by, stored small. Without it the file keeps the training's "
+                    "last preview, if there was one.",
                 ),
             ],
             is_output_node=True,

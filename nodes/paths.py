@@ -24,12 +24,14 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  
 def register_folders() -> None:
     """Make ComfyUI search for identities and face models; extra_model_paths.yaml may add more places."""
     models = Path(folder_paths.models_dir)
-    folder_paths.add_model_folder_path(IDENTITIES, str(output_folder()))  # first: what was just saved is loaded
-    folder_paths.add_model_folder_path(IDENTITIES, str(models / IDENTITIES))
-    for folder in (output_folder(), models / IDENTITIES):
+    own = output_folder(), models / IDENTITIES
+    for folder in own:
+        folder_paths.add_model_folder_path(IDENTITIES, str(folder))
         folder_paths.add_model_folder_path(ENHANCER_FILES, str(folder / ENHANCERS))
     for kind in (IDENTITIES, ENHANCER_FILES):
         paths, _ = folder_paths.folder_names_and_paths[kind]
+        saved = [path for path in paths if Path(path).is_relative_to(output_folder())]
+        paths[:] = [*saved, *(path for path in paths if path not in saved)]  # what was just saved is loaded
         folder_paths.folder_names_and_paths[kind] = (paths, {EXTENSION})
     folder_paths.add_model_folder_path(INSIGHTFACE, str(models / INSIGHTFACE))
 

@@ -144,7 +144,7 @@ class _Training:
                 self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, watch)
                 self.started.take_up()
                 self.started.run(self.progress.show)
-                if watch and not watch.is_due(len(trainer.losses)):
+                if watch and (watch.ended or not watch.is_due(len(trainer.losses))):  # what came out at last
                     with trainer.kv_deltas():
                         self.progress.show(len(trainer.losses), watch.draw())
         except comfy.model_management.OOM_EXCEPTION as error:

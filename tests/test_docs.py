@@ -3,6 +3,7 @@
 import re
 import sys
 
+from error_messages import messages
 from test_package import ROOT
 
 from idea_core.cli import idea
@@ -39,3 +40,12 @@ def test_commands_in_the_documentation_parse():
     for line in lines:
         name = line.split()[1]
         assert set(re.findall(r" (--[\w-]+)", line)) <= options_of(name), line
+
+
+def test_troubleshooting_quotes_every_error_message_as_it_is():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    said = {message for *_, message in messages(ROOT)}
+    quoted = set(re.findall(r"`(Expected [^`]*)`", page)) | set(re.findall(r"``(Expected .*?)``", page))
+    assert len(said) > 140
+    assert not said - quoted, "These are not in docs/troubleshooting.md."
+    assert not quoted - said, "Nothing says these."

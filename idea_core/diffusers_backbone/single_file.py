@@ -81,7 +81,7 @@ def load_single_file(
     """
     weights = tensors_in(read_weights(path))
     family, config = ldm_config(weights, path.name)
-    if "edm_mean" in weights:
+    if any(key.startswith("edm_") for key in weights):
         raise BaseModelError("a model on Stable Diffusion's noise schedule", f"EDM's in {path.name}", _FIX)
     prediction = prediction or _prediction_of(family, weights)
     unet = UNet2DConditionModel.from_single_file(dict(weights), original_config=config, torch_dtype=dtype)

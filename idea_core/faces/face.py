@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..enhancer import ARCFACE_WIDTH
+from ..errors import FaceError
+
 DETECTOR_SIZE = 640  # side in pixels of the square that a photo is scaled into before detection
 MIN_SCORE = 0.5
 
@@ -81,6 +84,12 @@ class FaceEngine(ABC):
     def embed(self, photo: np.ndarray, face: Face) -> np.ndarray:
         """ArcFace embedding (512,) of a face; not normalised."""
         return self.embed_crops([self.align(photo, face)])[0]
+
+    @staticmethod
+    def require_width(width: int | str | None) -> None:
+        """Raise `FaceError` unless a recogniser's embeddings have ArcFace's width; a name or None is any."""
+        if isinstance(width, int) and width != ARCFACE_WIDTH:
+            raise FaceError(f"a recogniser of {ARCFACE_WIDTH} values", str(width), "Choose an ArcFace recogniser.")
 
 
 def batches(crops: Sequence[np.ndarray], fixed: int | str | None, most: int = 8) -> list[Sequence[np.ndarray]]:

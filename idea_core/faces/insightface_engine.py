@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import MissingPackageError, SocketError
+from ..errors import FaceError, MissingPackageError, SocketError
 from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, batches
 from .packs import FacePack, take_models
 from .providers import choose_providers, require_onnxruntime
@@ -56,6 +56,7 @@ class InsightFaceEngine(FaceEngine):
         return engine
 
     def _use(self, detector, recogniser) -> None:
+        self.require_width(recogniser.output_shape[1])
         self._detector, self._recogniser = detector, recogniser
         self.providers = tuple(recogniser.session.get_providers())
 
@@ -69,6 +70,8 @@ class InsightFaceEngine(FaceEngine):
             boxes, keypoints = self._detector.detect(_bgr(photo), None if fixed else (size, size))
         finally:
             self._detector.det_thresh = before
+        if keypoints is None:
+            raise FaceError("a face detector with key points", "one without", "Choose a pack with an SCRFD of five.")
         return [Face(box[:4], points, float(box[4])) for box, points in zip(boxes, keypoints)]
 
     def align(self, photo: np.ndarray, face: Face) -> np.ndarray:
@@ -91,8 +94,8 @@ def _bgr(photo: np.ndarray) -> np.ndarray:
 def _require_insightface():
     try:
         from insightface.model_zoo import get_model
-    except ImportError as error:
+    except Exception as error:  # a compiled part for another numpy raises whatever it likes
         raise MissingPackageError(
-            "insightface to be installed", f"no {error.name}", "Install it, or use the engine without it."
+            "insightface to be installed", f"{type(error).__name__}: {error}", "Install it, or do without it."
         ) from error
     return get_model

@@ -44,6 +44,7 @@ class OnnxEngine(FaceEngine):
         models = take_models(pack, load)
         self._detector: Detector | None = models.get("detection")
         self._recogniser: Recogniser = models["recognition"]
+        self.require_width(self._recogniser.session.get_outputs()[0].shape[1])
         self._pack = pack
         self.providers = tuple(self._recogniser.session.get_providers())
 

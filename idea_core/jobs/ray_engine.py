@@ -43,7 +43,9 @@ class Cluster:
             import ray
         except ImportError as error:
             raise MissingPackageError(
-                "ray to be installed", f"no {error.name}", 'Install the extra: python -m pip install "id-ea[ray]".'
+                "ray to be installed",
+                f"no {error.name}",
+                'Install the extra, above the package\'s folder: python -m pip install "./id-ea[ray]".',
             ) from error
         _require_cluster(self.address)
         ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)

@@ -18,7 +18,7 @@ from ..anchor import celebrity_names
 from ..batches import count_photos
 from ..captions import CAPTIONS
 from ..config import TrainConfig
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, DivergedError, TrainingError
 from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
@@ -147,7 +147,10 @@ class TrainJob:
                     training={**record, "report": run.report()},
                 )
                 return self._finish(identity)
-        except torch.cuda.OutOfMemoryError as error:
+        except DivergedError:
+            self._keep(trainer)
+            raise
+        except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "memory for the training",
                 f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels",
@@ -165,6 +168,14 @@ class TrainJob:
         identity.save(self.output)
         self.state_file.unlink(missing_ok=True)
         return identity
+
+    def _keep(self, trainer: Trainer) -> None:
+        """Write what a diverging training had learnt before, beside the output."""
+        steps = len(trainer.losses)
+        path = self.output.with_stem(f"{self.output.stem}-step-{steps:05}")
+        if steps:
+            trainer.identity(self.name, base_checkpoint=self.model.path.name).save(path)
+            logging.warning("ID-EA: what %s had learnt in %d steps is kept: %s", self.name, steps, path)
 
     def _load_enhancer(self, model_digest: str) -> PretrainedEnhancer | None:
         if self.enhancer is None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 
 import pytest
 from comfyui_place import PACK
 
 pytest.importorskip("selenium")
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+sys.path.append(str(PACK / "docs"))
+from pictures import open_browser  # noqa: E402
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver")
+TOOLS = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not all(TOOLS), reason="no chromium and chromedriver")
 
 WORKFLOWS = PACK / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -43,20 +44,7 @@ const done = arguments[0];
 
 @pytest.fixture(scope="module")
 def browser(server, tmp_path_factory) -> Iterator:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("chromium")
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    for flag in [*flags, f"--user-data-dir={profile}", "--window-size=1800,1000"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    browser.set_script_timeout(60)
-    browser.get(server.url)
-    wait = WebDriverWait(browser, 90)
-    wait.until(lambda b: b.execute_script("return !!(window.app && window.app.graph && window.app.extensionManager)"))
-    wait.until(lambda b: b.execute_script("return !!(window.LiteGraph.registered_node_types['IDEA_ApplyAdapter'])"))
+    browser = open_browser(server.url, tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.quit()
 
