@@ -18,6 +18,7 @@ def test_gradients_are_right(probe, checkpoint):
     assert result["text"] <= 1e-6 * result["size"]
     assert result["forward"] == 0
     assert result["slope"] == pytest.approx(result["finite"], rel=2e-2)
+    assert result["scarce"] == pytest.approx(result["slope"])
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
