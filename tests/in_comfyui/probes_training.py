@@ -261,6 +261,22 @@ def targets(checkpoint: str) -> dict:
         }
 
 
+def layers(checkpoint: str) -> dict:
+    """What training sees of a prompt against what ComfyUI gives, after another CLIP of the same model was used."""
+    model, clip, vae = load(checkpoint)
+    early = nodes.CLIPSetLastLayer().set_last_layer(clip, -2)[0]
+    errors, text = {}, "a photo of a dog"
+    for name, one, other in (("default", clip, early), ("early", early, clip)):
+        with torch.inference_mode():
+            expected = encode(one, text)[0][0]
+            encode(other, text)  # it leaves its layer set in the text encoder that both share
+        with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, one, vae) as backbone:
+            prompt = {key: [ids] for key, ids in backbone.tokenize(text).items()}
+            with torch.no_grad():
+                errors[name] = error(backbone.encode(prompt).context, expected)
+    return errors
+
+
 def parity(checkpoint: str) -> dict:
     """What training sees against what sampling gives: text condition, latents, and the UNet with K/V deltas."""
     model, clip, vae = load(checkpoint)

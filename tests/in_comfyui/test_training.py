@@ -31,6 +31,11 @@ def test_training_sees_what_sampling_gives(probe, checkpoint):
     assert result["plain"]
 
 
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21"])
+def test_training_sees_the_clip_layer_that_is_set_and_no_other(probe, checkpoint):
+    assert probe("layers", checkpoint=checkpoint) == {"default": 0, "early": 0}
+
+
 @pytest.mark.parametrize(("checkpoint", "enough"), [("tiny_sd15", 0.0), ("tiny_sd21_v", 0.8)])
 def test_the_loss_of_a_fixed_batch_falls_by_a_fifth_in_30_steps(probe, checkpoint, enough):
     result = probe("fixed_batch", checkpoint=checkpoint, steps=30, enough=enough)
