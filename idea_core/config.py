@@ -118,7 +118,7 @@ PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
     {
         "fast": TrainConfig(),
         "standard": TrainConfig(steps=80, kv_rate=2e-3),
-        "thorough": TrainConfig(steps=320, kv_rate=1e-3),
+        "thorough": TrainConfig(steps=320, kv_rate=2e-3),
         # The published training command: its 0.0015 × batch 8 for all that it gives to its optimiser, which are the
         # tokens and the Adapter. Its Enhancer stays as it was initialised, and keys and values are not trained.
         "paper": TrainConfig(

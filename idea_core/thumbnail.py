@@ -7,10 +7,12 @@ import binascii
 import io
 import logging
 import warnings
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from .errors import IdentityFileError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KEY = "modelspec.thumbnail"
 SIDE = 256  # pixels, at most
@@ -34,6 +36,8 @@ def decode_thumbnail(text: str) -> Image.Image:
     Raises:
         IdentityFileError: anything else than a small JPEG.
     """
+    from PIL import Image
+
     if len(text) > _MOST or not text.startswith(_PREFIX):
         raise IdentityFileError(f"a thumbnail of at most {_MOST} characters, {_PREFIX}…", text[:40] + "…", _FIX)
     try:

@@ -25,7 +25,7 @@ TASK = b"ray::_train"
 PATIENCE = 120  # seconds
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Address of a cluster with two nodes of one CPU."""
     with socket.socket() as free:
