@@ -190,6 +190,22 @@ def sample_plainly(checkpoint: str) -> str:
     return hashlib.sha256(picture.numpy().tobytes()).hexdigest()
 
 
+def loaded_in_inference_mode() -> dict:
+    """Weights that a loader made in inference mode and that were cast since: torch forgets it, autograd does not."""
+    with torch.inference_mode():
+        layer = torch.nn.Linear(4, 4).requires_grad_(False)
+    layer.to(torch.float64)
+    forgotten, before = not layer.weight.is_inference(), layer.weight.clone()
+    pack("nodes.comfy_autograd").replace_inference_tensors(layer)
+    inputs = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    layer(inputs).sum().backward()
+    return {
+        "forgotten": forgotten,
+        "same": torch.equal(layer.weight, before),
+        "gradient": error(inputs.grad, before.sum(0).expand(2, -1)),
+    }
+
+
 @contextmanager
 def little_memory() -> Iterator[None]:
     """ComfyUI's own attention now saves memory where it can."""

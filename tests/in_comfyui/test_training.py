@@ -21,6 +21,11 @@ def test_gradients_are_right(probe, checkpoint):
     assert result["scarce"] == pytest.approx(result["slope"])
 
 
+def test_weights_that_were_made_in_inference_mode_are_told_after_a_cast(probe):
+    result = probe("loaded_in_inference_mode")
+    assert result["forgotten"] and result["same"] and result["gradient"] < 1e-12
+
+
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_training_sees_what_sampling_gives(probe, checkpoint):
     result = probe("parity", checkpoint=checkpoint)
