@@ -57,9 +57,8 @@ def batch(people: Path, save_dir: Path, threads: int, **options) -> Result:
         resolution = native_resolution(here.load())
         if cluster:
             forget_models()  # this process trains nobody
-    if options["face_models"]:
-        options["face_models"] = options["face_models"].absolute()
     common = take_job(options, "common", save_dir, model, resolution)
+    common = dataclasses.replace(common, faces=common.faces.absolute())
     entries = read_people(people.absolute(), common, save_dir.absolute())
     digest = model.digest()
     if cluster:
