@@ -23,6 +23,11 @@ OnProgress = Callable[[int, Tensor | None], None]
 _RECENT = 50  # steps that a final loss is the mean of
 
 
+def path_after(result: Path, steps: int) -> Path:
+    """Where a training that broke off keeps what it had learnt, beside where its result would be."""
+    return result.with_stem(f"{result.stem}-step-{steps:05}")
+
+
 @dataclass
 class TrainingRun:
     """One person's training, or one across people, inside `with`, until its result is safe.

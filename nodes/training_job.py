@@ -27,7 +27,7 @@ from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.tensorfile import load_if_same
 from ..idea_core.thumbnail import encode_thumbnail
 from ..idea_core.trainer import Trainer, training_record
-from ..idea_core.training_run import TrainingRun
+from ..idea_core.training_run import TrainingRun, path_after
 from ..idea_core.watch import Watch, WatchConfig
 from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
@@ -179,7 +179,7 @@ class _Training:
     def _keep(self) -> None:
         """Before an error goes on its way, which must not be hidden by another one."""
         steps = len(self.started.trainer.losses)
-        path = self.path.with_name(f"{self.path.stem}-step-{steps:05}.safetensors")
+        path = path_after(self.path, steps)
         try:
             identity = self.identity()
             replace(identity, training={**identity.training, "fingerprint": ""}).save(path)

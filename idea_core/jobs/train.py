@@ -18,14 +18,14 @@ from ..anchor import celebrity_names
 from ..batches import count_photos
 from ..captions import CAPTIONS
 from ..config import TrainConfig
-from ..errors import ConfigError, DivergedError, TrainingError
+from ..errors import ConfigError, DivergedError, IdeaError, TrainingError
 from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
 from ..pretrained import PretrainedEnhancer
 from ..tensorfile import load_if_same
 from ..trainer import Trainer, training_record
-from ..training_run import TrainingRun
+from ..training_run import TrainingRun, path_after
 from ..version import __version__
 from ..watch import Watch, WatchConfig
 from .sources import FaceSource, ModelSource, PhotoSource, Prepared
@@ -131,7 +131,10 @@ class TrainJob:
         if enhancer and not self.config.steps:
             instant = enhancer.identity(self.name, prepared.embeds.mean)
             training = {**instant.training, "photos": count_photos(prepared.photos), "fingerprint": fingerprint}
-            return self._finish(dataclasses.replace(instant, training=training))
+            identity = dataclasses.replace(instant, training=training)
+            identity.save(self.output)
+            self.state_file.unlink(missing_ok=True)
+            return identity
         try:
             trainer = self._trainer(prepared, enhancer)
             watch = self._watch(trainer, prepared)
@@ -146,7 +149,8 @@ class TrainJob:
                     base_hash=model_digest,
                     training={**record, "report": run.report()},
                 )
-                return self._finish(identity)
+                identity.save(self.output)
+                return identity
         except DivergedError:
             self._keep(trainer)
             raise
@@ -164,18 +168,17 @@ class TrainJob:
         scored = self.watch.target is not None
         return Watch(trainer, self.watch, likeness_to(self.faces.load(), prepared.embeds) if scored else None)
 
-    def _finish(self, identity: Identity) -> Identity:
-        identity.save(self.output)
-        self.state_file.unlink(missing_ok=True)
-        return identity
-
     def _keep(self, trainer: Trainer) -> None:
-        """Write what a diverging training had learnt before, beside the output."""
+        """Write what a diverging training had learnt before, beside the output; no other error hides that one."""
         steps = len(trainer.losses)
-        path = self.output.with_stem(f"{self.output.stem}-step-{steps:05}")
-        if steps:
+        if not steps:
+            return
+        path = path_after(self.output, steps)
+        try:
             trainer.identity(self.name, base_checkpoint=self.model.path.name).save(path)
             logging.warning("ID-EA: what %s had learnt in %d steps is kept: %s", self.name, steps, path)
+        except (IdeaError, OSError) as error:
+            logging.warning("ID-EA: what was learnt could not be kept. %s", error)
 
     def _load_enhancer(self, model_digest: str) -> PretrainedEnhancer | None:
         if self.enhancer is None:
