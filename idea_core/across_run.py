@@ -15,10 +15,11 @@ from .anchor import cross_initialise
 from .backbone import Backbone
 from .errors import TrainingError
 from .faces import FaceEngine
-from .people import PeopleFolder, Validator, digest_of
+from .people import PeopleFolder, digest_of
 from .pretrained import PretrainedEnhancer
 from .tensorfile import load_if_same
 from .training_run import TrainingRun
+from .validator import Validator
 from .version import __version__
 from .watch import Judged
 

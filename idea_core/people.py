@@ -18,18 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .across import PeoplePictures, face_condition
+from .across import PeoplePictures
 from .anchor import celebrity_names
-from .backbone import Backbone, TextCondition
+from .artist import Artist, faces_of
+from .backbone import Backbone
 from .captions import PLACEHOLDER, PORTRAIT_PROMPTS
 from .config import Settings
 from .errors import ConfigError, IdentityFileError, TrainingError
 from .faces import FaceEngine
-from .images import to_pixels
-from .pretrained import FaceModel
-from .preview import sample
 from .tensorfile import read_tensors, require_format, write_atomically, write_tensors
-from .tokenized import tokenize_captions
 
 FORMAT, FORMAT_VERSION = "id-ea-person-pictures", "2"
 MANIFEST = "manifest.json"
@@ -132,6 +129,11 @@ class PeopleFolder:
         name = self.config.everybody[number]
         return self.folder / "people" / f"{_NO_WORD.sub('_', name)[:48]}-{_number_of(name):08x}.safetensors"
 
+    def artist(self, backbone: Backbone) -> Artist:
+        """Who draws as these pictures are drawn."""
+        config = self.config
+        return Artist(backbone, config.resolution, config.sampling_steps, config.guidance, config.at_once)
+
     def draw(
         self, backbone: Backbone, engine: FaceEngine, shard: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[int, Tensor | None]]:
@@ -150,7 +152,7 @@ class PeopleFolder:
         self._write_manifest()
         numbers = range(shard[0], len(self.config.everybody), shard[1])
         missing = [number for number in numbers if self._stored(number) is None]
-        artist = _Artist(backbone, self.config) if missing else None
+        artist = self.artist(backbone) if missing else None
         for number in numbers:
             yield number, self._draw_person(number, artist, engine) if number in missing else None
 
@@ -183,7 +185,7 @@ class PeopleFolder:
         everything = PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)))
         return everything, names
 
-    def _draw_person(self, number: int, artist: _Artist, engine: FaceEngine) -> Tensor:
+    def _draw_person(self, number: int, artist: Artist, engine: FaceEngine) -> Tensor:
         prompts = self.config.prompts
         first = _number_of(self.config.everybody[number])
         places = range(first, first + self.config.per_person)
@@ -250,87 +252,6 @@ def recombined(names: Sequence[str], count: int, seed: int = 0) -> tuple[str, ..
         if name not in known:
             new[name] = None
     return tuple(new)
-
-
-class Validator:
-    """People held out, and how alike the pictures are that are drawn of them from their faces alone.
-
-    Likeness is the mean cosine to faces of the person that the Enhancer was not given.
-
-    Args:
-        each: pictures of a person.
-        most: people, the first ones; None: all.
-
-    Raises:
-        TrainingError: nobody is held out whose pictures are of use.
-    """
-
-    def __init__(
-        self, folder: PeopleFolder, backbone: Backbone, engine: FaceEngine, each: int = 4, most: int | None = None
-    ):
-        self._pictures, self.names = folder.pictures(held_out=True)
-        self._artist = _Artist(backbone, folder.config)
-        self._backbone, self._engine, self._most = backbone, engine, most
-        prompts = folder.config.prompts
-        self._captions = tokenize_captions(backbone, [prompts[index % len(prompts)] for index in range(each)])
-
-    def measure(self, model: FaceModel) -> Iterator[dict[str, str | float]]:
-        """For each person: likeness of pictures from a face alone, and of the base model's own by name."""
-        each = len(self._captions)
-        for number, name in list(enumerate(self.names))[: self._most]:
-            faces = self._pictures.faces[self._pictures.people == number]
-            given, others = faces[::2], faces[1::2]
-            face = normalize(given.mean(0), dim=0).expand(each, -1).to(self._backbone.device)
-            with torch.no_grad():
-                condition = face_condition(self._backbone, model, self._captions, face)
-            found = faces_of(self._engine, self._artist.draw_conditions(condition, range(each))[1])
-            yield {
-                "name": name,
-                "likeness": float((found @ others.T).mean()),
-                "by_name": float((given @ others.T).mean()),
-                "detected": float((found.norm(dim=1) > 0).float().mean()),
-            }
-
-
-class _Artist:
-    """A base model that draws, in latents of one size."""
-
-    def __init__(self, backbone: Backbone, config: PeopleConfig):
-        self._backbone, self._config = backbone, config
-        blank = torch.zeros(1, config.resolution, config.resolution, 3)
-        self._shape = backbone.encode_images(blank).mean.shape[1:]
-        self._negative = self._encode([""])
-
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Latents (B, c, h, w) in half precision and images (B, H, W, 3) of prompts."""
-        return self.draw_conditions(self._encode(prompts), seeds)
-
-    @torch.no_grad()
-    def draw_conditions(self, conditions: TextCondition, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        config, latents = self._config, []
-        noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        for begin in range(0, len(noise), config.at_once):
-            part = slice(begin, begin + config.at_once)
-            positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
-            steps, guidance = config.sampling_steps, config.guidance
-            latents.append(sample(self._backbone, positive, self._negative, noise[part], steps, guidance))
-        drawn = torch.cat(latents)
-        return drawn.half().cpu(), self._backbone.decode_images(drawn)
-
-    @torch.no_grad()
-    def _encode(self, texts: Sequence[str]) -> TextCondition:
-        ids = [self._backbone.tokenize(text) for text in texts]
-        return self._backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
-
-
-def faces_of(engine: FaceEngine, images: Tensor) -> Tensor:
-    """Normalised embeddings (B, 512) of the one face in each image (B, H, W, 3); zeros for none, or several."""
-    rows = torch.zeros(len(images), 512)
-    for number, photo in enumerate(to_pixels(images)):
-        faces = engine.detect(photo)
-        if len(faces) == 1:
-            rows[number] = torch.from_numpy(engine.embed(photo, faces[0]))
-    return normalize(rows, dim=1)
 
 
 def digest_of(*parts: str | os.PathLike) -> str:

@@ -13,8 +13,9 @@ from ..across import AcrossConfig
 from ..across_run import learn_people
 from ..diffusers_backbone import DiffusersBackbone
 from ..images import to_pixels
-from ..people import PeopleConfig, PeopleFolder, Validator, digest_of
+from ..people import PeopleConfig, PeopleFolder, digest_of
 from ..pretrained import PretrainedEnhancer
+from ..validator import Validator
 from .sources import FaceSource, ModelSource
 
 

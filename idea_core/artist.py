@@ -1,0 +1,62 @@
+"""A base model that draws pictures of people, and the faces in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .backbone import Backbone, TextCondition
+from .faces import FaceEngine
+from .images import to_pixels
+from .preview import sample
+
+
+class Artist:
+    """A base model that draws.
+
+    Args:
+        resolution: side in pixels.
+        sampling_steps: of each picture.
+        guidance: scale of classifier-free guidance.
+        at_once: pictures sampled together; it changes no picture but for rounding.
+    """
+
+    def __init__(self, backbone: Backbone, resolution: int, sampling_steps: int, guidance: float, at_once: int):
+        self._backbone, self._steps, self._guidance, self._at_once = backbone, sampling_steps, guidance, at_once
+        blank = torch.zeros(1, resolution, resolution, 3)
+        self._shape = backbone.encode_images(blank).mean.shape[1:]
+        self._negative = self._encode([""])
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Latents (B, c, h, w) in half precision and images (B, H, W, 3) of prompts, one seed each."""
+        return self.draw_conditions(self._encode(prompts), seeds)
+
+    @torch.no_grad()
+    def draw_conditions(self, conditions: TextCondition, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The same of conditions that are there already."""
+        latents = []
+        noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        for begin in range(0, len(noise), self._at_once):
+            part = slice(begin, begin + self._at_once)
+            positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
+            latents.append(sample(self._backbone, positive, self._negative, noise[part], self._steps, self._guidance))
+        drawn = torch.cat(latents)
+        return drawn.half().cpu(), self._backbone.decode_images(drawn)
+
+    @torch.no_grad()
+    def _encode(self, texts: Sequence[str]) -> TextCondition:
+        ids = [self._backbone.tokenize(text) for text in texts]
+        return self._backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
+
+
+def faces_of(engine: FaceEngine, images: Tensor) -> Tensor:
+    """Normalised embeddings (B, 512) of the one face in each image (B, H, W, 3); zeros for none, or several."""
+    rows = torch.zeros(len(images), 512)
+    for number, photo in enumerate(to_pixels(images)):
+        faces = engine.detect(photo)
+        if len(faces) == 1:
+            rows[number] = torch.from_numpy(engine.embed(photo, faces[0]))
+    return normalize(rows, dim=1)
