@@ -1,8 +1,8 @@
 """What Apply ID-Adapter hangs into MODEL: the adapter's difference and the K/V deltas.
 
-The difference travels with the conditioning under a key of its own. The MODEL hands it to the UNet
-like the text itself, so that it repeats and batches with it, and adds it to the text condition at
-each step. Strength and schedule live here: a conditioning does not depend on them.
+The difference travels with the conditioning under a key of its own, and the MODEL adds it to the text condition at each
+step, before that is given to UNet and ControlNets. Strength and schedule live here: a conditioning does not depend on
+them.
 
 K/V deltas are weight patches, which act on every prompt at no cost, or a side branch of the layers that acts on the
 rows of those prompts alone that hold the person.
@@ -69,17 +69,29 @@ class AdapterSchedule:
 
         return extra_conds
 
-    def __call__(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs):
-        """Wrapper of ComfyUI's `apply_model`: ``c_crossattn + strength · difference``."""
-        difference = kwargs.get(self.key)  # left there: the same person may have been applied twice
-        if difference is not None and self._active(executor.class_obj.model_sampling, t):
-            c_crossattn = c_crossattn + self.strength * difference.to(c_crossattn)
-        rows = kwargs.get(self.rows_key)
+    def adapt(self, executor, model, conds: list, x, sigmas: Tensor, model_options: dict):
+        """Wrapper of ComfyUI's `calc_cond_batch`: ``c_crossattn + strength · difference``, for UNet and ControlNets."""
+        if self._active(model.model_sampling, sigmas):
+            conds = [part and [self._adapted(entry) for entry in part] for part in conds]
+        return executor(model, conds, x, sigmas, model_options)
+
+    def mark_rows(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **more):
+        """Wrapper of ComfyUI's `apply_model`: says in `_rows` which prompts of the batch hold the person."""
+        rows = more.get(self.rows_key)
         before = _rows.set({**_rows.get(), self.key: None if rows is None else rows.to(x)})
         try:
-            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **more)
         finally:
             _rows.reset(before)
+
+    def _adapted(self, entry: dict) -> dict:
+        """One prompt's conditioning, as ComfyUI's sampling has it; the same person may have been applied twice."""
+        parts = entry.get("model_conds", {})
+        if not {self.key, "c_crossattn"} <= parts.keys():
+            return entry
+        text, difference = parts["c_crossattn"].cond, parts[self.key].cond
+        adapted = comfy.conds.CONDCrossAttn(text + self.strength * difference.to(text))
+        return {**entry, "model_conds": {**parts, "c_crossattn": adapted}}
 
     def _active(self, sampling, sigmas: Tensor) -> bool:
         if self.strength == 0:
@@ -152,7 +164,8 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
     """
     model = model.clone()
     model.add_object_patch("extra_conds", schedule.extra_conds(model.get_model_object("extra_conds")))
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "id-ea", schedule)
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "id-ea", schedule.adapt)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "id-ea", schedule.mark_rows)
     if kv_strength != 0 and identity.kv:
         _require_layers(model, identity)
         if scoped:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import face_models
@@ -78,33 +80,40 @@ def server(comfyui, python, base) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def probe(comfyui, python, base) -> Iterator[Callable]:
-    """Runs a function of `probes.py` inside real ComfyUI and returns what it returned."""
-    log = open(base / "worker.log", "w")  # noqa: SIM115 - open as long as the process
-    worker = subprocess.Popen(
-        [python, HERE / "worker.py", base],
-        cwd=comfyui,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
+def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[Callable]]:
+    """Starts a ComfyUI process with more options."""
 
-    def call(name: str, /, **arguments):
-        worker.stdin.write(json.dumps({"probe": name, "arguments": arguments}, default=str) + "\n")
-        worker.stdin.flush()
-        patience = threading.Timer(PROBE_LIMIT, worker.kill)
-        patience.start()
-        line = worker.stdout.readline()
-        patience.cancel()
-        if not line:
-            pytest.fail(f"ComfyUI's process ended: {(base / 'worker.log').read_text()[-3000:]}")
-        answer = json.loads(line)
-        if "error" in answer:
-            pytest.fail(answer["error"], pytrace=False)
-        return answer["result"]
+    @contextmanager
+    def start(*options: str) -> Iterator[Callable]:
+        path = base / "-".join(["worker", *options, ".log"])
+        with open(path, "w") as log:
+            command = [python, HERE / "worker.py", base, *options]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+            worker = subprocess.Popen(command, cwd=comfyui, text=True, **pipes)
+            yield partial(_call, worker, path)
+            worker.stdin.close()
+            worker.wait(30)
 
-    yield call
-    worker.stdin.close()
-    worker.wait(30)
-    log.close()
+    return start
+
+
+@pytest.fixture(scope="session")
+def probe(start_probe) -> Iterator[Callable]:
+    """Runs a function of `probes_*.py` inside real ComfyUI and returns what it returned."""
+    with start_probe() as call:
+        yield call
+
+
+def _call(worker: subprocess.Popen, log: Path, name: str, /, **arguments):
+    worker.stdin.write(json.dumps({"probe": name, "arguments": arguments}, default=str) + "\n")
+    worker.stdin.flush()
+    patience = threading.Timer(PROBE_LIMIT, worker.kill)
+    patience.start()
+    line = worker.stdout.readline()
+    patience.cancel()
+    if not line:
+        pytest.fail(f"ComfyUI's process ended: {log.read_text()[-3000:]}")
+    answer = json.loads(line)
+    if "error" in answer:
+        pytest.fail(answer["error"], pytrace=False)
+    return answer["result"]

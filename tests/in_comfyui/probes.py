@@ -97,6 +97,19 @@ def encode(clip, text: str) -> list:
     return nodes.CLIPTextEncode().encode(clip, text)[0]
 
 
+def baked(conditioning: list) -> list:
+    """The same conditioning with the adapter's difference added to it, as a MODEL without Apply would want it."""
+    out = []
+    for context, entries in conditioning:
+        key = next((key for key in entries if key.startswith("idea_")), None)
+        rest = {name: value for name, value in entries.items() if name != key}
+        if key:
+            context = context.clone()
+            context[:, : entries[key].shape[1]] += entries[key]
+        out.append([context, rest])
+    return out
+
+
 def sample(model, positive, negative, steps: int = 4, cfg: float = 4.0, sampler: str = "euler") -> torch.Tensor:
     latent = torch.zeros(1, 4, 8, 8)
     noise = comfy.sample.prepare_noise(latent, 1)

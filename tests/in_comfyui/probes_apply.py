@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import comfy.supported_models
 import torch
 from comfy.patcher_extension import WrappersMP
-from probes import apply, encode, error, load, make_identity, pack, sample
+from probes import apply, baked, encode, error, load, make_identity, pack, sample
 from probes_training import sample_plainly
 from safetensors.torch import save_file
 
@@ -117,17 +117,6 @@ def composed(checkpoint: str) -> dict:
     model, clip = apply(checkpoint, identity)
     plain = load(checkpoint)[0]
     negative = encode(clip, "blurry")
-
-    def baked(conditioning):
-        out = []
-        for context, entries in conditioning:
-            key = next((key for key in entries if key.startswith("idea_")), None)
-            rest = {name: value for name, value in entries.items() if name != key}
-            if key:
-                context = context.clone()
-                context[:, : entries[key].shape[1]] += entries[key]
-            out.append([context, rest])
-        return out
 
     person, forest = encode(clip, "photo of <ann>"), encode(clip, "in a forest")
     cases = {

@@ -34,7 +34,7 @@ def pipelines(base):
     return load
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21_v", "tiny_sdxl"])
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21_v", pytest.param("tiny_sdxl", marks=pytest.mark.slow)])
 def test_some_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint):
     steps = 2 if checkpoint == "tiny_sdxl" else 5  # its text encoders are large
     settings = {"steps": steps, "batch_size": 2, "seed": 3, "sample_latents": True}
@@ -106,3 +106,36 @@ def test_the_layouts_of_published_checkpoints_are_told_from_their_weights(probe,
     }
     assert {name: tuple(layer.weight.shape) for name, layer in ours.items()} == theirs
     assert sum(tensor.numel() for tensor in unet.state_dict().values()) == sum(map(math.prod, layout.values()))
+
+
+FLAGS = {
+    "--use-split-cross-attention": 1e-5,
+    "--use-quad-cross-attention": 1e-5,
+    "--use-pytorch-cross-attention": 1e-5,
+    "--fp32-text-enc": 1e-5,
+    "--fp16-text-enc": 1e-2,
+    "--fp16-unet": 2e-2,
+    "--bf16-unet": 1e-1,
+}
+"""ComfyUI's option → how far the UNet's output, of spread 1, may be from the plain run's."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sdxl"])
+def test_comfyuis_options_change_no_more_than_rounding(start_probe, probe, tmp_path, checkpoint):
+    call = {"checkpoint": checkpoint, "prompt": "photo of <ann> smiling", "strength": 1.0, "kv_strength": 1.0}
+    plain = seen_by_unet(probe, tmp_path / "plain", **call)["output"]
+    bare = seen_by_unet(probe, tmp_path / "bare", **{**call, "prompt": "photo of a dog smiling"})["output"]
+    errors = {}
+    for flag in FLAGS:
+        with start_probe(flag) as other:
+            errors[flag] = (seen_by_unet(other, tmp_path / flag, **call)["output"] - plain).abs().max().item()
+    assert {flag: error for flag, error in errors.items() if not error <= FLAGS[flag]} == {}
+    assert min(errors["--fp16-unet"], errors["--bf16-unet"]) > 0  # the option was heard
+    assert (bare - plain).abs().max() > 2 * max(FLAGS.values())
+
+
+def seen_by_unet(probe, folder, **call) -> dict:
+    folder.mkdir()
+    probe("unet_call", target=folder, **call)
+    return load_file(folder / "call.safetensors")

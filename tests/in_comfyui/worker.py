@@ -1,6 +1,6 @@
 """A process of real ComfyUI with the pack in it, which runs the functions of `probes_*.py` for the tests.
 
-Run with ComfyUI's Python, in ComfyUI's folder:  python worker.py BASE_DIRECTORY
+Run with ComfyUI's Python, in ComfyUI's folder:  python worker.py BASE_DIRECTORY [ComfyUI's options]
 Reads one JSON object a line, {"probe": name, "arguments": {…}}; answers {"result": …} or {"error": …}.
 """
 
@@ -17,7 +17,7 @@ ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what ComfyUI prints goes to the log
 HERE = Path(__file__).parent
 sys.path[:] = [str(Path.cwd()), *(path for path in sys.path if Path(path) != HERE)]
-BASE, sys.argv[1:] = sys.argv[1], ["--cpu", "--base-directory", sys.argv[1]]
+BASE, sys.argv[1:] = sys.argv[1], ["--cpu", "--base-directory", *sys.argv[1:]]
 
 import comfy.options  # noqa: E402
 
@@ -41,10 +41,11 @@ def main() -> None:
     import probes_apply
     import probes_faces
     import probes_layout
+    import probes_neighbours
     import probes_people
     import probes_training
 
-    modules = (probes_apply, probes_faces, probes_layout, probes_people, probes_training)
+    modules = (probes_apply, probes_faces, probes_layout, probes_neighbours, probes_people, probes_training)
     probes = {name: value for module in modules for name, value in vars(module).items()}
     for line in sys.stdin:
         call = json.loads(line)

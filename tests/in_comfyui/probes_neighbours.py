@@ -1,0 +1,306 @@
+"""Apply beside other nodes inside real ComfyUI, stock ones and such as other packs hang into a MODEL.
+
+Whatever the neighbour, a picture with Apply has to be the one that the same neighbour makes without it from a
+conditioning that has the adapter's difference in it already. Each function returns plain JSON values.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import weakref
+from functools import cache
+
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.model_management
+import comfy.ops
+import comfy.sample
+import comfy.samplers
+import folder_paths
+import torch
+from probes import apply, baked, encode, error, load, make_identity, sample, weights_hash
+from safetensors.torch import save_file
+
+import nodes
+
+PERSON, NEGATIVE = "photo of <ann> smiling", "blurry"
+
+
+def stock(module: str, name: str, **inputs) -> tuple:
+    """What a node of ComfyUI gives, whichever way it is written."""
+    node = getattr(importlib.import_module(f"comfy_extras.{module}"), name)
+    if hasattr(node, "define_schema"):
+        given = node.execute(**inputs)
+        return getattr(given, "args", given)
+    return getattr(node(), node.FUNCTION)(**inputs)
+
+
+def patched(module: str, name: str, **inputs):
+    """A node that changes a MODEL."""
+    return lambda model: stock(module, name, model=model, **inputs)[0]
+
+
+def attention_replaced(model):
+    """As IP-Adapter packs do it: the layer's attention, and that of more text beside it."""
+    model = model.clone()
+    more = torch.randn(1, 4, 320, generator=torch.Generator().manual_seed(3))
+
+    def replace(q, k, v, extra_options):
+        heads = extra_options["n_heads"]
+        attend = comfy.ldm.modules.attention.optimized_attention
+        image = more.to(q).expand(len(q), -1, -1)
+        return attend(q, k, v, heads) + 0.5 * attend(q, image, image, heads)
+
+    for block in (("input", 1), ("output", 0), ("output", 1)):
+        model.set_model_attn2_replace(replace, *block, 0)
+    return model
+
+
+def attention_patched(model):
+    """The text made longer in each cross attention."""
+    model = model.clone()
+    model.set_model_attn2_patch(lambda q, k, v, _: (q, torch.cat([k, k * 0.5], 1), torch.cat([v, v * 0.5], 1)))
+    return model
+
+
+@cache
+def lora() -> str:
+    """A file that changes keys of cross attention, self attention and text encoder, by name."""
+    generator = torch.Generator().manual_seed(5)
+    unet = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
+    widths = {f"{unet}_attn2_to_k": 768, f"{unet}_attn1_to_q": 320}
+    text = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    weights = {}
+    for layer, (rows, columns) in {**{key: (320, width) for key, width in widths.items()}, text: (768, 768)}.items():
+        weights[f"{layer}.lora_up.weight"] = torch.randn(rows, 2, generator=generator) * 0.2
+        weights[f"{layer}.lora_down.weight"] = torch.randn(2, columns, generator=generator) * 0.2
+    folder = folder_paths.get_folder_paths("loras")[0]
+    os.makedirs(folder, exist_ok=True)
+    save_file(weights, f"{folder}/neighbour.safetensors")
+    return "neighbour.safetensors"
+
+
+def merged(model):
+    other = load("tiny_sd15")[0].clone()
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v.weight"
+    other.add_patches({key: ("diff", (torch.full((320, 768), 0.02),))}, 1.0)
+    return stock("nodes_model_merging", "ModelMergeSimple", model1=model, model2=other, ratio=0.5)[0]
+
+
+NEIGHBOURS = {
+    "attention replaced": attention_replaced,
+    "attention patched": attention_patched,
+    "LoRA": lambda model: nodes.LoraLoader().load_lora(model, load("tiny_sd15")[1], lora(), 0.8, 0.0)[0],
+    "merge": merged,
+    "FreeU": patched("nodes_freelunch", "FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2),
+    "PAG": patched("nodes_pag", "PerturbedAttentionGuidance", scale=3.0),
+    "HyperTile": patched("nodes_hypertile", "HyperTile", tile_size=256, swap_size=2, max_depth=0, scale_depth=False),
+    "ToMe": patched("nodes_tomesd", "TomePatchModel", ratio=0.3),
+    "Deep Shrink": patched(
+        "nodes_model_downscale",
+        "PatchModelAddDownscale",
+        block_number=1,
+        downscale_factor=2.0,
+        start_percent=0.0,
+        end_percent=0.5,
+        downscale_after_skip=True,
+        downscale_method="bicubic",
+        upscale_method="bicubic",
+    ),
+    "RescaleCFG": patched("nodes_model_advanced", "RescaleCFG", multiplier=0.7),
+    "LCM sampling": patched("nodes_model_advanced", "ModelSamplingDiscrete", sampling="lcm", zsnr=False),
+    "zero SNR": patched("nodes_model_advanced", "ModelSamplingDiscrete", sampling="v_prediction", zsnr=True),
+    "attention multiplied": patched("nodes_attention_multiply", "UNetCrossAttentionMultiply", q=1.1, k=0.9, v=1, out=1),
+}
+
+
+@torch.inference_mode()
+def beside(neighbour: str) -> dict:
+    """A picture with Apply before the neighbour and after it, against one without Apply; and what either changes."""
+    plain, clip, _ = load("tiny_sd15")
+    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    change = NEIGHBOURS[neighbour]
+    positive, negative = encode(clip, PERSON), encode(clip, NEGATIVE)
+    wanted = sample(change(plain), baked(positive), negative)
+    after = apply("tiny_sd15", make_identity("tiny_sd15"), on=(change(plain), load("tiny_sd15")[1]))[0]
+    return {
+        "before": error(sample(change(model), positive, negative), wanted),
+        "after": error(sample(after, positive, negative), wanted),
+        "adapter": error(sample(change(plain), positive, negative), wanted),
+        "neighbour": error(sample(model, positive, negative), wanted),
+        "finite": bool(wanted.isfinite().all()),
+    }
+
+
+@torch.inference_mode()
+def lora_of_the_text() -> dict:
+    """A LoRA that changes the text encoder, before Apply and after it."""
+    model, clip, _ = load("tiny_sd15")
+    ann = make_identity("tiny_sd15")
+    loader = nodes.LoraLoader().load_lora
+    before = apply("tiny_sd15", ann, kv_strength=1.0, on=loader(model, clip, lora(), 1.0, 1.0))
+    after = loader(*apply("tiny_sd15", ann, kv_strength=1.0), lora(), 1.0, 1.0)
+    texts = [encode(clip, PERSON) for _, clip in (before, after)]
+    without = encode(apply("tiny_sd15", ann)[1], PERSON)
+    key = next(key for key in without[0][1] if key.startswith("idea_"))
+    pictures = [sample(model, text, encode(clip, NEGATIVE)) for (model, clip), text in zip((before, after), texts)]
+    return {
+        "text": error(texts[0][0][0], texts[1][0][0]),
+        "difference": error(texts[0][0][1][key], texts[1][0][1][key]),
+        "picture": error(*pictures),
+        "LoRA": error(texts[0][0][0], without[0][0]),
+    }
+
+
+@torch.inference_mode()
+def with_guider(guider: str) -> dict:
+    """Pictures by guiders of three prompts, against conditionings with the difference in them; and at CFG 1."""
+    plain, _, _ = load("tiny_sd15")
+    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    positive, other, negative = (encode(clip, text) for text in (PERSON, "<ann> in a forest", NEGATIVE))
+
+    def picture(model, positive, other):
+        parts = {
+            "CFG": lambda: ("CFGGuider", {"positive": positive, "negative": negative, "cfg": 3.0}),
+            "CFG 1": lambda: ("CFGGuider", {"positive": positive, "negative": negative, "cfg": 1.0}),
+            "DualCFG": lambda: (
+                "DualCFGGuider",
+                {"cond1": positive, "cond2": other, "negative": negative, "cfg_conds": 3.0, "cfg_cond2_negative": 2.0}
+                | {"style": "regular"},
+            ),
+            "PerpNeg": lambda: (
+                "PerpNegGuider",
+                {"positive": positive, "negative": negative, "empty_conditioning": other, "cfg": 3.0, "neg_scale": 0.5},
+            ),
+        }
+        name, inputs = parts[guider]()
+        module = "nodes_perpneg" if name == "PerpNegGuider" else "nodes_custom_sampler"
+        guided = stock(module, name, model=model, **inputs)[0]
+        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", 3)
+        noise, sampler = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), comfy.samplers.KSAMPLER
+        euler = sampler(comfy.k_diffusion.sampling.sample_euler)
+        return guided.sample(noise, torch.zeros_like(noise), euler, sigmas, disable_pbar=True, seed=1).clone()
+
+    wanted = picture(plain, baked(positive), baked(other))
+    return {
+        "error": error(picture(model, positive, other), wanted),
+        "adapter": error(picture(plain, positive, other), wanted),
+    }
+
+
+@torch.inference_mode()
+def with_hooks() -> dict:
+    """LoRAs tied to a conditioning, and to a CLIP without a schedule, by ComfyUI's weight hooks."""
+    plain, plain_clip, _ = load("tiny_sd15")
+    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    (hooks,) = stock("nodes_hooks", "CreateHookLora", lora_name=lora(), strength_model=0.8, strength_clip=0.8)
+    hooked = stock("nodes_hooks", "SetClipHooks", clip=clip, hooks=hooks, apply_to_conds=True, schedule_clip=False)[0]
+    positive, negative = encode(hooked, PERSON), encode(clip, NEGATIVE)
+    wanted = sample(plain, baked(positive), negative)
+    return {
+        "error": error(sample(model, positive, negative), wanted),
+        "adapter": error(sample(plain, positive, negative), wanted),
+        "hook": error(sample(plain, baked(encode(clip, PERSON)), negative), wanted),
+    }
+
+
+@torch.inference_mode()
+def with_controlnet() -> dict:
+    """A ControlNet of random weights on both conditionings."""
+    unet = load("tiny_sd15")[0].model.model_config.unet_config
+    settings = {key: value for key, value in unet.items() if key not in ("out_channels", "disable_unet_model_creation")}
+    torch.manual_seed(4)
+    net = comfy.cldm.cldm.ControlNet(
+        **{**settings, "dtype": torch.float32}, hint_channels=3, operations=comfy.ops.disable_weight_init
+    )
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"))
+    plain, _, _ = load("tiny_sd15")
+    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    hint = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(2))
+
+    def controlled(positive):
+        apply_control = nodes.ControlNetApplyAdvanced().apply_controlnet
+        return apply_control(positive, encode(clip, NEGATIVE), control, hint, 1.0, 0.0, 1.0)
+
+    positive = encode(clip, PERSON)
+    bare = sample(plain, baked(positive), encode(clip, NEGATIVE))
+    with_apply, without = sample(model, *controlled(positive)), sample(plain, *controlled(baked(positive)))
+    return {"error": error(with_apply, without), "control": error(without, bare)}
+
+
+@torch.inference_mode()
+def samplers(names: list[str] | None = None) -> dict[str, float]:
+    """Two steps of each sampler with Apply, against the conditioning with the difference in it."""
+    plain, _, _ = load("tiny_sd15")
+    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    positive, negative = encode(clip, PERSON), encode(clip, NEGATIVE)
+
+    def difference(sampler: str) -> float:
+        how = {"steps": 2, "sampler": sampler}
+        return error(sample(model, positive, negative, **how), sample(plain, baked(positive), negative, **how))
+
+    return {name: difference(name) for name in names or comfy.samplers.KSampler.SAMPLERS}
+
+
+@torch.inference_mode()
+def shapes() -> dict[str, float]:
+    """Batches, pictures that are not square, and conditionings of several lengths in a batch."""
+    plain, _, _ = load("tiny_sd15")
+    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    positive, negative = encode(clip, PERSON), encode(clip, "blurry " * 90)
+    errors = {}
+    for batch, height, width in ((1, 8, 8), (3, 8, 8), (8, 8, 8), (2, 16, 8), (1, 9, 13)):
+        latent = torch.zeros(batch, 4, height, width)
+        noise = comfy.sample.prepare_noise(latent, 1)
+
+        def picture(model, positive, noise=noise, latent=latent):
+            options = {"seed": 1, "disable_pbar": True}
+            return comfy.sample.sample(
+                model, noise, 2, 4.0, "euler", "normal", positive, negative, latent, **options
+            ).clone()
+
+        errors[f"{batch} of {width} × {height}"] = error(picture(model, positive), picture(plain, baked(positive)))
+    return errors
+
+
+@torch.inference_mode()
+def loaded_and_unloaded() -> dict:
+    """All models pushed out between two pictures; the base; and what is left when the last clone is dropped."""
+    plain, clip, _ = load("tiny_sd15")
+    before = weights_hash(plain, clip.patcher)
+    model, person_clip = apply("tiny_sd15", make_identity("tiny_sd15"), kv_strength=1.0)
+    positive, negative = encode(person_clip, PERSON), encode(person_clip, NEGATIVE)
+    first = sample(model, positive, negative)
+    comfy.model_management.unload_all_models()
+    again = sample(model, positive, negative)
+    comfy.model_management.unload_all_models()
+    gone = weakref.ref(model)
+    del model, person_clip, positive
+    gc.collect()
+    return {
+        "same": torch.equal(first, again),
+        "base": weights_hash(plain, clip.patcher) == before,
+        "dropped": gone() is None,
+    }
+
+
+@torch.inference_mode()
+def copies() -> dict:
+    """How many bytes the weights of three clones of a MODEL with Apply take, in units of one's."""
+    model, _ = apply("tiny_sd15", make_identity("tiny_sd15"), kv_strength=1.0)
+
+    def storages(*models):
+        found = {}
+        for one in models:
+            patches = [part for patches in one.patches.values() for _, part, *_ in patches]
+            for part in patches:
+                for tensor in getattr(part, "weights", part[1] if isinstance(part, tuple) else ()):
+                    if torch.is_tensor(tensor):
+                        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return sum(found.values())
+
+    return {"of one": storages(model), "of three": storages(model, model.clone(), model.clone().clone())}
