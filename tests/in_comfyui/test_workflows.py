@@ -137,6 +137,30 @@ def settings(server, **changes) -> dict:
     return {"class_type": "IDEA_TrainingSettings", "inputs": values | changes}
 
 
+def test_strengths_change_without_encoding_the_prompts_again(server, trained):
+    """Prompts hang on one Apply, the sampler on another one of the same person."""
+
+    def run(strength: float) -> tuple[set[str], np.ndarray]:
+        graph = generation("tiny_sd15", "tiny_sd15")
+        (apply,) = (key for key, node in graph.items() if node["class_type"] == "IDEA_ApplyAdapter")
+        (sampler,) = (node for node in graph.values() if node["class_type"] == "KSampler")
+        graph["strengths"] = json.loads(json.dumps(graph[apply]))
+        graph["strengths"]["inputs"].update(strength=strength, kv_strength=0.0)
+        sampler["inputs"]["model"] = ["strengths", 0]
+        entry = server.wait(server.queue(graph))
+        cached = next(said["nodes"] for kind, said in entry["status"]["messages"] if kind == "execution_cached")
+        (output,) = entry["outputs"].values()
+        image = np.asarray(Image.open(io.BytesIO(server.picture(output["images"][0]))))
+        return {graph[key]["class_type"] for key in cached}, image
+
+    _, strong = run(2.0)
+    cached, weak = run(-2.0)
+    assert "CLIPTextEncode" in cached and "KSampler" not in cached
+    assert np.abs(strong.astype(int) - weak).max() > 0
+    single = generation("tiny_sd15", "tiny_sd15", strength=-2.0, kv_strength=0.0)
+    assert np.array_equal(picture(server, single), weak)
+
+
 def test_a_training_with_all_that_it_takes(server, base, trained):
     graph = workflow(
         "train_identity",
