@@ -10,6 +10,7 @@ lines, with date and device, to `benchmarks/results/across.jsonl`.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,10 +19,11 @@ from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures
-from idea_core.anchor import cross_initialise
+from idea_core.anchor import celebrity_names, cross_initialise
 from idea_core.backbone import TextCondition
 from idea_core.captions import PORTRAIT_PROMPTS
 from idea_core.diffusers_backbone import DiffusersBackbone
+from idea_core.diffusers_backbone.text import TEXT_ENCODERS
 from idea_core.people import PeopleConfig
 from idea_core.pretrained import PretrainedEnhancer
 from idea_core.preview import sample
@@ -30,7 +32,7 @@ from .random_models import POOLED, WIDTH, random_pipeline
 from .tables import now, write
 
 RESULTS = Path(__file__).parent / "results" / "across.jsonl"
-PEOPLE, PER_PERSON = 700, 20
+PEOPLE, PER_PERSON = len(celebrity_names()), PeopleConfig.per_person
 NAMES = ("brad pitt", "emma stone", "tom hanks")
 DRAWING, TRAINING = PeopleConfig(names=NAMES), AcrossConfig()
 LATENT = {"sd1": 64, "sd2": 64, "sdxl": 128}  # side, of pictures of full size
@@ -47,14 +49,18 @@ def across() -> None:
 @across.command()
 @click.option("--tflops", type=float, default=300.0, help="That a device reaches, in units of 10¹² a second.")
 def counted(tflops: float) -> None:
-    """Operations of 700 people × 20 pictures and of the training, and the hours that they take at least."""
-    print("| model | TFLOP per picture | TFLOP per training sample | PFLOP in all | hours |\n|---|---|---|---|---|")
+    """Operations of the pictures of all people and of the training, and the hours that they take at least."""
+    columns = ("model", "TFLOP per picture", "TFLOP per sample by text", "by pictures", "PFLOP in all", "hours")
+    print("|" + "|".join(f" {column} " for column in columns) + "|\n" + "|---" * len(columns) + "|")
     for family in FAMILIES:
-        look, learn, decode = _operations(family)
+        look, learn, decode, read = _operations(family)
         picture = 2 * DRAWING.sampling_steps * look + decode  # with and without the prompt
-        total = PEOPLE * PER_PERSON * picture + TRAINING.steps * TRAINING.batch_size * learn
+        by_text, by_pictures = TRAINING.text_steps, TRAINING.steps - TRAINING.text_steps
+        trained = (by_text * 3 * read + by_pictures * (learn + 2 * read)) * TRAINING.batch_size
+        total = PEOPLE * PER_PERSON * picture + trained
         hours = total / tflops / 3600
-        print(f"| {family} | {picture:.0f} | {learn:.2f} | {total / 1e3:.0f} | {hours:.2f} |")
+        samples = f"{3 * read:.2f} | {learn + 2 * read:.2f}"
+        print(f"| {family} | {picture:.0f} | {samples} | {total / 1e3:.0f} | {hours:.2f} |")
 
 
 @across.command()
@@ -68,21 +74,27 @@ def measured(pictures: int, steps: int, device: str) -> None:
         pipeline = random_pipeline(family, full, device, torch.bfloat16 if full else torch.float32)
         backbone = DiffusersBackbone(pipeline)
         side = LATENT[family] if full else 8
-        trainer = AcrossTrainer(backbone, cross_initialise(backbone, NAMES, 2), _people(side), TRAINING)
+        anchor, by_pictures = cross_initialise(backbone, NAMES, 2), replace(TRAINING, text_steps=0)
+        trainer = AcrossTrainer(backbone, anchor, _people(side), TRAINING)
         row = {"model": family, "picture_seconds": _drawing(backbone, side, pictures, device)}
-        row["step_seconds"] = _training(trainer, steps, device)
+        row["text_step_seconds"] = _training(trainer, steps, device)
+        other = AcrossTrainer(backbone, anchor, _people(side), by_pictures)
+        row["picture_step_seconds"] = _training(other, steps, device)
         person = PretrainedEnhancer.of(trainer.model, backbone)
         face = normalize(torch.randn(512), dim=0)
         start = now(device)
         person.identity("alice", face)
         row["person_seconds"] = now(device) - start
-        hours = PEOPLE * PER_PERSON * row["picture_seconds"] + TRAINING.steps * row["step_seconds"]
+        learning = TRAINING.text_steps * row["text_step_seconds"]
+        learning += (TRAINING.steps - TRAINING.text_steps) * row["picture_step_seconds"]
+        hours = PEOPLE * PER_PERSON * row["picture_seconds"] + learning
         rows.append({**row, "hours_in_all": hours / 3600} if full else row)
     write(RESULTS, "across", device, rows, pictures=pictures, steps=steps, full_size=full)
 
 
-def _operations(family: str) -> tuple[float, float, float]:
-    """Of a UNet's forward pass, of one with the backward pass to its text, and of a picture's decoding, in 10¹²."""
+def _operations(family: str) -> tuple[float, float, float, float]:
+    """In 10¹²: of a UNet's forward pass, of one with the backward pass to its text, of a picture's decoding, and of the
+    text encoders' forward pass, to which their backward pass is equal: they are frozen."""
     pipeline = random_pipeline(family, True, "meta", torch.bfloat16)
     pipeline.unet.requires_grad_(False)
     half = {"device": "meta", "dtype": torch.bfloat16}
@@ -97,7 +109,11 @@ def _operations(family: str) -> tuple[float, float, float]:
         pipeline.unet(*inputs, added_cond_kwargs=added).sample.sum().backward()
     with FlopCounterMode(display=False) as decode, torch.no_grad():
         pipeline.vae.decode(latents)
-    return tuple(counter.get_total_flops() / 1e12 for counter in (look, learn, decode))
+    encoders = [getattr(pipeline, part) for part in TEXT_ENCODERS if getattr(pipeline, part, None) is not None]
+    with FlopCounterMode(display=False) as read, torch.no_grad():
+        for encoder in encoders:
+            encoder(torch.zeros(1, 77, dtype=torch.long, device="meta"))
+    return tuple(counter.get_total_flops() / 1e12 for counter in (look, learn, decode, read))
 
 
 def _people(side: int) -> PeoplePictures:
@@ -105,7 +121,7 @@ def _people(side: int) -> PeoplePictures:
     generator = torch.Generator().manual_seed(0)
     latents, faces = torch.randn(32, 4, side, side, generator=generator), torch.randn(32, 512, generator=generator)
     prompts = [PORTRAIT_PROMPTS[number % len(PORTRAIT_PROMPTS)] for number in range(32)]
-    return PeoplePictures(latents, normalize(faces, dim=1), torch.arange(32) // 2, prompts)
+    return PeoplePictures(latents, normalize(faces, dim=1), torch.arange(32) // 2, prompts, celebrity_names()[:16])
 
 
 def _drawing(backbone: DiffusersBackbone, side: int, count: int, device: str) -> float:

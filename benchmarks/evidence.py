@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import pyplot
 from scipy import stats
 
+from .people import PEOPLE, rows_of
 from .study import ARMS, BOUNDS, BUDGETS, CONFIRM, GRIDS, LONG, MAIN, PARTS, REPORT, SEARCH, SHORT, choose, read_lines
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -41,7 +42,9 @@ def main() -> None:
         comparisons("Part by part, from the published start", lines, "cross", PARTS["cross"], fast),
         comparisons("With an Enhancer that has seen people", lines, "seen", [*RIVALS, "whole"], fast),
         comparisons("Part by part", lines, "seen", PARTS["seen"], fast),
-        comparisons("Without any training", lines, "seen", ["seen: no adapter"], 0),
+        comparisons("Without any training", lines, "seen", ["seen: no adapter", "seen: same face"], 0),
+        instant(lines),
+        how_many_people(read_lines(PEOPLE)),
         comparisons("On 16 other people", read_lines(CONFIRM), "whole", RIVALS, fast),
         comparisons("On 16 other people", read_lines(CONFIRM), "seen", [*RIVALS, "whole"], fast),
         comparisons("Fewer steps against more", lines, "whole", [*RIVALS], fast, standard),
@@ -97,6 +100,26 @@ def against_long(lines: Sequence[Line]) -> str:
         ratio = f"1 : {theirs / mine:.0f}"
         rows.append([f"{TITLES[arm]}, {steps} steps", *differences(lines, (arm, steps), ("ti", LONG)), ratio])
     return table(f"… minus Textual Inversion, {LONG} steps", [*DIFFERENCES, "training time"], rows)
+
+
+def instant(lines: Sequence[Line]) -> str:
+    """Against what the methods before it reach at their best, with as many steps as they were given."""
+    rows = []
+    for arm in ("ti", "ci", "celeb", "whole"):
+        budgets = [steps for steps in (*BUDGETS, LONG) if select(lines, arm, steps)]
+        best = max(budgets, key=lambda steps: np.mean([line["identity"] for line in select(lines, arm, steps)]))
+        rows.append([f"{TITLES[arm]}, {best} steps", *differences(lines, ("seen", 0), (arm, best))])
+    found = {photos: select(lines, "seen", 0, photos) for photos in (1, 2, 4)}
+    photos = [[str(number), *means(lines_of)] for number, lines_of in found.items() if lines_of]
+    title = f"{TITLES['seen']}, without any training, minus …, after the steps at which that is best"
+    return "\n\n".join([table(title, DIFFERENCES, rows), table("The same by photos", ["photos", *MEASURES], photos)])
+
+
+def how_many_people(lines: Sequence[Line]) -> str:
+    """Enhancers that have seen fewer people, or fewer pictures of each."""
+    rows = [[str(line["people"] or "all"), str(line["pictures"]), *means(line["persons"])] for line in rows_of(lines)]
+    title = "Enhancers that have learnt from people by text alone: 16 other people, four photos, no training"
+    return table(title, ["people seen", "pictures of each", *MEASURES], rows)
 
 
 def differences(lines: Sequence[Line], mine: tuple[str, int], theirs: tuple[str, int]) -> list[str]:

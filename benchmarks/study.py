@@ -32,6 +32,7 @@ from miniature.methods import (
     CROSS_INITIALIZATION,
     ID_EA,
     PUBLISHED,
+    SAME_FACE,
     SEEN,
     TEXTUAL_INVERSION,
     Method,
@@ -66,6 +67,7 @@ ARMS: Mapping[str, Method] = {
     "seen": SEEN,
     "seen: no adapter": _more(SEEN, "its tokens alone, no Enhancer and Adapter", adapter_rate=0.0),
     "seen: no kv": _more(SEEN, "no K/V", kv_rate=0.0),
+    "seen: same face": SAME_FACE,
     "whole: no enhancer": _more(ID_EA, "Enhancer frozen at random", enhancer_rate=0.0),
     "whole: no adapter": _more(ID_EA, "no Enhancer and Adapter", adapter_rate=0.0),
     "whole: no kv": _more(ID_EA, "no K/V", kv_rate=0.0),
@@ -168,7 +170,7 @@ def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
     for person in REPORTED:
         for arm in BOUNDS:
             yield Cell(arm, person, 0, 4)
-        for photos in (1, 4):
+        for photos in (1, 2, 4):
             yield Cell("seen", person, 0, photos)
         for arm, (steps, photos) in itertools.product(MAIN, ((SHORT[0], 4), (SHORT[1], 4), (SHORT[0], 1))):
             yield Cell(arm, person, steps, photos, rates_of(arm, steps, chosen))
@@ -191,7 +193,7 @@ def parts() -> list[tuple[str, int]]:
     """Which part is left out after how many steps."""
     first = [(arm, SHORT[0]) for whole in ("whole", "seen") for arm in PARTS[whole]]
     others = [(arm, SHORT[0]) for arms in PARTS.values() for arm in arms if (arm, SHORT[0]) not in first]
-    return [*first, ("seen: no adapter", 0), *others]
+    return [*first, ("seen: no adapter", 0), ("seen: same face", 0), *others]
 
 
 def rates_of(arm: str, steps: int, chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Mapping[str, float]:

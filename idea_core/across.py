@@ -1,7 +1,9 @@
 """Training across people: a `FaceModel` learns, for one frozen base model, whom a face embedding shows.
 
-The base model is its own teacher: pictures that it made of people whom it knows by name, and their faces. From the face
-in one picture the frozen model has to denoise another picture of the same person.
+The base model is its own teacher: pictures that it made of people whom it knows by name, and their faces. There are two
+lessons, one after the other. By text: from a face in one of the pictures comes the text condition that the name gives.
+It needs no UNet, and carries most of the way. By pictures: from that face the frozen model has to denoise another
+picture of the same person.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class AcrossConfig(Settings):
 
     Attributes:
         steps: optimiser steps.
+        text_steps: of these, so many first ones learn by text; the others by pictures.
         batch_size: pictures per step.
         seed: of every random choice.
         heads, beta: of Enhancer and Adapter.
@@ -44,7 +47,8 @@ class AcrossConfig(Settings):
         weight_decay: AdamW's.
     """
 
-    steps: int = 2000
+    steps: int = 5000
+    text_steps: int = 2500
     batch_size: int = 32
     seed: int = 0
     heads: int = 8
@@ -73,12 +77,14 @@ class PeoplePictures:
         faces: (N, 512), L2-normalised embeddings of the faces in them.
         people: (N,) whom they show; each person at least twice.
         prompts: of each picture, with `{}` for the person.
+        names: of the people.
     """
 
     latents: Tensor
     faces: Tensor
     people: Tensor
     prompts: Sequence[str]
+    names: Sequence[str]
 
     def __post_init__(self):
         count = len(self.latents)
@@ -114,6 +120,8 @@ class AcrossTrainer:
         self.losses: list[float] = []  # of the steps done
         self._stopped = False
         self._captions = tokenize_captions(backbone, pictures.prompts)
+        self._names = [backbone.tokenize(name) for name in pictures.names]
+        self._nameable = self._pictures_with_names()
         self._order, self._counts = pictures.people.argsort(stable=True), pictures.people.bincount()
         self._first = self._counts.cumsum(0) - self._counts
         self._place = self._order.argsort()  # of each picture among all, by person
@@ -154,7 +162,8 @@ class AcrossTrainer:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * self._schedule()
-        batch = self._draw()
+        by_text = len(self.losses) < self.config.text_steps
+        batch = self._draw_by_text() if by_text else self._draw()
         value = with_less_memory(self, lambda: self._gradients(batch))
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -191,12 +200,18 @@ class AcrossTrainer:
         return min(1.0, (done + 1) / max(1, total // 50)) * (min(1.0, 2 * (1 - done / total)) * 0.95 + 0.05)
 
     def _draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures (B,), faces (B, 512), timesteps (B,) and noise (B, c, h, w)."""
+        """For a lesson by pictures: pictures (B,), faces (B, 512), timesteps (B,) and noise (B, c, h, w)."""
         size, generator, pictures = self.config.batch_size, self.generator, self.pictures
         chosen = torch.randint(len(pictures.latents), (size,), generator=generator)
         timesteps = torch.randint(self.backbone.num_timesteps, (size,), generator=generator)
         noise = torch.randn(size, *pictures.latents.shape[1:], generator=generator)
         return chosen, self._other_faces(chosen), timesteps, noise
+
+    def _draw_by_text(self) -> tuple[Tensor, Tensor]:
+        """For a lesson by text: pictures (B,), of which captions and people count, and faces (B, 512)."""
+        drawn = torch.randint(len(self._nameable), (self.config.batch_size,), generator=self.generator)
+        chosen = self._nameable[drawn]
+        return chosen, self._other_faces(chosen)
 
     def _other_faces(self, chosen: Tensor) -> Tensor:
         """The mean face of some other pictures of the same people."""
@@ -210,15 +225,42 @@ class AcrossTrainer:
         used = torch.arange(self.config.views) < views
         return nn.functional.normalize((faces * used[..., None]).sum(1), dim=-1)
 
-    def _loss(self, chosen: Tensor, faces: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+    def _loss(self, chosen: Tensor, faces: Tensor, *noised: Tensor) -> Tensor:
+        faces = send(faces, self.backbone.device)
+        return self._loss_by_picture(chosen, faces, *noised) if noised else self._loss_by_text(chosen, faces)
+
+    def _loss_by_text(self, chosen: Tensor, faces: Tensor) -> Tensor:
+        """How far the text conditions from faces are from those that the people's names give."""
+        captions = [self._captions[index] for index in chosen.tolist()]
+        names = [self._names[person] for person in self.pictures.people[chosen].tolist()]
+        with torch.no_grad():
+            wanted = self.backbone.encode(fill(captions, {key: [name[key] for name in names] for key in names[0]}))
+        condition = face_condition(self.backbone, self.model, captions, faces)
+        parts = [(part, want) for part, want in zip(condition, wanted) if part is not None]
+        return sum((part.float() - want.float()).square().mean() for part, want in parts)
+
+    def _loss_by_picture(self, chosen: Tensor, faces: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         backbone, device = self.backbone, self.backbone.device
         latents = self.pictures.latents[chosen].to(device, torch.float32)
-        faces, steps, noise = send(faces, device), send(timesteps, device), send(noise, device)
+        steps, noise = send(timesteps, device), send(noise, device)
         captions = [self._captions[index] for index in chosen.tolist()]
         condition = face_condition(backbone, self.model, captions, faces)
         prediction = backbone.predict(backbone.add_noise(latents, noise, steps), steps, condition)
         error = (prediction - backbone.target(latents, noise, steps)).square().mean((1, 2, 3))
         return (error * self._weights[timesteps].to(device)).mean()
+
+    def _pictures_with_names(self) -> Tensor:
+        """Numbers of the pictures of people whose names take as many tokens as a person does."""
+        lengths = [{len(ids) for ids in name.values()} for name in self._names]
+        fitting = torch.tensor([length == {self.model.n} for length in lengths])
+        chosen = fitting[self.pictures.people].nonzero()[:, 0]
+        if self.config.text_steps and not len(chosen):
+            raise TrainingError(
+                f"people whose names are of {self.model.n} tokens, to learn by text",
+                "none",
+                "Give such names, as most first and last names are, or set text_steps to 0.",
+            )
+        return chosen
 
 
 def face_condition(backbone: Backbone, model: FaceModel, captions: Sequence[Caption], faces: Tensor) -> TextCondition:

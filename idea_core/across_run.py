@@ -62,7 +62,7 @@ def learn_people(
     Raises:
         TrainingError: too few people, or a loss that is not finite.
     """
-    pictures, names = folder.pictures()
+    pictures = folder.pictures()
     validator = _validator(folder, backbone, engine) if validate_every else None
     settings = [
         *sorted(config.as_dict().items()),
@@ -71,19 +71,19 @@ def learn_people(
         __version__,
     ]
     others = validator.names if validator else []
-    fingerprint = digest_of(folder.fingerprint, str(settings), *names, "held out:", *others)
+    fingerprint = digest_of(folder.fingerprint, str(settings), *pictures.names, "held out:", *others)
     known = load_if_same(PretrainedEnhancer, output, fingerprint)
     if known:
         return known
     output.parent.mkdir(parents=True, exist_ok=True)
-    trainer = AcrossTrainer(backbone, cross_initialise(backbone, names, 2), pictures, config)
+    trainer = AcrossTrainer(backbone, cross_initialise(backbone, pictures.names, 2), pictures, config)
     validation = Validation(trainer, validator, every=validate_every) if validator else None
     with TrainingRun(trainer, output.with_suffix(".training"), fingerprint, save_every, validation) as run:
         run.take_up()
         run.run(lambda step, _: on_step(step, trainer.losses[-1]) if on_step else None)
         record: dict[str, Any] = {
             **config.as_dict(),
-            "people": len(names),
+            "people": len(pictures.names),
             "pictures": len(pictures.prompts),
             "fingerprint": fingerprint,
             "version": __version__,

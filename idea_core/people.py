@@ -56,7 +56,7 @@ class PeopleConfig(Settings):
     names: tuple[str, ...] = field(default_factory=celebrity_names)
     invented: int = 0
     prompts: tuple[str, ...] = PORTRAIT_PROMPTS
-    per_person: int = 20
+    per_person: int = 6
     resolution: int = 512
     sampling_steps: int = 25
     guidance: float = 7.5
@@ -156,8 +156,8 @@ class PeopleFolder:
         for number in numbers:
             yield number, self._draw_person(number, artist, engine) if number in missing else None
 
-    def pictures(self, held_out: bool = False) -> tuple[PeoplePictures, list[str]]:
-        """What was drawn, as far as it is of use, of those to learn from or of those held out; and whom it shows.
+    def pictures(self, held_out: bool = False) -> PeoplePictures:
+        """What was drawn, as far as it is of use, of those to learn from or of those held out.
 
         Raises:
             TrainingError: too few people.
@@ -182,8 +182,7 @@ class PeopleFolder:
                 "Use names that this base model can draw, or lower the agreement.",
             )
         latents, faces, people, captions = zip(*parts)
-        everything = PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)))
-        return everything, names
+        return PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)), names)
 
     def _draw_person(self, number: int, artist: Artist, engine: FaceEngine) -> Tensor:
         prompts = self.config.prompts

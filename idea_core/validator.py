@@ -32,7 +32,8 @@ class Validator:
     def __init__(
         self, folder: PeopleFolder, backbone: Backbone, engine: FaceEngine, each: int = 4, most: int | None = None
     ):
-        self._pictures, self.names = folder.pictures(held_out=True)
+        self._pictures = folder.pictures(held_out=True)
+        self.names = self._pictures.names
         self._artist = folder.artist(backbone)
         self._backbone, self._engine, self._most = backbone, engine, most
         prompts = folder.config.prompts

@@ -15,7 +15,7 @@ from idea_core.config import PRESETS, TrainConfig
 from idea_core.person import RATE_WIDTH, BuildPerson, PersonModel
 
 from .models import WIDTH
-from .world import enhancer
+from .world import enhancer, strangers_face
 
 BARE = {"start": "cross", "adapter_rate": 0.0, "enhancer_rate": None, "kv_rate": 0.0, "regularizer_weight": 0.0}
 
@@ -61,6 +61,11 @@ CELEB_BASIS = Method("Celeb Basis", {**BARE, "start": "names", "axes": 64})
 ID_EA = Method("ID-EA", {})
 CROSS_ID_EA = Method("ID-EA from the cross initialisation", {"start": "cross"})
 SEEN = Method("ID-EA, Enhancer that has seen people", {}, lambda *given: enhancer().build_person(*given))
+SAME_FACE = Method(
+    "one stranger's face for everybody",
+    {},
+    lambda backbone, anchor, arcface, config: enhancer().build_person(backbone, anchor, strangers_face(), config),
+)
 _PAPER = PRESETS["paper"]
 PUBLISHED = Method(
     "ID-EA as published",

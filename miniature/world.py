@@ -22,7 +22,7 @@ from idea_core.pretrained import PretrainedEnhancer
 
 from .align import CROP, TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser
-from .people import named_people
+from .people import named_people, other_people
 from .render import render
 from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, Scenes, draw_scenes
 
@@ -64,6 +64,14 @@ def face_engine() -> FaceEngine:
 def enhancer() -> PretrainedEnhancer:
     """The ID-Enhancer that has seen the world's celebrities."""
     return PretrainedEnhancer.load(ENHANCER)
+
+
+@cache
+def strangers_face() -> Tensor:
+    """The embedding (512,) of somebody who is nobody else."""
+    generator = torch.Generator().manual_seed(9)
+    pictures = photos_of(other_people(1, seed=9)[0], draw_photos(4, generator), generator)
+    return normalize(embed(pictures, largest_faces(pictures)).mean(0), dim=0)
 
 
 @cache

@@ -64,6 +64,15 @@ class TrainAcross(io.ComfyNode):
                 _int("per_person", _PEOPLE.per_person, 3, 1000, "Pictures of each person."),
                 _int("resolution", 512, 64, 1024, "Side of the pictures in pixels: what the checkpoint was made for."),
                 _int("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
+                advanced(
+                    _int(
+                        "text_steps",
+                        _ACROSS.text_steps,
+                        0,
+                        1_000_000,
+                        "Of these, so many first ones learn by text alone, without the UNet.",
+                    )
+                ),
                 _int("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step."),
                 advanced(
                     io.Float.Input(
@@ -132,6 +141,7 @@ class TrainAcross(io.ComfyNode):
         batch_size: int,
         seed: int,
         invented: int = 0,
+        text_steps: int = _ACROSS.text_steps,
         rate: float = _ACROSS.rate,
         sampling_steps: int = _PEOPLE.sampling_steps,
         guidance: float = _PEOPLE.guidance,
@@ -161,7 +171,7 @@ class TrainAcross(io.ComfyNode):
         folder = saved_path(name).with_suffix("").relative_to(output_folder())
         place = PeopleFolder(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
         node_id = cls.hidden.unique_id
-        config = AcrossConfig(steps=steps, batch_size=batch_size, seed=seed, rate=rate)
+        config = AcrossConfig(steps=steps, text_steps=text_steps, batch_size=batch_size, seed=seed, rate=rate)
         file = (
             output_folder()
             / ENHANCERS

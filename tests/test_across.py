@@ -32,7 +32,8 @@ def faces(count: int, seed: int = 3) -> torch.Tensor:
 def pictures(backbone, people=(0, 0, 1, 1, 1)) -> PeoplePictures:
     images = torch.rand(len(people), 16, 16, 3, generator=torch.Generator().manual_seed(0))
     latents = backbone.encode_images(images).mean
-    return PeoplePictures(latents, faces(len(people)), torch.tensor(people), ["a {}"] * len(people))
+    prompts, names = ["a {}"] * len(people), NAMES[: max(people) + 1]
+    return PeoplePictures(latents, faces(len(people)), torch.tensor(people), prompts, names)
 
 
 def across(backbone, config: AcrossConfig = QUICK, **options) -> AcrossTrainer:
@@ -55,21 +56,51 @@ def test_before_training_every_face_is_the_anchor(backbone):
     assert model.fused(faces(3)).unique(dim=0).shape[0] == 3
 
 
-def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(backbone):
+@pytest.mark.parametrize("lesson", ["_draw", "_draw_by_text"])
+def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(backbone, lesson):
     before = weights_hash(backbone)
-    run = across(backbone, AcrossConfig(steps=1000, batch_size=4))
-    batch = run._draw()
+    text_steps = 1000 if lesson == "_draw_by_text" else 0
+    run = across(backbone, AcrossConfig(steps=1000, text_steps=text_steps, batch_size=4))
+    batch = getattr(run, lesson)()
     with torch.no_grad():
         first = run._loss(*batch)
     start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
     for _ in range(30):
-        run._draw = lambda: batch
+        setattr(run, lesson, lambda: batch)
         run.step()
     with torch.no_grad():
         assert run._loss(*batch) < first
     assert weights_hash(backbone) == before
     moved = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
     assert moved == set(start) - {"anchor"}
+
+
+def test_the_lesson_by_text_is_over_when_the_name_has_been_found(backbone):
+    run = across(backbone, people=(0, 0))
+    with torch.no_grad():
+        run.model.anchor.zero_()
+        batch = run._draw_by_text()
+        assert run._loss(*batch) > 1e-6
+        run.model.anchor.copy_(backbone.embed_tokens("clip_l", backbone.tokenize(NAMES[0])["clip_l"]))
+        assert run._loss(*batch) == 0
+
+
+def test_text_comes_before_pictures(backbone):
+    run = across(backbone, AcrossConfig(steps=5, text_steps=3, batch_size=2))
+    calls, forward = [], backbone.predict
+    backbone.predict = lambda *inputs: calls.append(len(run.losses)) or forward(*inputs)
+    run.run()
+    assert calls == [3, 4]
+
+
+def test_names_of_another_length_give_no_lesson_by_text(backbone):
+    run = across(backbone, people=(0, 0, 1, 1, 2, 2))
+    assert run._nameable.tolist() == [0, 1, 2, 3]
+    one_token = PeoplePictures(torch.zeros(2, 4, 2, 2), faces(2), torch.zeros(2, dtype=torch.long), ["{}"] * 2, ["c"])
+    anchor = cross_initialise(backbone, NAMES, 2)
+    with pytest.raises(TrainingError, match="names are of 2 tokens, to learn by text, got none"):
+        AcrossTrainer(backbone, anchor, one_token, AcrossConfig(text_steps=1))
+    AcrossTrainer(backbone, anchor, one_token, AcrossConfig(text_steps=0))
 
 
 def test_a_face_never_comes_from_the_picture_itself(backbone):

@@ -32,7 +32,7 @@ pictures_options = together(
             help="So many more people, named by parts of different names.",
         ),
         click.option("--prompts", type=PATH, help="File of prompts with {} for the name, one a line."),
-        click.option("--per-person", type=click.IntRange(3), default=20, help="Pictures of each person."),
+        click.option("--per-person", type=click.IntRange(3), default=6, help="Pictures of each person."),
         click.option("--agreement", type=float, default=0.4, help="Least cosine of a face to the person's others."),
         click.option("--held-out", type=click.FloatRange(0, 0.9), default=0.05, help="Share of names kept for `eval`."),
         click.option("--resolution", type=int, help="Their side in pixels. Default: what the model was trained at."),
@@ -75,6 +75,7 @@ def enhancer() -> None:
 )
 @click.option("--shard", default=WHOLE, help="Which people's pictures to make: 0/4, 1/4 … on four machines.")
 @_setting("steps", "Optimiser steps.")
+@_setting("text_steps", "Of these, so many first ones learn by text alone, without the UNet.")
 @_setting("batch_size", "Pictures per step.")
 @_setting("seed", "Of every random choice of the training.")
 @_setting("heads", "Attention heads of Enhancer and Adapter.")
