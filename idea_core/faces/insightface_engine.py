@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,8 @@ class InsightFaceEngine(FaceEngine):
         chosen = choose_providers(provider, onnxruntime.get_available_providers())
 
         def load(path: Path):
-            model = get_model(str(path), providers=chosen)
+            with redirect_stdout(sys.stderr):  # 0.7.3 prints, where a command's results belong
+                model = get_model(str(path), providers=chosen)
             return getattr(model, "taskname", "unknown"), model
 
         models = take_models(pack, load)
