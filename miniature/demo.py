@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from .people import named_people
 from .trial import NAME, PER_PROMPT, PROMPTS, Stranger, learn, measure, prompts_of
 from .world import BASE, draw, to_photo
 
-STAGES = 6
+STAGES = 7
 MEASURES = ("identity", "second", "verified", "obedience")
 
 
@@ -61,15 +61,17 @@ def run(folder: Path, person: Stranger, steps: int, seed: int, on_stage: Callabl
     named = draw(pipeline, [], prompts_of(person.asked, known), seed)
     rows.append(_row(f"Base model, “{known}”", named, person))
     backbone = DiffusersBackbone(pipeline)
-    configs = {method: method.config(steps=steps) for method in (TEXTUAL_INVERSION, CROSS_INITIALIZATION)}
-    for method, config in {**configs, **dict.fromkeys((ID_EA, SEEN), PRESETS["fast"])}.items():
-        on_stage(f"{method.title}, {config.steps} steps")
+    fast = PRESETS["fast"]
+    others = [(method, method.config(steps=steps)) for method in (TEXTUAL_INVERSION, CROSS_INITIALIZATION)]
+    for method, config in (*others, (ID_EA, fast), (SEEN, replace(fast, steps=0)), (SEEN, fast)):
+        title = f"{method.title}, {config.steps} steps"
+        on_stage(title)
         trained, seconds = learn(backbone, seen, method, config)
-        file = folder / "identities" / f"{_file_name(method.title)}.safetensors"
+        file = folder / "identities" / f"{_file_name(title)}.safetensors"
         trained.save(file)
         identity = Identity.load(file)
         pictures = draw(pipeline, [identity], prompts_of(person.asked, identity.trigger), seed)
-        rows.append(_row(f"{method.title}, {config.steps} steps", pictures, person, seconds))
+        rows.append(_row(title, pictures, person, seconds))
     return _write(folder, person, rows, time.perf_counter() - start)
 
 

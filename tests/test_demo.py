@@ -54,16 +54,18 @@ def test_demo(tmp_path):
         "Textual Inversion, 5 steps",
         "Cross Initialization, 5 steps",
         "ID-EA, 25 steps",
+        "ID-EA, Enhancer that has seen people, 0 steps",
         "ID-EA, Enhancer that has seen people, 25 steps",
     ]
+    assert said["rows"][5]["identity"] > 0.4  # at once, from one photo
     assert said["rows"][0]["identity"] > 0.5 and said["rows"][0]["verified"] > 0.9
     page = (tmp_path / "report.html").read_text("utf-8")
     assert page.count("data:image/png;base64,") == 1 + 6 * len(said["rows"])
-    identity = Identity.load(tmp_path / "identities" / "id-ea.safetensors")
+    identity = Identity.load(tmp_path / "identities" / "id-ea-25-steps.safetensors")
     assert identity.base_model == "mini" and identity.has_adapter and identity.kv
-    assert "mini" in run("info", tmp_path / "identities" / "id-ea.safetensors").stdout
+    assert "mini" in run("info", tmp_path / "identities" / "id-ea-25-steps.safetensors").stdout
     converted = tmp_path / "person.safetensors"
-    run("convert", tmp_path / "identities" / "id-ea.safetensors", "--to", "diffusers", "-o", converted)
+    run("convert", tmp_path / "identities" / "id-ea-25-steps.safetensors", "--to", "diffusers", "-o", converted)
     assert "mini" in run("info", converted).stdout
 
 

@@ -6,15 +6,18 @@ import hashlib
 import io
 import itertools
 import json
+import shutil
 import time
 
 import numpy as np
 import pytest
+import torch
 from comfyui_place import PACK
 from PIL import Image
 from server import PromptError
 
 from idea_core import Identity
+from idea_core.pretrained import FaceModel, PretrainedEnhancer
 from idea_core.thumbnail import decode_thumbnail
 
 WORKFLOWS = PACK / "workflows"
@@ -314,6 +317,44 @@ def test_a_damaged_file_is_refused_and_the_server_goes_on(server, base, trained,
 def test_an_identity_of_another_base_model_is_refused(server, trained):
     with pytest.raises(PromptError, match="Expected a MODEL and CLIP of Stable Diffusion 2.x, .* got sd1"):
         server.run(generation("tiny_sd15", "tiny_sd21"))
+
+
+@pytest.fixture(scope="module")
+def examples_files(server, base, trained) -> None:
+    """What the examples name: two people, a LoRA, an ID-Enhancer."""
+    train(server, "tiny_sd15", "bob")
+    people = base / "output" / "idea"
+    shutil.copy(people / "tiny_sd15.safetensors", people / "alice.safetensors")
+    loras = base / "models" / "loras"
+    loras.mkdir(exist_ok=True)
+    shutil.copy(people / "bob.safetensors", loras / "your_style.safetensors")
+    weights = FaceModel({"clip_l": torch.randn(2, 768) * 0.1}).state_dict()
+    enhancer = PretrainedEnhancer("sd1", "eps", None, heads=8, beta=0.4, weights=weights)
+    enhancer.save(people / "enhancers" / "my_checkpoint.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("two_people", {"Save Image": 1}),
+        ("person_with_lora", {"Save Image": 1}),
+        ("best_of_a_batch", {"Best first": 8, "Scores": 1}),
+        ("blend_people", {"Save Image": 1}),
+        ("strengths", {"Half, as trained, adapter 1.5, first half alone": 4}),
+        ("instant_person", {"Save Image": 1}),
+    ],
+)
+def test_an_example_gives_pictures(server, examples_files, name, pictures):
+    graph = workflow(name, CheckpointLoaderSimple={"ckpt_name": "tiny_sd15.safetensors"})
+    for node in graph.values():
+        if node["class_type"] == "CLIPTextEncode":  # alice's file is that of another name
+            node["inputs"]["text"] = node["inputs"]["text"].replace("<alice>", "<alice> <tiny_sd15>")
+    outputs = server.run(graph)
+    found = {graph[key]["_meta"]["title"]: output["images"] for key, output in outputs.items() if "images" in output}
+    assert {title: len(found[title]) for title in pictures} == pictures
+    drawn = [np.asarray(Image.open(io.BytesIO(server.picture(image)))) for title in pictures for image in found[title]]
+    assert min(one.std() for one in drawn) > 1
+    assert len({one.tobytes() for one in drawn}) == len(drawn)
 
 
 # --- the files themselves -------------------------------------------------------------------------
