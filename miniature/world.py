@@ -139,9 +139,10 @@ def draw(
     seed: int = 0,
     guidance: float = GUIDANCE,
     steps: int = SAMPLING_STEPS,
+    strength: float = 1.0,
 ) -> Tensor:
-    """A picture (3, S, S) in 0…1 of each prompt; seeds count up."""
-    people, config, pictures = People(pipeline, identities), GenerateConfig(steps, guidance), []
+    """A picture (3, S, S) in 0…1 of each prompt; seeds count up. `strength` is of adapters and K/V changes."""
+    people, config, pictures = People(pipeline, identities, strength, strength), GenerateConfig(steps, guidance), []
     inputs = [conditions(people, prompt) for prompt in prompts]
     for begin in range(0, len(prompts), AT_ONCE):
         part = inputs[begin : begin + AT_ONCE]

@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -403,8 +404,14 @@ def test_every_input_and_output_has_a_tooltip(server):
 
 
 def test_the_workflows_are_found_as_templates(server):
-    assert sorted(server.get("/workflow_templates")["id-ea"]) == sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    assert sorted(server.get("/workflow_templates")["id-ea"]) == names
+    for name in names:
+        with urllib.request.urlopen(f"{server.url}/api/workflow_templates/id-ea/{name}.jpg", timeout=60) as answer:
+            assert answer.read() == (WORKFLOWS / f"{name}.jpg").read_bytes()
 
 
 def test_the_workflow_folder_holds_pairs():
     assert {p.name for p in WORKFLOWS.glob("*.json")} == {p.name for p in (WORKFLOWS / "api").glob("*.json")}
+    for path in WORKFLOWS.glob("*.json"):
+        assert Image.open(path.with_suffix(".jpg")).size == (640, 400)
