@@ -386,7 +386,8 @@ def test_the_front_end_file_is_the_same_graph(server, path):
             if isinstance(kinds[name][0], str) and kinds[name][0] not in WIDGETS:
                 continue  # an optional socket without a link
             inputs[name] = next(values)
-            if kinds[name][-1].get("control_after_generate") or kinds[name][-1].get("image_upload"):
+            options = kinds[name][1] if len(kinds[name]) > 1 else {}
+            if options.get("control_after_generate") or options.get("image_upload"):
                 next(values)
         assert not list(values)
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
