@@ -71,6 +71,7 @@ def across(checkpoint: str, interrupt_at: int | None = None, drawn: bool = False
     node = nodes.NODE_CLASS_MAPPINGS["IDEA_EnhancerTrainAcross"]
     node.hidden = SimpleNamespace(prompt=None, unique_id=None)
     settings = {"name": f"across/{checkpoint}", "most_people": 3, "per_person": 3, "resolution": 64, "steps": steps}
+    settings["text_steps"] = steps // 2
     settings |= {"batch_size": 2, "seed": 0, "sampling_steps": 2, "held_out": 0.34, "validate_every": 2}
     settings |= {"names": "ann one\nbob two\neve three", "prompts": "a photo of {}"}
     folder = pack("nodes.paths").people_folder() / "across" / checkpoint / "people"
