@@ -2,33 +2,30 @@
 
 import pytest
 
-NEIGHBOURS = [
-    "attention replaced",
-    "attention patched",
-    "LoRA",
-    "merge",
-    "FreeU",
-    "PAG",
-    "HyperTile",
-    "ToMe",
-    "Deep Shrink",
-    "RescaleCFG",
-    "LCM sampling",
-    "zero SNR",
-    "attention multiplied",
+slow = pytest.mark.slow
+NEIGHBOURS = [  # and whether each of them acts on the tiny UNet, which lacks what some of them change
+    ("attention replaced", True),
+    ("attention patched", True),
+    ("LoRA", True),
+    ("merge", True),
+    ("Deep Shrink", False),
+    pytest.param("RescaleCFG", True, marks=slow),
+    pytest.param("FreeU", False, marks=slow),
+    pytest.param("PAG", False, marks=slow),
+    pytest.param("HyperTile", False, marks=slow),
+    pytest.param("ToMe", False, marks=slow),
+    pytest.param("LCM sampling", True, marks=slow),
+    pytest.param("zero SNR", True, marks=slow),
+    pytest.param("attention multiplied", True, marks=slow),
 ]
 
 
-@pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_a_neighbour_sees_the_adapted_text(probe, neighbour):
+@pytest.mark.parametrize(("neighbour", "acts"), NEIGHBOURS)
+def test_a_neighbour_sees_the_adapted_text(probe, neighbour, acts):
     result = probe("beside", neighbour=neighbour)
     assert result["before"] <= 1e-5 and result["after"] <= 1e-5 and result["finite"]
     assert result["adapter"] > 1e-3
-
-
-@pytest.mark.parametrize("neighbour", ["attention replaced", "attention patched", "LoRA", "merge", "RescaleCFG"])
-def test_the_neighbour_acts(probe, neighbour):
-    assert probe("beside", neighbour=neighbour)["neighbour"] > 1e-3
+    assert result["neighbour"] > 1e-3 or not acts
 
 
 def test_a_lora_of_the_text_encoder_may_stand_before_or_after(probe):
@@ -38,7 +35,9 @@ def test_a_lora_of_the_text_encoder_may_stand_before_or_after(probe):
     assert result["LoRA"] > 1e-3
 
 
-@pytest.mark.parametrize("guider", ["CFG", "CFG 1", "DualCFG", "PerpNeg"])
+@pytest.mark.parametrize(
+    "guider", ["PerpNeg", *(pytest.param(name, marks=slow) for name in ("CFG", "CFG 1", "DualCFG"))]
+)
 def test_a_guider_sees_the_adapted_text(probe, guider):
     result = probe("with_guider", guider=guider)
     assert result["error"] <= 1e-5 and result["adapter"] > 1e-3
@@ -68,7 +67,7 @@ def test_clones_share_the_persons_weights(probe):
     assert result["of three"] == result["of one"] > 0
 
 
-@pytest.mark.slow
+@slow
 def test_every_sampler(probe):
     errors = probe("samplers")
     assert len(errors) > 30 and max(errors.values()) <= 1e-4
