@@ -3,6 +3,7 @@
 import pytest
 
 CHECKPOINTS = ["tiny_sd15", "tiny_sd21", "tiny_sdxl"]
+MIDDLE_SLOW = ["tiny_sd15", pytest.param("tiny_sd21", marks=pytest.mark.slow), "tiny_sdxl"]
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
@@ -30,7 +31,7 @@ def test_the_adapter_runs_once_per_prompt(probe):
     assert calls["unet"] == [2] * 8  # cond and uncond in one batch, in each of the steps
 
 
-@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+@pytest.mark.parametrize("checkpoint", MIDDLE_SLOW)
 def test_the_schedule_equals_one_switched_by_hand(probe, checkpoint):
     errors = probe("schedule", checkpoint=checkpoint)
     assert errors.pop("halves differ") > 1e-3
@@ -51,7 +52,7 @@ def test_two_people_each_act_on_their_own_prompts(probe):
     }
 
 
-@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+@pytest.mark.parametrize("checkpoint", MIDDLE_SLOW)
 def test_keys_and_values_may_change_on_the_persons_prompts_alone(probe, checkpoint):
     result = probe("scoped_kv", checkpoint=checkpoint)
     assert result["as on the whole model"] <= 1e-4 and result["as without"] == 0 and result["clone"] == 0
@@ -93,7 +94,7 @@ def test_clones_and_other_nodes_keep_what_was_applied(probe):
     assert result["layer"] > 0 and result["model clone"] == 0
 
 
-@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+@pytest.mark.parametrize("checkpoint", MIDDLE_SLOW)
 def test_stock_embedding_and_lora_loader_read_the_same_file(probe, checkpoint, tmp_path):
     result = probe("stock_nodes", checkpoint=checkpoint, folder=tmp_path)
     assert result == {"tokens": True, "kv": 0}

@@ -5,10 +5,10 @@ import pytest
 slow = pytest.mark.slow
 NEIGHBOURS = [  # and whether each of them acts on the tiny UNet, which lacks what some of them change
     ("attention replaced", True),
-    ("attention patched", True),
+    pytest.param("attention patched", True, marks=slow),
     ("LoRA", True),
     ("merge", True),
-    ("Deep Shrink", False),
+    pytest.param("Deep Shrink", False, marks=slow),
     pytest.param("RescaleCFG", True, marks=slow),
     pytest.param("FreeU", False, marks=slow),
     pytest.param("PAG", False, marks=slow),
@@ -35,9 +35,8 @@ def test_a_lora_of_the_text_encoder_may_stand_before_or_after(probe):
     assert result["LoRA"] > 1e-3
 
 
-@pytest.mark.parametrize(
-    "guider", ["PerpNeg", *(pytest.param(name, marks=slow) for name in ("CFG", "CFG 1", "DualCFG"))]
-)
+@slow
+@pytest.mark.parametrize("guider", ["CFG", "CFG 1", "DualCFG", "PerpNeg"])
 def test_a_guider_sees_the_adapted_text(probe, guider):
     result = probe("with_guider", guider=guider)
     assert result["error"] <= 1e-5 and result["adapter"] > 1e-3

@@ -34,7 +34,9 @@ def pipelines(base):
     return load
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21_v", pytest.param("tiny_sdxl", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "checkpoint", ["tiny_sd15", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_sd21_v", "tiny_sdxl"))]
+)
 def test_some_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint):
     steps = 2 if checkpoint == "tiny_sdxl" else 5  # its text encoders are large
     settings = {"steps": steps, "batch_size": 2, "seed": 3, "sample_latents": True}
@@ -60,7 +62,13 @@ def test_some_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint
 
 @pytest.mark.parametrize(
     ("checkpoint", "prompt"),
-    [("tiny_sd15", PROMPT), ("tiny_sd15", LONG), ("tiny_sd21", PROMPT), ("tiny_sd21", LONG), ("tiny_sdxl", LONG)],
+    [
+        ("tiny_sd15", PROMPT),
+        ("tiny_sd21", LONG),
+        ("tiny_sdxl", LONG),
+        pytest.param("tiny_sd15", LONG, marks=pytest.mark.slow),
+        pytest.param("tiny_sd21", PROMPT, marks=pytest.mark.slow),
+    ],
 )
 def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoint, prompt):
     escaped = prompt.replace("(", "\\(").replace(")", "\\)")

@@ -12,7 +12,7 @@ def test_noise_and_target_follow_the_schedule(probe, checkpoint):
     assert result["noisy"] < 1e-5 and result["target"] < 1e-4
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21"])
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", pytest.param("tiny_sd21", marks=pytest.mark.slow)])
 def test_gradients_are_right(probe, checkpoint):
     result = probe("gradients", checkpoint=checkpoint)
     assert result["text"] <= 1e-6 * result["size"]
@@ -36,12 +36,14 @@ def test_training_sees_what_sampling_gives(probe, checkpoint):
     assert result["plain"]
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21"])
+@pytest.mark.parametrize("checkpoint", [pytest.param("tiny_sd15", marks=pytest.mark.slow), "tiny_sd21"])
 def test_training_sees_the_clip_layer_that_is_set_and_no_other(probe, checkpoint):
     assert probe("layers", checkpoint=checkpoint) == {"default": 0, "early": 0}
 
 
-@pytest.mark.parametrize(("checkpoint", "enough"), [("tiny_sd15", 0.0), ("tiny_sd21_v", 0.8)])
+@pytest.mark.parametrize(
+    ("checkpoint", "enough"), [pytest.param("tiny_sd15", 0.0, marks=pytest.mark.slow), ("tiny_sd21_v", 0.8)]
+)
 def test_the_loss_of_a_fixed_batch_falls_by_a_fifth_in_30_steps(probe, checkpoint, enough):
     result = probe("fixed_batch", checkpoint=checkpoint, steps=30, enough=enough)
     losses, moved = result["losses"], result["moved"]
