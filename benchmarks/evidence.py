@@ -55,7 +55,7 @@ def main() -> None:
         rates(choose(read_lines(SEARCH))),
     ]
     text = PAGE.read_text("utf-8")
-    tables = "<!-- tables -->\n" + "\n\n".join(sections) + "\n<!-- end -->"
+    tables = "<!-- tables -->\n" + "\n\n".join(filter(None, sections)) + "\n<!-- end -->"
     PAGE.write_text(re.sub(r"<!-- tables -->.*<!-- end -->", lambda _: tables, text, flags=re.S), "utf-8")
     plot(lines)
 
@@ -116,7 +116,9 @@ def instant(lines: Sequence[Line]) -> str:
 
 
 def how_many_people(lines: Sequence[Line]) -> str:
-    """Enhancers that have seen fewer people, or fewer pictures of each."""
+    """Enhancers that have seen fewer people, or fewer pictures of each; "" where none was trained."""
+    if not lines:
+        return ""
     rows = [[str(line["people"] or "all"), str(line["pictures"]), *means(line["persons"])] for line in rows_of(lines)]
     title = "Enhancers that have learnt from people by text alone: 16 other people, four photos, no training"
     return table(title, ["people seen", "pictures of each", *MEASURES], rows)
