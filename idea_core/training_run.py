@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .across import AcrossTrainer
-from .errors import DivergedError, IdentityFileError, TrainingError
+from .errors import DivergedError, IdeaError, IdentityFileError, TrainingError
+from .identity import Identity
 from .trainer import Trainer
 from .training_state import restore_state, save_state
 from .watch import Judged
@@ -23,9 +24,18 @@ OnProgress = Callable[[int, Tensor | None], None]
 _RECENT = 50  # steps that a final loss is the mean of
 
 
-def path_after(result: Path, steps: int) -> Path:
-    """Where a training that broke off keeps what it had learnt, beside where its result would be."""
-    return result.with_stem(f"{result.stem}-step-{steps:05}")
+def keep(identity: Callable[[], Identity], result: Path, steps: int) -> None:
+    """Save what a training that broke off had learnt, beside where its result would be.
+
+    The error that broke it is on its way, and is not hidden by another one.
+    """
+    path = result.with_stem(f"{result.stem}-step-{steps:05}")
+    try:
+        learnt = identity()
+        learnt.save(path)
+        logging.warning("ID-EA: what %s had learnt in %d steps is kept: %s", learnt.trigger, steps, path)
+    except (IdeaError, OSError) as error:
+        logging.warning("ID-EA: what was learnt could not be kept. %s", error)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..idea_core import __version__
 from ..idea_core.batches import Photos
 from ..idea_core.captions import CAPTIONS
-from ..idea_core.errors import IdeaError, TrainingError
+from ..idea_core.errors import TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
@@ -27,7 +27,7 @@ from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.tensorfile import load_if_same
 from ..idea_core.thumbnail import encode_thumbnail
 from ..idea_core.trainer import Trainer, training_record
-from ..idea_core.training_run import TrainingRun, path_after
+from ..idea_core.training_run import TrainingRun, keep
 from ..idea_core.watch import Watch, WatchConfig
 from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
@@ -124,7 +124,7 @@ class _Training:
         if self.started:
             self.started.__exit__(*error)
             if error[1] is not None and self.started.trainer.losses:
-                self._keep()
+                keep(self._unfinished, self.path, len(self.started.trainer.losses))
 
     def run(self, model, clip, vae) -> None:
         job, settings = self.job, self.job.settings
@@ -176,16 +176,10 @@ class _Training:
 
         return Watch(trainer, job.watch, None if job.face_model is None else likeness)
 
-    def _keep(self) -> None:
-        """Before an error goes on its way, which must not be hidden by another one."""
-        steps = len(self.started.trainer.losses)
-        path = path_after(self.path, steps)
-        try:
-            identity = self.identity()
-            replace(identity, training={**identity.training, "fingerprint": ""}).save(path)
-            logging.warning("ID-EA: what %s had learnt in %d steps is kept: %s", identity.trigger, steps, path)
-        except (IdeaError, OSError) as error:
-            logging.warning("ID-EA: what was learnt could not be kept. %s", error)
+    def _unfinished(self) -> Identity:
+        """What was learnt so far, as nobody's result."""
+        identity = self.identity()
+        return replace(identity, training={**identity.training, "fingerprint": ""})
 
 
 class Progress:

@@ -9,6 +9,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,14 +19,14 @@ from ..anchor import celebrity_names
 from ..batches import count_photos
 from ..captions import CAPTIONS
 from ..config import TrainConfig
-from ..errors import ConfigError, DivergedError, IdeaError, TrainingError
+from ..errors import ConfigError, DivergedError, TrainingError
 from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
 from ..pretrained import PretrainedEnhancer
 from ..tensorfile import load_if_same
 from ..trainer import Trainer, training_record
-from ..training_run import TrainingRun, path_after
+from ..training_run import TrainingRun, keep
 from ..version import __version__
 from ..watch import Watch, WatchConfig
 from .sources import FaceSource, ModelSource, PhotoSource, Prepared
@@ -169,16 +170,10 @@ class TrainJob:
         return Watch(trainer, self.watch, likeness_to(self.faces.load(), prepared.embeds) if scored else None)
 
     def _keep(self, trainer: Trainer) -> None:
-        """Write what a diverging training had learnt before, beside the output; no other error hides that one."""
-        steps = len(trainer.losses)
-        if not steps:
-            return
-        path = path_after(self.output, steps)
-        try:
-            trainer.identity(self.name, base_checkpoint=self.model.path.name).save(path)
-            logging.warning("ID-EA: what %s had learnt in %d steps is kept: %s", self.name, steps, path)
-        except (IdeaError, OSError) as error:
-            logging.warning("ID-EA: what was learnt could not be kept. %s", error)
+        """What a diverging training had learnt before."""
+        if trainer.losses:
+            learnt = partial(trainer.identity, self.name, base_checkpoint=self.model.path.name)
+            keep(learnt, self.output, len(trainer.losses))
 
     def _load_enhancer(self, model_digest: str) -> PretrainedEnhancer | None:
         if self.enhancer is None:
