@@ -163,7 +163,7 @@ class AcrossTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * self._schedule()
         by_text = len(self.losses) < self.config.text_steps
-        batch = self._draw_by_text() if by_text else self._draw()
+        batch = self._draw_by_text() if by_text else self._draw_by_picture()
         value = with_less_memory(self, lambda: self._gradients(batch))
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -199,7 +199,7 @@ class AcrossTrainer:
         total, done = self.config.steps, len(self.losses)
         return min(1.0, (done + 1) / max(1, total // 50)) * (min(1.0, 2 * (1 - done / total)) * 0.95 + 0.05)
 
-    def _draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _draw_by_picture(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For a lesson by pictures: pictures (B,), faces (B, 512), timesteps (B,) and noise (B, c, h, w)."""
         size, generator, pictures = self.config.batch_size, self.generator, self.pictures
         chosen = torch.randint(len(pictures.latents), (size,), generator=generator)

@@ -56,7 +56,7 @@ def test_before_training_every_face_is_the_anchor(backbone):
     assert model.fused(faces(3)).unique(dim=0).shape[0] == 3
 
 
-@pytest.mark.parametrize("lesson", ["_draw", "_draw_by_text"])
+@pytest.mark.parametrize("lesson", ["_draw_by_picture", "_draw_by_text"])
 def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(backbone, lesson):
     before = weights_hash(backbone)
     text_steps = 1000 if lesson == "_draw_by_text" else 0

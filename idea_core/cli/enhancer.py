@@ -13,12 +13,13 @@ import click
 from ..across import AcrossConfig
 from ..captions import PORTRAIT_PROMPTS
 from ..jobs.train import require_output
+from ..people import PeopleConfig
 from ..textfile import read_text
 from .console import Result, progress, reports, warn
 from .options import PATH, engine_options, face_options, model_options, take_cluster, take_faces, take_model, together
 
 WHOLE = "0/1"  # shard
-_DEFAULTS = AcrossConfig()
+_DEFAULTS, _PICTURES = AcrossConfig(), PeopleConfig()
 _SETTINGS = tuple(field.name for field in dataclasses.fields(AcrossConfig))
 
 pictures_options = together(
@@ -28,17 +29,36 @@ pictures_options = together(
         click.option(
             "--invented",
             type=click.IntRange(0),
-            default=0,
+            default=_PICTURES.invented,
             help="So many more people, named by parts of different names.",
         ),
         click.option("--prompts", type=PATH, help="File of prompts with {} for the name, one a line."),
-        click.option("--per-person", type=click.IntRange(3), default=6, help="Pictures of each person."),
-        click.option("--agreement", type=float, default=0.4, help="Least cosine of a face to the person's others."),
-        click.option("--held-out", type=click.FloatRange(0, 0.9), default=0.05, help="Share of names kept for `eval`."),
+        click.option(
+            "--per-person", type=click.IntRange(3), default=_PICTURES.per_person, help="Pictures of each person."
+        ),
+        click.option(
+            "--agreement",
+            type=float,
+            default=_PICTURES.agreement,
+            help="Least cosine of a face to the person's others.",
+        ),
+        click.option(
+            "--held-out",
+            type=click.FloatRange(0, 0.9),
+            default=_PICTURES.held_out,
+            help="Share of names kept for `eval`.",
+        ),
         click.option("--resolution", type=int, help="Their side in pixels. Default: what the model was trained at."),
-        click.option("--sampling-steps", type=click.IntRange(1), default=25, help="Sampling steps of the pictures."),
-        click.option("--guidance", type=float, default=7.5, help="Scale of classifier-free guidance."),
-        click.option("--picture-batch", type=click.IntRange(1), default=4, help="Pictures sampled at once."),
+        click.option(
+            "--sampling-steps",
+            type=click.IntRange(1),
+            default=_PICTURES.sampling_steps,
+            help="Sampling steps of the pictures.",
+        ),
+        click.option("--guidance", type=float, default=_PICTURES.guidance, help="Scale of classifier-free guidance."),
+        click.option(
+            "--picture-batch", type=click.IntRange(1), default=_PICTURES.at_once, help="Pictures sampled at once."
+        ),
     ]
 )
 
@@ -168,7 +188,6 @@ def take_people(options: dict[str, Any]):
     """Take the pictures' job out of a command's options."""
     from ..anchor import parse_names
     from ..jobs.enhancer import PeopleJob
-    from ..people import PeopleConfig
     from .train import native_resolution
 
     names, prompts = options.pop("names"), options.pop("prompts")
