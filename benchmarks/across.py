@@ -23,7 +23,7 @@ from idea_core.anchor import celebrity_names, cross_initialise
 from idea_core.backbone import TextCondition
 from idea_core.captions import PORTRAIT_PROMPTS
 from idea_core.diffusers_backbone import DiffusersBackbone
-from idea_core.diffusers_backbone.text import TEXT_ENCODERS
+from idea_core.diffusers_backbone.text import text_encoders_of
 from idea_core.people import PeopleConfig
 from idea_core.pretrained import PretrainedEnhancer
 from idea_core.preview import sample
@@ -35,6 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "across.jsonl"
 PEOPLE, PER_PERSON = len(celebrity_names()), PeopleConfig.per_person
 NAMES = ("brad pitt", "emma stone", "tom hanks")
 DRAWING, TRAINING = PeopleConfig(names=NAMES), AcrossConfig()
+BY_TEXT, BY_PICTURES = TRAINING.text_steps, TRAINING.steps - TRAINING.text_steps
 LATENT = {"sd1": 64, "sd2": 64, "sdxl": 128}  # side, of pictures of full size
 FAMILIES = tuple(LATENT)
 
@@ -55,9 +56,8 @@ def counted(tflops: float) -> None:
     for family in FAMILIES:
         look, learn, decode, read = _operations(family)
         picture = 2 * DRAWING.sampling_steps * look + decode  # with and without the prompt
-        by_text, by_pictures = TRAINING.text_steps, TRAINING.steps - TRAINING.text_steps
-        trained = (by_text * 3 * read + by_pictures * (learn + 2 * read)) * TRAINING.batch_size
-        total = PEOPLE * PER_PERSON * picture + trained
+        trained = BY_TEXT * 3 * read + BY_PICTURES * (learn + 2 * read)
+        total = PEOPLE * PER_PERSON * picture + TRAINING.batch_size * trained
         hours = total / tflops / 3600
         samples = f"{3 * read:.2f} | {learn + 2 * read:.2f}"
         print(f"| {family} | {picture:.0f} | {samples} | {total / 1e3:.0f} | {hours:.2f} |")
@@ -85,8 +85,7 @@ def measured(pictures: int, steps: int, device: str) -> None:
         start = now(device)
         person.identity("alice", face)
         row["person_seconds"] = now(device) - start
-        learning = TRAINING.text_steps * row["text_step_seconds"]
-        learning += (TRAINING.steps - TRAINING.text_steps) * row["picture_step_seconds"]
+        learning = BY_TEXT * row["text_step_seconds"] + BY_PICTURES * row["picture_step_seconds"]
         hours = PEOPLE * PER_PERSON * row["picture_seconds"] + learning
         rows.append({**row, "hours_in_all": hours / 3600} if full else row)
     write(RESULTS, "across", device, rows, pictures=pictures, steps=steps, full_size=full)
@@ -109,9 +108,8 @@ def _operations(family: str) -> tuple[float, float, float, float]:
         pipeline.unet(*inputs, added_cond_kwargs=added).sample.sum().backward()
     with FlopCounterMode(display=False) as decode, torch.no_grad():
         pipeline.vae.decode(latents)
-    encoders = [getattr(pipeline, part) for part in TEXT_ENCODERS if getattr(pipeline, part, None) is not None]
     with FlopCounterMode(display=False) as read, torch.no_grad():
-        for encoder in encoders:
+        for encoder in text_encoders_of(pipeline):
             encoder(torch.zeros(1, 77, dtype=torch.long, device="meta"))
     return tuple(counter.get_total_flops() / 1e12 for counter in (look, learn, decode, read))
 

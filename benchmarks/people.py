@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -24,7 +25,7 @@ from miniature.train_enhancer import PER_PERSON, people_job
 from miniature.trial import NAME, measure, prompts_of
 from miniature.world import BASE, all_names, draw
 
-from .study import RESULTS, UNSEEN, prepared, read_lines, stranger
+from .study import RESULTS, UNSEEN, add_lines, prepared, stranger
 
 PEOPLE = RESULTS / "people.jsonl"
 LESSON = AcrossConfig(steps=2500, text_steps=2500)
@@ -45,6 +46,10 @@ class Row:
     pictures: int = PER_PERSON
     seed: int = 0
 
+    @property
+    def key(self) -> str:
+        return json.dumps(asdict(self))
+
 
 ROWS = (Row(684), Row(0), Row(200), Row(50), Row(1500), Row(400), Row(100), Row(0, 2), Row(684, 2))
 
@@ -55,18 +60,15 @@ ROWS = (Row(684), Row(0), Row(200), Row(50), Row(1500), Row(400), Row(100), Row(
 @click.option("--threads", type=int, default=2, help="Of the processor.")
 def main(work: Path, shard: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    number, of = map(int, shard.split("/"))
     job = people_job(work)
     pictures = job.open(job.model.digest()).pictures()
     backbone, drawing = DiffusersBackbone(load_pipeline(BASE)), load_pipeline(BASE, torch.bfloat16)
-    done = {(line["people"], line["pictures"], line["seed"]) for line in read_lines(PEOPLE)}
-    file = PEOPLE if of == 1 else PEOPLE.with_stem(f"{PEOPLE.stem}-{number}")
-    for row in ROWS[number::of]:
-        if (row.people, row.pictures, row.seed) not in done:
-            line = {**asdict(row), "persons": measured(backbone, drawing, first(pictures, row), row.seed)}
-            with open(file, "a", encoding="utf-8") as results:
-                results.write(json.dumps(line) + "\n")
-            click.echo(row)
+
+    def line_of(row: Row) -> dict[str, Any]:
+        persons = measured(backbone, drawing, first(pictures, row), row.seed)
+        return {"key": row.key, **asdict(row), "persons": persons}
+
+    add_lines(ROWS, PEOPLE, shard, line_of)
 
 
 def first(pictures: PeoplePictures, row: Row) -> PeoplePictures:

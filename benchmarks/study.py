@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -238,16 +238,20 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def work_off(cells: Iterable[Cell], file: Path, shard: str, device: str, threads: int) -> None:
-    """Every `shard`-th cell that is not in the files yet."""
+    """Try every `shard`-th cell that is not in the files yet."""
     torch.set_num_threads(threads)
+    add_lines(cells, file, shard, Laboratory(device).trial)
+
+
+def add_lines(cells: Iterable[Any], file: Path, shard: str, line_of: Callable[[Any], Mapping[str, Any]]) -> None:
+    """A line, which holds the cell's `key`, of every `shard`-th cell that has none in the files yet."""
     number, of = map(int, shard.split("/"))
     done = {line["key"] for line in read_lines(file)}
     todo = [cell for index, cell in enumerate(cells) if index % of == number and cell.key not in done]
-    laboratory = Laboratory(device)
     file.parent.mkdir(exist_ok=True)
     with open(file if of == 1 else file.with_stem(f"{file.stem}-{number}"), "a", encoding="utf-8") as results:
         for count, cell in enumerate(todo, 1):
-            results.write(json.dumps(laboratory.trial(cell)) + "\n")
+            results.write(json.dumps(line_of(cell)) + "\n")
             results.flush()
             click.echo(f"{count}/{len(todo)}  {cell.key}")
 
