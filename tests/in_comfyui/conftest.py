@@ -85,14 +85,16 @@ def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[C
 
     @contextmanager
     def start(*options: str) -> Iterator[Callable]:
-        path = base / "-".join(["worker", *options, ".log"])
+        path = base / f"{'-'.join(['worker', *options])}.log"
         with open(path, "w") as log:
             command = [python, HERE / "worker.py", base, *options]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
             worker = subprocess.Popen(command, cwd=comfyui, text=True, **pipes)
-            yield partial(_call, worker, path)
-            worker.stdin.close()
-            worker.wait(30)
+            try:
+                yield partial(_call, worker, path)
+            finally:
+                worker.stdin.close()
+                worker.wait(30)
 
     return start
 

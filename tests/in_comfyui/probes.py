@@ -110,8 +110,18 @@ def baked(conditioning: list) -> list:
     return out
 
 
-def sample(model, positive, negative, steps: int = 4, cfg: float = 4.0, sampler: str = "euler") -> torch.Tensor:
-    latent = torch.zeros(1, 4, 8, 8)
+def sample(
+    model,
+    positive,
+    negative,
+    steps: int = 4,
+    cfg: float = 4.0,
+    sampler: str = "euler",
+    shape: tuple[int, int, int] = (1, 8, 8),
+) -> torch.Tensor:
+    """Latents (B, 4, h, w) of a `shape` (B, h, w)."""
+    batch, height, width = shape
+    latent = torch.zeros(batch, 4, height, width)
     noise = comfy.sample.prepare_noise(latent, 1)
     options = {"seed": 1, "disable_pbar": True}
     return comfy.sample.sample(

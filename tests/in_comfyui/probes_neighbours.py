@@ -16,7 +16,6 @@ import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.model_management
 import comfy.ops
-import comfy.sample
 import comfy.samplers
 import folder_paths
 import torch
@@ -162,25 +161,23 @@ def with_guider(guider: str) -> dict:
     positive, other, negative = (encode(clip, text) for text in (PERSON, "<ann> in a forest", NEGATIVE))
 
     def picture(model, positive, other):
-        parts = {
-            "CFG": lambda: ("CFGGuider", {"positive": positive, "negative": negative, "cfg": 3.0}),
-            "CFG 1": lambda: ("CFGGuider", {"positive": positive, "negative": negative, "cfg": 1.0}),
-            "DualCFG": lambda: (
-                "DualCFGGuider",
-                {"cond1": positive, "cond2": other, "negative": negative, "cfg_conds": 3.0, "cfg_cond2_negative": 2.0}
-                | {"style": "regular"},
-            ),
-            "PerpNeg": lambda: (
+        both = {"positive": positive, "negative": negative}
+        three = {**both, "empty_conditioning": other}
+        two = {"cond1": positive, "cond2": other, "negative": negative, "style": "regular"}
+        module, name, inputs = {
+            "CFG": ("custom_sampler", "CFGGuider", {**both, "cfg": 3.0}),
+            "CFG 1": ("custom_sampler", "CFGGuider", {**both, "cfg": 1.0}),
+            "DualCFG": ("custom_sampler", "DualCFGGuider", {**two, "cfg_conds": 3.0, "cfg_cond2_negative": 2.0}),
+            "PerpNeg": (
+                "perpneg",
                 "PerpNegGuider",
-                {"positive": positive, "negative": negative, "empty_conditioning": other, "cfg": 3.0, "neg_scale": 0.5},
+                {**three, "cfg": 3.0, "neg_scale": 0.5},
             ),
-        }
-        name, inputs = parts[guider]()
-        module = "nodes_perpneg" if name == "PerpNegGuider" else "nodes_custom_sampler"
-        guided = stock(module, name, model=model, **inputs)[0]
+        }[guider]
+        guided = stock(f"nodes_{module}", name, model=model, **inputs)[0]
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", 3)
-        noise, sampler = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), comfy.samplers.KSAMPLER
-        euler = sampler(comfy.k_diffusion.sampling.sample_euler)
+        noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        euler = comfy.samplers.sampler_object("euler")
         return guided.sample(noise, torch.zeros_like(noise), euler, sigmas, disable_pbar=True, seed=1).clone()
 
     wanted = picture(plain, baked(positive), baked(other))
@@ -233,7 +230,7 @@ def with_controlnet() -> dict:
 
 
 @torch.inference_mode()
-def samplers(names: list[str] | None = None) -> dict[str, float]:
+def samplers() -> dict[str, float]:
     """Two steps of each sampler with Apply, against the conditioning with the difference in it."""
     plain, _, _ = load("tiny_sd15")
     model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
@@ -243,7 +240,7 @@ def samplers(names: list[str] | None = None) -> dict[str, float]:
         how = {"steps": 2, "sampler": sampler}
         return error(sample(model, positive, negative, **how), sample(plain, baked(positive), negative, **how))
 
-    return {name: difference(name) for name in names or comfy.samplers.KSampler.SAMPLERS}
+    return {name: difference(name) for name in comfy.samplers.KSampler.SAMPLERS}
 
 
 @torch.inference_mode()
@@ -253,17 +250,10 @@ def shapes() -> dict[str, float]:
     model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
     positive, negative = encode(clip, PERSON), encode(clip, "blurry " * 90)
     errors = {}
-    for batch, height, width in ((1, 8, 8), (3, 8, 8), (8, 8, 8), (2, 16, 8), (1, 9, 13)):
-        latent = torch.zeros(batch, 4, height, width)
-        noise = comfy.sample.prepare_noise(latent, 1)
-
-        def picture(model, positive, noise=noise, latent=latent):
-            options = {"seed": 1, "disable_pbar": True}
-            return comfy.sample.sample(
-                model, noise, 2, 4.0, "euler", "normal", positive, negative, latent, **options
-            ).clone()
-
-        errors[f"{batch} of {width} × {height}"] = error(picture(model, positive), picture(plain, baked(positive)))
+    for shape in ((1, 8, 8), (3, 8, 8), (8, 8, 8), (2, 16, 8), (1, 9, 13)):
+        how = {"steps": 2, "shape": shape}
+        pictures = sample(model, positive, negative, **how), sample(plain, baked(positive), negative, **how)
+        errors[str(shape)] = error(*pictures)
     return errors
 
 

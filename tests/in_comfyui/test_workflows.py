@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import itertools
@@ -90,7 +91,12 @@ def without_apply(graph: dict) -> dict:
 def picture(server, graph: dict) -> np.ndarray:
     """Pixels (H, W, 3) of the one picture that a graph saves; the file also holds the graph."""
     (output,) = server.run(graph).values()
-    return np.asarray(Image.open(io.BytesIO(server.picture(output["images"][0]))))
+    return pixels(server, output["images"][0])
+
+
+def pixels(server, image: dict) -> np.ndarray:
+    """(H, W, 3) of a picture that a node has shown."""
+    return np.asarray(Image.open(io.BytesIO(server.picture(image))))
 
 
 def listed(server) -> str:
@@ -148,14 +154,13 @@ def test_strengths_change_without_encoding_the_prompts_again(server, trained):
         graph = generation("tiny_sd15", "tiny_sd15")
         (apply,) = (key for key, node in graph.items() if node["class_type"] == "IDEA_ApplyAdapter")
         (sampler,) = (node for node in graph.values() if node["class_type"] == "KSampler")
-        graph["strengths"] = json.loads(json.dumps(graph[apply]))
+        graph["strengths"] = copy.deepcopy(graph[apply])
         graph["strengths"]["inputs"].update(strength=strength, kv_strength=0.0)
         sampler["inputs"]["model"] = ["strengths", 0]
         entry = server.wait(server.queue(graph))
         cached = next(said["nodes"] for kind, said in entry["status"]["messages"] if kind == "execution_cached")
         (output,) = entry["outputs"].values()
-        image = np.asarray(Image.open(io.BytesIO(server.picture(output["images"][0]))))
-        return {graph[key]["class_type"] for key in cached}, image
+        return {graph[key]["class_type"] for key in cached}, pixels(server, output["images"][0])
 
     _, strong = run(2.0)
     cached, weak = run(-2.0)
@@ -353,7 +358,7 @@ def test_an_example_gives_pictures(server, examples_files, name, pictures):
     outputs = server.run(graph)
     found = {graph[key]["_meta"]["title"]: output["images"] for key, output in outputs.items() if "images" in output}
     assert {title: len(found[title]) for title in pictures} == pictures
-    drawn = [np.asarray(Image.open(io.BytesIO(server.picture(image)))) for title in pictures for image in found[title]]
+    drawn = [pixels(server, image) for title in pictures for image in found[title]]
     assert min(one.std() for one in drawn) > 1
     assert len({one.tobytes() for one in drawn}) == len(drawn)
 
