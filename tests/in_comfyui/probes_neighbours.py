@@ -17,10 +17,11 @@ import comfy.controlnet
 import comfy.model_management
 import comfy.ops
 import comfy.samplers
+import comfy.sd
 import folder_paths
 import torch
 from probes import apply, baked, encode, error, load, make_identity, sample, weights_hash
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import nodes
 
@@ -227,6 +228,35 @@ def with_controlnet() -> dict:
     bare = sample(plain, baked(positive), encode(clip, NEGATIVE))
     with_apply, without = sample(model, *controlled(positive)), sample(plain, *controlled(baked(positive)))
     return {"error": error(with_apply, without), "control": error(without, bare)}
+
+
+CHANNELS = {"inpainting": 9, "pix2pix": 8}  # of the first layer of models that see more than the noised picture
+
+
+@torch.inference_mode()
+def derived(kind: str) -> dict:
+    """A model of SD 1.x that also sees a picture to change, and a person made for the ordinary one."""
+    weights = load_file(folder_paths.get_full_path("checkpoints", "tiny_sd15.safetensors"))
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    more = torch.randn(320, CHANNELS[kind] - 4, 3, 3, generator=torch.Generator().manual_seed(6)) * 0.1
+    weights[first] = torch.cat([weights[first], more.to(weights[first])], dim=1)
+    plain, plain_clip, vae = comfy.sd.load_state_dict_guess_config(weights)[:3]
+    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"), on=(plain, plain_clip))
+    pixels = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(2))
+    given = {"pixels": pixels, "vae": vae, "positive": encode(clip, PERSON), "negative": encode(clip, NEGATIVE)}
+    if kind == "inpainting":
+        mask = torch.zeros(1, 64, 64)
+        mask[:, :, 32:] = 1
+        positive, negative, _ = nodes.InpaintModelConditioning().encode(**given, mask=mask, noise_mask=False)
+    else:
+        positive, negative, _ = stock("nodes_ip2p", "InstructPixToPixConditioning", **given)
+    wanted = sample(plain, baked(positive), negative)
+    return {
+        "model": type(plain.model).__name__,
+        "channels": plain.model.model_config.unet_config["in_channels"],
+        "error": error(sample(model, positive, negative), wanted),
+        "adapter": error(sample(plain, positive, negative), wanted),
+    }
 
 
 @torch.inference_mode()

@@ -52,6 +52,13 @@ def test_a_controlnet_and_the_adapter(probe):
     assert result["error"] <= 1e-5 and result["control"] > 1e-3
 
 
+@pytest.mark.parametrize(("kind", "channels"), [("inpainting", 9), pytest.param("pix2pix", 8, marks=slow)])
+def test_a_person_fits_models_that_see_a_picture_to_change(probe, kind, channels):
+    result = probe("derived", kind=kind)
+    assert result["channels"] == channels
+    assert result["error"] <= 1e-5 and result["adapter"] > 1e-3
+
+
 def test_batches_and_sides(probe):
     errors = probe("shapes")
     assert len(errors) == 5 and max(errors.values()) <= 1e-5
