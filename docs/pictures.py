@@ -7,25 +7,16 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+from front_end import open_browser
 from selenium import webdriver
-from selenium.webdriver.support.ui import WebDriverWait
 
 HELP = Path(__file__).parents[1] / "web" / "docs"
 MARGIN = 12  # pixels around a node
-READY = """
-const app = window.app;
-return !!(app && app.graph && app.extensionManager && window.LiteGraph.registered_node_types['IDEA_ApplyAdapter']);
-"""
-NO_TUTORIAL = """
-const done = arguments[0];
-window.app.extensionManager.setting.set('Comfy.TutorialCompleted', true).then(() => done(), () => done());
-"""
 SHOW = """
 const [type] = arguments;
 const app = window.app;
@@ -44,26 +35,6 @@ const corner = app.canvas.canvas.getBoundingClientRect();
 const title = window.LiteGraph.NODE_TITLE_HEIGHT;
 return [corner.x + 500, corner.y + 120 - title, node.size[0], node.size[1] + title];
 """
-
-
-def open_browser(url: str, profile: Path | None = None, size: tuple[int, int] = (1800, 1000)) -> webdriver.Chrome:
-    """A headless browser that shows ComfyUI, ready for use."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    flags += [f"--window-size={size[0]},{size[1]}", *([f"--user-data-dir={profile}"] if profile else [])]
-    for flag in flags:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    browser.set_script_timeout(60)
-    for _ in range(2):
-        browser.get(url)
-        wait = WebDriverWait(browser, 90)
-        wait.until(lambda b: b.execute_script(READY))
-        browser.execute_async_script(NO_TUTORIAL)  # else the templates open over everything, the first time
-    return browser
 
 
 def picture_of(browser: webdriver.Chrome, node_id: str) -> bytes:

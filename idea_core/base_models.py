@@ -17,12 +17,15 @@ class BaseModel:
         encoders: text encoder → width of its token embeddings, in the order in which their
             hidden states stand side by side in the text condition.
         clip_layer: layer of the text encoders that the UNet was trained on, counted from the end.
+        kv_rank: rank of a person's change to keys and values, unless another is asked for: fewer, the more layers there
+            are, so that a file stays small.
     """
 
     key: str
     title: str
     encoders: Mapping[str, int]
     clip_layer: int
+    kv_rank: int = 8
 
     @property
     def width(self) -> int:
@@ -37,6 +40,8 @@ def _register(*models: BaseModel) -> Mapping[str, BaseModel]:
 BASE_MODELS = _register(
     BaseModel("sd1", "Stable Diffusion 1.x", MappingProxyType({"clip_l": 768}), clip_layer=-1),
     BaseModel("sd2", "Stable Diffusion 2.x", MappingProxyType({"clip_h": 1024}), clip_layer=-2),
-    BaseModel("sdxl", "Stable Diffusion XL", MappingProxyType({"clip_l": 768, "clip_g": 1280}), clip_layer=-2),
+    BaseModel(
+        "sdxl", "Stable Diffusion XL", MappingProxyType({"clip_l": 768, "clip_g": 1280}), clip_layer=-2, kv_rank=2
+    ),
     BaseModel("mini", "the miniature world", MappingProxyType({"clip_mini": 128}), clip_layer=-1),
 )

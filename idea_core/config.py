@@ -55,7 +55,8 @@ class TrainConfig(Settings):
         adapter_rate: rate of Enhancer and Adapter; 0 leaves both out.
         enhancer_rate: rate of the Enhancer where it is another; None: the Adapter's.
         kv_rate: rate of the cross attentions' key and value deltas; 0 leaves them out.
-        kv_rank: rank of those deltas; 0 trains full matrices, which want a rate ten times lower.
+        kv_rank: rank of those deltas; None: the base model's own; 0 trains full matrices, which want a rate ten times
+            lower.
         gate: γ of the Adapter at the start. At the published 0 its gate is shut, and Enhancer and Adapter learn
             only as far as γ has moved; any other value starts with an Adapter whose output is zero behind an open gate.
         regularizer: one of `REGULARIZERS`.
@@ -81,7 +82,7 @@ class TrainConfig(Settings):
     adapter_rate: float = 3e-4
     enhancer_rate: float | None = None
     kv_rate: float = 5e-3
-    kv_rank: int = 8
+    kv_rank: int | None = None
     gate: float = 1.0
     regularizer: str = "mahalanobis"
     regularizer_weight: float = 0.0
@@ -92,12 +93,14 @@ class TrainConfig(Settings):
     epsilon: float = 1e-7
 
     def __post_init__(self):
-        at_least = {"steps": 0, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "kv_rank": 0, "axes": 1}
+        at_least = {"steps": 0, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "axes": 1}
         at_least |= dict.fromkeys(
             ("beta", "axes_rate", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay"), 0.0
         )
-        for field in ("steps", "batch_size", "seed", "n", "heads", "kv_rank", "axes"):
+        for field in ("steps", "batch_size", "seed", "n", "heads", "axes"):
             self._require(field, isinstance(getattr(self, field), int), "a whole number")
+        rank = self.kv_rank
+        self._require("kv_rank", rank is None or (isinstance(rank, int) and rank >= 0), "a whole number, at least 0")
         for field, least in at_least.items():
             self._require(field, getattr(self, field) >= least, f"at least {least}")
         self._require("enhancer_rate", self.enhancer_rate is None or self.enhancer_rate >= 0, "at least 0")

@@ -6,6 +6,7 @@ one seeded generator on the CPU, so that two backbones see the same run.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from .anchor import Anchor, celebrity_names, cross_initialise, spread_of_names
 from .backbone import Backbone, TextCondition
+from .base_models import BASE_MODELS
 from .batches import Batch, BatchSampler, Bucket, Photos, count_photos, undone_on_error
 from .captions import PERSON_CAPTIONS, with_note
 from .config import TrainConfig
@@ -63,6 +65,8 @@ class Trainer:
         captions: Sequence[str] = PERSON_CAPTIONS,
         build_person: BuildPerson | None = None,
     ):
+        if config.kv_rank is None:
+            config = dataclasses.replace(config, kv_rank=BASE_MODELS[backbone.base_model].kv_rank)
         self.backbone, self.config = backbone, config
         photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
         said = [[with_note(captions, note) for note in part.notes or [""] * len(part.images)] for part in photos]

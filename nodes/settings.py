@@ -16,6 +16,7 @@ from .sockets import SettingsSocket
 
 _DEFAULTS = TrainConfig()
 _THE_ADAPTERS = -1.0  # rate
+_THE_MODELS = -1  # rank
 _CONFIGURED = {field.name for field in dataclasses.fields(TrainConfig)}
 
 
@@ -68,7 +69,14 @@ class TrainingSettingsNode(io.ComfyNode):
                     "Learning rate of ID-Enhancer and ID-Adapter; 0 leaves both out, unless enhancer_rate is above 0.",
                 ),
                 _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
-                _int("kv_rank", 0, 128, "Rank of the change to keys and values. 0: whole matrices; lower kv_rate."),
+                io.Int.Input(
+                    "kv_rank",
+                    default=_THE_MODELS,
+                    min=_THE_MODELS,
+                    max=128,
+                    tooltip="Rank of the change to keys and values; -1: 8, and 2 for SDXL. 0: whole matrices; lower "
+                    "kv_rate.",
+                ),
                 _number(
                     "gate",
                     "How far ID-Adapter's gate stands open at the start. At 0, as published, it hardly learns.",
@@ -156,6 +164,8 @@ class TrainingSettingsNode(io.ComfyNode):
     def execute(cls, **values) -> io.NodeOutput:
         if values.get("enhancer_rate") == _THE_ADAPTERS:
             values["enhancer_rate"] = None
+        if values.get("kv_rank") == _THE_MODELS:
+            values["kv_rank"] = None
         config = TrainConfig(**{key: values.pop(key) for key in values.keys() & _CONFIGURED})
         return io.NodeOutput(TrainingSettings(config, **values))
 

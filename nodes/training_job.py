@@ -156,7 +156,7 @@ class _Training:
     def identity(self, base_checkpoint: str = "", base_hash: str = "") -> Identity:
         run = self.started
         picture = self.progress.picture
-        record = training_record(self.job.settings.config, [self.job.photos], run.trainer.losses, self.fingerprint)
+        record = training_record(run.trainer.config, [self.job.photos], run.trainer.losses, self.fingerprint)
         return run.trainer.identity(
             self.job.name,
             base_checkpoint=base_checkpoint,

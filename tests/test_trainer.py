@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_pipeline import tiny_pipeline
 
-from idea_core import Identity, TrainConfig, Trainer, cross_initialise
+from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.anchor import spread_of_names
 from idea_core.batches import Photos
 from idea_core.captions import with_note
@@ -114,6 +114,12 @@ def test_kv_of_low_or_full_rank(backbone, rank, kind):
     kv = run.identity("alice").kv
     assert any(key.endswith(kind) for key in kv)
     assert {name: tuple(delta_of(kv, name).shape) for name in backbone.kv_shapes} == backbone.kv_shapes
+
+
+def test_the_base_model_has_a_rank_of_its_own(backbone):
+    run = trainer(backbone)
+    assert run.config.kv_rank == BASE_MODELS[backbone.base_model].kv_rank == 8
+    assert run.identity("alice").kv[f"{next(iter(backbone.kv_shapes))}.lora_up.weight"].shape[1] == 8
 
 
 def test_without_kv_rate_there_is_no_kv(backbone):

@@ -37,7 +37,7 @@ _SETTINGS = {
     "adapter_rate": "Learning rate of ID-Adapter, and of ID-Enhancer unless that has its own.",
     "enhancer_rate": "Learning rate of ID-Enhancer.",
     "kv_rate": "Learning rate of the cross attentions' keys and values; 0 leaves them alone.",
-    "kv_rank": "Rank of the change to keys and values; 0 trains whole matrices.",
+    "kv_rank": "Rank of the change to keys and values; 0 trains whole matrices. Without it 8, for SDXL 2.",
     "gate": "How far ID-Adapter's gate stands open at the start. At 0 it learns little at first.",
     "beta": "Scale of ID-Adapter's gate.",
     "regularizer": "What holds the pseudo-tokens to their starting point: the Mahalanobis distance by the spread of "

@@ -1,4 +1,4 @@
-"""The example workflows in ComfyUI's own front end, in a real browser."""
+"""The examples, help and languages in ComfyUI's own front end, in a real browser, by clicks."""
 
 from __future__ import annotations
 
@@ -9,44 +9,62 @@ from collections.abc import Iterator
 
 import pytest
 from comfyui_place import PACK
+from test_workflows import workflow
 
 pytest.importorskip("selenium")
 sys.path.append(str(PACK / "docs"))
-from pictures import open_browser  # noqa: E402
+import front_end  # noqa: E402
 
 TOOLS = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not all(TOOLS), reason="no chromium and chromedriver")
 
+SCREENSHOTS = PACK / "build" / "screenshots"
 WORKFLOWS = PACK / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-
-LOAD = """
-const [workflow, done] = arguments;
-(async () => {
-  try {
-    await window.app.loadGraphData(workflow);
-    const nodes = window.app.graph.nodes ?? window.app.graph._nodes;
-    const { output } = await window.app.graphToPrompt();
-    done({ output, titles: nodes.map(n => n.title), red: nodes.filter(n => n.has_errors).map(n => n.type) });
-  } catch (error) { done({ error: String(error) }); }
-})();
-"""
-BYPASS = """
+GRAPH = """
 const done = arguments[0];
-(async () => {
-  const nodes = window.app.graph.nodes ?? window.app.graph._nodes;
-  nodes.filter(n => n.type === 'IDEA_ApplyAdapter').forEach(n => { n.mode = 4; });
-  const { output } = await window.app.graphToPrompt();
-  done(output);
-})();
+window.app.graphToPrompt().then(({ output }) => done({
+  output,
+  red: window.app.graph.nodes.filter(node => node.has_errors).map(node => node.type),
+}));
 """
+BYPASS = "window.app.graph.nodes.filter(node => node.type === arguments[0]).forEach(node => { node.mode = 4; });"
+THUMBNAILS = """
+window.seen ??= {};  // pictures are loaded when they come into view, and may go again
+const cards = [...document.querySelectorAll('[data-testid^=template-workflow-]')];
+const name = card => card.dataset.testid.replace('template-workflow-', '');
+for (const card of cards) window.seen[name(card)] ||= card.querySelector('img')?.naturalWidth ?? 0;
+cards.find(card => !window.seen[name(card)])?.scrollIntoView();
+return Object.keys(window.seen).filter(name => window.seen[name]);
+"""
+IN_NODES = """
+return Object.fromEntries(window.app.graph.nodes.map(node =>
+  [node.title, (node.imgs ?? []).filter(image => image.complete && image.naturalWidth).length]));
+"""
+LANGUAGES = ["ko", "zh", "ja", "en"]
 
 
 @pytest.fixture(scope="module")
 def browser(server, tmp_path_factory) -> Iterator:
-    browser = open_browser(server.url, tmp_path_factory.mktemp("chromium"))
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    browser = front_end.open_browser(server.url, tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.quit()
+
+
+@pytest.fixture(autouse=True)
+def screenshot(request, browser) -> Iterator:
+    """A page without dialogs; what each test saw last is kept, to be looked at."""
+    front_end.reload(browser)
+    browser.get_log("browser")
+    yield
+    browser.save_screenshot(SCREENSHOTS / f"{request.node.name}.png")
+
+
+def severe(browser) -> list[str]:
+    """Errors in the browser's console, but for files that a user has yet to choose or make."""
+    entries = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    return [message for message in entries if "404" not in message]
 
 
 def inputs_of(graph: dict, known: dict) -> dict:
@@ -61,23 +79,55 @@ def inputs_of(graph: dict, known: dict) -> dict:
     }
 
 
+def test_every_example_has_its_picture_in_the_template_browser(browser):
+    front_end.show_templates(browser)
+    front_end.until(browser, lambda: sorted(browser.execute_script(THUMBNAILS)) == NAMES, 60)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_opens_and_queues_what_its_api_twin_says(browser, server, name):
-    browser.get_log("browser")
-    result = browser.execute_async_script(LOAD, json.loads((WORKFLOWS / f"{name}.json").read_text()))
-    assert "error" not in result
-    assert not result["red"]
+def test_an_example_opens_and_queues_what_its_api_twin_says(browser, server, name):
     twin = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+    (ours, *_) = (node["class_type"] for node in twin.values() if node["class_type"].startswith("IDEA_"))
+    front_end.open_example(browser, name, ours)
+    result = browser.execute_async_script(GRAPH)
+    assert not result["red"] and not front_end.complaints(browser)
     known = server.get("/object_info")
     assert inputs_of(result["output"], known) == inputs_of(twin, known)
-    severe = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert not [message for message in severe if "404" not in message]  # pictures that a user has yet to choose
+    assert not severe(browser)
+
+
+def test_a_click_trains_a_person_and_shows_how_it_goes(browser):
+    front_end.open_example(browser, "train_identity", "IDEA_EnhancerTrain")
+    settings = {"name": "clicked", "steps": 4, "resolution": 64, "preview_every": 2}
+    graph = workflow(
+        "train_identity",
+        CheckpointLoaderSimple={"ckpt_name": "tiny_sd15.safetensors"},
+        IDEA_EnhancerTrain=settings,
+        IDEA_SaveIdentity={"filename": "clicked"},
+    )
+    front_end.fill(browser, graph)
+    heard = front_end.run(browser)
+    assert not front_end.complaints(browser)
+    assert heard[-1][0] == "execution_success"
+    (train,) = (key for key, node in graph.items() if node["class_type"] == "IDEA_EnhancerTrain")
+    steps = [said["value"] for kind, said in heard if kind == "progress" and said["node"] == train]
+    assert steps == sorted(steps) and steps[-1] == 4
+    assert any(kind.startswith("b_preview") for kind, _ in heard)
+    pictures = front_end.until(browser, lambda: browser.execute_script(IN_NODES))
+    assert pictures["Faces found"] == 2 and pictures["Loss curve"] == 1
+
+
+def test_a_click_on_what_cannot_run_says_what_to_do(browser):
+    front_end.open_example(browser, "encode_and_compare", "IDEA_IDEncode")
+    front_end.run(browser)
+    (said,) = front_end.complaints(browser)
+    assert "Expected a face model pack 'antelopev2'" in said
 
 
 def test_bypassing_apply_leads_model_and_clip_past_it(browser):
-    workflow = json.loads((WORKFLOWS / "generate_with_identity.json").read_text())
-    browser.execute_async_script(LOAD, workflow)
-    bypassed = browser.execute_async_script(BYPASS)
+    front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+    browser.execute_script(BYPASS, "IDEA_ApplyAdapter")
+    bypassed = browser.execute_async_script(GRAPH)["output"]
     kinds = {node["class_type"] for node in bypassed.values()}
     assert "IDEA_ApplyAdapter" not in kinds
     (loader,) = (key for key, node in bypassed.items() if node["class_type"] == "CheckpointLoaderSimple")
@@ -85,3 +135,16 @@ def test_bypassing_apply_leads_model_and_clip_past_it(browser):
     prompts = [node for node in bypassed.values() if node["class_type"] == "CLIPTextEncode"]
     assert sampler["inputs"]["model"] == [loader, 0]
     assert [node["inputs"]["clip"] for node in prompts] == [[loader, 1]] * 2
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nodes_and_help_speak_the_users_language(browser, language):
+    front_end.set_language(browser, language)
+    front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+    texts = json.loads((PACK / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+    assert texts["IDEA_ApplyAdapter"]["display_name"] in browser.execute_script(front_end.TITLES)
+    said = front_end.help_of(browser, "IDEA_ApplyAdapter")
+    own = PACK / "web" / "docs" / "IDEA_ApplyAdapter" / f"{language}.md"
+    page = (own if own.exists() else own.parent.with_suffix(".md")).read_text("utf-8")
+    headings = [line.lstrip("# ") for line in page.splitlines() if line.startswith("#")]
+    assert headings and all(heading in said for heading in headings)

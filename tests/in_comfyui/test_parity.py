@@ -6,8 +6,9 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
+from test_identity import make_identity
 
-from idea_core import Identity, TrainConfig, Trainer, celebrity_names
+from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, celebrity_names
 from idea_core.diffusers_backbone import DiffusersBackbone, People, load_pipeline
 from idea_core.diffusers_backbone.layers import cross_attention_layers
 from idea_core.diffusers_backbone.ldm_config import ldm_config
@@ -107,13 +108,29 @@ def test_the_layouts_of_published_checkpoints_are_told_from_their_weights(probe,
     assert found == family
     assert {key: unet.config[key] for key in expected} == expected
     ours = cross_attention_layers(unet)
-    theirs = {
+    assert {name: tuple(layer.weight.shape) for name, layer in ours.items()} == keys_and_values(layout)
+    assert sum(tensor.numel() for tensor in unet.state_dict().values()) == sum(map(math.prod, layout.values()))
+
+
+@pytest.mark.parametrize(("family", "megabytes"), [("sd1", 6), ("sd2", 10), ("sdxl", 36)])
+def test_files_of_default_settings_are_small(probe, tmp_path, family, megabytes):
+    rank, kv = BASE_MODELS[family].kv_rank, {}
+    for layer, (rows, columns) in keys_and_values(probe("unet_layout", family=family)).items():
+        kv |= {
+            f"{layer}.lora_up.weight": torch.randn(rows, rank),
+            f"{layer}.lora_down.weight": torch.randn(rank, columns),
+        }
+    identity = make_identity(family, kv=kv).to(torch.float16)
+    assert identity.save(tmp_path / "alice.safetensors").stat().st_size <= megabytes * 1e6
+
+
+def keys_and_values(layout: dict) -> dict[str, tuple[int, int]]:
+    """Cross attention's layer → (rows, columns), of a published UNet."""
+    return {
         key.removeprefix("model.").removesuffix(".weight"): tuple(shape)
         for key, shape in layout.items()
         if key.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
     }
-    assert {name: tuple(layer.weight.shape) for name, layer in ours.items()} == theirs
-    assert sum(tensor.numel() for tensor in unet.state_dict().values()) == sum(map(math.prod, layout.values()))
 
 
 FLAGS = {
