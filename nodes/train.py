@@ -6,7 +6,7 @@ import dataclasses
 
 import comfy.utils
 import torch
-from comfy_api.v0_0_2 import io
+from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
 
 from ..idea_core.anchor import parse_names
@@ -89,7 +89,8 @@ class EnhancerTrain(io.ComfyNode):
                         min=0,
                         max=10000,
                         tooltip="Steps between two looks at the person: two pictures on this node and, with a "
-                        "FACE_MODEL, their likeness. The last one goes into the file. 0: none.",
+                        "FACE_MODEL, their likeness. In the end they stand under what they were before the training, "
+                        "and the last one goes into the file. 0: none.",
                     )
                 ),
                 advanced(
@@ -207,10 +208,16 @@ class EnhancerTrain(io.ComfyNode):
             ),
             face_model=face_model,
         )
-        identity = job.run(model, clip, vae, cls.hidden.prompt, cls.hidden.unique_id)
+        identity, picture = job.run(model, clip, vae, cls.hidden.prompt, cls.hidden.unique_id)
         losses = identity.training["losses"]
         report = described(identity.training)
-        return io.NodeOutput(identity, draw_losses(losses), report, {"loss": [torch.tensor(loss) for loss in losses]})
+        return io.NodeOutput(
+            identity,
+            draw_losses(losses),
+            report,
+            {"loss": [torch.tensor(loss) for loss in losses]},
+            ui=None if picture is None else ui.PreviewImage(picture, cls=cls),
+        )
 
 
 def described(training: dict) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -59,8 +60,10 @@ class TrainingJob:
     watch: WatchConfig = WatchConfig()
     face_model: Any = None
 
-    def run(self, model, clip, vae, prompt, node_id) -> Identity:
-        """The trained identity; read from disk if the same inputs were trained before.
+    def run(self, model, clip, vae, prompt, node_id) -> tuple[Identity, Tensor | None]:
+        """The trained identity, and an IMAGE (1, H, W, 3) of the person before and after if there were looks.
+
+        Where the same inputs were trained before, it is read from disk, and there is no picture.
 
         Raises:
             TrainingError: it diverged, or memory ran out. What was learnt before is on disk then.
@@ -70,7 +73,7 @@ class TrainingJob:
         found = load_if_same(Identity, path, fingerprint)
         if found:
             logging.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
-            return found
+            return found, None
         pool = ThreadPoolExecutor(1)
         try:
             checkpoint = pool.submit(checkpoint_of, prompt, node_id)  # hashed while training runs
@@ -83,7 +86,7 @@ class TrainingJob:
                 identity.save(path)
         finally:
             pool.shutdown(wait=False)  # Cancel does not wait for the hash
-        return identity
+        return identity, training.progress.before_and_after()
 
     def fingerprint(self, model, clip, vae) -> str:
         """SHA-256 of all that the result depends on."""
@@ -142,20 +145,27 @@ class _Training:
                 state = self.path.with_suffix(".training")
                 watch = self._watch(trainer, backbone)
                 self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, watch)
-                self.started.take_up()
+                done = self.started.take_up()
+                if watch:
+                    self._look(done, watch)
                 self.started.run(self.progress.show)
                 if watch and (watch.ended or not watch.is_due(len(trainer.losses))):  # what came out at last
-                    with trainer.kv_deltas():
-                        self.progress.show(len(trainer.losses), watch.draw())
+                    self._look(len(trainer.losses), watch)
+                self.progress.compare()
         except comfy.model_management.OOM_EXCEPTION as error:
             height, width = job.photos.images.shape[1:3]
             raise TrainingError(
                 "memory for the training", f"out of memory at {width} × {height} pixels", "Lower resolution."
             ) from error
 
+    def _look(self, step: int, watch: Watch) -> None:
+        """Pictures of the person as it is, which end nothing."""
+        with self.started.trainer.kv_deltas():
+            self.progress.look(step, watch.draw())
+
     def identity(self, base_checkpoint: str = "", base_hash: str = "") -> Identity:
         run = self.started
-        picture = self.progress.picture
+        picture = self.progress.picture()
         record = training_record(run.trainer.config, [self.job.photos], run.trainer.losses, self.fingerprint)
         return run.trainer.identity(
             self.job.name,
@@ -183,26 +193,44 @@ class _Training:
 
 
 class Progress:
-    """ComfyUI's bar, a line on the node, and pictures on it.
-
-    Attributes:
-        picture: the first one of those that were shown last; None before that.
-    """
+    """ComfyUI's bar, a line on the node, and pictures on it."""
 
     def __init__(self, steps: int, node_id: str | None, unit: str = "steps"):
         self._steps, self._node_id, self._unit = steps, node_id, unit
         self._bar = comfy.utils.ProgressBar(steps)
         self._start, self._told, self._done = time.monotonic(), 0.0, 0
-        self.picture: Image.Image | None = None
+        self._looks: list[Tensor] = []  # pictures (B, H, W, 3) of the first look and of the last one
+
+    def picture(self) -> Image.Image | None:
+        """The first picture of the last look."""
+        return _picture(self._looks[-1][0]) if self._looks else None
+
+    def before_and_after(self) -> Tensor | None:
+        """IMAGE (1, 2H, B · W, 3): the pictures of the first look over those of the last one."""
+        if not self._looks:
+            return None
+        return torch.cat([_row(self._looks[0]), _row(self._looks[-1])])[None]
+
+    def look(self, step: int, images: Tensor) -> None:
+        self._looks = [*self._looks[:1], images.cpu()]
+        self._preview(step, _row(images))
+
+    def compare(self) -> None:
+        """In the end: before and after."""
+        both = self.before_and_after()
+        if both is not None:
+            self._preview(self._steps, both[0])
+
+    def _preview(self, step: int, image: Tensor) -> None:
+        self._bar.update_absolute(step, self._steps, ("JPEG", _picture(image), PREVIEW_SIZE))
 
     def show(self, step: int, images: Tensor | None) -> None:
         """After each step; it raises where the user has cancelled."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        shown = None
-        if images is not None:
-            self.picture = _side_by_side(images[:1])
-            shown = ("JPEG", _side_by_side(images), PREVIEW_SIZE)
-        self._bar.update_absolute(step, self._steps, shown)
+        if images is None:
+            self._bar.update_absolute(step, self._steps)
+        else:
+            self.look(step, images)
         self._done += 1
         now = time.monotonic()
         if now - self._told > TELL_EVERY or step == self._steps:
@@ -218,6 +246,10 @@ class Progress:
             server.send_progress_text(text, self._node_id)
 
 
-def _side_by_side(images: Tensor) -> Image.Image:
-    pixels = to_pixels(images)
-    return Image.fromarray(pixels.swapaxes(0, 1).reshape(pixels.shape[1], -1, 3))
+def _row(images: Tensor) -> Tensor:
+    """(B, H, W, 3) → (H, B · W, 3)"""
+    return torch.cat(list(images), dim=1)
+
+
+def _picture(image: Tensor) -> Image.Image:
+    return Image.fromarray(to_pixels(image[None])[0])

@@ -41,7 +41,7 @@ def instant(checkpoint: str) -> dict:
         named = encode(patched, "a photo of <ann>")
         config = loaded.configure(core.TrainConfig(steps=1, batch_size=1))
         job = training_job("ann", config, enhancer=loaded)
-        trained = job.run(*load(checkpoint), None, None)
+        trained, _ = job.run(*load(checkpoint), None, None)
         blended = node["IDEA_BlendIdentities"].execute(identity, trained, 0.5, "eve").args[0]
         edited, report = node["IDEA_EditIdentity"].execute(trained, "dora", False, False, 2).args
     try:

@@ -92,7 +92,7 @@ def train(
     comfy.utils.set_progress_bar_global_hook(on_progress)
     try:
         with torch.inference_mode():
-            identity = job.run(model, clip, vae, None, None)
+            identity, _ = job.run(model, clip, vae, None, None)
         outcome = identity.digest()
     except comfy.model_management.InterruptProcessingException:
         outcome = "interrupted"

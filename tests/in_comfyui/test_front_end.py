@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -39,7 +40,11 @@ return Object.keys(window.seen).filter(name => window.seen[name]);
 """
 IN_NODES = """
 return Object.fromEntries(window.app.graph.nodes.map(node =>
-  [node.title, (node.imgs ?? []).filter(image => image.complete && image.naturalWidth).length]));
+  [node.title, (node.imgs ?? []).map(image => [image.naturalWidth, image.naturalHeight])]));
+"""
+BOXES = """
+const bar = window.LiteGraph.NODE_TITLE_HEIGHT;
+return window.app.graph.nodes.map(({ title, pos, size }) => [title, pos[0], pos[1] - bar, size[0], size[1] + bar]);
 """
 LANGUAGES = ["ko", "zh", "ja", "en"]
 
@@ -91,9 +96,16 @@ def test_an_example_opens_and_queues_what_its_api_twin_says(browser, server, nam
     front_end.open_example(browser, name, ours)
     result = browser.execute_async_script(GRAPH)
     assert not result["red"] and not front_end.complaints(browser)
+    boxes = browser.execute_script(BOXES)
+    assert [(a[0], b[0]) for a, b in itertools.combinations(boxes, 2) if overlap(a, b)] == []
     known = server.get("/object_info")
     assert inputs_of(result["output"], known) == inputs_of(twin, known)
     assert not severe(browser)
+
+
+def overlap(one: list, other: list) -> bool:
+    """Whether two boxes `[title, x, y, width, height]` share a place."""
+    return all(one[i] < other[i] + other[i + 2] and other[i] < one[i] + one[i + 2] for i in (1, 2))
 
 
 def test_a_click_trains_a_person_and_shows_how_it_goes(browser):
@@ -113,8 +125,14 @@ def test_a_click_trains_a_person_and_shows_how_it_goes(browser):
     steps = [said["value"] for kind, said in heard if kind == "progress" and said["node"] == train]
     assert steps == sorted(steps) and steps[-1] == 4
     assert any(kind.startswith("b_preview") for kind, _ in heard)
-    pictures = front_end.until(browser, lambda: browser.execute_script(IN_NODES))
-    assert pictures["Faces found"] == 2 and pictures["Loss curve"] == 1
+    front_end.until(browser, lambda: all_shown(browser.execute_script(IN_NODES)))
+
+
+def all_shown(pictures: dict[str, list]) -> bool:
+    """Whether nodes show the loss, the faces found, and two pictures before the training over two after it."""
+    sheet = pictures["ID-Enhancer Train"]
+    square = len(sheet) == 1 and sheet[0][0] == sheet[0][1] > 0
+    return square and len(pictures["Faces found"]) == 2 and len(pictures["Loss curve"]) == 1
 
 
 def test_a_click_on_what_cannot_run_says_what_to_do(browser):
