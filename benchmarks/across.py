@@ -56,10 +56,11 @@ def counted(tflops: float) -> None:
     for family in FAMILIES:
         look, learn, decode, read = _operations(family)
         picture = 2 * DRAWING.sampling_steps * look + decode  # with and without the prompt
-        trained = BY_TEXT * 3 * read + BY_PICTURES * (learn + 2 * read)
+        by_text, by_pictures = 3 * read, learn + look + 3 * read  # each with what the name gives
+        trained = BY_TEXT * by_text + BY_PICTURES * by_pictures
         total = PEOPLE * PER_PERSON * picture + TRAINING.batch_size * trained
         hours = total / tflops / 3600
-        samples = f"{3 * read:.2f} | {learn + 2 * read:.2f}"
+        samples = f"{by_text:.2f} | {by_pictures:.2f}"
         print(f"| {family} | {picture:.0f} | {samples} | {total / 1e3:.0f} | {hours:.2f} |")
 
 

@@ -1,4 +1,6 @@
-"""The example workflows' pictures for ComfyUI's template browser, drawn in the miniature world:
+"""The example workflows' pictures for ComfyUI's template browser, and the pack's icon and banner.
+
+Drawn in the miniature world:
 
 python docs/thumbnails.py
 """
@@ -23,7 +25,9 @@ from miniature.trial import Stranger, learn
 from miniature.world import BASE, draw, to_photo
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
+IMAGES = Path(__file__).parent / "images"
 SIZE, MARGIN, BACK, MARK = (640, 400), 12, (30, 32, 38), (255, 196, 64)
+ICON, BANNER = (400, 400), (1260, 540)  # as ComfyUI's registry wants them: a square, and 21 to 9
 PROMPT = "a photo of <{}>, smiling, wearing a green hat, on a blue background"
 HATLESS = "a photo of <{}>, on a orange background"
 
@@ -37,16 +41,18 @@ def person(pipeline, number: int, name: str) -> tuple[Stranger, Identity]:
     return stranger, replace(learned, name=name)
 
 
-def sheet(rows: Sequence[Sequence[Tensor | str]], marked: int | None = None) -> Image.Image:
+def sheet(
+    rows: Sequence[Sequence[Tensor | str]], marked: int | None = None, size: tuple[int, int] = SIZE
+) -> Image.Image:
     """Pictures (3, S, S) in rows; a text between them stands for itself."""
-    image = Image.new("RGB", SIZE, BACK)
+    image = Image.new("RGB", size, BACK)
     pen = ImageDraw.Draw(image)
     wide = max(sum(0.4 if isinstance(part, str) else 1.0 for part in row) for row in rows)
-    side = int(min((SIZE[0] - MARGIN) / wide, (SIZE[1] - MARGIN) / len(rows))) - MARGIN
-    top = (SIZE[1] - len(rows) * (side + MARGIN) + MARGIN) // 2
+    side = int(min((size[0] - MARGIN) / wide, (size[1] - MARGIN) / len(rows))) - MARGIN
+    top = (size[1] - len(rows) * (side + MARGIN) + MARGIN) // 2
     for line, row in enumerate(rows):
         width = sum(int(0.4 * side) if isinstance(part, str) else side + MARGIN for part in row) - MARGIN
-        x, y = (SIZE[0] - width) // 2, top + line * (side + MARGIN)
+        x, y = (size[0] - width) // 2, top + line * (side + MARGIN)
         for number, part in enumerate(row):
             if isinstance(part, str):
                 pen.text((x + 0.14 * side, y + side / 2), part, MARK, font_size=int(0.3 * side), anchor="mm")
@@ -83,6 +89,8 @@ def main() -> None:
         "generate_with_sdxl": sheet([pictures(alice, HATLESS, 3, seed=5)]),
         "instant_person": sheet([[ann.photos[0], ">", one]]),
     }
+    sheet([[one]], size=ICON).save(IMAGES / "icon.png")
+    sheet([[*ann.photos[:3], ">", *pictures(alice, HATLESS), *painted]], size=BANNER).save(IMAGES / "banner.png")
     for name, image in sheets.items():
         image.save(WORKFLOWS / f"{name}.jpg", quality=85)
 

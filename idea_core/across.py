@@ -3,7 +3,7 @@
 The base model is its own teacher: pictures that it made of people whom it knows by name, and their faces. There are two
 lessons, one after the other. By text: from a face in one of the pictures comes the text condition that the name gives.
 It needs no UNet, and carries most of the way. By pictures: from that face the frozen model has to denoise another
-picture of the same person.
+picture of the same person as it does from the name.
 """
 
 from __future__ import annotations
@@ -232,9 +232,7 @@ class AcrossTrainer:
     def _loss_by_text(self, chosen: Tensor, faces: Tensor) -> Tensor:
         """How far the text conditions from faces are from those that the people's names give."""
         captions = [self._captions[index] for index in chosen.tolist()]
-        names = [self._names[person] for person in self.pictures.people[chosen].tolist()]
-        with torch.no_grad():
-            wanted = self.backbone.encode(fill(captions, {key: [name[key] for name in names] for key in names[0]}))
+        wanted = self._named_condition(chosen, captions)
         condition = face_condition(self.backbone, self.model, captions, faces)
         parts = [(part, want) for part, want in zip(condition, wanted) if part is not None]
         return sum((part.float() - want.float()).square().mean() for part, want in parts)
@@ -242,12 +240,20 @@ class AcrossTrainer:
     def _loss_by_picture(self, chosen: Tensor, faces: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         backbone, device = self.backbone, self.backbone.device
         latents = self.pictures.latents[chosen].to(device, torch.float32)
-        steps, noise = send(timesteps, device), send(noise, device)
+        steps = send(timesteps, device)
+        noised = backbone.add_noise(latents, send(noise, device), steps)
         captions = [self._captions[index] for index in chosen.tolist()]
-        condition = face_condition(backbone, self.model, captions, faces)
-        prediction = backbone.predict(backbone.add_noise(latents, noise, steps), steps, condition)
-        error = (prediction - backbone.target(latents, noise, steps)).square().mean((1, 2, 3))
+        with torch.no_grad():
+            wanted = backbone.predict(noised, steps, self._named_condition(chosen, captions))
+        prediction = backbone.predict(noised, steps, face_condition(backbone, self.model, captions, faces))
+        error = (prediction - wanted).square().mean((1, 2, 3))
         return (error * self._weights[timesteps].to(device)).mean()
+
+    @torch.no_grad()
+    def _named_condition(self, chosen: Tensor, captions: Sequence[Caption]) -> TextCondition:
+        """What captions about pictures (B,) give with the names of the people in them."""
+        names = [self._names[person] for person in self.pictures.people[chosen].tolist()]
+        return self.backbone.encode(fill(captions, {key: [name[key] for name in names] for key in names[0]}))
 
     def _pictures_with_names(self) -> Tensor:
         """Numbers of the pictures of people whose names take as many tokens as a person does."""

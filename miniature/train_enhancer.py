@@ -22,6 +22,7 @@ from .world import AT_ONCE, BASE, FACE_MODELS, GUIDANCE, all_names, draw_photos
 INVENTED = 3000  # people besides those whom the base model has seen
 PER_PERSON = 4
 DRAWING_STEPS = 10  # people come out as alike as after twice as many
+TEXT_STEPS, STEPS = 2500, 8500
 PROMPTS = 61  # no multiple of the pictures of a person, so that people differ in them
 
 
@@ -40,7 +41,7 @@ def main(work: Path, output: Path, shard: str | None, threads: int, seed: int) -
     for number in job.draw(people, part):
         print(f"person {number}", flush=True)
     if not shard:
-        config = AcrossConfig(seed=seed)
+        config = AcrossConfig(steps=STEPS, text_steps=TEXT_STEPS, seed=seed)
         job.train(people, config, digest, output, 200, 0, lambda step, loss: print(f"step {step}  loss {loss:.4f}"))
 
 

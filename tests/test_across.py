@@ -9,6 +9,7 @@ from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures, _min_snr
+from idea_core.anchor import _mean_embeddings
 from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
 from idea_core.people import PeopleConfig, recombined
@@ -90,7 +91,18 @@ def test_text_comes_before_pictures(backbone):
     calls, forward = [], backbone.predict
     backbone.predict = lambda *inputs: calls.append(len(run.losses)) or forward(*inputs)
     run.run()
-    assert calls == [3, 4]
+    assert calls == [3, 3, 4, 4]  # for the name and for the face
+
+
+@pytest.mark.parametrize("by_text", [True, False])
+def test_who_gives_what_the_name_gives_has_nothing_to_learn(backbone, by_text):
+    run = across(backbone, AcrossConfig(batch_size=3, text_steps=int(by_text)))
+    batch = run._draw_by_text() if by_text else run._draw_by_picture()
+    assert run._loss(*batch) > 1e-5
+    ids = [backbone.tokenize(run.pictures.names[person])["clip_l"] for person in run.pictures.people[batch[0]]]
+    embedded = torch.stack([_mean_embeddings(backbone, "clip_l", [name], 2) for name in ids])
+    run.model.tokens = lambda _faces: {"clip_l": embedded}
+    assert run._loss(*batch) < 1e-10
 
 
 def test_names_of_another_length_give_no_lesson_by_text(backbone):

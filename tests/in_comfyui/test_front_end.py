@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from comfyui_place import PACK
-from test_workflows import workflow
+from test_workflows import generation, workflow
 
 pytest.importorskip("selenium")
 sys.path.append(str(PACK / "docs"))
@@ -108,7 +108,7 @@ def overlap(one: list, other: list) -> bool:
     return all(one[i] < other[i] + other[i + 2] and other[i] < one[i] + one[i + 2] for i in (1, 2))
 
 
-def test_a_click_trains_a_person_and_shows_how_it_goes(browser):
+def test_clicks_train_a_person_and_draw_it(browser):
     front_end.open_example(browser, "train_identity", "IDEA_EnhancerTrain")
     settings = {"name": "clicked", "steps": 4, "resolution": 64, "preview_every": 2}
     graph = workflow(
@@ -127,12 +127,26 @@ def test_a_click_trains_a_person_and_shows_how_it_goes(browser):
     assert any(kind.startswith("b_preview") for kind, _ in heard)
     front_end.until(browser, lambda: all_shown(browser.execute_script(IN_NODES)))
 
+    front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+    front_end.fill(browser, generation("tiny_sd15", "clicked"))
+    front_end.run(browser)
+    front_end.until(browser, lambda: browser.execute_script(IN_NODES)["Save Image"] == [[64, 64]])
+    assert not front_end.complaints(browser) and not severe(browser)
+
 
 def all_shown(pictures: dict[str, list]) -> bool:
     """Whether nodes show the loss, the faces found, and two pictures before the training over two after it."""
     sheet = pictures["ID-Enhancer Train"]
     square = len(sheet) == 1 and sheet[0][0] == sheet[0][1] > 0
     return square and len(pictures["Faces found"]) == 2 and len(pictures["Loss curve"]) == 1
+
+
+def test_a_click_sorts_pictures_by_likeness(browser):
+    front_end.open_example(browser, "encode_and_compare", "IDEA_IDEncode")
+    front_end.fill(browser, workflow("encode_and_compare"))
+    front_end.run(browser)
+    front_end.until(browser, lambda: len(browser.execute_script(IN_NODES)["Best first"]) == 3)
+    assert not front_end.complaints(browser)
 
 
 def test_a_click_on_what_cannot_run_says_what_to_do(browser):
