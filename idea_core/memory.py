@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 Result = TypeVar("Result")
+_APPLES = "MPS backend out of memory"  # an error without a class of its own
 
 
 def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
@@ -19,11 +20,15 @@ def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
     while True:
         try:
             return compute()
-        except torch.OutOfMemoryError:
-            if not _save_memory(training):
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and _APPLES not in str(error):
                 raise
+            if not _save_memory(training):
+                raise torch.OutOfMemoryError(str(error)) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        elif torch.backends.mps.is_available():
+            torch.mps.empty_cache()
 
 
 def _save_memory(training: Any) -> bool:

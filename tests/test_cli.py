@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -21,6 +22,7 @@ from test_convert import RunsCode, published
 from idea_core import Identity
 from idea_core.cli import idea
 from idea_core.cli.generate import folder_name
+from idea_core.jobs import FaceSource, PhotoSource
 
 QUICK = ["--steps", "2", "--batch-size", "1", "--resolution", "16", "--phrase", "ab"]
 
@@ -107,6 +109,18 @@ def test_a_face_embedding_needs_no_face_models(studio, tmp_path):
     out = tmp_path / "a.safetensors"
     run("train", *base(studio), *arguments, "--face-models", tmp_path, "-o", out, *QUICK)
     assert Identity.load(out).id_embeds is not None
+
+
+def test_tilted_faces_are_trained_on_as_they_are_or_turned_upright(studio, tmp_path):
+    Image.fromarray(photo(width=480, height=480, faces=[(240, 240, 100, 30.0)])).save(tmp_path / "tilted.png")
+    engine, digests = FaceSource(studio / "faces", provider="cpu").load(), set()
+    for crop, tilt in (("face", 30), ("upright", 0)):
+        prepared = PhotoSource((tmp_path,), crop=crop, resolution=256).prepare(FaceSource(studio / "faces"))
+        (face,) = engine.detect((prepared.photos[0].images[0].numpy() * 255).astype(np.uint8))
+        assert abs(abs(np.rad2deg(face.tilt)) - tilt) < 3
+        options = ["--photos", tmp_path, "--crop", crop, "--name", "alice", "-o", tmp_path / f"{crop}.safetensors"]
+        digests.add(run("train", *base(studio), *faces(studio), *options, *QUICK, "--json")["digest"])
+    assert len(digests) == 2
 
 
 def test_the_paper_preset_is_the_published_command(studio, tmp_path):

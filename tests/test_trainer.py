@@ -392,7 +392,10 @@ def test_a_batch_in_parts_gives_the_same_gradients(backbone):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, halves) if a is not None)
 
 
-def test_out_of_memory_is_met_step_by_step_and_changes_nothing_else(backbone, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("MPS backend out of memory (7 GB of 9 GB).")]
+)
+def test_out_of_memory_is_met_step_by_step_and_changes_nothing_else(backbone, monkeypatch, caplog, error):
     def train() -> Trainer:
         run = trainer(backbone, TrainConfig(steps=2, batch_size=4))
         run.run()
@@ -403,7 +406,7 @@ def test_out_of_memory_is_met_step_by_step_and_changes_nothing_else(backbone, mo
 
     def small(noisy, *others):
         if len(noisy) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
         return predict(noisy, *others)
 
     monkeypatch.setattr(backbone, "predict", small)
@@ -414,7 +417,7 @@ def test_out_of_memory_is_met_step_by_step_and_changes_nothing_else(backbone, mo
     assert all(torch.allclose(tensor, expected[key], atol=1e-4) for key, tensor in run.person.state_dict().items())
 
     def nothing(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
     monkeypatch.setattr(backbone, "predict", nothing)
     with pytest.raises(torch.OutOfMemoryError):
