@@ -171,3 +171,11 @@ def test_a_lora_without_keys_and_values_is_refused(tmp_path):
 def test_old_checkpoints_keep_their_weights_under_state_dict(tmp_path):
     torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.ckpt")
     assert list(tensors_in(read_weights(tmp_path / "a.ckpt"))) == ["a"]
+
+
+def test_a_lora_with_numbers_that_are_none_is_refused(tmp_path):
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    weights = {f"{key}.lora_up.weight": torch.full((320, 2), torch.nan), f"{key}.lora_down.weight": torch.ones(2, 768)}
+    safetensors.torch.save_file(weights, tmp_path / "lora.safetensors")
+    with pytest.raises(IdentityFileError, match="finite"):
+        read_kv(tmp_path / "lora.safetensors")

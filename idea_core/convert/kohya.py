@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, IdentityFileError
 from ..identity import Identity
+from ..identity_checks import require_finite
 from ..kv import DOWN, FULL, UP, layers_of
 from ..ldm_names import to_diffusers, to_ldm
 from ..tensorfile import write_tensors
@@ -51,7 +52,8 @@ def read_kv(path: str | os.PathLike) -> tuple[dict[str, Tensor], int]:
     """The key and value layers of a LoRA under an identity's names, and the number of its other layers.
 
     Raises:
-        IdentityFileError: no LoRA, or none with key or value layers of the cross attentions.
+        IdentityFileError: no LoRA, none with key or value layers of the cross attentions, or one with NaN or Inf in
+            them.
     """
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors_in(read_weights(path)).items():
@@ -71,6 +73,7 @@ def read_kv(path: str | os.PathLike) -> tuple[dict[str, Tensor], int]:
             ", ".join(sorted(layers)[:3]) or "no tensor",
             "Choose a LoRA of a UNet's cross attentions.",
         )
+    require_finite(kv)
     return kv, others
 
 

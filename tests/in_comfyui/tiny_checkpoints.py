@@ -1,8 +1,9 @@
 """Small random-weight checkpoints that ComfyUI's own CheckpointLoaderSimple loads as SD 1.5, SD 2.1 and SDXL.
 
-Run with ComfyUI's Python, in ComfyUI's folder:  python tiny_checkpoints.py FOLDER
+Run with ComfyUI's Python, in ComfyUI's folder:  python tiny_checkpoints.py FOLDER [full]
 The UNet has one level and one residual block (SDXL's has Segmind Vega's layout, the least that ComfyUI takes for one),
-the VAE is TAESD; the text encoders have full size, since ComfyUI fixes it.
+the VAE is TAESD; the text encoders have full size, since ComfyUI fixes it. With `full`, one checkpoint instead whose
+UNet has the size of SD 1.5's, for measuring.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))  # ComfyUI before this folder
-FOLDER, sys.argv[1:] = Path(sys.argv[1]), ["--cpu"]
+FOLDER, FULL, sys.argv[1:] = Path(sys.argv[1]), "full" in sys.argv[2:], ["--cpu"]
 
 import comfy.options  # noqa: E402
 
@@ -57,6 +58,12 @@ FAMILIES = {
         },
     ),
 }
+FULL_SIZE = {
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+}
 POOL = 1 << 20
 # ComfyUI tells v-prediction from this key's spread; it belongs to a block that the tiny UNet lacks.
 V_PREDICTION_MARK = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
@@ -84,15 +91,15 @@ def fill(module: torch.nn.Module, generator: torch.Generator, gain: float, draw=
     return module
 
 
-def weights(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
+def weights(family: str, seed: int = 0, more: dict = {}) -> dict[str, torch.Tensor]:
     """State dict of a checkpoint, in half precision."""
     config_class, unet = FAMILIES[family]
     generator = torch.Generator().manual_seed(seed)
-    config = config_class({**UNET, **unet})
+    config = config_class({**UNET, **unet, **more})
     config.set_inference_dtype(torch.float16, None)
     model = config.get_model({}, device="cpu")
-    fill(model.diffusion_model, generator, 1.0)
-    draw = cheap_randn if family == "sdxl" else torch.randn
+    draw = cheap_randn if family == "sdxl" or more else torch.randn
+    fill(model.diffusion_model, generator, 1.0, draw if more else torch.randn)
     clip = config.clip_target({}).clip(dtype=torch.float16, device="cpu")
     text = fill(clip, generator, 0.5, draw)
     vae = fill(comfy.taesd.taesd.TAESD(), generator, 0.9)
@@ -102,7 +109,9 @@ def weights(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in FAMILIES:
+    if FULL:
+        safetensors.torch.save_file(weights("sd15", more=FULL_SIZE), FOLDER / "full_sd15.safetensors")
+    for name in () if FULL else FAMILIES:
         state = weights(name)
         safetensors.torch.save_file(state, FOLDER / f"tiny_{name}.safetensors")
         if name == "sd21":
