@@ -2,8 +2,8 @@
 
     python -m benchmarks.kills [--kills 50] [--seed 0]
 
-`idea train` on the tests' tiny model, saving its state after each step, gets SIGKILL at random moments of its run and is
-started again, until it has come to its end. The person has to be the one of an unbroken training, bit by bit, and no
+`idea train` on the tests' tiny model, saving its state after each step, gets SIGKILL at random moments of its run and
+is started again, until it has come to its end. The person has to be the one of an unbroken training, bit by bit, and no
 file may ever be a part of one. Prints one JSON object; fails if any of that is not so.
 """
 
