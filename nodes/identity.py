@@ -15,6 +15,7 @@ from ..idea_core.describe import describe, in_lines
 from ..idea_core.identity import Identity
 from ..idea_core.thumbnail import decode_thumbnail, encode_thumbnail
 from .face import CATEGORY
+from .inputs import advanced
 from .paths import file_state, identity_files, identity_path, saved_path
 from .pictures import to_image, to_uint8
 from .sockets import IdentitySocket, require
@@ -43,13 +44,26 @@ class SaveIdentity(io.ComfyNode):
                     tooltip="A picture to know the file by, stored small. Without it the file keeps the training's "
                     "last preview, if there was one.",
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "keep_face",
+                        default=True,
+                        optional=True,
+                        tooltip="Keep the face embedding. Others can tell by it whether a photo shows this person; "
+                        "pictures do not need it.",
+                    )
+                ),
             ],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, identity: Identity, filename: str, image: Tensor | None = None) -> io.NodeOutput:
+    def execute(
+        cls, identity: Identity, filename: str, image: Tensor | None = None, keep_face: bool = True
+    ) -> io.NodeOutput:
         require(identity, Identity, IdentitySocket, "ID-Enhancer Train")
+        if not keep_face:
+            identity = dataclasses.replace(identity, id_embeds=None)
         if image is not None:
             picture = Image.fromarray(to_uint8(image[0]))
             identity = dataclasses.replace(identity, thumbnail=encode_thumbnail(picture))

@@ -111,6 +111,35 @@ def test_a_face_embedding_needs_no_face_models(studio, tmp_path):
     assert Identity.load(out).id_embeds is not None
 
 
+ALONE = """
+import sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "urllib.Request", "subprocess.Popen", "os.system"):
+        raise PermissionError(f"{event} {arguments}")
+sys.addaudithook(refuse)
+from idea_core.cli import idea
+for command in (line.split("\\n") for line in sys.stdin.read().split("\\n\\n")):
+    idea(command, standalone_mode=False)
+"""
+
+
+def test_commands_need_neither_network_nor_other_programs(studio, tmp_path):
+    output = tmp_path / "alice.safetensors"
+    photos = studio / "photos" / "alice"
+    options = ["--photos", photos, "--name", "alice", "-o", output, *QUICK]
+    small = ["--steps", "1", "--width", "16", "--height", "16"]
+    commands = [
+        ["encode", photos, "-o", tmp_path / "face.safetensors", *faces(studio)],
+        ["train", *base(studio), *faces(studio), *options],
+        ["generate", *base(studio), "--identity", output, "--prompt", "a {}", *small, "--save-dir", tmp_path / "drawn"],
+        ["info", output],
+    ]
+    said = "\n\n".join("\n".join(map(str, command)) for command in commands)
+    done = subprocess.run([sys.executable, "-c", ALONE], input=said, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert output.exists()
+
+
 def test_tilted_faces_are_trained_on_as_they_are_or_turned_upright(studio, tmp_path):
     Image.fromarray(photo(width=480, height=480, faces=[(240, 240, 100, 30.0)])).save(tmp_path / "tilted.png")
     engine, digests = FaceSource(studio / "faces", provider="cpu").load(), set()

@@ -104,6 +104,7 @@ def probe(start_probe) -> Iterator[Callable]:
     """Runs a function of `probes_*.py` inside real ComfyUI and returns what it returned."""
     with start_probe() as call:
         yield call
+        assert call("reached") == []  # no node asks the network for anything, or starts another program
 
 
 def _call(worker: subprocess.Popen, log: Path, name: str, /, **arguments):

@@ -320,6 +320,23 @@ def test_a_damaged_file_is_refused_and_the_server_goes_on(server, base, trained,
     assert again.std() > 1
 
 
+def test_a_file_without_the_face_still_applies(server, base, trained):
+    folder = base / "output" / "idea"
+    graph = {
+        "1": {"class_type": "IDEA_LoadIdentity", "inputs": {"file": "tiny_sd15.safetensors"}},
+        "2": {
+            "class_type": "IDEA_SaveIdentity",
+            "inputs": {"identity": ["1", 0], "filename": "faceless", "keep_face": False},
+        },
+    }
+    server.run(graph)
+    with_face, without = (Identity.load(folder / f"{name}.safetensors") for name in ("tiny_sd15", "faceless"))
+    assert with_face.id_embeds is not None and without.id_embeds is None
+    same = generation("tiny_sd15", "faceless", prompt="photo of <tiny_sd15>, faceless")
+    again = generation("tiny_sd15", "tiny_sd15", prompt="photo of <tiny_sd15>, faceless")
+    assert np.array_equal(picture(server, same), picture(server, again))
+
+
 def test_an_identity_of_another_base_model_is_refused(server, trained):
     with pytest.raises(PromptError, match="Expected a MODEL and CLIP of Stable Diffusion 2.x, .* got sd1"):
         server.run(generation("tiny_sd15", "tiny_sd21"))

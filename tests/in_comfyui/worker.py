@@ -30,12 +30,22 @@ import nodes  # noqa: E402
 comfy.utils.set_progress_bar_enabled(False)
 
 
+REACHED: list[str] = []  # what was asked of the network or of another program
+BEYOND = ("socket.connect", "socket.getaddrinfo", "urllib.Request", "subprocess.Popen", "os.system", "os.exec")
+
+
+def watch_the_borders() -> None:
+    """From now on; ComfyUI's own start is done."""
+    sys.addaudithook(lambda event, arguments: REACHED.append(f"{event} {arguments}") if event in BEYOND else None)
+
+
 def load_pack() -> None:
     """As ComfyUI's server does it."""
     asyncio.run(nodes.load_custom_node(os.path.join(BASE, "custom_nodes", "id-ea"), module_parent="custom_nodes"))
 
 
 def main() -> None:
+    watch_the_borders()
     load_pack()
     sys.path.append(str(HERE))
     import probes_apply
@@ -47,6 +57,7 @@ def main() -> None:
 
     modules = (probes_apply, probes_faces, probes_layout, probes_neighbours, probes_people, probes_training)
     probes = {name: value for module in modules for name, value in vars(module).items()}
+    probes["reached"] = lambda: REACHED
     for line in sys.stdin:
         call = json.loads(line)
         try:
