@@ -22,7 +22,7 @@ from server import Server
 
 HERE = Path(__file__).parent
 PACK_NAME = "testpack"
-PROBE_LIMIT = 400  # seconds
+PROBE_LIMIT = 900  # seconds
 
 
 @pytest.fixture(scope="session")

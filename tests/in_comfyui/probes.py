@@ -117,6 +117,7 @@ def sample(
     steps: int = 4,
     cfg: float = 4.0,
     sampler: str = "euler",
+    scheduler: str = "normal",
     shape: tuple[int, int, int] = (1, 8, 8),
 ) -> torch.Tensor:
     """Latents (B, 4, h, w) of a `shape` (B, h, w)."""
@@ -125,7 +126,7 @@ def sample(
     noise = comfy.sample.prepare_noise(latent, 1)
     options = {"seed": 1, "disable_pbar": True}
     return comfy.sample.sample(
-        model, noise, steps, cfg, sampler, "normal", positive, negative, latent, **options
+        model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, **options
     ).clone()
 
 

@@ -274,6 +274,27 @@ def samplers() -> dict[str, float]:
 
 
 @torch.inference_mode()
+def at_strength_0() -> list[str]:
+    """Samplers and schedulers with which Apply at strength 0 changes any bit of two steps."""
+    plain, _, _ = load("tiny_sd15")
+    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"), strength=0.0)
+    positive, negative = encode(clip, PERSON), encode(clip, NEGATIVE)
+    bare = baked_without(positive)
+    different = []
+    for sampler in comfy.samplers.KSampler.SAMPLERS:
+        for scheduler in comfy.samplers.KSampler.SCHEDULERS:
+            how = {"steps": 2, "sampler": sampler, "scheduler": scheduler}
+            if not torch.equal(sample(model, positive, negative, **how), sample(plain, bare, negative, **how)):
+                different.append(f"{sampler}, {scheduler}")
+    return different
+
+
+def baked_without(conditioning: list) -> list:
+    """The conditioning without the adapter's difference."""
+    return [[text, {k: v for k, v in said.items() if not k.startswith("idea_")}] for text, said in conditioning]
+
+
+@torch.inference_mode()
 def shapes() -> dict[str, float]:
     """Batches, pictures that are not square, and conditionings of several lengths in a batch."""
     plain, _, _ = load("tiny_sd15")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,6 +114,37 @@ def train(
         "sample": sampled,
         "kept": kept,
     }
+
+
+def cancel_at_random(count: int, seed: int = 0) -> dict:
+    """Trainings that a user cancels at any moment: how they ended, and whether the base ever changed."""
+    model, clip, vae = load("tiny_sd15")
+    config, chance = pack("idea_core.config").TrainConfig(steps=6, batch_size=1), random.Random(seed)
+    before, outcomes, changed = weights_hash(model, clip.patcher), Counter(), 0
+
+    def train(name: str) -> None:
+        with torch.inference_mode():
+            training_job(name, config).run(model, clip, vae, None, None)
+
+    start = time.monotonic()
+    train("unbroken")
+    seconds = time.monotonic() - start
+    for number in range(count):
+        clock = threading.Timer(chance.uniform(0, seconds), comfy.model_management.interrupt_current_processing)
+        clock.start()
+        try:
+            train(f"cancelled{number}")
+            outcomes["trained"] += 1
+        except comfy.model_management.InterruptProcessingException:
+            outcomes["cancelled"] += 1
+        finally:
+            clock.cancel()
+            comfy.model_management.interrupt_current_processing(False)
+        changed += weights_hash(model, clip.patcher) != before
+        train(f"cancelled{number}")  # from where it was cancelled
+        forget(f"cancelled{number}")
+    forget("unbroken")
+    return {**outcomes, "changed": changed}
 
 
 def forget(name: str) -> None:

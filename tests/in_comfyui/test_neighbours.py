@@ -77,3 +77,8 @@ def test_clones_share_the_persons_weights(probe):
 def test_every_sampler(probe):
     errors = probe("samplers")
     assert len(errors) > 30 and max(errors.values()) <= 1e-4
+
+
+@slow
+def test_at_strength_0_no_sampler_and_scheduler_gives_another_picture(probe):
+    assert probe("at_strength_0") == []

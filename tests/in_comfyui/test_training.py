@@ -156,3 +156,9 @@ def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(probe, checkp
     assert broken["said"] == "interrupted" and broken["unchanged"]
     resumed = probe("across", checkpoint=checkpoint)
     assert resumed["seen"] == [3, 4] and resumed["digest"] == whole["digest"]
+
+
+@pytest.mark.slow
+def test_a_training_may_be_cancelled_at_any_moment(probe):
+    result = probe("cancel_at_random", count=20)
+    assert result["cancelled"] >= 5 and result["changed"] == 0
