@@ -159,7 +159,7 @@ def _use_identity(path: Path) -> Mapping[str, Any]:
     identity = Identity.load(path)
     describe(identity)
     decode_thumbnail(identity.thumbnail)
-    return {**identity.tokens, **identity.adapter, **identity.kv, "anchor": identity.anchor}
+    return identity.tensors()
 
 
 def _use_tokens(path: Path) -> Mapping[str, Any]:
@@ -274,7 +274,7 @@ def limited() -> Iterator[None]:
 
 def outcome(kind: Kind, path: Path) -> str:
     """What became of one input: "read", "refused", or what is wrong."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         with limited():
             found = kind.read(path)
@@ -286,7 +286,8 @@ def outcome(kind: Kind, path: Path) -> str:
     values = found.values() if isinstance(found, Mapping) else ()
     if any(torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all() for value in values):
         return "NaN or Inf got through"
-    return result if time.perf_counter() - start < SECONDS else f"took {time.perf_counter() - start:.1f} s"
+    seconds = time.process_time() - start
+    return result if seconds < SECONDS else f"took {seconds:.1f} s"
 
 
 def fuzzed(inputs: int, seed: int, folder: Path) -> Iterator[tuple[str, Path, str, float]]:
@@ -311,14 +312,14 @@ def fuzzed(inputs: int, seed: int, folder: Path) -> Iterator[tuple[str, Path, st
 @click.command()
 @click.option("--inputs", default=100_000)
 @click.option("--seed", default=0)
-@click.option("--keep", type=click.Path(path_type=Path), default="fuzz-findings", help="Folder for inputs that failed.")
+@click.option("--keep", type=click.Path(path_type=Path), default="build/fuzz", help="Folder for inputs that failed.")
 def main(inputs: int, seed: int, keep: Path) -> None:
     outcomes: dict[str, Counter] = {}
     slowest: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, path, result, seconds) in enumerate(fuzzed(inputs, seed, Path(folder))):
             if result not in FINE:
-                keep.mkdir(exist_ok=True)
+                keep.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, keep / f"{seed}-{number}{path.suffix}")
                 (keep / f"{seed}-{number}.txt").write_text(f"{name}\n{result}\n", "utf-8")
             outcomes.setdefault(name, Counter())[result if result in FINE else "failed"] += 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,8 @@ def whole(folder: Path) -> bool:
 @click.option("--seed", default=0)
 def main(kills: int, seed: int) -> None:
     chance = random.Random(seed)
-    done, trainings, broken, different, leftovers = 0, 0, 0, 0, 0
+    done, trainings, broken, different, leftovers, anew = 0, 0, 0, 0, 0, 0
+    went_on: list[int] = []  # after these steps
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as place:
         studio = build_studio(Path(place) / "studio")
@@ -64,11 +66,10 @@ def main(kills: int, seed: int) -> None:
         seconds, expected = time.monotonic() - start, Identity.load(unbroken).digest()
         while done < kills:
             folder = Path(place) / f"training-{trainings}"
-            output, trainings = folder / "alice.safetensors", trainings + 1
+            output, log, trainings = folder / "alice.safetensors", Path(place) / f"{trainings}.log", trainings + 1
             while True:
-                process = subprocess.Popen(
-                    command(studio, output), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                )
+                with open(log, "ab") as said:
+                    process = subprocess.Popen(command(studio, output), env=environment, stdout=said, stderr=said)
                 try:
                     process.wait(chance.uniform(0.3, 1.0) * seconds if done < kills else None)
                     break
@@ -79,10 +80,13 @@ def main(kills: int, seed: int) -> None:
                     broken += not whole(folder)
             different += Identity.load(output).digest() != expected
             leftovers += len([path for path in folder.iterdir() if path != output])
+            went_on += [int(step) for step in re.findall(r"going on after step (\d+)", log.read_text())]
+            anew += len(re.findall("training starts anew", log.read_text()))
     report = {"kills": done, "trainings": trainings, "seconds_of_one": round(seconds, 1), "broken_files": broken}
     report |= {"other_results": different, "files_left": leftovers}
+    report |= {"went_on_after_steps": sorted(went_on), "started_anew_beside_a_state": anew}
     print(json.dumps(report))
-    sys.exit(bool(broken or different))
+    sys.exit(bool(broken or different or anew or not went_on))
 
 
 if __name__ == "__main__":

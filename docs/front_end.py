@@ -58,10 +58,14 @@ def open_browser(url: str, profile: Path | None = None, size: tuple[int, int] = 
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     browser.set_script_timeout(60)
-    browser.get(url)
-    _ready(browser)
-    set_value(browser, "Comfy.TutorialCompleted", True)  # else the templates open over everything, the first time
-    reload(browser)
+    try:
+        browser.get(url)
+        _ready(browser)
+        set_value(browser, "Comfy.TutorialCompleted", True)  # else the templates open over everything, the first time
+        reload(browser)
+    except BaseException:
+        browser.quit()
+        raise
     return browser
 
 

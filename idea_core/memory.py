@@ -12,6 +12,11 @@ Result = TypeVar("Result")
 _APPLES = "MPS backend out of memory"  # an error without a class of its own
 
 
+def ran_out(error: Exception) -> bool:
+    """Whether an error says that a device has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or _APPLES in str(error)
+
+
 def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
     """`compute()`, again with less memory as often as that runs out and something is left to save.
 
@@ -21,10 +26,8 @@ def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
         try:
             return compute()
         except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and _APPLES not in str(error):
+            if not ran_out(error) or not _save_memory(training):
                 raise
-            if not _save_memory(training):
-                raise torch.OutOfMemoryError(str(error)) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         elif torch.backends.mps.is_available():

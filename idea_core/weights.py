@@ -51,6 +51,8 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:  # by its name, torch would take some files for another format
             content = torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # damaged pickles raise errors of many kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise IdentityFileError(

@@ -24,6 +24,7 @@ from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
 from ..idea_core.images import to_pixels
+from ..idea_core.memory import ran_out
 from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.tensorfile import load_if_same
 from ..idea_core.thumbnail import encode_thumbnail
@@ -145,23 +146,26 @@ class _Training:
                 state = self.path.with_suffix(".training")
                 watch = self._watch(trainer, backbone)
                 self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, watch)
-                done = self.started.take_up()
                 if watch:
-                    self._look(done, watch)
+                    self.progress.before = self._drawn(watch)
+                self.started.take_up()
+                self.progress.start()
                 self.started.run(self.progress.show)
                 if watch and (watch.ended or not watch.is_due(len(trainer.losses))):  # what came out at last
-                    self._look(len(trainer.losses), watch)
+                    self.progress.look(len(trainer.losses), self._drawn(watch))
                 self.progress.compare()
-        except comfy.model_management.OOM_EXCEPTION as error:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             height, width = job.photos.images.shape[1:3]
             raise TrainingError(
                 "memory for the training", f"out of memory at {width} × {height} pixels", "Lower resolution."
             ) from error
 
-    def _look(self, step: int, watch: Watch) -> None:
-        """Pictures of the person as it is, which end nothing."""
+    def _drawn(self, watch: Watch) -> Tensor:
+        """Pictures (B, H, W, 3) of the person as it is, which end nothing."""
         with self.started.trainer.kv_deltas():
-            self.progress.look(step, watch.draw())
+            return watch.draw()
 
     def identity(self, base_checkpoint: str = "", base_hash: str = "") -> Identity:
         run = self.started
@@ -193,26 +197,35 @@ class _Training:
 
 
 class Progress:
-    """ComfyUI's bar, a line on the node, and pictures on it."""
+    """ComfyUI's bar, a line on the node, and pictures on it.
+
+    Attributes:
+        before, last: pictures (B, H, W, 3) before the training and of the last look; None without.
+    """
 
     def __init__(self, steps: int, node_id: str | None, unit: str = "steps"):
         self._steps, self._node_id, self._unit = steps, node_id, unit
         self._bar = comfy.utils.ProgressBar(steps)
         self._start, self._told, self._done = time.monotonic(), 0.0, 0
-        self._looks: list[Tensor] = []  # pictures (B, H, W, 3) of the first look and of the last one
+        self.before: Tensor | None = None
+        self.last: Tensor | None = None
+
+    def start(self) -> None:
+        """From now on there are steps, whose number and time tell how long it takes."""
+        self._start = time.monotonic()
 
     def picture(self) -> Image.Image | None:
         """The first picture of the last look."""
-        return _picture(self._looks[-1][0]) if self._looks else None
+        return None if self.last is None else _picture(self.last[0])
 
     def before_and_after(self) -> Tensor | None:
-        """IMAGE (1, 2H, B · W, 3): the pictures of the first look over those of the last one."""
-        if not self._looks:
+        """IMAGE (1, 2H, B · W, 3): the pictures before the training over those of the last look."""
+        if self.before is None or self.last is None:
             return None
-        return torch.cat([_row(self._looks[0]), _row(self._looks[-1])])[None]
+        return torch.cat([_row(self.before), _row(self.last)]).cpu()[None]
 
     def look(self, step: int, images: Tensor) -> None:
-        self._looks = [*self._looks[:1], images.cpu()]
+        self.last = images
         self._preview(step, _row(images))
 
     def compare(self) -> None:

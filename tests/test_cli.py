@@ -113,13 +113,16 @@ def test_a_face_embedding_needs_no_face_models(studio, tmp_path):
 
 ALONE = """
 import sys
+reached = []
 def refuse(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "urllib.Request", "subprocess.Popen", "os.system"):
+        reached.append(event)
         raise PermissionError(f"{event} {arguments}")
 sys.addaudithook(refuse)
 from idea_core.cli import idea
 for command in (line.split("\\n") for line in sys.stdin.read().split("\\n\\n")):
     idea(command, standalone_mode=False)
+sys.exit(f"reached: {reached}" if reached else 0)
 """
 
 

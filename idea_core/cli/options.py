@@ -140,7 +140,7 @@ def _setting(field: str) -> Callable:
         _FLAGS.get(field, "--" + field.replace("_", "-")),
         field,
         type=_TYPES.get(field, float),
-        help=f"{_SETTINGS[field]} Default: the preset's{_preset_values(field)}.",
+        help=_SETTINGS[field] + _preset_values(field),
     )
 
 
@@ -148,8 +148,9 @@ def _preset_values(field: str) -> str:
     values = {name: getattr(config, field) for name, config in PRESETS.items()}
     if len(set(values.values())) == 1:
         value = next(iter(values.values()))
-        return "" if value is None else f" {_shown(value)}"
-    return f" ({', '.join(f'{name} {_shown(value)}' for name, value in values.items() if value is not None)})"
+        return "" if value is None else f" Default: {_shown(value)}."
+    shown = ", ".join(f"{name} {_shown(value)}" for name, value in values.items() if value is not None)
+    return f" Default: the preset's ({shown})."
 
 
 def _shown(value: float | str) -> str:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..errors import ConfigError, IdentityFileError
 from ..identity import Identity
-from ..identity_checks import require_finite
 from ..kv import DOWN, FULL, UP, layers_of
 from ..ldm_names import to_diffusers, to_ldm
 from ..tensorfile import write_tensors
@@ -73,7 +72,10 @@ def read_kv(path: str | os.PathLike) -> tuple[dict[str, Tensor], int]:
             ", ".join(sorted(layers)[:3]) or "no tensor",
             "Choose a LoRA of a UNet's cross attentions.",
         )
-    require_finite(kv)
+    if bad := [key for key, tensor in kv.items() if not torch.isfinite(tensor).all()]:
+        raise IdentityFileError(
+            f"a LoRA of finite numbers in {Path(path).name}", f"others in {bad[0]}", "Download or train it again."
+        )
     return kv, others
 
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..anchor import celebrity_names
@@ -23,6 +22,7 @@ from ..errors import ConfigError, DivergedError, TrainingError
 from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
+from ..memory import ran_out
 from ..pretrained import PretrainedEnhancer
 from ..tensorfile import load_if_same
 from ..trainer import Trainer, training_record
@@ -155,7 +155,9 @@ class TrainJob:
         except DivergedError:
             self._keep(trainer)
             raise
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             raise TrainingError(
                 "memory for the training",
                 f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels",

@@ -80,6 +80,15 @@ def server(comfyui, python, base) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def untouched(server) -> dict[str, np.ndarray]:
+    """Pictures of the base models, by checkpoint, before the server has trained or applied anybody."""
+    from test_workflows import CHECKPOINTS, base_picture, listed
+
+    assert not [name for name in ("tiny_sd", "clicked") if name in listed(server)]
+    return {checkpoint: base_picture(server, checkpoint) for checkpoint in CHECKPOINTS}
+
+
+@pytest.fixture(scope="session")
 def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[Callable]]:
     """Starts a ComfyUI process with more options."""
 
@@ -91,7 +100,9 @@ def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[C
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
             worker = subprocess.Popen(command, cwd=comfyui, text=True, **pipes)
             try:
-                yield partial(_call, worker, path)
+                call = partial(_call, worker, path)
+                yield call
+                assert call("reached") == []  # no node asks the network for anything, or starts another program
             finally:
                 worker.stdin.close()
                 worker.wait(30)
@@ -104,7 +115,6 @@ def probe(start_probe) -> Iterator[Callable]:
     """Runs a function of `probes_*.py` inside real ComfyUI and returns what it returned."""
     with start_probe() as call:
         yield call
-        assert call("reached") == []  # no node asks the network for anything, or starts another program
 
 
 def _call(worker: subprocess.Popen, log: Path, name: str, /, **arguments):

@@ -139,6 +139,7 @@ def cancel_at_random(count: int, seed: int = 0) -> dict:
             outcomes["cancelled"] += 1
         finally:
             clock.cancel()
+            clock.join()
             comfy.model_management.interrupt_current_processing(False)
         changed += weights_hash(model, clip.patcher) != before
         train(f"cancelled{number}")  # from where it was cancelled

@@ -40,6 +40,10 @@ class Server:
             self._process = subprocess.Popen([str(c) for c in command], cwd=comfyui, stdout=log, stderr=log)
         self._wait_until_up()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> None:
         self._process.terminate()
         try:

@@ -31,7 +31,8 @@ comfy.utils.set_progress_bar_enabled(False)
 
 
 REACHED: list[str] = []  # what was asked of the network or of another program
-BEYOND = ("socket.connect", "socket.getaddrinfo", "urllib.Request", "subprocess.Popen", "os.system", "os.exec")
+BEYOND = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
+BEYOND += ("subprocess.Popen", "os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork")
 
 
 def watch_the_borders() -> None:
