@@ -82,9 +82,11 @@ def one_photo(lines: Sequence[Line]) -> str:
 def comparisons(
     title: str, lines: Sequence[Line], arm: str, others: Iterable[str], steps: int, theirs: int | None = None
 ) -> str:
-    """Differences, paired over people; `theirs` are the others' steps, where they are not the same."""
+    """Differences, paired over people; nothing if none was measured. `theirs` are the others' steps if not the same."""
     after = steps if theirs is None else theirs
     rows = [[TITLES[other], *differences(lines, (arm, steps), (other, after))] for other in others]
+    if all(set(row[1:]) == {"–"} for row in rows):
+        return ""
     said = f"{steps} steps" if theirs is None else f"{steps} steps against {theirs}"
     return table(f"{title}: {TITLES[arm]} minus …, {said}", DIFFERENCES, rows)
 
