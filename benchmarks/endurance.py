@@ -9,65 +9,30 @@ ten runs and in the end, seconds, and failures.
 
 from __future__ import annotations
 
-import io
 import json
 import resource
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
+import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "in_comfyui")]
+from .real_comfyui import CHECKPOINT, Place, PromptError, Server, base_picture, generation, temporary_place, training
 
-import face_models  # noqa: E402
-from comfyui_place import find_comfyui, find_python  # noqa: E402
-from PIL import Image  # noqa: E402
-from server import PromptError, Server  # noqa: E402
-
-CHECKPOINT, PACK_NAME, WARM = "tiny_sd15.safetensors", "testpack", 10
-WORKFLOWS = ROOT / "workflows" / "api"
+WARM = 10
 
 
-def write_base(base: Path, comfyui: Path, python: Path) -> None:
-    """Base directory: one tiny checkpoint, face models, two photos, the pack."""
-    (base / "custom_nodes").mkdir()
-    (base / "custom_nodes" / "id-ea").symlink_to(ROOT)
-    checkpoints = base / "models" / "checkpoints"
-    script = ROOT / "tests" / "in_comfyui" / "tiny_checkpoints.py"
-    subprocess.run([python, script, checkpoints], cwd=comfyui, check=True, capture_output=True)
-    for path in checkpoints.iterdir():
-        if path.name != CHECKPOINT:
-            path.unlink()
-    face_models.write_face_pack(base / "models" / "insightface" / "models" / PACK_NAME)
-    (base / "input").mkdir()
-    for number, place in enumerate([(130, 110, 90), (190, 130, 120)], start=1):
-        Image.fromarray(face_models.photo(faces=[place], seed=number)).save(base / "input" / f"photo_{number}.png")
+def generate(seed: int) -> dict:
+    return generation(CHECKPOINT, "person0", seed=seed)
 
 
-def workflow(name: str, seed: int) -> dict:
-    """An example at test size; the seed makes it another run."""
-    graph = json.loads((WORKFLOWS / f"{name}.json").read_text())
-    person = f"person{seed}" if name == "train_identity" else "person0"
-    changes = {
-        "CheckpointLoaderSimple": {"ckpt_name": CHECKPOINT},
-        "IDEA_LoadFaceModel": {"pack": PACK_NAME},
-        "IDEA_EnhancerTrain": {"steps": 2, "resolution": 64, "seed": seed, "name": person, "preview_every": 0},
-        "IDEA_SaveIdentity": {"filename": person},
-        "IDEA_LoadIdentity": {"file": "person0.safetensors"},
-        "EmptyLatentImage": {"width": 64, "height": 64},
-        "KSampler": {"steps": 2, "seed": seed},
-    }
-    for node in graph.values():
-        node["inputs"].update(changes.get(node["class_type"], {}))
-        if "text" in node["inputs"]:
-            node["inputs"]["text"] = node["inputs"]["text"].replace("<alice>", "<person0>")
-    return graph
+def train(seed: int) -> dict:
+    """A training of a person of its own."""
+    return training(CHECKPOINT, f"person{seed}", seed=seed, preview_every=0)
 
 
 def megabytes(server: Server) -> float:
@@ -75,28 +40,12 @@ def megabytes(server: Server) -> float:
     return int(status[1]) * resource.getpagesize() / 1e6
 
 
-def plain_picture(server: Server, guidance: float) -> bytes:
-    """Pixels that the base model gives without any person; another guidance, and ComfyUI draws it anew."""
-    graph = workflow("generate_with_identity", 0)
-    (apply,) = (key for key, node in graph.items() if node["class_type"] == "IDEA_ApplyAdapter")
-    past = {0: graph[apply]["inputs"]["model"], 1: graph[apply]["inputs"]["clip"]}
-    kept = {key: node for key, node in graph.items() if not node["class_type"].startswith("IDEA_")}
-    for node in kept.values():
-        for name, value in node["inputs"].items():
-            if isinstance(value, list) and value[0] == apply:
-                node["inputs"][name] = past[value[1]]
-        if node["class_type"] == "KSampler":
-            node["inputs"]["cfg"] = guidance
-    (output,) = server.run(kept).values()
-    return Image.open(io.BytesIO(server.picture(output["images"][0]))).tobytes()
-
-
-def repeated(server: Server, name: str, count: int, first: int) -> dict:
-    """So many runs of an example, and the server's memory on the way."""
+def repeated(server: Server, graph: Callable[[int], dict], count: int) -> dict:
+    """So many runs with seeds from 1, and the server's memory on the way."""
     start, warm = time.monotonic(), 0.0
-    for number in range(count):
-        server.run(workflow(name, first + number))
-        if number + 1 == WARM:
+    for number in range(1, count + 1):
+        server.run(graph(number))
+        if number == WARM:
             warm = megabytes(server)
     now = megabytes(server)
     seconds = round((time.monotonic() - start) / count, 2)
@@ -106,13 +55,13 @@ def repeated(server: Server, name: str, count: int, first: int) -> dict:
 
 def crowd(server: Server, prompts: int, clients: int) -> dict:
     """Prompts of both kinds from several clients at once."""
-    kinds = ["generate_with_identity"] * 9 + ["train_identity"]
+    kinds = [generate] * 9 + [train]
 
     def client(number: int) -> int:
         failures = 0
         for turn in range(number, prompts, clients):
             try:
-                server.run(workflow(kinds[turn % len(kinds)], 10_000 + turn))
+                server.run(kinds[turn % len(kinds)](10_000 + turn))
             except (PromptError, OSError):
                 failures += 1
         return failures
@@ -121,12 +70,12 @@ def crowd(server: Server, prompts: int, clients: int) -> dict:
         return {"prompts": prompts, "clients": clients, "failures": sum(pool.map(client, range(clients)))}
 
 
-def listed(server: Server, base: Path, count: int) -> dict:
+def listed(server: Server, place: Place, count: int) -> dict:
     """Seconds that Load's list takes with many people in a folder that has just changed, the shortest first."""
-    people = base / "output" / "idea" / "many"
+    people = place.people / "many"
     people.mkdir()
     for number in range(count):
-        shutil.copy(base / "output" / "idea" / "person0.safetensors", people / f"{number}.safetensors")
+        shutil.copy(place.people / "person0.safetensors", people / f"{number}.safetensors")
     seconds = []
     for _ in range(5):
         (people / "last.safetensors").unlink(missing_ok=True)
@@ -147,24 +96,16 @@ def listed(server: Server, base: Path, count: int) -> dict:
 @click.option("--trainings", type=click.IntRange(WARM + 1), default=50)
 @click.option("--prompts", default=100)
 def main(pictures: int, trainings: int, prompts: int) -> None:
-    comfyui = find_comfyui()
-    python = find_python(comfyui)
-    with tempfile.TemporaryDirectory() as place:
-        base = Path(place)
-        write_base(base, comfyui, python)
-        server = Server(comfyui, python, base)
-        try:
-            before = plain_picture(server, 7.5)
-            server.run(workflow("train_identity", 0))
-            report = {
-                "pictures": repeated(server, "generate_with_identity", pictures, 1),
-                "trainings": repeated(server, "train_identity", trainings, 1),
-                "at_once": crowd(server, prompts, 4),
-                "list": listed(server, base, 1000),
-                "base_unchanged": plain_picture(server, 7.5 + 1e-9) == before,
-            }
-        finally:
-            server.stop()
+    with temporary_place() as place, place.server() as server:
+        before = base_picture(server, CHECKPOINT)
+        server.run(train(0))
+        report = {
+            "pictures": repeated(server, generate, pictures),
+            "trainings": repeated(server, train, trainings),
+            "at_once": crowd(server, prompts, 4),
+            "list": listed(server, place, 1000),
+            "base_unchanged": np.array_equal(base_picture(server, CHECKPOINT), before),
+        }
     print(json.dumps(report, indent=1))
     sys.exit(bool(report["at_once"]["failures"]) or not report["base_unchanged"])
 

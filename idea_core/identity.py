@@ -151,7 +151,7 @@ class Identity:
         digest = hashlib.sha256()
         for key, tensor in sorted(self.tensors().items()):
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def to(self, dtype: torch.dtype | None) -> Identity:

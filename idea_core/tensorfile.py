@@ -25,7 +25,10 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metada
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> Path:
-    """Write beside `path` and move into place: a reader sees the old file or the new one, never a part."""
+    """Write beside `path` and move into place: a reader sees the old file or the new one, never a part.
+
+    Raises OSError that names `path`, with any existing file left whole.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:40] + ".", suffix=".part")
@@ -36,8 +39,10 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
             os.fsync(file.fileno())
         os.chmod(part, _default_mode())  # mkstemp makes it private
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         Path(part).unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = str(path)  # a full disk does not say of which file
         raise
     return path
 

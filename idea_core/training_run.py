@@ -122,7 +122,7 @@ class TrainingRun:
             self.trainer.read_losses()  # of a training that has diverged no picture is drawn
             images = self._timed("looks", lambda: self.watch.look(step))
         if self.save_every and step % self.save_every == 0 and step < self.trainer.config.steps:
-            self._timed("saves", lambda: save_state(self.trainer, self.state_file, self.fingerprint, self.watch))
+            self._timed("saves", self._save_on_the_way)
         if on_step:
             on_step(step, images)
 
@@ -139,6 +139,12 @@ class TrainingRun:
             return work()
         finally:
             self._seconds[part] += time.perf_counter() - start
+
+    def _save_on_the_way(self) -> None:
+        try:
+            save_state(self.trainer, self.state_file, self.fingerprint, self.watch)
+        except OSError as error:  # a full disk may have room again at the end
+            logging.warning("ID-EA: the training goes on, but its state could not be saved. %s", error)
 
     def _save_what_is_there(self) -> None:
         """Before an error goes on its way, which must not be hidden by another one."""

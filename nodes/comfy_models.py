@@ -74,7 +74,8 @@ def require_vae(vae) -> None:
 def text_encoders_of(clip) -> dict[str, int]:
     """Text encoder → width of its token embeddings, for those encoders that a CLIP has."""
     names = {name for base in BASE_MODELS.values() for name in base.encoders}
-    encoders = {name: getattr(clip.cond_stage_model, name, None) for name in sorted(names, reverse=True)}
+    model = getattr(clip, "cond_stage_model", None)
+    encoders = {name: getattr(model, name, None) for name in sorted(names, reverse=True)}
     return {
         name: encoder.transformer.get_input_embeddings().weight.shape[1]
         for name, encoder in encoders.items()
@@ -102,9 +103,10 @@ def described_prediction(model) -> str:
 
 def _family_of(model) -> str:
     supported = ", ".join(BASE_MODELS[key].title for key in SUPPORTED)
-    config = getattr(model.model, "model_config", None)
+    inner = getattr(model, "model", None)
+    config = getattr(inner, "model_config", None)
     name = type(config).__name__
-    unet = getattr(model.model, "diffusion_model", None)
+    unet = getattr(inner, "diffusion_model", None)
     if not isinstance(unet, UNetModel):
         raise BaseModelError(f"a MODEL of {supported}", name, _FIX)
     width = config.unet_config.get("context_dim")

@@ -17,7 +17,7 @@ from ..idea_core.thumbnail import decode_thumbnail, encode_thumbnail
 from .face import CATEGORY
 from .inputs import advanced
 from .paths import file_state, identity_files, identity_path, saved_path
-from .pictures import to_image, to_uint8
+from .pictures import require_images, to_image, to_uint8
 from .sockets import IdentitySocket, require
 
 
@@ -65,6 +65,7 @@ class SaveIdentity(io.ComfyNode):
         if not keep_face:
             identity = dataclasses.replace(identity, id_embeds=None)
         if image is not None:
+            require_images(image)
             picture = Image.fromarray(to_uint8(image[0]))
             identity = dataclasses.replace(identity, thumbnail=encode_thumbnail(picture))
         path = identity.save(saved_path(filename))

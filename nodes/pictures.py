@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..idea_core.faces.pictures import stack
+from .sockets import require
 
 
 def first(value: Any) -> Any:
@@ -19,7 +21,15 @@ def first(value: Any) -> Any:
 
 def single_images(images: Tensor | Iterable[Tensor]) -> list[Tensor]:
     """Every image (H, W, C) of a batch, or of a list of batches of different sizes."""
-    return [image for batch in (images if isinstance(images, list) else [images]) for image in batch]
+    batches = images if isinstance(images, list) else [images]
+    for batch in batches:
+        require_images(batch)
+    return [image for batch in batches for image in batch]
+
+
+def require_images(images: Any) -> None:
+    """Raise `SocketError` unless it is an IMAGE: what is no link, and nodes that found nothing, give other things."""
+    require(images, Tensor, io.Image, "Load Image")
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

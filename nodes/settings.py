@@ -15,8 +15,7 @@ from .inputs import advanced
 from .sockets import SettingsSocket
 
 _DEFAULTS = TrainConfig()
-_THE_ADAPTERS = -1.0  # rate
-_THE_MODELS = -1  # rank
+_UNSET = -1  # widgets hold no None
 _CONFIGURED = {field.name for field in dataclasses.fields(TrainConfig)}
 
 
@@ -71,8 +70,8 @@ class TrainingSettingsNode(io.ComfyNode):
                 _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
                 io.Int.Input(
                     "kv_rank",
-                    default=_THE_MODELS,
-                    min=_THE_MODELS,
+                    default=_UNSET,
+                    min=_UNSET,
                     max=128,
                     tooltip="Rank of the change to keys and values; -1: 8, and 2 for SDXL. 0: whole matrices; lower "
                     "kv_rate.",
@@ -128,8 +127,8 @@ class TrainingSettingsNode(io.ComfyNode):
                 advanced(
                     io.Float.Input(
                         "enhancer_rate",
-                        default=_THE_ADAPTERS,
-                        min=_THE_ADAPTERS,
+                        default=float(_UNSET),
+                        min=float(_UNSET),
                         max=1.0,
                         step=1e-5,
                         round=False,
@@ -162,10 +161,9 @@ class TrainingSettingsNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        if values.get("enhancer_rate") == _THE_ADAPTERS:
-            values["enhancer_rate"] = None
-        if values.get("kv_rank") == _THE_MODELS:
-            values["kv_rank"] = None
+        for name in ("enhancer_rate", "kv_rank"):  # None: the adapter's, the base model's
+            if values.get(name) == _UNSET:
+                values[name] = None
         config = TrainConfig(**{key: values.pop(key) for key in values.keys() & _CONFIGURED})
         return io.NodeOutput(TrainingSettings(config, **values))
 

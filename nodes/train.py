@@ -23,6 +23,7 @@ from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
 from .inputs import advanced, base_model_inputs, seed_input
 from .loss_curve import draw_losses
+from .pictures import require_images
 from .settings import TrainingSettings
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, SettingsSocket, require
 from .training_job import TrainingJob
@@ -229,6 +230,7 @@ def described(training: dict) -> str:
 
 def _photos(images: Tensor, notes: str, masks: Tensor | None, resolution: int, keep_shape: bool) -> Photos:
     """Photos (P, H, W, C) at the size to train at, with what is said of them."""
+    require_images(images)
     if images.ndim != 4 or 0 in images.shape:
         raise TrainingError("photos with pixels", f"shape {tuple(images.shape)}", "Connect ID Encode's face crops.")
     lines = notes.removesuffix("\n").split("\n") if notes.strip() else []
@@ -236,6 +238,7 @@ def _photos(images: Tensor, notes: str, masks: Tensor | None, resolution: int, k
         raise ConfigError(f"a line of notes for each of the {len(images)} photos", str(len(lines)), "Change notes.")
     size = bucket_of(images.shape[2], images.shape[1], resolution) if keep_shape else (resolution, resolution)
     if masks is not None:
+        require(masks, Tensor, io.Mask, "ID Encode")
         if len(masks) not in (1, len(images)) or masks.shape[1:] != images.shape[1:3]:
             got = " × ".join(map(str, masks.shape))
             raise ConfigError("masks of the photos' number and size", got, "Connect the photos' own masks.")

@@ -84,10 +84,17 @@ class TrainingJob:
                     comfy.model_management.throw_exception_if_processing_interrupted()
                     wait([checkpoint], timeout=0.1)
                 identity = training.identity(*checkpoint.result())
-                identity.save(path)
+                self._keep_result(identity, path)
         finally:
             pool.shutdown(wait=False)  # Cancel does not wait for the hash
         return identity, training.progress.before_and_after()
+
+    def _keep_result(self, identity: Identity, path: Path) -> None:
+        """For the next run of the same inputs; where that fails, the result still goes to the nodes after this one."""
+        try:
+            identity.save(path)
+        except OSError as error:
+            logging.warning("ID-EA: %s is trained, but could not be kept. %s", identity.trigger, error)
 
     def fingerprint(self, model, clip, vae) -> str:
         """SHA-256 of all that the result depends on."""

@@ -1,5 +1,6 @@
 """Files from strangers end in a value or in the package's own error."""
 
+import mmap
 import pickle
 import random
 import sys
@@ -36,7 +37,7 @@ def busy(seconds: float) -> None:
     ("read", "said"),
     [
         (lambda path: pickle.loads(path.read_bytes()), "Error"),
-        (lambda path: bytearray(600_000_000), "MemoryError"),
+        (lambda path: mmap.mmap(-1, 600_000_000), "Cannot allocate memory"),
         (lambda path: {"tokens": torch.tensor([torch.nan])}, "NaN"),
         (lambda path: busy(2.1), "took 2."),
     ],

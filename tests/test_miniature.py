@@ -174,6 +174,7 @@ def test_the_face_models_tell_unseen_people_apart():
         assert (said[key].argmax(1) == getattr(scenes, key)[photos]).float().mean() >= 0.97
 
 
+@pytest.mark.slow
 def test_the_text_encoder_learns_faces_and_scenes_from_captions(tmp_path):
     torch.manual_seed(0)
     tokenizer = build_tokenizer(tmp_path)

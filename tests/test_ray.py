@@ -56,11 +56,11 @@ def working() -> list[int]:
 
 
 def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
-    names = ["alice", "bob", "carol", "alice2", "bob2", "eve"]
+    names = ["alice", "bob", "alice2", "eve"]
     people = tmp_path / "people.jsonl"
     entries = [{"name": name, "photos": str(studio / "photos" / name.rstrip("2"))} for name in names]
     people.write_text("\n".join(map(json.dumps, entries)))
-    settings = ["batch", people, *base(studio), *faces(studio), *QUICK, "--steps", "40", "--threads", "1", "--json"]
+    settings = ["batch", people, *base(studio), *faces(studio), *QUICK, "--steps", "30", "--threads", "1", "--json"]
     on_ray = [*settings, "--engine", "ray", "--address", cluster, "--save-dir", tmp_path / "ray"]
     script = [sys.executable, "-c", "from idea_core.cli import idea; idea()", *map(str, on_ray)]
     driver = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | QUIET)
@@ -77,9 +77,9 @@ def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
         local = json.loads(run(*settings, "--save-dir", tmp_path / "local", code=1).stdout)["people"]
     finally:
         torch.set_num_threads(threads)
-    assert [outcome["status"] for outcome in outcomes] == ["trained"] * 5 + ["failed"]
-    assert "photos at" in outcomes[5]["message"]
-    for outcome, reference in zip(outcomes[:5], local):
+    assert [outcome["status"] for outcome in outcomes] == ["trained"] * 3 + ["failed"]
+    assert "photos at" in outcomes[3]["message"]
+    for outcome, reference in zip(outcomes[:3], local):
         assert outcome["digest"] == reference["digest"] == Identity.load(outcome["output"]).digest()
         told, expected = (Identity.load(one["output"]).training for one in (outcome, reference))
         assert {**told, "report": {}} == {**expected, "report": {}}  # which holds times

@@ -10,18 +10,14 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-import face_models
 import numpy as np
 import pytest
-import torch
-from comfyui_place import PACK, find_comfyui, find_python
-from diffusers import AutoencoderKL
-from PIL import Image
-from safetensors.torch import save_file
+from base_directory import write_base
+from comfyui_place import find_comfyui, find_python
+from graphs import CHECKPOINTS, base_picture, listed
 from server import Server
 
 HERE = Path(__file__).parent
-PACK_NAME = "testpack"
 PROBE_LIMIT = 900  # seconds
 
 
@@ -41,35 +37,8 @@ def base(comfyui, python, tmp_path_factory) -> Path:
     if subprocess.run([python, "-c", "import insightface, onnxruntime"], capture_output=True).returncode:
         pytest.exit(f"ComfyUI's Python, {python}, lacks insightface or onnxruntime: install them there.", returncode=1)
     base = tmp_path_factory.mktemp("comfyui")
-    (base / "custom_nodes").mkdir()
-    (base / "custom_nodes" / "id-ea").symlink_to(PACK)
-    subprocess.run([python, HERE / "tiny_checkpoints.py", base / "models" / "checkpoints"], cwd=comfyui, check=True)
-    write_vae(base / "models" / "vae" / "random_kl.safetensors")
-    face_models.write_face_pack(base / "models" / "insightface" / "models" / PACK_NAME)
-    (base / "input").mkdir()
-    for number, photo in enumerate(photos(), start=1):
-        Image.fromarray(photo).save(base / "input" / f"photo_{number}.png")
-    Image.fromarray(face_models.photo(faces=[])).save(base / "input" / "nobody.png")
-    Image.fromarray(somebody_else()).save(base / "input" / "other.png")
+    write_base(base, comfyui, python)
     return base
-
-
-def write_vae(path: Path) -> None:
-    """Stable Diffusion's VAE at full size, since ComfyUI fixes it, with random weights."""
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, **blocks)
-    path.parent.mkdir(parents=True)
-    save_file(vae.state_dict(), path)
-
-
-def photos() -> list:
-    """Two photos of one drawn person."""
-    return [face_models.photo(faces=[(130, 110, 90)]), face_models.photo(faces=[(190, 130, 120)], seed=1)]
-
-
-def somebody_else() -> np.ndarray:
-    return face_models.photo(faces=[(160, 120, 100, 0.0, (120, 90, 70), (200, 170, 90))], seed=2)
 
 
 @pytest.fixture(scope="session")
@@ -82,8 +51,6 @@ def server(comfyui, python, base) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def untouched(server) -> dict[str, np.ndarray]:
     """Pictures of the base models, by checkpoint, before the server has trained or applied anybody."""
-    from test_workflows import CHECKPOINTS, base_picture, listed
-
     assert not [name for name in ("tiny_sd", "clicked") if name in listed(server)]
     return {checkpoint: base_picture(server, checkpoint) for checkpoint in CHECKPOINTS}
 

@@ -51,6 +51,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
 
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._process.kill()
+        self._process.wait()
+
     def get(self, path: str):
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.loads(answer.read())
@@ -75,22 +80,26 @@ class Server:
             raise PromptError(json.dumps(answer["node_errors"]))
         return answer["prompt_id"]
 
-    def wait(self, prompt_id: str) -> dict:
-        """The history entry of a prompt that ran to its end, well or not."""
-        limit = time.monotonic() + RUN_LIMIT
+    def wait(self, prompt_id: str, seconds: float | None = None) -> dict:
+        """The history entry of a prompt that ran to its end, well or not; TimeoutError after some seconds."""
+        seconds = RUN_LIMIT if seconds is None else seconds
+        limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             history = self.get(f"/history/{prompt_id}")
             if prompt_id in history:
                 return history[prompt_id]
             time.sleep(0.1)
-        raise TimeoutError(f"no end after {RUN_LIMIT} s; see {self.log}")
+        raise TimeoutError(f"no end after {seconds} s; see {self.log}")
 
     def run(self, prompt: dict) -> dict:
         """Outputs by node id; PromptError with the server's words if a node failed."""
-        entry = self.wait(self.queue(prompt))
-        if entry["status"]["status_str"] != "success":
-            raise PromptError(json.dumps(entry["status"]["messages"]))
-        return entry["outputs"]
+        return outputs(self.wait(self.queue(prompt)))
+
+    def defaults(self, node: str) -> dict:
+        """Required inputs of a node as the front end fills them in, where there is something to fill in."""
+        spec = self.get(f"/object_info/{node}")[node]["input"]["required"]
+        choices = {name: options.get("options", [None]) for name, (_, options) in spec.items()}
+        return {name: options.get("default", choices[name][0]) for name, (_, options) in spec.items()}
 
     def _wait_until_up(self) -> None:
         limit = time.monotonic() + START_LIMIT
@@ -102,3 +111,10 @@ class Server:
                 time.sleep(0.2)
         self._process.kill()
         raise RuntimeError(f"ComfyUI did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
+
+
+def outputs(entry: dict) -> dict:
+    """Outputs by node id, of a history entry."""
+    if entry["status"]["status_str"] != "success":
+        raise PromptError(json.dumps(entry["status"]["messages"]))
+    return entry["outputs"]

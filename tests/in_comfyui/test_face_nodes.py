@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_workflows import workflow
+from graphs import workflow
 
 
 def test_face_models_are_freed_when_comfyui_unloads_models_and_come_back(probe):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from comfyui_place import PACK
-from test_workflows import generation, workflow
+from graphs import generation, workflow
 
 pytest.importorskip("selenium")
 sys.path.append(str(PACK / "docs"))

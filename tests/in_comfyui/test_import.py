@@ -29,7 +29,10 @@ except Exception as error:
 """
 
 
-@pytest.mark.parametrize("missing", [*OPTIONAL, ",".join(OPTIONAL)])
+@pytest.mark.parametrize(
+    "missing",
+    ["insightface", ",".join(OPTIONAL), *(pytest.param(one, marks=pytest.mark.slow) for one in OPTIONAL[1:])],
+)
 def test_every_node_is_there_without_optional_packages(comfyui, python, base, missing):
     command = [python, "-c", SCRIPT, base, missing]
     output = subprocess.run(command, cwd=comfyui, capture_output=True, text=True, check=True).stdout

@@ -41,9 +41,8 @@ def test_training_sees_the_clip_layer_that_is_set_and_no_other(probe, checkpoint
     assert probe("layers", checkpoint=checkpoint) == {"default": 0, "early": 0}
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "enough"), [pytest.param("tiny_sd15", 0.0, marks=pytest.mark.slow), ("tiny_sd21_v", 0.8)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("checkpoint", "enough"), [("tiny_sd15", 0.0), ("tiny_sd21_v", 0.8)])
 def test_the_loss_of_a_fixed_batch_falls_by_a_fifth_in_30_steps(probe, checkpoint, enough):
     result = probe("fixed_batch", checkpoint=checkpoint, steps=30, enough=enough)
     losses, moved = result["losses"], result["moved"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import itertools
 import json
 import shutil
 import time
@@ -14,7 +13,7 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
-from comfyui_place import PACK
+from graphs import CHECKPOINTS, PROMPT, WORKFLOWS, base_picture, generation, listed, picture, pixels, train, workflow
 from PIL import Image
 from server import PromptError
 
@@ -22,86 +21,7 @@ from idea_core import Identity
 from idea_core.pretrained import FaceModel, PretrainedEnhancer
 from idea_core.thumbnail import decode_thumbnail
 
-WORKFLOWS = PACK / "workflows"
-PROMPT = "photo of <alice> as an astronaut"
-_FRESH = itertools.count(1)
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-CHECKPOINTS = {"tiny_sd15": "sd1", "tiny_sd21": "sd2", "tiny_sd21_v": "sd2"}
-
-
-def workflow(name: str, **changes: dict) -> dict:
-    """A shipped API workflow at test size; `changes`: class type → inputs."""
-    graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
-    small = {
-        "IDEA_LoadFaceModel": {"pack": "testpack"},
-        "IDEA_EnhancerTrain": {"steps": 2, "resolution": 64},
-        "EmptyLatentImage": {"width": 64, "height": 64},
-        "KSampler": {"steps": 3},
-    }
-    for edits in (small, changes):
-        for node in graph.values():
-            node["inputs"].update(edits.get(node["class_type"], {}))
-    return graph
-
-
-def train(server, checkpoint: str, name: str, **settings) -> dict:
-    return server.run(
-        workflow(
-            "train_identity",
-            CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
-            IDEA_EnhancerTrain={"name": name, "steps": 2, "resolution": 64, **settings},
-            IDEA_SaveIdentity={"filename": name},
-        )
-    )
-
-
-def generation(checkpoint: str, name: str, prompt: str = PROMPT, **apply) -> dict:
-    graph = workflow(
-        "generate_with_identity",
-        CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
-        IDEA_LoadIdentity={"file": f"{name}.safetensors"},
-        IDEA_ApplyAdapter=apply,
-    )
-    (positive,) = (node for node in graph.values() if node["_meta"]["title"] == "Prompt")
-    positive["inputs"]["text"] = prompt.replace("<alice>", f"<{name}>")
-    return graph
-
-
-def base_picture(server, checkpoint: str) -> np.ndarray:
-    """What the base model alone makes of the prompt, sampled anew."""
-    graph = without_apply(generation(checkpoint, checkpoint))
-    (sampler,) = (node for node in graph.values() if node["class_type"] == "KSampler")
-    sampler["inputs"]["cfg"] = 7.5 + next(_FRESH) * 1e-9  # another cache key, the same sampling
-    return picture(server, graph)
-
-
-def without_apply(graph: dict) -> dict:
-    """What the front end queues when Apply is bypassed: MODEL and CLIP go past it."""
-    (apply,) = (key for key, node in graph.items() if node["class_type"] == "IDEA_ApplyAdapter")
-    inputs = graph[apply]["inputs"]
-    past = {0: inputs["model"], 1: inputs["clip"]}
-    kept = {key: node for key, node in graph.items() if not node["class_type"].startswith("IDEA_")}
-    for node in kept.values():
-        for name, value in node["inputs"].items():
-            if isinstance(value, list) and value[0] == apply:
-                node["inputs"][name] = past[value[1]]
-    return kept
-
-
-def picture(server, graph: dict) -> np.ndarray:
-    """Pixels (H, W, 3) of the one picture that a graph saves; the file also holds the graph."""
-    (output,) = server.run(graph).values()
-    return pixels(server, output["images"][0])
-
-
-def pixels(server, image: dict) -> np.ndarray:
-    """(H, W, 3) of a picture that a node has shown."""
-    return np.asarray(Image.open(io.BytesIO(server.picture(image))))
-
-
-def listed(server) -> str:
-    """The files that Load ID-EA Embedding offers."""
-    return str(server.get("/object_info/IDEA_LoadIdentity")["IDEA_LoadIdentity"]["input"]["required"]["file"])
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +57,7 @@ def test_from_photos_to_a_picture(server, base, untouched, trained, checkpoint):
 
 
 def settings(server, **changes) -> dict:
-    """ID-EA Training Settings, as the front end adds it to a graph."""
-    spec = server.get("/object_info/IDEA_TrainingSettings")["IDEA_TrainingSettings"]["input"]["required"]
-    values = {name: options.get("default", options.get("options", [None])[0]) for name, (_, options) in spec.items()}
-    return {"class_type": "IDEA_TrainingSettings", "inputs": values | changes}
+    return {"class_type": "IDEA_TrainingSettings", "inputs": server.defaults("IDEA_TrainingSettings") | changes}
 
 
 def test_strengths_change_without_encoding_the_prompts_again(server, trained):

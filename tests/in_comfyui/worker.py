@@ -36,7 +36,7 @@ BEYOND += ("subprocess.Popen", "os.system", "os.exec", "os.spawn", "os.posix_spa
 
 
 def watch_the_borders() -> None:
-    """From now on; ComfyUI's own start is done."""
+    """Note from now on, after ComfyUI's own start, what reaches beyond this process."""
     sys.addaudithook(lambda event, arguments: REACHED.append(f"{event} {arguments}") if event in BEYOND else None)
 
 
