@@ -33,7 +33,7 @@ _ADAPTER = "adapter."
 _SINGLE = ("anchor", "grounding", "id_embeds")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Identity:
     """One person, trained for one base model. Frozen; checked when made.
 
@@ -94,6 +94,9 @@ class Identity:
         tensors = self.tensors()
         require_shapes(tensors, self._shapes() | kv_shapes(self.kv, self.base.width))
         require_finite(tensors)
+
+    def __repr__(self) -> str:  # without tensors: it stands in the error reports that users send to others
+        return f"Identity(name={self.name!r}, base_model={self.base_model!r})"
 
     @property
     def trigger(self) -> str:

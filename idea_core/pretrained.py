@@ -80,7 +80,7 @@ class FaceModel(nn.Module):
         return self.enhancer(arcface * _UNIT_VARIANCE, self.anchor)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PretrainedEnhancer:
     """A trained `FaceModel`, and the base model that it was trained for.
 
@@ -117,6 +117,9 @@ class PretrainedEnhancer:
             shapes = [tuple(state[key].shape) if key in state else None for state in (wanted, self.weights)]
             if shapes[0] != shapes[1]:
                 raise _file_error(f"{key} of shape {shapes[0] or 'none'}", str(shapes[1] or "none"))
+
+    def __repr__(self) -> str:  # without tensors: it stands in the error reports that users send to others
+        return f"PretrainedEnhancer(base_model={self.base_model!r})"
 
     @classmethod
     def of(cls, model: FaceModel, backbone: Backbone, **provenance) -> PretrainedEnhancer:

@@ -1,10 +1,12 @@
 """The training loop on real diffusers and transformers classes at tiny size."""
 
 import hashlib
+import random
 
 import pytest
 import torch
 from tiny_pipeline import tiny_pipeline
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.anchor import spread_of_names
@@ -422,6 +424,44 @@ def test_out_of_memory_is_met_step_by_step_and_changes_nothing_else(backbone, mo
     monkeypatch.setattr(backbone, "predict", nothing)
     with pytest.raises(type(error), match="out of memory"):
         train()
+
+
+class OutOfMemoryAt(TorchDispatchMode):
+    """No memory at the operation of a number, once; counts all of them."""
+
+    def __init__(self, number: int = 0):
+        super().__init__()
+        self.number, self.done = number, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.done += 1
+        if self.done == self.number:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return function(*args, **(kwargs or {}))
+
+
+def test_out_of_memory_at_any_operation_is_met_or_said_and_leaves_nothing_behind(backbone):
+    def train(mode: OutOfMemoryAt) -> Trainer:
+        run = trainer(backbone, TrainConfig(steps=2, batch_size=2))
+        with mode:
+            run.run()
+        backbone.gradient_checkpointing = False
+        return run
+
+    counting, before = OutOfMemoryAt(), weights_hash(backbone)
+    expected = train(counting)
+    met = 0
+    for number in random.Random(0).sample(range(1, counting.done), 15):
+        try:
+            result = train(OutOfMemoryAt(number)).person.state_dict()
+        except torch.OutOfMemoryError:
+            continue
+        met += 1
+        assert all(torch.allclose(one, result[key], atol=1e-4) for key, one in expected.person.state_dict().items())
+    assert 5 < met < 15  # where nothing but the optimiser's own step is left, it is said
+    assert weights_hash(backbone) == before
+    backbone.gradient_checkpointing = False
+    assert train(OutOfMemoryAt()).identity("alice").digest() == expected.identity("alice").digest()
 
 
 def test_masks_say_what_counts(backbone):

@@ -12,7 +12,7 @@ from ..errors import ConfigError, FaceError
 SAME_PERSON = 0.25  # cosine of two ArcFace embeddings, below which they are hardly one person's
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class IdEmbeds:
     """A person's face embeddings.
 
@@ -23,6 +23,9 @@ class IdEmbeds:
 
     embeds: Tensor
     scores: Tensor
+
+    def __repr__(self) -> str:  # without tensors: it stands in the error reports that users send to others
+        return f"IdEmbeds(photos={len(self.embeds)})"
 
     @property
     def mean(self) -> Tensor:
