@@ -19,7 +19,7 @@ from ..idea_core.errors import ConfigError
 from ..idea_core.identity import Identity
 
 CHUNK = 77
-_ANY_NAME = re.compile(r"<[A-Za-z0-9_-]{1,64}>")
+_ANY_NAME = re.compile(r"<\w[\w-]{0,63}>")
 _hinted: set[tuple[str, tuple[str, ...]]] = set()
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
 

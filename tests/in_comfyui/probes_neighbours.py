@@ -96,6 +96,8 @@ NEIGHBOURS = {
     "merge": merged,
     "FreeU": patched("nodes_freelunch", "FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2),
     "PAG": patched("nodes_pag", "PerturbedAttentionGuidance", scale=3.0),
+    "SAG": patched("nodes_sag", "SelfAttentionGuidance", scale=0.5, blur_sigma=2.0),
+    "torch.compile": patched("nodes_torch_compile", "TorchCompileModel", backend="inductor"),
     "HyperTile": patched("nodes_hypertile", "HyperTile", tile_size=256, swap_size=2, max_depth=0, scale_depth=False),
     "ToMe": patched("nodes_tomesd", "TomePatchModel", ratio=0.3),
     "Deep Shrink": patched(

@@ -12,6 +12,7 @@ NEIGHBOURS = [  # and whether each of them acts on the tiny UNet, which lacks wh
     pytest.param("RescaleCFG", True, marks=slow),
     pytest.param("FreeU", False, marks=slow),
     pytest.param("PAG", False, marks=slow),
+    pytest.param("SAG", True, marks=slow),
     pytest.param("HyperTile", False, marks=slow),
     pytest.param("ToMe", False, marks=slow),
     pytest.param("LCM sampling", True, marks=slow),
@@ -26,6 +27,13 @@ def test_a_neighbour_sees_the_adapted_text(probe, neighbour, acts):
     assert result["before"] <= 1e-5 and result["after"] <= 1e-5 and result["finite"]
     assert result["adapter"] > 1e-3
     assert result["neighbour"] > 1e-3 or not acts
+
+
+@slow
+def test_a_compiled_model_sees_the_adapted_text(start_probe):
+    with start_probe(watched=False) as probe:  # it starts the compiler
+        result = probe("beside", neighbour="torch.compile")
+    assert result["before"] <= 1e-5 and result["after"] <= 1e-5 and result["adapter"] > 1e-3
 
 
 def test_a_lora_of_the_text_encoder_may_stand_before_or_after(probe):
