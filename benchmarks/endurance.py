@@ -3,8 +3,9 @@
     python -m benchmarks.endurance [--pictures 200] [--trainings 50]      # COMFYUI_PATH, as for the tests
 
 Draws pictures with a person, then trains people, on a tiny checkpoint; then queues a hundred prompts of both kinds from
-four clients at once, and lists a folder of a thousand people. Prints one JSON object: the server's memory in MB after
-ten runs and in the end, seconds, and failures.
+four clients at once, runs the same trainings in a second server on the same folders at the same time, and lists a
+folder of a thousand people. Prints one JSON object: the server's memory in MB after ten runs and in the end, seconds,
+and failures.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from .kills import whole
 from .real_comfyui import CHECKPOINT, Place, PromptError, Server, base_picture, generation, temporary_place, training
 
 WARM = 10
@@ -70,6 +72,31 @@ def crowd(server: Server, prompts: int, clients: int) -> dict:
         return {"prompts": prompts, "clients": clients, "failures": sum(pool.map(client, range(clients)))}
 
 
+def together(place: Place, server: Server, trainings: int) -> dict:
+    """The same trainings, to the same files, in another server at the same time."""
+    people = [place.people / f"person{seed}.safetensors" for seed in range(20_000, 20_000 + trainings)]
+
+    def trained(one: Server) -> int:
+        failures = 0
+        for seed in range(20_000, 20_000 + trainings):
+            try:
+                one.run(train(seed))
+            except (PromptError, OSError):
+                failures += 1
+        return failures
+
+    with place.server(name="second") as second, ThreadPoolExecutor(2) as pool:
+        failures = sum(pool.map(trained, (server, second)))
+        known = second.get("/object_info/IDEA_LoadIdentity")["IDEA_LoadIdentity"]["input"]["required"]["file"]
+    unlisted = [path.name for path in people if path.name not in str(known)]
+    return {
+        "trainings": 2 * trainings,
+        "failures": failures,
+        "broken_files": not whole(place.people),
+        "unlisted": unlisted,
+    }
+
+
 def listed(server: Server, place: Place, count: int) -> dict:
     """Seconds that Load's list takes with many people in a folder that has just changed, the shortest first."""
     people = place.people / "many"
@@ -103,11 +130,13 @@ def main(pictures: int, trainings: int, prompts: int) -> None:
             "pictures": repeated(server, generate, pictures),
             "trainings": repeated(server, train, trainings),
             "at_once": crowd(server, prompts, 4),
+            "two_servers": together(place, server, 10),
             "list": listed(server, place, 1000),
             "base_unchanged": np.array_equal(base_picture(server, CHECKPOINT), before),
         }
     print(json.dumps(report, indent=1))
-    sys.exit(bool(report["at_once"]["failures"]) or not report["base_unchanged"])
+    failures = report["at_once"]["failures"] + report["two_servers"]["failures"] + report["two_servers"]["broken_files"]
+    sys.exit(bool(failures) or not report["base_unchanged"])
 
 
 if __name__ == "__main__":

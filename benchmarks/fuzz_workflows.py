@@ -28,7 +28,7 @@ from .real_comfyui import CHECKPOINT, PromptError, Server, base_picture, generat
 OURS, PACK, UNKNOWN = "IDEA_", "/custom_nodes/id-ea/", "unknown"
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}
 ROOT = Path(__file__).resolve().parent.parent
-WRITTEN = ("output", "temp", "user", "server.log", "comfyui.db")  # in the base directory
+WRITTEN = ("output", "temp", "user", "server.log", "server.db")  # in the base directory
 PATHS = (
     *("", "..", "../../escaped", "/escaped", "\\\\host\\escaped", "C:\\escaped", "file:///escaped", "~/escaped"),
     *(

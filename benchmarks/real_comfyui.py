@@ -52,8 +52,8 @@ class Place:
         return self.base / "output" / "idea"
 
     @contextmanager
-    def server(self, *options: str) -> Iterator[Server]:
-        server = Server(self.comfyui, self.python, self.base, *options)
+    def server(self, *options: str, name: str = "server") -> Iterator[Server]:
+        server = Server(self.comfyui, self.python, self.base, *options, name=name)
         try:
             yield server
         finally:

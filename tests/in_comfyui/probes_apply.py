@@ -139,16 +139,19 @@ def composed(checkpoint: str) -> dict:
 
 
 @torch.inference_mode()
-def two_people(checkpoint: str) -> dict:
+def three_people(checkpoint: str) -> dict:
     """Chained Apply nodes: each acts on the prompts that hold its name."""
-    ann, bob = make_identity(checkpoint), make_identity(checkpoint, seed=9, name="bob")
-    model, clip = apply(checkpoint, bob, on=apply(checkpoint, ann))
-    both = encode(clip, "photo of <ann> and <bob>")
+    ann = make_identity(checkpoint)
+    bob, eve = (make_identity(checkpoint, seed=seed, name=name) for seed, name in ((9, "bob"), (10, "eve")))
+    model, clip = apply(checkpoint, eve, on=apply(checkpoint, bob, on=apply(checkpoint, ann)))
+    both, all_of_them = (encode(clip, prompt) for prompt in ("photo of <ann> and <bob>", "<eve> with <bob>, <ann>"))
     alone = encode(clip, "photo of <ann>")
     single = encode(apply(checkpoint, ann)[1], "photo of <ann>")
     negative = encode(clip, "blurry")
     return {
         "both": sum(key.startswith("idea_") for key in both[0][1]),
+        "all": sum(key.startswith("idea_") for key in all_of_them[0][1]),
+        "finite": bool(sample(model, all_of_them, negative).isfinite().all()),
         "alone": sum(key.startswith("idea_") for key in alone[0][1]),
         "same as single": torch.equal(alone[0][0], single[0][0]),
         "picture": error(sample(model, alone, negative), sample(apply(checkpoint, ann)[0], single, negative)),

@@ -26,16 +26,17 @@ class Server:
         comfyui: ComfyUI's folder.
         python: ComfyUI's Python.
         base: base directory with models, input and custom_nodes.
+        name: of its log and database there.
     """
 
-    def __init__(self, comfyui: Path, python: Path, base: Path, *options: str):
+    def __init__(self, comfyui: Path, python: Path, base: Path, *options: str, name: str = "server"):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
         port = self.url.rsplit(":", 1)[1]
-        self.base, self.log = base, base / "server.log"
+        self.base, self.log = base, base / f"{name}.log"
         command = [python, "main.py", "--cpu", "--port", port, "--base-directory", base, *options]
-        command += ["--database-url", f"sqlite:///{base / 'comfyui.db'}", "--disable-api-nodes"]
+        command += ["--database-url", f"sqlite:///{base / f'{name}.db'}", "--disable-api-nodes"]
         with open(self.log, "wb") as log:
             self._process = subprocess.Popen([str(c) for c in command], cwd=comfyui, stdout=log, stderr=log)
         self._wait_until_up()

@@ -44,9 +44,11 @@ def test_stock_conditioning_nodes_keep_working(probe):
     assert errors == dict.fromkeys(errors, 0)
 
 
-def test_two_people_each_act_on_their_own_prompts(probe):
-    assert probe("two_people", checkpoint="tiny_sd15") == {
+def test_several_people_each_act_on_their_own_prompts(probe):
+    assert probe("three_people", checkpoint="tiny_sd15") == {
         "both": 2,
+        "all": 3,
+        "finite": True,
         "alone": 1,
         "same as single": True,
         "picture": 0,
