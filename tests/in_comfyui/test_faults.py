@@ -1,8 +1,13 @@
 """What goes wrong around a server: full disks, files that vanish."""
 
+import dataclasses
+import os
 import resource
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +40,43 @@ def test_a_full_disk_costs_neither_the_training_nor_older_files(server, base, un
     graph = training("tiny_sd15", "full")
     assert "IDEA_EnhancerTrain" in {graph[key]["class_type"] for key in cached}  # it is not trained again
     assert Identity.load(people / "full.safetensors").training["steps"] == 3
+
+
+@pytest.fixture
+def frozen(base) -> Iterator[Path]:
+    """A folder that nobody, root included, can write to."""
+    folder = base / "output" / "idea" / "autosave"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not shutil.which("chattr") or subprocess.run(["chattr", "+i", folder], capture_output=True).returncode:
+        pytest.skip("needs chattr and the right to use it")
+    yield folder
+    subprocess.run(["chattr", "-i", folder], check=True)
+
+
+def test_a_folder_that_cannot_be_written_to_costs_no_training(server, base, frozen):
+    before = files(frozen)
+    train(server, "tiny_sd15", "thawed", preview_every=0)
+    assert files(frozen) == before
+    assert Identity.load(frozen.parent / "thawed.safetensors").name == "thawed"
+    assert "is trained, but could not be kept. [Errno 1]" in server.log.read_text(errors="replace")
+    graph = training("tiny_sd15", "thawed", preview_every=0)
+    (save,) = (node for node in graph.values() if node["class_type"] == "IDEA_SaveIdentity")
+    save["inputs"]["filename"] = "autosave/thawed"
+    with pytest.raises(PromptError, match="IDEA_SaveIdentity.*Operation not permitted"):
+        server.run(graph)
+
+
+def test_a_file_that_is_replaced_while_the_clock_jumps_is_read_anew(server, base, untouched):
+    people = base / "output" / "idea"
+    for seed, name in enumerate(("clock", "other_clock")):
+        train(server, "tiny_sd15", name, preview_every=0, seed=seed)
+    first = picture(server, generation("tiny_sd15", "clock"))
+    edit = Identity.load(people / "other_clock.safetensors")
+    dataclasses.replace(edit, name="clock").save(people / "clock.safetensors")
+    for year in (1980, 2100):
+        seconds = (year - 1970) * 31_557_600
+        os.utime(people / "clock.safetensors", (seconds, seconds))
+        assert not np.array_equal(picture(server, generation("tiny_sd15", "clock")), first)
 
 
 def test_a_person_whose_file_is_gone_is_said_and_comes_back(server, base, untouched):
