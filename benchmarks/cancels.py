@@ -3,7 +3,7 @@
     python -m benchmarks.cancels [--cancels 200] [--seed 0]      # COMFYUI_PATH, as for the tests
 
 Trainings with pictures on the way, pictures with a person, encoding and comparing, blending, editing and saving are
-interrupted as the front end's Cancel does it. After each one every file of a person has to be whole; every tenth time
+interrupted as the front end's Cancel does it. After each one every file of a person has to be whole; every seventh time
 the run is done again to its end, and the base model has to draw the same picture as before. Prints one JSON object with
 the nodes in which the interrupts fell; fails if any of that is not so.
 """
@@ -74,7 +74,7 @@ def main(cancels: int, seed: int) -> None:
             where[place_of_it] += 1
             if place_of_it.startswith("failed") or not whole(place.people):
                 wrong.append([number, place_of_it])
-            if number % 10 == 9:
+            if number % 7 == 6:
                 server.run(graph)
                 if not np.array_equal(base_picture(server, CHECKPOINT), before):
                     wrong.append([number, "the base model has changed"])

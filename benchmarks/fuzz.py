@@ -34,7 +34,7 @@ from torch import Tensor
 from idea_core import GatedAttention, Identity
 from idea_core.anchor import parse_names
 from idea_core.convert import read_kv, read_person, write_kv, write_person
-from idea_core.describe import describe
+from idea_core.describe import describe, in_lines, last_likeness
 from idea_core.errors import IdeaError
 from idea_core.faces import IdEmbeds
 from idea_core.faces.embeds_file import load_embeds, save_embeds
@@ -138,9 +138,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
 
     return {
         "identity": kind(person.save(folder / "identity.safetensors"), _use_identity),
-        "ID-Enhancer": kind(
-            enhancer.save(folder / "enhancer.safetensors"), lambda path: PretrainedEnhancer.load(path).weights
-        ),
+        "ID-Enhancer": kind(enhancer.save(folder / "enhancer.safetensors"), _use_enhancer),
         "face embeddings": kind(save_embeds(face, folder / "face.safetensors"), lambda path: vars(load_embeds(path))),
         "published .bin": kind(write_person(sd1, folder / "published.bin", "published"), _use_tokens),
         "A1111 .pt": kind(write_person(sd1, folder / "a1111.pt", "a1111"), _use_tokens),
@@ -157,9 +155,15 @@ def _of_sd1(person: Identity) -> Identity:
 
 def _use_identity(path: Path) -> Mapping[str, Any]:
     identity = Identity.load(path)
-    describe(identity)
+    in_lines(describe(identity))
+    last_likeness(identity.training)
     decode_thumbnail(identity.thumbnail)
     return identity.tensors()
+
+
+def _use_enhancer(path: Path) -> Mapping[str, Any]:
+    face = torch.nn.functional.normalize(torch.ones(512), dim=0)
+    return PretrainedEnhancer.load(path).identity("alice", face).tensors()
 
 
 def _use_tokens(path: Path) -> Mapping[str, Any]:

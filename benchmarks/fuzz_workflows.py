@@ -96,10 +96,9 @@ def mutated(graph: dict, chance: random.Random) -> dict:
             inputs.pop(name)
         elif kind < 0.2:
             inputs[name] = [chance.choice(list(graph)), chance.randrange(4)]
-        elif isinstance(inputs[name], str) or kind < 0.35:
-            inputs[name] = chance.choice(PATHS)
         elif kind < 0.95:
-            inputs[name] = chance.choice(VALUES)
+            paths = kind < (0.75 if isinstance(inputs[name], str) else 0.3)
+            inputs[name] = chance.choice(PATHS if paths else VALUES)
         else:
             node["class_type"] = chance.choice(ours)["class_type"]
     return graph
@@ -109,8 +108,10 @@ def outcome(server: Server, graph: dict) -> str:
     """What became of a workflow: who refused it, "ran", or what is wrong."""
     try:
         entry = server.wait(server.queue(graph), 60)
-    except PromptError:
-        return "refused by ComfyUI"
+    except PromptError as error:
+        return str(error) if PACK in str(error) else "refused by ComfyUI"
+    except OSError as error:
+        return f"the server is gone: {error}"
     except TimeoutError as error:
         server.post("/interrupt", {})
         return str(error)
@@ -119,8 +120,9 @@ def outcome(server: Server, graph: dict) -> str:
     said = next(said for kind, said in entry["status"]["messages"] if kind == "execution_error")
     if said["exception_type"].rsplit(".", 1)[-1] in ERRORS:
         return "refused by the pack"
-    if PACK not in "".join(said["traceback"]):
-        return "refused by ComfyUI"  # before a node of the pack ran, or in another node
+    before_the_node = PACK not in "".join(said["traceback"]) and said["node_type"].startswith(OURS)
+    if before_the_node or said["exception_type"].endswith("DependencyCycleError"):
+        return "refused by ComfyUI"
     return f"{said['node_type']}: {said['exception_type']}: {said['exception_message']}\n{''.join(said['traceback'])}"
 
 
@@ -154,6 +156,8 @@ def main(workflows: int, seed: int, keep: Path) -> None:
                 keep.mkdir(parents=True, exist_ok=True)
                 (keep / f"{seed}-{number}.json").write_text(json.dumps([result, graph], indent=1), "utf-8")
             counted["failed" if failed else result] += 1
+            if result.startswith("the server is gone"):
+                sys.exit(result)
         report = {
             **counted,
             "files_elsewhere": sorted(set(files.items()) ^ set(unwritten(place.base).items())),

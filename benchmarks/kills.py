@@ -5,7 +5,7 @@
 
 A training on the tests' tiny model, saving its state after each step, gets SIGKILL at random moments of its run and is
 started again, until it has come to its end. The person has to be the one of an unbroken training, bit by bit, and no
-file may ever be a part of one. Prints one JSON object; fails if any of that is not so.
+.safetensors file may ever be a part of one. Prints one JSON object; fails if any of that is not so.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class InServer:
         (train,) = (node for node in graph.values() if node["class_type"] == "IDEA_EnhancerTrain")
         settings = server.defaults("IDEA_TrainingSettings") | {"steps": STEPS, "batch_size": 2, "save_every": 1}
         graph["settings"] = {"class_type": "IDEA_TrainingSettings", "inputs": settings}
-        train["inputs"]["settings"] = ["settings", 0]
+        train["inputs"] |= {"settings": ["settings", 0], "steps": 0}  # the settings' own
         start, prompt = time.monotonic(), server.queue(graph)
         try:
             outputs(server.wait(prompt, limit))

@@ -16,7 +16,7 @@ sys.path[:0] = [str(_TESTS), str(_TESTS / "in_comfyui")]
 
 from base_directory import write_base  # noqa: E402
 from comfyui_place import find_comfyui, find_python  # noqa: E402
-from graphs import PACK_NAME, WORKFLOWS, base_picture, generation, training, workflow  # noqa: E402
+from graphs import PACK_NAME, WORKFLOWS, base_picture, generation, listed, training, workflow  # noqa: E402
 from server import PromptError, Server, outputs  # noqa: E402
 from studio import build_studio  # noqa: E402
 
@@ -30,6 +30,7 @@ __all__ = [
     "base_picture",
     "build_studio",
     "generation",
+    "listed",
     "outputs",
     "temporary_place",
     "training",

@@ -44,8 +44,8 @@ def celebrity_names() -> tuple[str, ...]:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """A user's own list, one name or phrase a line; the shipped list where there is none."""
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    """A user's own list, one name or phrase a line, each once; the shipped list where there is none."""
+    names = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     return names or celebrity_names()
 
 

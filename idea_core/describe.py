@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .identity import Identity
@@ -26,6 +27,14 @@ def describe(identity: Identity) -> dict[str, Any]:
         "training": {key: value for key, value in identity.training.items() if key != "losses"},
         "digest": identity.digest(),
     }
+
+
+def last_likeness(training: Mapping[str, Any]) -> float | None:
+    """Of a training's record, which anybody may have written; None where it says none."""
+    try:
+        return float(training["report"]["likeness"][-1][1])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def in_lines(said: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,12 +22,11 @@ from .adapter import GatedAttention
 from .base_models import BASE_MODELS, BaseModel
 from .enhancer import ARCFACE_WIDTH
 from .errors import IdentityFileError
-from .identity_checks import file_error, kv_shapes, require_finite, require_name, require_shapes
+from .identity_checks import file_error, kv_shapes, require_finite, require_name, require_settings, require_shapes
 from .tensorfile import read_tensors, write_tensors
 from .thumbnail import KEY, decode_thumbnail, readable_thumbnail
 
 FORMAT, FORMAT_VERSION = "id-ea", "1"
-PREDICTIONS = ("eps", "v")
 _ADAPTER = "adapter."
 _SINGLE = ("anchor", "grounding", "id_embeds")
 
@@ -77,16 +75,7 @@ class Identity:
 
     def __post_init__(self):
         require_name(self.name)
-        if self.base_model not in BASE_MODELS:
-            raise file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
-        if self.prediction not in PREDICTIONS:
-            raise file_error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(self.prediction))
-        if self.heads < 1 or self.base.width % self.heads:
-            raise file_error(f"heads to divide the width {self.base.width}", str(self.heads))
-        if not math.isfinite(self.beta):
-            raise file_error("beta to be finite", str(self.beta))
-        if not isinstance(self.training, Mapping):
-            raise file_error("training to be a JSON object", str(self.training))
+        require_settings(self, file_error)
         if self.thumbnail:
             decode_thumbnail(self.thumbnail)
         if self.has_adapter != bool(self.adapter):
@@ -213,7 +202,7 @@ class Identity:
             )
         except KeyError as error:
             raise file_error(f"an entry {error}", "none") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise file_error("metadata values of the right kind", str(error)) from None
         said = metadata.get("n"), metadata.get("d")
         if said != (str(identity.n), str(identity.base.width)):

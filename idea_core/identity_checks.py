@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .base_models import BASE_MODELS
 from .errors import IdentityFileError
 from .kv import DOWN, FULL, UP, layers_of
 
+PREDICTIONS = ("eps", "v")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _KV_LAYER = re.compile(r"diffusion_model(\.\w+)+\.attn2\.to_[kv]")
 _NAME = re.compile(r"\w[\w-]{0,63}")
@@ -23,6 +27,21 @@ def require_name(name: str) -> str:
             "a name of 1 to 64 letters, digits, _ or -", repr(name), "Choose a name such as alice or bob-2."
         )
     return name
+
+
+def require_settings(one: Any, error: Callable[[str, str], IdentityFileError]) -> None:
+    """Raise `error(expected, got)` unless what a file says of its base model, adapter and training can be so."""
+    if one.base_model not in BASE_MODELS:
+        raise error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(one.base_model))
+    if one.prediction not in PREDICTIONS:
+        raise error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(one.prediction))
+    width = BASE_MODELS[one.base_model].width
+    if one.heads < 1 or width % one.heads:
+        raise error(f"heads to divide the width {width}", str(one.heads))
+    if not math.isfinite(one.beta):
+        raise error("beta to be finite", str(one.beta))
+    if not isinstance(one.training, Mapping):
+        raise error("training to be a JSON object", str(one.training))
 
 
 def kv_shapes(kv: Mapping[str, Tensor], d: int) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -98,7 +98,7 @@ class PeopleConfig(Settings):
     @cached_property
     def everybody(self) -> tuple[str, ...]:
         """The names, and behind them the invented ones, which no one held out has lent a part to."""
-        return self.names + recombined(self.names[: self._border], self.invented)
+        return self.names + recombined(self.names[: self._border], self.invented, self.names)
 
     def numbers(self, held_out: bool) -> list[int]:
         """Of the people to learn from, or of those held out."""
@@ -209,7 +209,7 @@ class PeopleFolder:
             return (tensors, json.loads(metadata["prompts"])) if same else None
         except FileNotFoundError:
             return None
-        except (IdentityFileError, KeyError, ValueError) as error:
+        except (IdentityFileError, KeyError, ValueError, RecursionError) as error:
             logging.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
             return None
 
@@ -232,15 +232,15 @@ class PeopleFolder:
         write_atomically(self.folder / MANIFEST, lambda file: file.write(text))
 
 
-def recombined(names: Sequence[str], count: int, seed: int = 0) -> tuple[str, ...]:
-    """First words of names before the rest of other names, all of them new.
+def recombined(names: Sequence[str], count: int, known: Iterable[str] = (), seed: int = 0) -> tuple[str, ...]:
+    """First words of names before the rest of other names, none of them known.
 
     Raises:
         ConfigError: the names do not give so many.
     """
     parts = [name.split(maxsplit=1) for name in names if " " in name.strip()]
     first, last = (sorted(set(part)) for part in zip(*parts)) if parts else ([], [])
-    known, new = set(names), dict[str, None]()
+    known, new = {*names, *known}, dict[str, None]()
     generator = random.Random(seed)
     if count > len(first) * len(last) - len(known):
         raise ConfigError(

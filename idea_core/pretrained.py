@@ -28,7 +28,7 @@ from .config import TrainConfig
 from .enhancer import ARCFACE_WIDTH, Enhancer
 from .errors import ConfigError, IdentityFileError
 from .identity import Identity
-from .identity_checks import require_finite
+from .identity_checks import require_finite, require_settings
 from .person import PersonModel
 from .tensorfile import read_tensors, require_format, write_tensors
 
@@ -108,8 +108,7 @@ class PretrainedEnhancer:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.base_model not in BASE_MODELS:
-            raise _file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
+        require_settings(self, _file_error)
         require_finite(self.weights)
         with torch.device("meta"):
             wanted = self._empty().state_dict()
@@ -232,7 +231,7 @@ class PretrainedEnhancer:
             )
         except KeyError as error:
             raise _file_error(f"an entry {error}", f"none in {Path(path).name}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _file_error("metadata values of the right kind", f"{error} in {Path(path).name}") from None
         except IdentityFileError as error:
             raise IdentityFileError(error.expected, f"{error.got} in {Path(path).name}", error.remedy) from None

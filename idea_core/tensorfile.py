@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -31,17 +31,16 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:40] + ".", suffix=".part")
+    part = path.with_name(f"{path.stem[:40]}.{secrets.token_hex(8)}.part")
     try:
-        with open(handle, "wb") as file:
+        with open(part, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(part, _default_mode())  # mkstemp makes it private
         os.replace(part, path)
     except BaseException as error:
-        Path(part).unlink(missing_ok=True)
-        if isinstance(error, OSError) and not error.filename:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
             error.filename = str(path)  # a full disk does not say of which file
         raise
     return path
@@ -104,13 +103,6 @@ def require_file(path: str | os.PathLike) -> None:
     """Raise FileNotFoundError unless a file is there."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected a file at {path}, got none. Choose a file that exists.")
-
-
-def _default_mode() -> int:
-    """Permissions that an ordinary new file would have."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _canonical(data: bytes) -> bytes:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .across import AcrossTrainer
-from .errors import DivergedError, IdeaError, IdentityFileError, TrainingError
+from .errors import DivergedError, IdentityFileError
 from .identity import Identity
 from .trainer import Trainer
 from .training_state import restore_state, save_state
@@ -34,7 +34,7 @@ def keep(identity: Callable[[], Identity], result: Path, steps: int) -> None:
         learnt = identity()
         learnt.save(path)
         logging.warning("ID-EA: what %s had learnt in %d steps is kept: %s", learnt.trigger, steps, path)
-    except (IdeaError, OSError) as error:
+    except Exception as error:
         logging.warning("ID-EA: what was learnt could not be kept. %s", error)
 
 
@@ -64,7 +64,7 @@ class TrainingRun:
 
     def __exit__(self, _kind, error, _trace) -> None:
         if error is None or isinstance(error, DivergedError):
-            self.state_file.unlink(missing_ok=True)
+            self._forget()
         else:
             self._save_what_is_there()
 
@@ -93,7 +93,7 @@ class TrainingRun:
             torch.cuda.reset_peak_memory_stats()
         start, before = time.perf_counter(), sum(self._seconds.values())
         try:
-            self._look_again()
+            self._look_again(on_step)
             self.trainer.run(lambda step, _losses: self._after(step, on_step))
         finally:
             others = sum(self._seconds.values()) - before
@@ -126,12 +126,14 @@ class TrainingRun:
         if on_step:
             on_step(step, images)
 
-    def _look_again(self) -> None:
+    def _look_again(self, on_step: OnProgress | None) -> None:
         """Make up for a look in which the training broke off."""
         step = len(self.trainer.losses)
         if step and self.watch and self.watch.is_due(step) and step not in dict(self.watch.scores):
             with self.trainer.kv_deltas():
-                self._timed("looks", lambda: self.watch.look(step))
+                images = self._timed("looks", lambda: self.watch.look(step))
+            if on_step and images is not None:
+                on_step(step, images)
 
     def _timed(self, part: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -139,6 +141,12 @@ class TrainingRun:
             return work()
         finally:
             self._seconds[part] += time.perf_counter() - start
+
+    def _forget(self) -> None:
+        try:
+            self.state_file.unlink(missing_ok=True)
+        except OSError as error:
+            logging.warning("ID-EA: %s is of no use any more, and could not be deleted. %s", self.state_file, error)
 
     def _save_on_the_way(self) -> None:
         try:
@@ -151,5 +159,5 @@ class TrainingRun:
         try:
             if self.trainer.read_losses():
                 save_state(self.trainer, self.state_file, self.fingerprint, self.watch)
-        except (TrainingError, OSError) as error:
+        except Exception as error:
             logging.warning("ID-EA: the broken training could not be saved. %s", error)

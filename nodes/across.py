@@ -17,7 +17,7 @@ from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
-from .face_models import engine_of, face_digest
+from .face_models import ReloadedEngine, face_digest
 from .fingerprint import training_fingerprint
 from .inputs import advanced, base_model_inputs, seed_input
 from .paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
@@ -176,7 +176,7 @@ class TrainAcross(io.ComfyNode):
             output_folder()
             / ENHANCERS
             / AUTOSAVE
-            / folder.with_name(f"{folder.name}-{_short(place, config)}.safetensors")
+            / folder.with_name(f"{folder.name}-{_short(place, config, validate_every)}.safetensors")
         )
         with ComfyBackbone(model, clip, vae, precision) as backbone:
             _draw(place, backbone, face_model, node_id)
@@ -185,7 +185,7 @@ class TrainAcross(io.ComfyNode):
             enhancer = learn_people(
                 place,
                 backbone,
-                engine_of(face_model),
+                ReloadedEngine(face_model),
                 config,
                 file,
                 save_every=200,
@@ -224,13 +224,15 @@ class SaveEnhancer(io.ComfyNode):
 def _draw(place: PeopleFolder, backbone: ComfyBackbone, face_model, node_id: str | None) -> None:
     """Make the pictures that are missing, with one person after the other on the node."""
     progress = Progress(len(place.config.everybody), node_id, unit="people")
-    for number, images in place.draw(backbone, engine_of(face_model)):
-        progress.show(number + 1, None if images is None else images[:2])
+    for number, images in place.draw(backbone, ReloadedEngine(face_model)):
+        progress.show(number + 1, None if images is None else images[:2], done=images is not None)
 
 
-def _short(place: PeopleFolder, config: AcrossConfig) -> str:
-    """What keeps trainings with other settings apart."""
-    return digest_of(place.fingerprint, str(sorted(config.as_dict().items())))[:12]
+def _short(place: PeopleFolder, config: AcrossConfig, validate_every: int) -> str:
+    """What keeps trainings with other settings or of other people apart."""
+    people = place.config
+    chosen = people.names, people.invented, people.agreement, people.held_out, validate_every
+    return digest_of(place.fingerprint, str(sorted(config.as_dict().items())), str(chosen))[:12]
 
 
 def _int(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:

@@ -8,7 +8,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ..idea_core.base_models import BASE_MODELS
 from ..idea_core.errors import BaseModelError
-from ..idea_core.identity import PREDICTIONS
+from ..idea_core.identity_checks import PREDICTIONS
 
 SUPPORTED = ("sd1", "sd2", "sdxl")
 VECTORS = {"sdxl": 2816}

@@ -41,6 +41,16 @@ def engine_of(face_model: Any) -> FaceEngine:
     return InsightFaceEngine.of_analysis(face_model)
 
 
+class ReloadedEngine:
+    """A FACE_MODEL's engine for long work: loaded at each use, so that ComfyUI may free it in between."""
+
+    def __init__(self, face_model: Any):
+        self._face_model = face_model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(engine_of(self._face_model), name)
+
+
 def face_digest(face_model: Any) -> str:
     """SHA-256 of the models' files, on which a FACE_MODEL's faces depend; for another pack's, of their names."""
     if isinstance(face_model, FaceModels):

@@ -11,7 +11,7 @@ from comfy_api.v0_0_2 import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ..idea_core.describe import describe, in_lines
+from ..idea_core.describe import describe, in_lines, last_likeness
 from ..idea_core.identity import Identity
 from ..idea_core.thumbnail import decode_thumbnail, encode_thumbnail
 from .face import CATEGORY
@@ -126,9 +126,9 @@ class IdentityInfo(io.ComfyNode):
     def execute(cls, identity: Identity) -> io.NodeOutput:
         require(identity, Identity, IdentitySocket, "Load ID-EA Embedding")
         said = describe(identity)
-        report = said["training"].get("report") or {}
-        if report.get("likeness"):
-            said["likeness"] = report["likeness"][-1][1]
+        likeness = last_likeness(identity.training)
+        if likeness is not None:
+            said["likeness"] = likeness
         size = sum(tensor.numel() * tensor.element_size() for tensor in identity.tensors().values())
         text = in_lines({**said, "fits": identity.base.title, "megabytes": round(size / 1e6, 1)})
         if not identity.thumbnail:

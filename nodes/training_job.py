@@ -97,7 +97,7 @@ class TrainingJob:
             logging.warning("ID-EA: %s is trained, but could not be kept. %s", identity.trigger, error)
 
     def fingerprint(self, model, clip, vae) -> str:
-        """SHA-256 of all that the result depends on."""
+        """SHA-256 of all that the result depends on, but for its thumbnail: that of the first run stays."""
         settings = {
             "version": __version__,
             "name": self.name,
@@ -156,9 +156,8 @@ class _Training:
                 if watch:
                     self.progress.before = self._drawn(watch)
                 self.started.take_up()
-                self.progress.start()
                 self.started.run(self.progress.show)
-                if watch and (watch.ended or not watch.is_due(len(trainer.losses))):  # what came out at last
+                if watch and not self._seen(watch):
                     self.progress.look(len(trainer.losses), self._drawn(watch))
                 self.progress.compare()
         except RuntimeError as error:
@@ -168,6 +167,10 @@ class _Training:
             raise TrainingError(
                 "memory for the training", f"out of memory at {width} × {height} pixels", "Lower resolution."
             ) from error
+
+    def _seen(self, watch: Watch) -> bool:
+        """Whether the last look in this run was at what came out at last."""
+        return self.progress.last is not None and watch.is_due(len(self.started.trainer.losses)) and not watch.ended
 
     def _drawn(self, watch: Watch) -> Tensor:
         """Pictures (B, H, W, 3) of the person as it is, which end nothing."""
@@ -213,13 +216,10 @@ class Progress:
     def __init__(self, steps: int, node_id: str | None, unit: str = "steps"):
         self._steps, self._node_id, self._unit = steps, node_id, unit
         self._bar = comfy.utils.ProgressBar(steps)
-        self._start, self._told, self._done = time.monotonic(), 0.0, 0
+        self._start: float | None = None  # of the first step shown, from which on steps are counted
+        self._told, self._done = 0.0, 0
         self.before: Tensor | None = None
         self.last: Tensor | None = None
-
-    def start(self) -> None:
-        """From now on there are steps, whose number and time tell how long it takes."""
-        self._start = time.monotonic()
 
     def picture(self) -> Image.Image | None:
         """The first picture of the last look."""
@@ -244,20 +244,30 @@ class Progress:
     def _preview(self, step: int, image: Tensor) -> None:
         self._bar.update_absolute(step, self._steps, ("JPEG", _picture(image), PREVIEW_SIZE))
 
-    def show(self, step: int, images: Tensor | None) -> None:
-        """After each step; it raises where the user has cancelled."""
+    def show(self, step: int, images: Tensor | None, done: bool = True) -> None:
+        """After each step; it raises where the user has cancelled.
+
+        Args:
+            done: in this run, and not before.
+        """
         comfy.model_management.throw_exception_if_processing_interrupted()
         if images is None:
             self._bar.update_absolute(step, self._steps)
         else:
             self.look(step, images)
-        self._done += 1
         now = time.monotonic()
+        if done:
+            self._done += self._start is not None
+            self._start = self._start or now
         if now - self._told > TELL_EVERY or step == self._steps:
             self._told = now
-            rate = self._done / max(now - self._start, 1e-6)  # some clocks are coarse
-            left = (self._steps - step) / rate
-            self._tell(f"{step} of {self._steps} {self._unit}, {rate:.1f} a second, {left:.0f} s left")
+            self._tell(f"{step} of {self._steps} {self._unit}{self._pace(step, now)}")
+
+    def _pace(self, step: int, now: float) -> str:
+        if not self._done:
+            return ""
+        rate = self._done / max(now - self._start, 1e-6)  # some clocks are coarse
+        return f", {rate:.1f} a second, {(self._steps - step) / rate:.0f} s left"
 
     def _tell(self, text: str) -> None:
         module = sys.modules.get("server")  # where ComfyUI runs without one there is nobody to tell

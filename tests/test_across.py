@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from test_identity import rewrite
 from test_trainer import NAMES, face, photos, weights_hash
 from tiny_pipeline import tiny_pipeline
 
@@ -235,6 +236,23 @@ def test_a_damaged_enhancer_is_refused(backbone, tmp_path, change, message):
         PretrainedEnhancer.load(tmp_path / "broken.safetensors")
 
 
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        ({"heads": "0"}, "heads to divide the width 768, got 0"),
+        ({"beta": "nan"}, "beta to be finite"),
+        ({"prediction": "x0"}, "prediction to be one of eps, v, got 'x0'"),
+        ({"training": "[]"}, "training to be a JSON object"),
+        ({"training": "[" * 50_000}, "metadata values of the right kind"),
+    ],
+)
+def test_an_enhancer_that_says_nonsense_of_itself_is_refused(backbone, tmp_path, said, message):
+    path = trained(backbone).save(tmp_path / "broken.safetensors")
+    rewrite(path, lambda tensors, metadata: metadata.update(said))
+    with pytest.raises(IdentityFileError, match=message):
+        PretrainedEnhancer.load(path)
+
+
 def test_an_identity_is_no_enhancer(backbone, tmp_path):
     identity = trained(backbone).identity("alice", face()).save(tmp_path / "alice.safetensors")
     with pytest.raises(IdentityFileError, match="a file of format id-ea-enhancer 1, got id-ea 1 in alice"):
@@ -251,5 +269,11 @@ def test_invented_people_have_new_names_of_known_parts_and_none_of_those_held_ou
     assert {name.split()[0] for name in invented} <= {"Ana", "Bob", "Cat", "Dan"}
     assert {name.split()[1] for name in invented} <= {"Bell", "Cole", "Dunn", "East"}
     assert invented == PeopleConfig(names=names, invented=6, held_out=0.2).everybody[len(names) :]
+    assert (
+        "Tom Hanks"
+        not in PeopleConfig(
+            names=("Tom Cruise", "Colin Hanks", "Ann Lee", "Tom Hanks"), invented=4, held_out=0.25
+        ).everybody[4:]
+    )
     with pytest.raises(ConfigError, match="names that give 13 new ones"):
         recombined(names[:4], 13)

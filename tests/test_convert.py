@@ -173,6 +173,18 @@ def test_old_checkpoints_keep_their_weights_under_state_dict(tmp_path):
     assert list(tensors_in(read_weights(tmp_path / "a.ckpt"))) == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("up", "down", "alpha"), [((320, 0), (0, 768), ()), ((320,), (), ()), ((320, 2), (2, 768), (3,))]
+)
+def test_a_lora_of_other_shapes_is_refused(tmp_path, up, down, alpha):
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    shapes = {"lora_up.weight": up, "lora_down.weight": down, "alpha": alpha}
+    weights = {f"{key}.{part}": torch.ones(shape) for part, shape in shapes.items()}
+    safetensors.torch.save_file(weights, tmp_path / "lora.safetensors")
+    with pytest.raises(IdentityFileError, match="lora_up.weight and .*to_k in lora.safetensors, got .* of shape"):
+        read_kv(tmp_path / "lora.safetensors")
+
+
 def test_a_lora_with_numbers_that_are_none_is_refused(tmp_path):
     key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     weights = {f"{key}.lora_up.weight": torch.full((320, 2), torch.nan), f"{key}.lora_down.weight": torch.ones(2, 768)}

@@ -132,6 +132,7 @@ DAMAGE = {
     "missing metadata": (lambda t, m: m.pop("prediction"), "an entry 'prediction', got none"),
     "odd metadata": (lambda t, m: m.update(heads="many"), "metadata values of the right kind"),
     "odd training": (lambda t, m: m.update(training="{"), "metadata values of the right kind"),
+    "deep training": (lambda t, m: m.update(training="[" * 50_000), "metadata values of the right kind"),
     "heads": (lambda t, m: m.update(heads="7"), "heads to divide the width 768, got 7"),
     "no heads": (lambda t, m: m.update(heads="0"), "heads to divide the width 768, got 0"),
     "training is no object": (lambda t, m: m.update(training="5"), "training to be a JSON object, got 5"),

@@ -97,8 +97,9 @@ def _weights_of(layer: str, parts: Mapping[str, Tensor], file: str) -> dict[str,
     """One layer's weights; kohya's alpha / rank goes into the up matrix."""
     if set(parts) == {FULL}:
         return {layer + FULL: parts[FULL]}
-    if not {UP, DOWN} <= set(parts) <= {UP, DOWN, ALPHA}:
-        got = ", ".join(sorted(parts))
+    plain = {UP, DOWN} <= set(parts) <= {UP, DOWN, ALPHA} and parts[UP].ndim == parts[DOWN].ndim == 2
+    if not plain or not parts[DOWN].shape[0] or (ALPHA in parts and parts[ALPHA].numel() != 1):
+        got = ", ".join(f"{key} of shape {tuple(parts[key].shape)}" for key in sorted(parts))
         raise IdentityFileError(f"{UP} and {DOWN} of {layer} in {file}", got, "Choose a plain LoRA.")
     scale = float(parts[ALPHA]) / parts[DOWN].shape[0] if ALPHA in parts else 1.0
     up = parts[UP] if scale == 1.0 else parts[UP] * scale

@@ -95,7 +95,7 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
 def require_pack(name: str, roots: Iterable[Path]) -> FacePack:
     """The pack called `name`; FaceError lists the folders searched if there is none."""
     packs = find_packs(roots)
-    if name not in packs:
+    if not isinstance(name, str) or name not in packs:
         searched = ", ".join(str(folder) for folder in pack_folders(roots))
         raise FaceError(
             f"a face model pack {name!r} in {searched}",

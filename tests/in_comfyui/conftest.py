@@ -61,7 +61,7 @@ def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[C
 
     @contextmanager
     def start(*options: str, watched: bool = True) -> Iterator[Callable]:
-        path = base / f"{'-'.join(['worker', *options])}.log"
+        path = base / f"{'-'.join(['worker' if watched else 'unwatched', *options])}.log"
         with open(path, "w") as log:
             command = [python, HERE / "worker.py", base, *options]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}

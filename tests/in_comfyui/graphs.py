@@ -37,7 +37,7 @@ def training(checkpoint: str, name: str, **settings) -> dict:
     return workflow(
         "train_identity",
         CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
-        IDEA_EnhancerTrain={"name": name, "steps": 2, "resolution": 64, **settings},
+        IDEA_EnhancerTrain={"name": name, **settings},
         IDEA_SaveIdentity={"filename": name},
     )
 
@@ -48,7 +48,7 @@ def generation(checkpoint: str, name: str, prompt: str = PROMPT, seed: int = 0, 
         CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
         IDEA_LoadIdentity={"file": f"{name}.safetensors"},
         IDEA_ApplyAdapter=apply,
-        KSampler={"steps": 3, "seed": seed},
+        KSampler={"seed": seed},
     )
     (positive,) = (node for node in graph.values() if node["_meta"]["title"] == "Prompt")
     positive["inputs"]["text"] = prompt.replace("<alice>", f"<{name}>")

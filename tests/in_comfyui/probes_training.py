@@ -122,12 +122,12 @@ def cancel_at_random(count: int, seed: int = 0) -> dict:
     config, chance = pack("idea_core.config").TrainConfig(steps=6, batch_size=1), random.Random(seed)
     before, outcomes, changed = weights_hash(model, clip.patcher), Counter(), 0
 
-    def train(name: str) -> None:
+    def train(name: str) -> str:
         with torch.inference_mode():
-            training_job(name, config).run(model, clip, vae, None, None)
+            return training_job(name, config).run(model, clip, vae, None, None)[0].digest()
 
     start = time.monotonic()
-    train("unbroken")
+    expected = train("unbroken")
     seconds = time.monotonic() - start
     for number in range(count):
         clock = threading.Timer(chance.uniform(0, seconds), comfy.model_management.interrupt_current_processing)
@@ -142,7 +142,7 @@ def cancel_at_random(count: int, seed: int = 0) -> dict:
             clock.join()
             comfy.model_management.interrupt_current_processing(False)
         changed += weights_hash(model, clip.patcher) != before
-        train(f"cancelled{number}")  # from where it was cancelled
+        outcomes["other results"] += train(f"cancelled{number}") != expected  # from where it was cancelled
         forget(f"cancelled{number}")
     forget("unbroken")
     return {**outcomes, "changed": changed}

@@ -50,7 +50,7 @@ class Server:
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
 
     def kill(self) -> None:
         """End it as a crash does."""
