@@ -1,6 +1,6 @@
 """How an Enhancer across people depends on how many people it sees, and how many pictures of each.
 
-    python -m miniature.train_enhancer               draws the pictures, where they are not there yet
+    python -m miniature.train_enhancer --shard 0/1   draws the pictures, where they are not there yet
     python -m benchmarks.people [--shard 0/2]        trains an Enhancer for each row, by text alone, and measures it
 
 Adds its lines to `benchmarks/results/people.jsonl`; rows that are there already are not trained again.

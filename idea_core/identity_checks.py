@@ -29,19 +29,19 @@ def require_name(name: str) -> str:
     return name
 
 
-def require_settings(one: Any, error: Callable[[str, str], IdentityFileError]) -> None:
-    """Raise `error(expected, got)` unless what a file says of its base model, adapter and training can be so."""
+def require_settings(one: Any, file_error: Callable[[str, str], IdentityFileError]) -> None:
+    """Raise `file_error(expected, got)` unless what a file says of its base model, adapter and training can be so."""
     if one.base_model not in BASE_MODELS:
-        raise error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(one.base_model))
+        raise file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(one.base_model))
     if one.prediction not in PREDICTIONS:
-        raise error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(one.prediction))
+        raise file_error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(one.prediction))
     width = BASE_MODELS[one.base_model].width
     if one.heads < 1 or width % one.heads:
-        raise error(f"heads to divide the width {width}", str(one.heads))
+        raise file_error(f"heads to divide the width {width}", str(one.heads))
     if not math.isfinite(one.beta):
-        raise error("beta to be finite", str(one.beta))
+        raise file_error("beta to be finite", str(one.beta))
     if not isinstance(one.training, Mapping):
-        raise error("training to be a JSON object", str(one.training))
+        raise file_error("training to be a JSON object", str(one.training))
 
 
 def kv_shapes(kv: Mapping[str, Tensor], d: int) -> dict[str, tuple[int, ...]]:

@@ -37,7 +37,7 @@ class BlendIDEmbeds(io.ComfyNode):
             ],
             outputs=[
                 IdEmbedsSocket.Output(
-                    "id_embeds", display_name="ID_EMBEDS", tooltip="The face between, for ID-Enhancer Train."
+                    "id_embeds", display_name="ID_EMBEDS", tooltip="The face between, for Instant ID-EA Embedding."
                 ),
             ],
         )

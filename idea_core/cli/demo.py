@@ -20,8 +20,9 @@ from .options import PATH
 def demo(output: Path, person: int, count: int, steps: int, seed: int) -> Result:
     """Learn a drawn person and draw it again, measured: minutes on a laptop, without any download.
 
-    The base model and the face models are those of a small drawn world that comes with ID-EA. Beside ID-EA stand the
-    base model itself, Textual Inversion and Cross Initialization; the page shows pictures, likeness, obedience, times.
+    The base model and the face models are those of a small drawn world that comes with ID-EA. ID-EA is
+    shown alone and with an Enhancer that has seen people, beside the base model itself, Textual Inversion and Cross
+    Initialization; the page shows pictures, likeness, obedience, times.
     """
     from miniature.demo import MEASURES, STAGES, run
     from miniature.trial import Stranger
