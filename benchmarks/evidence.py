@@ -15,6 +15,7 @@ from scipy import stats
 from .people import PEOPLE, rows_of
 from .study import ARMS, BOUNDS, BUDGETS, CONFIRM, GRIDS, LONG, MAIN, PARTS, REPORT, SEARCH, SHORT, choose, read_lines
 
+STEPS_SHOWN = (0, 25, 80, 320, 2000)
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PLOT = DOCS / "evidence.md", DOCS / "images" / "study.svg"
 TITLES = {
@@ -165,7 +166,8 @@ def plot(lines: Sequence[Line]) -> None:
         if found := select(lines, "true"):
             axis.axhline(np.mean([line[measure] for line in found]), color="gray", ls=":", label="true pictures")
         axis.set_xscale("symlog", linthresh=20)
-        axis.set(xlabel="steps", ylabel=measure)
+        axis.set_xticks(STEPS_SHOWN, labels=map(str, STEPS_SHOWN))
+        axis.set(xlabel="steps", ylabel=measure, xlim=(-2, 2500))
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=7)
     PLOT.parent.mkdir(exist_ok=True)
