@@ -60,7 +60,7 @@ def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
     people = tmp_path / "people.jsonl"
     entries = [{"name": name, "photos": str(studio / "photos" / name.rstrip("2"))} for name in names]
     people.write_text("\n".join(map(json.dumps, entries)))
-    settings = ["batch", people, *base(studio), *faces(studio), *QUICK, "--steps", "30", "--threads", "1", "--json"]
+    settings = ["batch", people, *base(studio), *faces(studio), *QUICK, "--steps", "20", "--threads", "1", "--json"]
     on_ray = [*settings, "--engine", "ray", "--address", cluster, "--save-dir", tmp_path / "ray"]
     script = [sys.executable, "-c", "from idea_core.cli import idea; idea()", *map(str, on_ray)]
     driver = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | QUIET)
