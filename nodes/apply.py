@@ -12,7 +12,7 @@ from .comfy_models import described_prediction, require_pair
 from .comfy_patch import AdapterSchedule, patch_model
 from .comfy_text import patch_clip
 from .face import CATEGORY
-from .inputs import advanced
+from .inputs import advanced, require_finite
 from .sockets import IdentitySocket, require
 
 WITH_PERSON, ALL_PROMPTS, WHOLE_MODEL = "prompts with the person", "all prompts", "whole model"
@@ -107,6 +107,7 @@ class ApplyAdapter(io.ComfyNode):
         kv_scope=WHOLE_MODEL,
     ) -> io.NodeOutput:
         require(identity, Identity, IdentitySocket, "Load ID-EA Embedding")
+        require_finite(strength=strength, kv_strength=kv_strength, start_percent=start_percent, end_percent=end_percent)
         _require_fit(model, clip, identity)
         if strength == 0 and kv_strength == 0:
             return io.NodeOutput(model, clip)

@@ -17,7 +17,7 @@ from ..idea_core.faces.packs import require_pack
 from ..idea_core.faces.pictures import MARGIN, Cut, crop_face, draw_faces, face_mask
 from ..idea_core.faces.providers import PROVIDER_CHOICES, PROVIDERS
 from .face_models import FaceModels, engine_of
-from .inputs import advanced
+from .inputs import advanced, require_finite
 from .paths import insightface_roots
 from .pictures import first, single_images, to_image, to_uint8
 from .sockets import FaceAnalysis, FaceModel, IdEmbedsSocket, InsightFace, require_embeds
@@ -164,6 +164,7 @@ class IDEncode(io.ComfyNode):
     def execute(
         cls, face_model, images, no_face=ERROR, outliers=KEEP, crop_size=512, crop_margin=MARGIN, upright=True, **choice
     ) -> io.NodeOutput:
+        require_finite(crop_margin=first(crop_margin))
         settings = face_settings(**choice, skip=first(no_face) == SKIP, leave_out_outliers=first(outliers) == LEAVE_OUT)
         photos = [to_uint8(image) for image in single_images(images)]
         id_embeds, found = encode_photos(engine_of(first(face_model)), photos, settings)
@@ -231,6 +232,7 @@ def face_settings(
     like = first(nearest_to)
     if like is not None:
         require_embeds(like)
+    require_finite(min_score=first(min_score))
     return FaceSettings(first(face), first(number), like, first(min_score), aligned=first(aligned), **settings)
 
 

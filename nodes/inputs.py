@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from comfy_api.v0_0_2 import io
+
+from ..idea_core.errors import ConfigError
 
 
 def advanced(widget: io.Input) -> io.Input:
@@ -23,3 +27,10 @@ def base_model_inputs() -> list[io.Input]:
 def seed_input(tooltip: str) -> io.Int.Input:
     """A seed that stays as it is from run to run."""
     return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip=tooltip)
+
+
+def require_finite(**values: float) -> None:
+    """Raise `ConfigError` for NaN and infinity: no bounds of ComfyUI's stop NaN, which scripts may send."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"a finite {name}", str(value), f"Change {name}.")

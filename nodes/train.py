@@ -21,7 +21,7 @@ from ..idea_core.preview import PROMPT, PreviewConfig
 from ..idea_core.watch import WatchConfig
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
-from .inputs import advanced, base_model_inputs, seed_input
+from .inputs import advanced, base_model_inputs, require_finite, seed_input
 from .loss_curve import draw_losses
 from .pictures import require_images
 from .settings import TrainingSettings
@@ -193,6 +193,7 @@ class EnhancerTrain(io.ComfyNode):
             require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
         if settings is not None:
             require(settings, TrainingSettings, SettingsSocket, "ID-EA Training Settings")
+        require_finite(until_likeness=until_likeness)
         if until_likeness and face_model is None:
             raise ConfigError("a FACE_MODEL to measure likeness", "none", "Connect Load Face Model.")
         settings = settings or TrainingSettings.of_preset(preset)

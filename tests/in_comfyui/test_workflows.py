@@ -193,6 +193,7 @@ BAD = {
         {"IDEA_EnhancerTrain": {"until_likeness": 0.5}},
         "Expected a FACE_MODEL to measure likeness, got none. Connect Load Face Model.",
     ),
+    "no number": ({"IDEA_IDEncode": {"crop_margin": "nan"}}, "a finite crop_margin, got nan. Change crop_margin."),
     "short names": ({"IDEA_EnhancerTrain": {"names": "cher"}}, "at least one name or phrase of 2 tokens or more"),
     **{
         f"file name {name!r}": ({"IDEA_SaveIdentity": {"filename": name}}, "Expected a file name of letters, digits")
@@ -249,6 +250,11 @@ def test_a_file_without_the_face_still_applies(server, base, trained):
     same = generation("tiny_sd15", "faceless", prompt="photo of <tiny_sd15>, faceless")
     again = generation("tiny_sd15", "tiny_sd15", prompt="photo of <tiny_sd15>, faceless")
     assert np.array_equal(picture(server, same), picture(server, again))
+
+
+def test_strengths_that_are_no_numbers_are_refused(server, trained):
+    with pytest.raises(PromptError, match="Expected a finite kv_strength, got nan. Change kv_strength."):
+        server.run(generation("tiny_sd15", "tiny_sd15", kv_strength="nan"))
 
 
 def test_an_identity_of_another_base_model_is_refused(server, trained):
