@@ -109,7 +109,8 @@ def outcome(server: Server, graph: dict) -> str:
     try:
         entry = server.wait(server.queue(graph), 60)
     except PromptError as error:
-        return str(error) if PACK in str(error) else "refused by ComfyUI"
+        circle = "RecursionError" in str(error)  # ComfyUI follows links that lead in one, and ends up anywhere
+        return str(error) if PACK in str(error) and not circle else "refused by ComfyUI"
     except OSError as error:
         return f"the server is gone: {error}"
     except TimeoutError as error:
