@@ -2,11 +2,10 @@
 
 import pytest
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_sd21", "tiny_sdxl")]
-MIDDLE_SLOW, FIRST_FAST = ["tiny_sd15", SLOW[0], "tiny_sdxl"], ["tiny_sd15", *SLOW]
+CHECKPOINTS = ["tiny_sd15", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_sd21", "tiny_sdxl"))]
 
 
-@pytest.mark.parametrize("checkpoint", MIDDLE_SLOW)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_prompts_without_the_name_are_bit_identical(probe, checkpoint):
     assert probe("plain_prompts", checkpoint=checkpoint) == {
         "positive": True,
@@ -16,7 +15,7 @@ def test_prompts_without_the_name_are_bit_identical(probe, checkpoint):
     }
 
 
-@pytest.mark.parametrize("checkpoint", FIRST_FAST)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_each_part_has_its_effect_and_its_switch(probe, checkpoint):
     result = probe("effects", checkpoint=checkpoint)
     assert all(result[part] > 1e-3 for part in ("adapter", "kv", "negative strength", "first half"))
@@ -31,7 +30,7 @@ def test_the_adapter_runs_once_per_prompt(probe):
     assert calls["unet"] == [2] * 8  # cond and uncond in one batch, in each of the steps
 
 
-@pytest.mark.parametrize("checkpoint", FIRST_FAST)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_the_schedule_equals_one_switched_by_hand(probe, checkpoint):
     errors = probe("schedule", checkpoint=checkpoint)
     assert errors.pop("halves differ") > 1e-3
@@ -54,7 +53,7 @@ def test_several_people_each_act_on_their_own_prompts(probe):
     }
 
 
-@pytest.mark.parametrize("checkpoint", FIRST_FAST)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_keys_and_values_may_change_on_the_persons_prompts_alone(probe, checkpoint):
     result = probe("scoped_kv", checkpoint=checkpoint)
     assert result["as on the whole model"] <= 1e-4 and result["as without"] == 0 and result["clone"] == 0
@@ -96,7 +95,7 @@ def test_clones_and_other_nodes_keep_what_was_applied(probe):
     assert result["layer"] > 0 and result["model clone"] == 0
 
 
-@pytest.mark.parametrize("checkpoint", FIRST_FAST)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_stock_embedding_and_lora_loader_read_the_same_file(probe, checkpoint, tmp_path):
     result = probe("stock_nodes", checkpoint=checkpoint, folder=tmp_path)
     assert result == {"tokens": True, "kv": 0}
