@@ -15,7 +15,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,18 +65,24 @@ def repeated(server: Server, graph: Callable[[int], dict], count: int) -> dict:
     return {"runs": count, "seconds_each": seconds, "mb_after_ten": round(warm), "mb": round(now), "growth": growth}
 
 
+def failures(server: Server, graphs: Iterable[dict]) -> int:
+    """How many of these runs, one after the other, came to no good end."""
+    failed = 0
+    for graph in graphs:
+        try:
+            server.run(graph)
+        except (PromptError, OSError):
+            failed += 1
+    return failed
+
+
 def crowd(server: Server, prompts: int, clients: int) -> dict:
     """Prompts of both kinds from several clients at once."""
     kinds = [generate] * 9 + [train]
 
     def client(number: int) -> int:
-        failures = 0
-        for turn in range(number, prompts, clients):
-            try:
-                server.run(kinds[turn % len(kinds)](10_000 + turn))
-            except (PromptError, OSError):
-                failures += 1
-        return failures
+        turns = range(number, prompts, clients)
+        return failures(server, (kinds[turn % len(kinds)](10_000 + turn) for turn in turns))
 
     with ThreadPoolExecutor(clients) as pool:
         return {"prompts": prompts, "clients": clients, "failures": sum(pool.map(client, range(clients)))}
@@ -85,21 +91,11 @@ def crowd(server: Server, prompts: int, clients: int) -> dict:
 def together(place: Place, server: Server, trainings: int) -> dict:
     """The same trainings, to the same files, in another server at the same time."""
     seeds = range(20_000, 20_000 + trainings)
-
-    def trained(one: Server) -> int:
-        failures = 0
-        for seed in seeds:
-            try:
-                one.run(train(seed))
-            except (PromptError, OSError):
-                failures += 1
-        return failures
-
     with place.server(name="second") as second, ThreadPoolExecutor(2) as pool:
-        failures = sum(pool.map(trained, (server, second)))
+        failed = sum(pool.map(lambda one: failures(one, map(train, seeds)), (server, second)))
         known = listed(second)
     unlisted = sum(f"person{seed}.safetensors" not in known for seed in seeds)
-    return {"trainings": 2 * trainings, "failures": failures + unlisted, "broken_files": not whole(place.people)}
+    return {"trainings": 2 * trainings, "failures": failed + unlisted, "broken_files": not whole(place.people)}
 
 
 def long_list(server: Server, place: Place, count: int) -> dict:
@@ -140,8 +136,8 @@ def main(pictures: int, trainings: int, prompts: int) -> None:
             "base_unchanged": np.array_equal(base_picture(server, CHECKPOINT), before),
         }
     print(json.dumps(report, indent=1))
-    failures = report["at_once"]["failures"] + report["two_servers"]["failures"] + report["two_servers"]["broken_files"]
-    sys.exit(bool(failures) or not report["base_unchanged"])
+    failed = report["at_once"]["failures"] + report["two_servers"]["failures"] + report["two_servers"]["broken_files"]
+    sys.exit(bool(failed) or not report["base_unchanged"])
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def mutated(graph: dict, chance: random.Random) -> dict:
         if name == UNKNOWN:
             inputs[name] = chance.choice(
                 PATHS
-            )  # ComfyUI 0.9.1 follows unknown links, and its worker ends at broken ones
+            )  # no link: ComfyUI 0.9.1 follows it, and its worker ends at a broken one
         elif kind < 0.1:
             inputs.pop(name)
         elif kind < 0.2:
@@ -111,11 +111,11 @@ def outcome(server: Server, graph: dict) -> str:
     except PromptError as error:
         circle = "RecursionError" in str(error)  # ComfyUI follows links that lead in one, and ends up anywhere
         return str(error) if PACK in str(error) and not circle else "refused by ComfyUI"
-    except OSError as error:
-        return f"the server is gone: {error}"
     except TimeoutError as error:
         server.post("/interrupt", {})
         return str(error)
+    except OSError as error:
+        return f"the server is gone: {error}"
     if entry["status"]["status_str"] == "success":
         return "ran"
     said = next(said for kind, said in entry["status"]["messages"] if kind == "execution_error")

@@ -16,14 +16,12 @@ sys.path[:0] = [str(_TESTS), str(_TESTS / "in_comfyui")]
 
 from base_directory import write_base  # noqa: E402
 from comfyui_place import find_comfyui, find_python  # noqa: E402
-from graphs import PACK_NAME, WORKFLOWS, base_picture, generation, listed, training, workflow  # noqa: E402
+from graphs import base_picture, generation, listed, training, workflow  # noqa: E402
 from server import PromptError, Server, outputs  # noqa: E402
 from studio import build_studio  # noqa: E402
 
 __all__ = [
     "CHECKPOINT",
-    "PACK_NAME",
-    "WORKFLOWS",
     "Place",
     "PromptError",
     "Server",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from types import MappingProxyType
 
 from .errors import ConfigError
@@ -109,6 +110,7 @@ class TrainConfig(Settings):
         self._require("seed", self.seed < 2**64, "below 2 to the 64th")
         self._require("zeta", self.zeta > 0, "above 0")
         self._require("epsilon", self.epsilon > 0, "above 0")
+        self._require("gate", isfinite(self.gate), "a finite number")
         self._require("flip", 0 <= self.flip <= 1, "between 0 and 1")
 
     @property

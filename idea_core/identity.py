@@ -23,7 +23,8 @@ from .base_models import BASE_MODELS, BaseModel
 from .enhancer import ARCFACE_WIDTH
 from .errors import IdentityFileError
 from .identity_checks import file_error, kv_shapes, require_finite, require_name, require_settings, require_shapes
-from .tensorfile import read_tensors, write_tensors
+from .tensorfile import read_tensors, tensor_bytes, write_tensors
+from .textfile import parse_json
 from .thumbnail import KEY, decode_thumbnail, readable_thumbnail
 
 FORMAT, FORMAT_VERSION = "id-ea", "1"
@@ -143,7 +144,7 @@ class Identity:
         digest = hashlib.sha256()
         for key, tensor in sorted(self.tensors().items()):
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
     def to(self, dtype: torch.dtype | None) -> Identity:
@@ -197,12 +198,12 @@ class Identity:
                 kv=tensors,
                 base_checkpoint=metadata["base_checkpoint"],
                 base_hash=metadata["base_hash"],
-                training=json.loads(metadata["training"]),
+                training=parse_json(metadata["training"]),
                 thumbnail=readable_thumbnail(metadata.get(KEY, "")),
             )
         except KeyError as error:
             raise file_error(f"an entry {error}", "none") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise file_error("metadata values of the right kind", str(error)) from None
         said = metadata.get("n"), metadata.get("d")
         if said != (str(identity.n), str(identity.base.width)):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from .config import Settings
 from .errors import ConfigError, IdentityFileError, TrainingError
 from .faces import FaceEngine
 from .tensorfile import read_tensors, require_format, write_atomically, write_tensors
+from .textfile import parse_json
 
 FORMAT, FORMAT_VERSION = "id-ea-person-pictures", "2"
 MANIFEST = "manifest.json"
@@ -71,6 +73,8 @@ class PeopleConfig(Settings):
         for name in ("sampling_steps", "at_once"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
+        for name in ("guidance", "agreement"):
+            self._require(name, isfinite(getattr(self, name)), "a finite number")
         self._require("held_out", 0 <= self.held_out < 1, "from 0 to below 1")
         for prompt in self.prompts:
             if PLACEHOLDER not in prompt:
@@ -206,17 +210,17 @@ class PeopleFolder:
         try:
             tensors, metadata = read_tensors(self.file_of(number), _require_format)
             same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.everybody[number]
-            return (tensors, json.loads(metadata["prompts"])) if same else None
+            return (tensors, parse_json(metadata["prompts"])) if same else None
         except FileNotFoundError:
             return None
-        except (IdentityFileError, KeyError, ValueError, RecursionError) as error:
+        except (IdentityFileError, KeyError, ValueError) as error:
             logging.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
             return None
 
     def _require_own(self) -> None:
         """Pictures that took hours are not overwritten."""
         try:
-            said = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            said = parse_json((self.folder / MANIFEST).read_text("utf-8"))
         except (OSError, ValueError):
             return
         if said.get("fingerprint") != self.fingerprint and any((self.folder / "people").glob("*.safetensors")):

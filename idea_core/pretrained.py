@@ -31,6 +31,7 @@ from .identity import Identity
 from .identity_checks import require_finite, require_settings
 from .person import PersonModel
 from .tensorfile import read_tensors, require_format, write_tensors
+from .textfile import parse_json
 
 FORMAT, FORMAT_VERSION = "id-ea-enhancer", "1"
 _REMEDY = "Choose a file that an ID-Enhancer was saved to, or update ID-EA."
@@ -227,11 +228,11 @@ class PretrainedEnhancer:
                 weights=weights,
                 base_checkpoint=said["base_checkpoint"],
                 base_hash=said["base_hash"],
-                training=json.loads(said["training"]),
+                training=parse_json(said["training"]),
             )
         except KeyError as error:
             raise _file_error(f"an entry {error}", f"none in {Path(path).name}") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise _file_error("metadata values of the right kind", f"{error} in {Path(path).name}") from None
         except IdentityFileError as error:
             raise IdentityFileError(error.expected, f"{error.got} in {Path(path).name}", error.remedy) from None

@@ -11,6 +11,7 @@ from typing import BinaryIO, TypeVar
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from .errors import IdeaError, IdentityFileError
@@ -44,6 +45,11 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
             error.filename = str(path)  # a full disk does not say of which file
         raise
     return path
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Its values in order, as they lie in a file, to make digests of."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def require_format(

@@ -19,7 +19,7 @@ from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
 from .face_models import ReloadedEngine, face_digest
 from .fingerprint import training_fingerprint
-from .inputs import advanced, base_model_inputs, require_finite, seed_input
+from .inputs import advanced, base_model_inputs, seed_input
 from .paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
 from .sockets import EnhancerSocket, require
 from .train import described
@@ -155,7 +155,6 @@ class TrainAcross(io.ComfyNode):
     ) -> io.NodeOutput:
         require_pair(model, clip, trainable=True)
         require_vae(vae)
-        require_finite(guidance=guidance, agreement=agreement, held_out=held_out, rate=rate)
         people = PeopleConfig(
             names=parse_names(names)[:most_people],
             invented=invented,

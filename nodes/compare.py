@@ -11,7 +11,6 @@ from ..idea_core.faces.likeness import compare
 from ..idea_core.faces.plot import draw_likeness
 from .face import CATEGORY, aligned_input, face_choice_inputs, face_model_input, face_settings
 from .face_models import engine_of
-from .inputs import require_finite
 from .pictures import first, single_images, to_image, to_uint8
 from .sockets import IdEmbedsSocket, require_embeds
 
@@ -47,7 +46,6 @@ class BlendIDEmbeds(io.ComfyNode):
     def execute(cls, first, second, weight: float) -> io.NodeOutput:
         require_embeds(first)
         require_embeds(second)
-        require_finite(weight=weight)
         return io.NodeOutput(blend(first, second, weight))
 
 

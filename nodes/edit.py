@@ -8,7 +8,6 @@ from ..idea_core.edit import blend, edit, shrink_kv
 from ..idea_core.identity import Identity
 from ..idea_core.identity_checks import require_name
 from .face import CATEGORY
-from .inputs import require_finite
 from .sockets import IdentitySocket, require
 
 _SOURCE = "ID-Enhancer Train or Load ID-EA Embedding"
@@ -50,7 +49,6 @@ class BlendIdentities(io.ComfyNode):
     def execute(cls, identity_a: Identity, identity_b: Identity, weight: float, name: str) -> io.NodeOutput:
         for identity in (identity_a, identity_b):
             require(identity, Identity, IdentitySocket, _SOURCE)
-        require_finite(weight=weight)
         return io.NodeOutput(blend([identity_a, identity_b], [1 - weight, weight], require_name(name)))
 
 

@@ -232,7 +232,6 @@ def face_settings(
     like = first(nearest_to)
     if like is not None:
         require_embeds(like)
-    require_finite(min_score=first(min_score))
     return FaceSettings(first(face), first(number), like, first(min_score), aligned=first(aligned), **settings)
 
 

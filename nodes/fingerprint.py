@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
+
+from ..idea_core.tensorfile import tensor_bytes
 
 UNUSED = ("logit_scale", "text_projection.weight")
 """Text encoder weights that the text condition does not depend on. SD 1.x checkpoints lack them, and ComfyUI leaves
@@ -71,4 +72,4 @@ def _sample(tensor: Tensor) -> Tensor:
 
 def _add_tensor(digest, tensor: Tensor) -> None:
     digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(tensor_bytes(tensor))

@@ -11,7 +11,7 @@ from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.captions import CAPTIONS, captions_of
 from ..idea_core.config import PRESETS, REGULARIZERS, STARTS, TrainConfig
 from .face import CATEGORY
-from .inputs import advanced, require_finite
+from .inputs import advanced
 from .sockets import SettingsSocket
 
 _DEFAULTS = TrainConfig()
@@ -161,7 +161,6 @@ class TrainingSettingsNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        require_finite(**{name: value for name, value in values.items() if isinstance(value, float)})
         for name in ("enhancer_rate", "kv_rank"):  # None: the adapter's, the base model's
             if values.get(name) == _UNSET:
                 values[name] = None

@@ -1,5 +1,6 @@
 """Texts from strangers: whatever stands in a prompt, a list of names or a record, what is promised of it holds."""
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_identity import make_identity
@@ -7,9 +8,12 @@ from test_identity import make_identity
 from idea_core import Identity
 from idea_core.anchor import celebrity_names, parse_names
 from idea_core.captions import PLACEHOLDER, with_note
-from idea_core.errors import IdeaError
+from idea_core.config import TrainConfig
+from idea_core.errors import ConfigError, IdeaError
 from idea_core.identity_checks import require_name
+from idea_core.people import PeopleConfig
 from idea_core.prompts import in_chunks, split_prompt, strangers, without_people
+from idea_core.textfile import parse_json
 
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=200, database=None)
 settings.load_profile("same")
@@ -80,3 +84,16 @@ values = st.recursive(
 def test_any_record_of_a_training_comes_back_from_the_file(tmp_path, record):
     path = make_identity("sd1", training=record, kv={}).save(tmp_path / "a.safetensors")
     assert Identity.load(path).training == record
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [(TrainConfig, "gate"), (PeopleConfig, "guidance"), (PeopleConfig, "agreement")]
+)
+def test_settings_that_are_no_numbers_are_refused(kind, field):
+    with pytest.raises(ConfigError, match=f"Expected {field} a finite number, got nan. Change {field}."):
+        kind(**{field: float("nan")})
+
+
+def test_nesting_beyond_all_measure_is_a_value_error():
+    with pytest.raises(ValueError):
+        parse_json("[" * 100_000)

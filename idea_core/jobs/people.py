@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..errors import ConfigError, IdeaError
-from ..textfile import read_text
+from ..textfile import parse_json, read_text
 from .train import TrainJob
 
 TRAINED, FINISHED, FAILED = "trained", "finished before", "failed"
@@ -105,7 +104,7 @@ def bad_entry(entry: Entry) -> Outcome:
 def _read_entry(number: int, line: str, base: Path, common: TrainJob, folder: Path) -> Entry:
     name = f"line {number}"
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         if not isinstance(entry, dict):
             raise ConfigError("a JSON object", type(entry).__name__, 'Write {"name": …, "photos": …}.')
         name = str(entry.get("name", name))
