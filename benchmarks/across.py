@@ -57,8 +57,9 @@ def counted(tflops: float) -> None:
         look, learn, decode, read = _operations(family)
         picture = 2 * DRAWING.sampling_steps * look + decode  # with and without the prompt
         by_text, by_pictures = 3 * read, learn + look + 3 * read  # each with what the name gives
-        trained = BY_TEXT * by_text + BY_PICTURES * by_pictures
-        total = PEOPLE * PER_PERSON * picture + TRAINING.batch_size * trained
+        read_in_all = BY_TEXT * TRAINING.text_batch_size * by_text
+        seen_in_all = BY_PICTURES * TRAINING.batch_size * by_pictures
+        total = PEOPLE * PER_PERSON * picture + read_in_all + seen_in_all
         hours = total / tflops / 3600
         samples = f"{by_text:.2f} | {by_pictures:.2f}"
         print(f"| {family} | {picture:.0f} | {samples} | {total / 1e3:.0f} | {hours:.2f} |")

@@ -16,14 +16,14 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from .anchor import Anchor
+from .anchor import Anchor, mean_name
 from .backbone import Backbone, TextCondition
 from .batches import undone_on_error
 from .captions import PLACEHOLDER
 from .config import Settings
 from .errors import DivergedError, TrainingError
 from .memory import with_less_memory
-from .pretrained import FaceModel
+from .pretrained import BLOCKS, HIDDEN, FaceModel
 from .shapes import require_shape
 from .tokenized import Caption, fill, tokenize_captions
 from .trainer import OnStep
@@ -37,14 +37,17 @@ class AcrossConfig(Settings):
     Attributes:
         steps: optimiser steps.
         text_steps: of these, so many first ones learn by text; the others by pictures.
-        batch_size: pictures per step.
+        batch_size: pictures per step; by text four times as many, for each costs a small part of what a picture costs.
         seed: of every random choice.
         heads, beta: of Enhancer and Adapter.
-        rate: AdamW's, after a warm-up and before a fall to a twentieth over the last half.
+        rate, text_rate: AdamW's, by pictures and by text. Each lesson warms up, and falls to a twentieth over its
+            last half.
         views: at most so many other pictures of a person give the face, as a user may give one photo or several.
         snr: γ of min-SNR weights (arXiv 2303.09556).
         noisiest: bound of those weights; the noisiest steps decide who is in a picture.
         weight_decay: AdamW's.
+        dropout: share of the predictor's hidden values that each sample has to do without (arXiv 1207.0580): what is
+            learned of some thousand people has to hold for others.
     """
 
     steps: int = 5000
@@ -53,19 +56,26 @@ class AcrossConfig(Settings):
     seed: int = 0
     heads: int = 8
     beta: float = 0.4
-    rate: float = 1e-3
+    rate: float = 1e-4
+    text_rate: float = 1e-3
     views: int = 3
     snr: float = 2.0
     noisiest: float = 5.0
     weight_decay: float = 1e-4
+    dropout: float = 0.2
+
+    @property
+    def text_batch_size(self) -> int:
+        return 4 * self.batch_size
 
     def __post_init__(self):
         for field in ("steps", "batch_size", "heads", "views"):
             self._require(field, isinstance(getattr(self, field), int) and getattr(self, field) >= 1, "at least 1")
-        for field in ("beta", "rate", "snr", "noisiest"):
+        for field in ("beta", "rate", "text_rate", "snr", "noisiest"):
             self._require(field, getattr(self, field) > 0, "above 0")
         self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
         self._require("weight_decay", self.weight_decay >= 0, "at least 0")
+        self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +112,7 @@ class AcrossTrainer:
     """The training of a `FaceModel` on one backbone.
 
     Args:
-        anchor: where every person starts.
+        anchor: of the Enhancer.
         pictures: to learn from.
     """
 
@@ -112,11 +122,12 @@ class AcrossTrainer:
         self.backbone, self.pictures, self.config = backbone, pictures, config
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
-            self.model = FaceModel(anchor, config.heads, config.beta).to(backbone.device)
+            names = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
+            self.model = FaceModel(anchor, *names, config.heads, config.beta).to(backbone.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
-        self.micro_batch = config.batch_size
+        self.micro_batch = config.text_batch_size
         self.losses: list[float] = []  # of the steps done
         self._stopped = False
         self._captions = tokenize_captions(backbone, pictures.prompts)
@@ -160,9 +171,11 @@ class AcrossTrainer:
         Raises:
             DivergedError: a loss that is not finite, before anything has changed by it.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate * self._schedule()
         by_text = len(self.losses) < self.config.text_steps
+        if len(self.losses) == self.config.text_steps:  # what the gradients were like by text says nothing of those now
+            self.optimizer.state.clear()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
         batch = self._draw_by_text() if by_text else self._draw_by_picture()
         value = with_less_memory(self, lambda: self._gradients(batch))
         self.scaler.unscale_(self.optimizer)
@@ -194,24 +207,31 @@ class AcrossTrainer:
         """Nothing: keys and values are not trained across people."""
         return nullcontext()
 
-    def _schedule(self) -> float:
-        """Factor on the rate: a warm-up over a fiftieth of the steps, a fall over the last half."""
-        total, done = self.config.steps, len(self.losses)
-        return min(1.0, (done + 1) / max(1, total // 50)) * (min(1.0, 2 * (1 - done / total)) * 0.95 + 0.05)
+    def _rate(self) -> float:
+        """Of the next step: in each lesson a warm-up over a fiftieth of its steps, a fall over its last half."""
+        rate, done, total = self.config.text_rate, len(self.losses), min(self.config.text_steps, self.config.steps)
+        if done >= total:
+            rate, done, total = self.config.rate, done - total, self.config.steps - total
+        return rate * min(1.0, (done + 1) / max(1, total // 50)) * (min(1.0, 2 * (1 - done / total)) * 0.95 + 0.05)
 
-    def _draw_by_picture(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For a lesson by pictures: pictures (B,), faces (B, 512), timesteps (B,) and noise (B, c, h, w)."""
+    def _draw_by_picture(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """For a lesson by pictures: those of `_draw_by_text`, timesteps (B,) and noise (B, c, h, w)."""
         size, generator, pictures = self.config.batch_size, self.generator, self.pictures
         chosen = torch.randint(len(pictures.latents), (size,), generator=generator)
         timesteps = torch.randint(self.backbone.num_timesteps, (size,), generator=generator)
         noise = torch.randn(size, *pictures.latents.shape[1:], generator=generator)
-        return chosen, self._other_faces(chosen), timesteps, noise
+        return chosen, self._other_faces(chosen), self._dropout(size), timesteps, noise
 
-    def _draw_by_text(self) -> tuple[Tensor, Tensor]:
-        """For a lesson by text: pictures (B,), of which captions and people count, and faces (B, 512)."""
-        drawn = torch.randint(len(self._nameable), (self.config.batch_size,), generator=self.generator)
-        chosen = self._nameable[drawn]
-        return chosen, self._other_faces(chosen)
+    def _draw_by_text(self) -> tuple[Tensor, Tensor, Tensor]:
+        """For a lesson by text: pictures (B,), of which captions and people count, faces (B, 512), and dropout."""
+        size = self.config.text_batch_size
+        chosen = self._nameable[torch.randint(len(self._nameable), (size,), generator=self.generator)]
+        return chosen, self._other_faces(chosen), self._dropout(size)
+
+    def _dropout(self, size: int) -> Tensor:
+        """Factors (size, BLOCKS, HIDDEN) of a batch."""
+        kept = torch.rand(size, BLOCKS, HIDDEN, generator=self.generator) >= self.config.dropout
+        return kept / (1 - self.config.dropout)
 
     def _other_faces(self, chosen: Tensor) -> Tensor:
         """The mean face of some other pictures of the same people."""
@@ -225,28 +245,23 @@ class AcrossTrainer:
         used = torch.arange(self.config.views) < views
         return nn.functional.normalize((faces * used[..., None]).sum(1), dim=-1)
 
-    def _loss(self, chosen: Tensor, faces: Tensor, *noised: Tensor) -> Tensor:
-        faces = send(faces, self.backbone.device)
-        return self._loss_by_picture(chosen, faces, *noised) if noised else self._loss_by_text(chosen, faces)
-
-    def _loss_by_text(self, chosen: Tensor, faces: Tensor) -> Tensor:
-        """How far the text conditions from faces are from those that the people's names give."""
-        captions = [self._captions[index] for index in chosen.tolist()]
+    def _loss(self, chosen: Tensor, faces: Tensor, dropout: Tensor, *noised: Tensor) -> Tensor:
+        captions, device = [self._captions[index] for index in chosen.tolist()], self.backbone.device
         wanted = self._named_condition(chosen, captions)
-        condition = face_condition(self.backbone, self.model, captions, faces)
-        parts = [(part, want) for part, want in zip(condition, wanted) if part is not None]
-        return sum((part.float() - want.float()).square().mean() for part, want in parts)
+        condition = face_condition(self.backbone, self.model, captions, send(faces, device), send(dropout, device))
+        return self._by_picture(chosen, condition, wanted, *noised) if noised else _difference(condition, wanted)
 
-    def _loss_by_picture(self, chosen: Tensor, faces: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+    def _by_picture(
+        self, chosen: Tensor, condition: TextCondition, wanted: TextCondition, timesteps: Tensor, noise: Tensor
+    ) -> Tensor:
+        """How far what is predicted from faces is from what is predicted from names."""
         backbone, device = self.backbone, self.backbone.device
         latents = self.pictures.latents[chosen].to(device, torch.float32)
         steps = send(timesteps, device)
         noised = backbone.add_noise(latents, send(noise, device), steps)
-        captions = [self._captions[index] for index in chosen.tolist()]
         with torch.no_grad():
-            wanted = backbone.predict(noised, steps, self._named_condition(chosen, captions))
-        prediction = backbone.predict(noised, steps, face_condition(backbone, self.model, captions, faces))
-        error = (prediction - wanted).square().mean((1, 2, 3))
+            taught = backbone.predict(noised, steps, wanted)
+        error = (backbone.predict(noised, steps, condition) - taught).square().mean((1, 2, 3))
         return (error * self._weights[timesteps].to(device)).mean()
 
     @torch.no_grad()
@@ -269,10 +284,18 @@ class AcrossTrainer:
         return chosen
 
 
-def face_condition(backbone: Backbone, model: FaceModel, captions: Sequence[Caption], faces: Tensor) -> TextCondition:
-    """Text condition of captions about the people whom faces (B, 512) show."""
-    condition = backbone.encode(fill(captions, model.tokens(faces)))
+def face_condition(
+    backbone: Backbone, model: FaceModel, captions: Sequence[Caption], faces: Tensor, dropout: Tensor | None = None
+) -> TextCondition:
+    """Text condition of captions about the people whom faces (B, 512) show; `dropout` as in `FaceModel.tokens`."""
+    condition = backbone.encode(fill(captions, model.tokens(faces, dropout)))
     return condition._replace(context=model.adapter(condition.context, model.fused(faces)))
+
+
+def _difference(condition: TextCondition, wanted: TextCondition) -> Tensor:
+    """How far text conditions from faces are from those that the people's names give."""
+    parts = [(part, want) for part, want in zip(condition, wanted) if part is not None]
+    return sum((part.float() - want.float()).square().mean() for part, want in parts)
 
 
 def _min_snr(backbone: Backbone, config: AcrossConfig) -> Tensor:

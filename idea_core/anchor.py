@@ -62,10 +62,26 @@ def cross_initialise(backbone: Backbone, names: Iterable[str], n: int) -> Anchor
     """
     ids = [backbone.tokenize(name) for name in names]
     encoders = BASE_MODELS[backbone.base_model].encoders
-    means = {encoder: _mean_embeddings(backbone, encoder, [i[encoder] for i in ids], n) for encoder in encoders}
+    means = {encoder: _tokens_of(backbone, encoder, [i[encoder] for i in ids], n)[0] for encoder in encoders}
     context = backbone.encode({encoder: [list(mean)] for encoder, mean in means.items()}).context
     rows = context[0, 1 : n + 1].float()  # (n, d), right after the start token
     return dict(zip(encoders, rows.split(list(encoders.values()), dim=-1)))
+
+
+@torch.no_grad()
+def mean_name(backbone: Backbone, names: Iterable[str], n: int) -> tuple[Anchor, Anchor]:
+    """Of names' input embeddings at each position, in each text encoder (n, d_enc): mean and root mean square.
+
+    The mean square is one of all values at a position: a scale on which names differ.
+
+    Raises:
+        ConfigError: no name has a token for each of the n positions.
+    """
+    ids = [backbone.tokenize(name) for name in names]
+    encoders = BASE_MODELS[backbone.base_model].encoders
+    found = {encoder: _tokens_of(backbone, encoder, [i[encoder] for i in ids], n) for encoder in encoders}
+    mean, scale = ({encoder: parts[which] for encoder, parts in found.items()} for which in (0, 1))
+    return mean, scale
 
 
 @torch.no_grad()
@@ -112,9 +128,10 @@ def names_basis(backbone: Backbone, names: Iterable[str], n: int, most: int) -> 
     return NamesBasis(means, axes)
 
 
-def _mean_embeddings(backbone: Backbone, encoder: str, names: Sequence[Sequence[int]], n: int) -> Tensor:
-    """`m` (n, d_enc): mean input embedding of the names' tokens at each of the first n positions."""
-    means = []
+def _tokens_of(backbone: Backbone, encoder: str, names: Sequence[Sequence[int]], n: int) -> tuple[Tensor, Tensor]:
+    """Mean input embedding `m` (n, d_enc) of the names' tokens at each of the first n positions, and their root mean
+    square, the same for all d_enc."""
+    means, scales = [], []
     for position in range(n):
         ids = [name[position] for name in names if len(name) > position]
         if not ids:
@@ -123,5 +140,7 @@ def _mean_embeddings(backbone: Backbone, encoder: str, names: Sequence[Sequence[
                 f"{len(names)} of at most {position}",
                 'Give full names, one a line, or a phrase such as "human face".',
             )
-        means.append(backbone.embed_tokens(encoder, ids).mean(0))
-    return torch.stack(means)
+        embedded = backbone.embed_tokens(encoder, ids)
+        means.append(embedded.mean(0))
+        scales.append(embedded.square().mean().sqrt().expand(embedded.shape[1]))
+    return torch.stack(means), torch.stack(scales)

@@ -19,10 +19,10 @@ from idea_core.people import PeopleConfig
 from .render import SIZE
 from .world import AT_ONCE, BASE, FACE_MODELS, GUIDANCE, all_names, draw_photos
 
-INVENTED = 3000  # people besides those whom the base model has seen
+INVENTED = 12_000  # people besides those whom the base model has seen
 PER_PERSON = 4
 DRAWING_STEPS = 10  # people come out as alike as after twice as many
-TEXT_STEPS, STEPS = 2500, 8500
+TEXT_STEPS, STEPS = 2200, 3800
 PROMPTS = 61  # no multiple of the pictures of a person, so that people differ in them
 
 

@@ -73,7 +73,7 @@ class TrainAcross(io.ComfyNode):
                         "Of these, so many first ones learn by text alone, without the UNet.",
                     )
                 ),
-                _int("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step."),
+                _int("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step; by text four times as many."),
                 advanced(
                     io.Float.Input(
                         "rate",
@@ -82,7 +82,7 @@ class TrainAcross(io.ComfyNode):
                         max=1.0,
                         step=1e-5,
                         round=False,
-                        tooltip="Learning rate. Lower it if the training diverges.",
+                        tooltip="Learning rate by pictures. Lower it if the training diverges.",
                     )
                 ),
                 seed_input("Of all random choices of the training; the pictures have seeds of their own."),

@@ -10,7 +10,7 @@ from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures, _min_snr
-from idea_core.anchor import _mean_embeddings
+from idea_core.anchor import mean_name
 from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
 from idea_core.people import PeopleConfig, recombined
@@ -48,11 +48,15 @@ def trained(backbone) -> PretrainedEnhancer:
     return PretrainedEnhancer.of(run.model, backbone, base_checkpoint="tiny")
 
 
-def test_before_training_every_face_is_the_anchor(backbone):
-    anchor = cross_initialise(backbone, NAMES, 2)
-    model = FaceModel(anchor)
+def test_before_training_every_face_is_the_mean_name(backbone):
+    start, scale = mean_name(backbone, NAMES, 2)
+    model = FaceModel(cross_initialise(backbone, NAMES, 2), start, scale)
     tokens = model.tokens(faces(3))["clip_l"]
-    assert torch.equal(tokens, anchor["clip_l"].expand(3, 2, -1))
+    ids = [backbone.tokenize(name)["clip_l"] for name in NAMES]
+    for position in range(2):
+        named = backbone.embed_tokens("clip_l", [name[position] for name in ids if len(name) > position])
+        assert torch.allclose(tokens[:, position], named.mean(0).expand(3, -1))
+        assert torch.allclose(scale["clip_l"][position], named.square().mean().sqrt())
     context = torch.randn(3, 77, 768)
     assert torch.equal(model.adapter(context, model.fused(faces(3))), context)
     assert model.fused(faces(3)).unique(dim=0).shape[0] == 3
@@ -74,16 +78,16 @@ def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(back
         assert run._loss(*batch) < first
     assert weights_hash(backbone) == before
     moved = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
-    assert moved == set(start) - {"anchor"}
+    assert moved == set(start) - {"anchor", "start", "scale"}
 
 
 def test_the_lesson_by_text_is_over_when_the_name_has_been_found(backbone):
     run = across(backbone, people=(0, 0))
     with torch.no_grad():
-        run.model.anchor.zero_()
+        run.model.start.zero_()
         batch = run._draw_by_text()
         assert run._loss(*batch) > 1e-6
-        run.model.anchor.copy_(backbone.embed_tokens("clip_l", backbone.tokenize(NAMES[0])["clip_l"]))
+        run.model.start.copy_(backbone.embed_tokens("clip_l", backbone.tokenize(NAMES[0])["clip_l"]))
         assert run._loss(*batch) == 0
 
 
@@ -95,25 +99,56 @@ def test_text_comes_before_pictures(backbone):
     assert calls == [3, 3, 4, 4]  # for the name and for the face
 
 
+def test_each_lesson_warms_up_and_slows_down_with_an_optimizer_of_its_own(backbone):
+    run = across(backbone, AcrossConfig(steps=300, text_steps=200, batch_size=1))
+    rates = []
+    for step in range(300):
+        run.losses = [0.0] * step
+        rates.append(run._rate())
+    assert rates[:5] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3]) and rates[99:101] == [1e-3, 1e-3]
+    assert rates[199] == pytest.approx(1e-3 * (0.01 * 0.95 + 0.05))
+    assert rates[200:203] == pytest.approx([5e-5, 1e-4, 1e-4]) and rates[299] == pytest.approx(1e-4 * 0.069)
+    run.losses = [0.0] * 198
+    for counted in (1, 2, 1, 2):
+        run.step()
+        assert {int(state["step"]) for state in run.optimizer.state.values()} == {counted}
+
+
 @pytest.mark.parametrize("by_text", [True, False])
 def test_who_gives_what_the_name_gives_has_nothing_to_learn(backbone, by_text):
     run = across(backbone, AcrossConfig(batch_size=3, text_steps=int(by_text)))
     batch = run._draw_by_text() if by_text else run._draw_by_picture()
     assert run._loss(*batch) > 1e-5
     ids = [backbone.tokenize(run.pictures.names[person])["clip_l"] for person in run.pictures.people[batch[0]]]
-    embedded = torch.stack([_mean_embeddings(backbone, "clip_l", [name], 2) for name in ids])
-    run.model.tokens = lambda _faces: {"clip_l": embedded}
+    embedded = torch.stack([backbone.embed_tokens("clip_l", name) for name in ids])
+    run.model.tokens = lambda _faces, _dropout: {"clip_l": embedded}
     assert run._loss(*batch) < 1e-10
+
+
+def test_dropout_takes_a_share_of_each_samples_hidden_values_and_none_of_a_person(backbone):
+    run = across(backbone, AcrossConfig(steps=4, batch_size=4, dropout=0.25))
+    run.run()
+    factors = run._dropout(200)
+    assert factors.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert (factors == 0).float().mean() == pytest.approx(0.25, abs=0.01)
+    whole = run.model.tokens(faces(2))["clip_l"]
+    assert torch.equal(run.model.tokens(faces(2), torch.ones_like(factors[:2]))["clip_l"], whole)
+    some = run.model.tokens(faces(2), torch.stack([torch.ones_like(factors[0]), factors[1]]))["clip_l"]
+    assert torch.equal(some[0], whole[0]) and not torch.equal(some[1], whole[1])
+    assert across(backbone, AcrossConfig(dropout=0))._dropout(3).unique().tolist() == [1]
+    with pytest.raises(ConfigError, match="dropout from 0 to below 1, got 1"):
+        AcrossConfig(dropout=1)
 
 
 def test_names_of_another_length_give_no_lesson_by_text(backbone):
     run = across(backbone, people=(0, 0, 1, 1, 2, 2))
     assert run._nameable.tolist() == [0, 1, 2, 3]
-    one_token = PeoplePictures(torch.zeros(2, 4, 2, 2), faces(2), torch.zeros(2, dtype=torch.long), ["{}"] * 2, ["c"])
+    who = torch.zeros(2, dtype=torch.long)
+    three_tokens = PeoplePictures(torch.zeros(2, 4, 2, 2), faces(2), who, ["{}"] * 2, ["abc"])
     anchor = cross_initialise(backbone, NAMES, 2)
     with pytest.raises(TrainingError, match="names are of 2 tokens, to learn by text, got none"):
-        AcrossTrainer(backbone, anchor, one_token, AcrossConfig(text_steps=1))
-    AcrossTrainer(backbone, anchor, one_token, AcrossConfig(text_steps=0))
+        AcrossTrainer(backbone, anchor, three_tokens, AcrossConfig(text_steps=1))
+    AcrossTrainer(backbone, anchor, three_tokens, AcrossConfig(text_steps=0))
 
 
 def test_a_face_never_comes_from_the_picture_itself(backbone):

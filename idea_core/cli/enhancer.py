@@ -96,15 +96,17 @@ def enhancer() -> None:
 @click.option("--shard", default=WHOLE, help="Which people's pictures to make: 0/4, 1/4 … on four machines.")
 @_setting("steps", "Optimiser steps.")
 @_setting("text_steps", "Of these, so many first ones learn by text alone, without the UNet.")
-@_setting("batch_size", "Pictures per step.")
+@_setting("batch_size", "Pictures per step; by text four times as many.")
 @_setting("seed", "Of every random choice of the training.")
 @_setting("heads", "Attention heads of Enhancer and Adapter.")
 @_setting("beta", "Scale of the Adapter's gate.")
-@_setting("rate", "Learning rate.")
+@_setting("rate", "Learning rate by pictures.")
+@_setting("text_rate", "Learning rate by text.")
 @_setting("views", "At most so many pictures give a face together.")
 @_setting("snr", "γ of min-SNR weights.")
 @_setting("noisiest", "Bound of those weights.")
 @_setting("weight_decay", "AdamW's.")
+@_setting("dropout", "Share of the hidden values that are left out of a step.")
 @reports
 def train_enhancer(
     output: Path, pictures_only: bool, shard: str, threads: int, save_every: int, validate_every: int, **options

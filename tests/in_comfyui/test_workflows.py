@@ -271,7 +271,7 @@ def examples_files(server, base, trained) -> None:
     loras = base / "models" / "loras"
     loras.mkdir(exist_ok=True)
     shutil.copy(people / "bob.safetensors", loras / "your_style.safetensors")
-    weights = FaceModel({"clip_l": torch.randn(2, 768) * 0.1}).state_dict()
+    weights = FaceModel(*[{"clip_l": torch.randn(2, 768) * 0.1}] * 3).state_dict()
     enhancer = PretrainedEnhancer("sd1", "eps", None, heads=8, beta=0.4, weights=weights)
     enhancer.save(people / "enhancers" / "my_checkpoint.safetensors")
 
