@@ -122,7 +122,7 @@ def how_many_people(lines: Sequence[Line]) -> str:
     if not lines:
         return ""
     rows = [[str(line["people"] or "all"), str(line["pictures"]), *means(line["persons"])] for line in rows_of(lines)]
-    title = "Enhancers that have learnt from people by text alone: 16 other people, four photos, no training"
+    title = "Enhancers that have learnt by text alone, 250 steps: 16 other people, four photos, no training"
     return table(title, ["people seen", "pictures of each", *MEASURES], rows)
 
 

@@ -28,7 +28,7 @@ from miniature.world import BASE, all_names, draw
 from .study import RESULTS, UNSEEN, add_lines, prepared, stranger
 
 PEOPLE = RESULTS / "people.jsonl"
-LESSON = AcrossConfig(steps=2500, text_steps=2500)
+LESSON = AcrossConfig(steps=250, text_steps=250)  # short: what is compared is how many people they are taken from
 PHOTOS = 4
 
 
@@ -51,7 +51,7 @@ class Row:
         return json.dumps(asdict(self))
 
 
-ROWS = (Row(684), Row(0), Row(200), Row(50), Row(1500), Row(400), Row(100), Row(0, 2), Row(684, 2))
+ROWS = (Row(0), Row(50), Row(684), Row(200), Row(3000), Row(100), Row(0, 2), Row(684, 2))
 
 
 @click.command()
