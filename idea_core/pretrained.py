@@ -35,7 +35,7 @@ from .tensorfile import read_tensors, require_format, write_tensors
 from .textfile import parse_json
 
 FORMAT, FORMAT_VERSION = "id-ea-enhancer", "2"
-_REMEDY = "Choose a file that an ID-Enhancer was saved to, or update ID-EA."
+_REMEDY = "Choose a file that an ID-Enhancer was saved to, train one of an older format again, or update ID-EA."
 HIDDEN, BLOCKS = 512, 8  # of the token predictor
 OPEN_GATE = 0.5  # γ at the start
 _UNIT_VARIANCE = ARCFACE_WIDTH**0.5  # a normalised embedding's entries are tiny; layers want them near 1
