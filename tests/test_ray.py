@@ -55,6 +55,7 @@ def working() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
     names = ["alice", "bob", "alice2", "eve"]
     people = tmp_path / "people.jsonl"

@@ -66,7 +66,7 @@ def test_some_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint
     [
         ("tiny_sd15", PROMPT),
         pytest.param("tiny_sd21", LONG, marks=pytest.mark.slow),
-        ("tiny_sdxl", LONG),
+        pytest.param("tiny_sdxl", LONG, marks=pytest.mark.slow),
         pytest.param("tiny_sd15", LONG, marks=pytest.mark.slow),
         pytest.param("tiny_sd21", PROMPT, marks=pytest.mark.slow),
     ],
