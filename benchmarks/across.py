@@ -18,13 +18,14 @@ import torch
 from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
-from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures
+from idea_core.across import AcrossConfig, AcrossTrainer
 from idea_core.anchor import celebrity_names, cross_initialise
 from idea_core.backbone import TextCondition
 from idea_core.captions import PORTRAIT_PROMPTS
 from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.diffusers_backbone.text import text_encoders_of
 from idea_core.people import PeopleConfig
+from idea_core.people_pictures import PeoplePictures
 from idea_core.pretrained import PretrainedEnhancer
 from idea_core.preview import sample
 

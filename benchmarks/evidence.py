@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot
 from scipy import stats
 
-from .people import PEOPLE, rows_of
+from .people import LESSON, PEOPLE, rows_of
 from .study import ARMS, BOUNDS, BUDGETS, CONFIRM, GRIDS, LONG, MAIN, PARTS, REPORT, SEARCH, SHORT, choose, read_lines
 
 STEPS_SHOWN = (0, 25, 80, 320, 2000)
@@ -122,7 +122,7 @@ def how_many_people(lines: Sequence[Line]) -> str:
     if not lines:
         return ""
     rows = [[str(line["people"] or "all"), str(line["pictures"]), *means(line["persons"])] for line in rows_of(lines)]
-    title = "Enhancers that have learnt by text alone, 250 steps: 16 other people, four photos, no training"
+    title = f"Enhancers after {LESSON.steps} steps by text alone: 16 other people, four photos, no training"
     return table(title, ["people seen", "pictures of each", *MEASURES], rows)
 
 

@@ -36,9 +36,10 @@ from idea_core.anchor import parse_names
 from idea_core.convert import read_kv, read_person, write_kv, write_person
 from idea_core.describe import describe, in_lines, last_likeness
 from idea_core.errors import IdeaError
+from idea_core.face_model import FaceModel
 from idea_core.faces import IdEmbeds
 from idea_core.faces.embeds_file import load_embeds, save_embeds
-from idea_core.pretrained import FaceModel, PretrainedEnhancer
+from idea_core.pretrained import PretrainedEnhancer
 from idea_core.textfile import read_text
 from idea_core.thumbnail import decode_thumbnail, encode_thumbnail
 

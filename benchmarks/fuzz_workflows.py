@@ -89,9 +89,7 @@ def mutated(graph: dict, chance: random.Random) -> dict:
         inputs = node["inputs"]
         name, kind = chance.choice([*inputs, UNKNOWN]), chance.random()
         if name == UNKNOWN:
-            inputs[name] = chance.choice(
-                PATHS
-            )  # no link: ComfyUI 0.9.1 follows it, and its worker ends at a broken one
+            inputs[name] = chance.choice(PATHS)  # no link: ComfyUI 0.9.1 ends its worker at a broken one
         elif kind < 0.1:
             inputs.pop(name)
         elif kind < 0.2:

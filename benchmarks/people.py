@@ -17,9 +17,10 @@ from typing import Any
 import click
 import torch
 
-from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures
+from idea_core.across import AcrossConfig, AcrossTrainer
 from idea_core.anchor import cross_initialise
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.people_pictures import PeoplePictures
 from idea_core.pretrained import PretrainedEnhancer
 from miniature.train_enhancer import PER_PERSON, people_job
 from miniature.trial import NAME, measure, prompts_of

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from .anchor import Anchor, mean_name
 from .backbone import Backbone, TextCondition
 from .batches import undone_on_error
-from .captions import PLACEHOLDER
 from .config import Settings
 from .errors import DivergedError, TrainingError
+from .face_model import BLOCKS, HIDDEN, FaceModel, face_condition
 from .memory import with_less_memory
-from .pretrained import BLOCKS, HIDDEN, FaceModel
-from .shapes import require_shape
+from .people_pictures import PeoplePictures
 from .tokenized import Caption, fill, tokenize_captions
 from .trainer import OnStep
 from .transfer import send
@@ -78,36 +77,6 @@ class AcrossConfig(Settings):
         self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
 
 
-@dataclass(frozen=True, eq=False)
-class PeoplePictures:
-    """Pictures of several people.
-
-    Attributes:
-        latents: (N, c, h, w), scaled as the UNet wants them.
-        faces: (N, 512), L2-normalised embeddings of the faces in them.
-        people: (N,) whom they show; each person at least twice.
-        prompts: of each picture, with `{}` for the person.
-        names: of the people.
-    """
-
-    latents: Tensor
-    faces: Tensor
-    people: Tensor
-    prompts: Sequence[str]
-    names: Sequence[str]
-
-    def __post_init__(self):
-        count = len(self.latents)
-        require_shape("faces", self.faces, count, 512)
-        require_shape("people", self.people, count)
-        if len(self.prompts) != count or not all(PLACEHOLDER in prompt for prompt in self.prompts):
-            raise TrainingError(f"{count} prompts with {PLACEHOLDER} in them", f"{len(self.prompts)}", "Write them so.")
-        lonely = (self.people.bincount()[self.people] < 2).nonzero()
-        if len(lonely) or not count:
-            got = f"one of person {int(self.people[lonely[0]])}" if count else "no picture"
-            raise TrainingError("two pictures of each person or more", got, "Make more pictures.")
-
-
 class AcrossTrainer:
     """The training of a `FaceModel` on one backbone.
 
@@ -120,9 +89,9 @@ class AcrossTrainer:
         self, backbone: Backbone, anchor: Anchor, pictures: PeoplePictures, config: AcrossConfig = AcrossConfig()
     ):
         self.backbone, self.pictures, self.config = backbone, pictures, config
+        names = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
-            names = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
             self.model = FaceModel(anchor, *names, config.heads, config.beta).to(backbone.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=config.weight_decay)
@@ -191,6 +160,7 @@ class AcrossTrainer:
         """Gradients of a batch, in parts that fit into memory; its loss."""
         self.optimizer.zero_grad(set_to_none=True)
         total, count = 0.0, len(batch[0])
+        self.micro_batch = min(self.micro_batch, count)
         for part in zip(*(tensor.split(self.micro_batch) for tensor in batch)):
             loss = self._loss(*part) * (len(part[0]) / count)
             value = loss.item()
@@ -282,14 +252,6 @@ class AcrossTrainer:
                 "Give such names, as most first and last names are, or set text_steps to 0.",
             )
         return chosen
-
-
-def face_condition(
-    backbone: Backbone, model: FaceModel, captions: Sequence[Caption], faces: Tensor, dropout: Tensor | None = None
-) -> TextCondition:
-    """Text condition of captions about the people whom faces (B, 512) show; `dropout` as in `FaceModel.tokens`."""
-    condition = backbone.encode(fill(captions, model.tokens(faces, dropout)))
-    return condition._replace(context=model.adapter(condition.context, model.fused(faces)))
 
 
 def _difference(condition: TextCondition, wanted: TextCondition) -> Tensor:

@@ -9,7 +9,7 @@ at its positions, an encoder *output*, initialise the pseudo-tokens, an encoder 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -60,11 +60,10 @@ def cross_initialise(backbone: Backbone, names: Iterable[str], n: int) -> Anchor
     Raises:
         ConfigError: no name has a token for each of the n positions.
     """
-    ids = [backbone.tokenize(name) for name in names]
-    encoders = BASE_MODELS[backbone.base_model].encoders
-    means = {encoder: _tokens_of(backbone, encoder, [i[encoder] for i in ids], n)[0] for encoder in encoders}
-    context = backbone.encode({encoder: [list(mean)] for encoder, mean in means.items()}).context
+    mean, _ = mean_name(backbone, names, n)
+    context = backbone.encode({encoder: [list(part)] for encoder, part in mean.items()}).context
     rows = context[0, 1 : n + 1].float()  # (n, d), right after the start token
+    encoders = BASE_MODELS[backbone.base_model].encoders
     return dict(zip(encoders, rows.split(list(encoders.values()), dim=-1)))
 
 
@@ -79,8 +78,20 @@ def mean_name(backbone: Backbone, names: Iterable[str], n: int) -> tuple[Anchor,
     """
     ids = [backbone.tokenize(name) for name in names]
     encoders = BASE_MODELS[backbone.base_model].encoders
-    found = {encoder: _tokens_of(backbone, encoder, [i[encoder] for i in ids], n) for encoder in encoders}
-    mean, scale = ({encoder: parts[which] for encoder, parts in found.items()} for which in (0, 1))
+    mean, scale = {}, {}
+    for encoder in encoders:
+        tokens = [name[encoder] for name in ids]
+        longest = max(map(len, tokens), default=0)
+        if longest < n:
+            raise ConfigError(
+                f"at least one name or phrase of {n} tokens or more",
+                f"{len(tokens)} of at most {longest}",
+                'Give full names, one a line, or a phrase such as "human face".',
+            )
+        columns = [[name[position] for name in tokens if len(name) > position] for position in range(n)]
+        parts = [backbone.embed_tokens(encoder, column) for column in columns]  # each (N, d_enc)
+        mean[encoder] = torch.stack([part.mean(0) for part in parts])
+        scale[encoder] = torch.stack([part.square().mean().sqrt().expand(part.shape[1]) for part in parts])
     return mean, scale
 
 
@@ -126,21 +137,3 @@ def names_basis(backbone: Backbone, names: Iterable[str], n: int, most: int) -> 
         means[encoder] = mean[:, 0]
         axes[encoder] = (directions * singular[..., None] / len(ids) ** 0.5)[:, :most]
     return NamesBasis(means, axes)
-
-
-def _tokens_of(backbone: Backbone, encoder: str, names: Sequence[Sequence[int]], n: int) -> tuple[Tensor, Tensor]:
-    """Mean input embedding `m` (n, d_enc) of the names' tokens at each of the first n positions, and their root mean
-    square, the same for all d_enc."""
-    means, scales = [], []
-    for position in range(n):
-        ids = [name[position] for name in names if len(name) > position]
-        if not ids:
-            raise ConfigError(
-                f"at least one name or phrase of {n} tokens or more",
-                f"{len(names)} of at most {position}",
-                'Give full names, one a line, or a phrase such as "human face".',
-            )
-        embedded = backbone.embed_tokens(encoder, ids)
-        means.append(embedded.mean(0))
-        scales.append(embedded.square().mean().sqrt().expand(embedded.shape[1]))
-    return torch.stack(means), torch.stack(scales)

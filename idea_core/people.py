@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .across import PeoplePictures
 from .anchor import celebrity_names
-from .artist import Artist, faces_of
+from .artist import Artist
 from .backbone import Backbone
 from .captions import PLACEHOLDER, PORTRAIT_PROMPTS
 from .config import Settings
 from .errors import ConfigError, IdentityFileError, TrainingError
-from .faces import FaceEngine
+from .people_pictures import PeoplePictures
 from .tensorfile import read_tensors, require_format, write_atomically, write_tensors
 from .textfile import parse_json
 
@@ -119,7 +118,7 @@ class PeopleConfig(Settings):
 class PeopleFolder:
     """One file a person, called after the person, and a manifest of settings.
 
-    A person's pictures depend on the settings and the name alone, not on whoever else is drawn.
+    A person's pictures depend on the settings and the name alone, not on whoever else is drawn, but for rounding.
 
     Attributes:
         fingerprint: `config.fingerprint(...)`; a folder holds pictures of one alone.
@@ -131,34 +130,12 @@ class PeopleFolder:
 
     def file_of(self, number: int) -> Path:
         name = self.config.everybody[number]
-        return self.folder / "people" / f"{_NO_WORD.sub('_', name)[:48]}-{_number_of(name):08x}.safetensors"
+        return self.folder / "people" / f"{_NO_WORD.sub('_', name)[:48]}-{number_of(name):08x}.safetensors"
 
     def artist(self, backbone: Backbone) -> Artist:
         """Who draws as these pictures are drawn."""
         config = self.config
         return Artist(backbone, config.resolution, config.sampling_steps, config.guidance, config.at_once)
-
-    def draw(
-        self, backbone: Backbone, engine: FaceEngine, shard: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[int, Tensor | None]]:
-        """Make the pictures that are not there yet, person after person.
-
-        Args:
-            shard: (i, k): every k-th person from the i-th on, so that several machines share the work.
-
-        Yields:
-            A person's number, and images (P, H, W, 3), or None if they were there.
-
-        Raises:
-            ConfigError: the folder holds pictures of another base model, or of other settings.
-        """
-        self._require_own()
-        self._write_manifest()
-        numbers = range(shard[0], len(self.config.everybody), shard[1])
-        missing = [number for number in numbers if self._stored(number) is None]
-        artist = self.artist(backbone) if missing else None
-        for number in numbers:
-            yield number, self._draw_person(number, artist, engine) if number in missing else None
 
     def pictures(self, held_out: bool = False) -> PeoplePictures:
         """What was drawn, as far as it is of use, of those to learn from or of those held out.
@@ -168,7 +145,7 @@ class PeopleFolder:
         """
         parts, names = [], []
         for number in self.config.numbers(held_out):
-            stored = self._stored(number)
+            stored = self.stored(number)
             if stored is None:
                 continue
             tensors, prompts = stored
@@ -188,24 +165,7 @@ class PeopleFolder:
         latents, faces, people, captions = zip(*parts)
         return PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)), names)
 
-    def _draw_person(self, number: int, artist: Artist, engine: FaceEngine) -> Tensor:
-        prompts = self.config.prompts
-        first = _number_of(self.config.everybody[number])
-        places = range(first, first + self.config.per_person)
-        asked = [prompts[place % len(prompts)] for place in places]
-        texts = [prompt.replace(PLACEHOLDER, self.config.everybody[number]) for prompt in asked]
-        latents, images = artist.draw(texts, [self.config.seed + place for place in places])
-        metadata = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "fingerprint": self.fingerprint,
-            "name": self.config.everybody[number],
-            "prompts": json.dumps(asked),
-        }
-        write_tensors(self.file_of(number), {"latents": latents, "faces": faces_of(engine, images)}, metadata)
-        return images
-
-    def _stored(self, number: int) -> tuple[dict[str, Tensor], list[str]] | None:
+    def stored(self, number: int) -> tuple[dict[str, Tensor], list[str]] | None:
         """A person's pictures; None if they are not there, damaged, or of other settings."""
         try:
             tensors, metadata = read_tensors(self.file_of(number), _require_format)
@@ -217,20 +177,39 @@ class PeopleFolder:
             logging.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
             return None
 
-    def _require_own(self) -> None:
-        """Pictures that took hours are not overwritten."""
+    def write(self, number: int, latents: Tensor, faces: Tensor, prompts: Sequence[str]) -> None:
+        """A person's pictures, in one move.
+
+        Args:
+            latents: (P, c, h, w).
+            faces: (P, 512), L2-normalised; zeros where there is not one face.
+            prompts: of each picture, with `{}` for the name.
+        """
+        metadata = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "name": self.config.everybody[number],
+            "prompts": json.dumps(prompts),
+        }
+        write_tensors(self.file_of(number), {"latents": latents, "faces": faces}, metadata)
+
+    def take(self) -> None:
+        """Write the manifest of a folder that is to hold these pictures; those that took hours are not overwritten.
+
+        Raises:
+            ConfigError: the folder holds pictures of another base model, or of other settings.
+        """
         try:
             said = parse_json((self.folder / MANIFEST).read_text("utf-8"))
         except (OSError, ValueError):
-            return
+            said = {"fingerprint": self.fingerprint}  # lost: each file says it too
         if said.get("fingerprint") != self.fingerprint and any((self.folder / "people").glob("*.safetensors")):
             raise ConfigError(
                 "pictures of this base model, these face models and these settings",
                 f"others in {self.folder}",
                 "Choose another folder or name, or delete that folder.",
             )
-
-    def _write_manifest(self) -> None:
         said = {**self.config.as_dict(), "fingerprint": self.fingerprint, "format_version": FORMAT_VERSION}
         text = json.dumps(said, indent=1, ensure_ascii=False).encode()
         write_atomically(self.folder / MANIFEST, lambda file: file.write(text))
@@ -262,7 +241,7 @@ def digest_of(*parts: str | os.PathLike) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
 
-def _number_of(name: str) -> int:
+def number_of(name: str) -> int:
     """Always the same for a name, and hardly ever that of another one; below 2 to the 32nd."""
     return int(digest_of(name)[:8], 16)
 

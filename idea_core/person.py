@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from .adapter import Adapter
-from .anchor import Anchor, NamesBasis, names_basis
+from .anchor import Anchor, NamesBasis
 from .backbone import Backbone, TextCondition
 from .base_models import BASE_MODELS
 from .config import TrainConfig
@@ -65,7 +64,7 @@ class PersonModel(nn.Module):
 class NamesPerson(PersonModel):
     """A person whose pseudo-tokens are ``mean + coefficients · axes`` of celebrities' names (arXiv 2306.00926)."""
 
-    def __init__(self, basis: NamesBasis, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
+    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, basis: NamesBasis):
         super().__init__(backbone, anchor, arcface, config)
         del self.tokens
         self.coefficients = nn.ParameterDict()
@@ -89,14 +88,17 @@ class NamesPerson(PersonModel):
         return [{"params": list(self.coefficients.values()), "lr": config.axes_rate}, *others]
 
 
-BuildPerson = Callable[[Backbone, Anchor, Tensor, TrainConfig], PersonModel]
-"""Makes what a `Trainer` trains, of the anchor and the face."""
+BuildPerson = Callable[[Backbone, Anchor, Tensor, TrainConfig, NamesBasis | None], PersonModel]
+"""Makes what a `Trainer` trains, of the anchor, the face, and the names' basis where tokens move along its axes."""
 
 
-def person_builder(backbone: Backbone, names: Sequence[str], config: TrainConfig) -> BuildPerson:
-    """What starts a person as `config.start` has it."""
-    basis = names_basis(backbone, names, config.n, config.axes) if config.start == "names" else None
-    return PersonModel if basis is None else partial(NamesPerson, basis)
+def build_person(
+    backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, basis: NamesBasis | None
+) -> PersonModel:
+    """A person who starts at the basis' mean, or without a basis at the anchor."""
+    if basis is None:
+        return PersonModel(backbone, anchor, arcface, config)
+    return NamesPerson(backbone, anchor, arcface, config, basis)
 
 
 def _seeded(d: int, config: TrainConfig) -> tuple[Enhancer, Adapter]:

@@ -8,7 +8,6 @@ its goal.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import os
@@ -18,104 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from .adapter import Adapter
-from .anchor import Anchor
+from .anchor import Anchor, NamesBasis
 from .backbone import Backbone
 from .base_models import BASE_MODELS
 from .config import TrainConfig
-from .enhancer import ARCFACE_WIDTH, Enhancer
 from .errors import ConfigError, IdentityFileError
+from .face_model import UNIT_VARIANCE, FaceModel
 from .identity import Identity
 from .identity_checks import require_finite, require_settings
-from .person import PersonModel
+from .person import PersonModel, build_person
 from .tensorfile import read_tensors, require_format, write_tensors
 from .textfile import parse_json
 
 FORMAT, FORMAT_VERSION = "id-ea-enhancer", "2"
+LEFT = 0.1  # of the names' spread along each axis: an answer is nearer to the person than the mean name
 _REMEDY = "Choose a file that an ID-Enhancer was saved to, train one of an older format again, or update ID-EA."
-HIDDEN, BLOCKS = 512, 8  # of the token predictor
-OPEN_GATE = 0.5  # γ at the start
-_UNIT_VARIANCE = ARCFACE_WIDTH**0.5  # a normalised embedding's entries are tiny; layers want them near 1
-
-
-class TokenPredictor(nn.Module):
-    """Face embeddings → how far a person's pseudo-tokens are from the mean name: a residual network, zero at first.
-
-    A shallow one learns the people it sees by heart; with as many weights a deeper one finds more of those whom it has
-    not seen (docs/evidence.md).
-
-    Args:
-        width: of all tokens of a person together.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.expand = nn.Linear(ARCFACE_WIDTH, HIDDEN)
-        self.norms = nn.ModuleList(nn.LayerNorm(HIDDEN) for _ in range(BLOCKS))
-        self.inner = nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in range(BLOCKS))
-        self.outer = nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in range(BLOCKS))
-        self.out = nn.Linear(HIDDEN, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, faces: Tensor, dropout: Tensor | None = None) -> Tensor:
-        """(B, width) of faces (B, 512), with entries near 1; `dropout` as in `FaceModel.tokens`."""
-        hidden = self.expand(faces)
-        for block, (norm, inner, outer) in enumerate(zip(self.norms, self.inner, self.outer)):
-            found = functional.silu(inner(norm(hidden)))
-            hidden = hidden + outer(found if dropout is None else found * dropout[:, block])
-        return self.out(hidden)
-
-
-class FaceModel(nn.Module):
-    """Face embeddings → pseudo-tokens and the Adapter's input: token predictor, Enhancer, Adapter.
-
-    The tokens start at the mean of names and move on the scale on which names differ. From the anchor, which is an
-    encoder's output and far longer than any name's token, the predictor would have to find its way back first.
-
-    Args:
-        anchor: `A` of each text encoder, (n, d_enc).
-        start, scale: of names in each text encoder, (n, d_enc), as from `mean_name`.
-        heads: attention heads of Enhancer and Adapter.
-        beta: scale of the Adapter's gate.
-    """
-
-    def __init__(self, anchor: Anchor, start: Anchor, scale: Anchor, heads: int = 8, beta: float = 0.4):
-        super().__init__()
-        self.widths = {encoder: part.shape[1] for encoder, part in anchor.items()}
-        d, n = sum(self.widths.values()), next(iter(anchor.values())).shape[0]
-        if d % heads:
-            raise ConfigError(f"heads to divide the width {d}", str(heads), "Change heads.")
-        for name, parts in (("anchor", anchor), ("start", start), ("scale", scale)):
-            self.register_buffer(name, torch.cat([part.float() for part in parts.values()], dim=-1))  # (n, d)
-        self.predictor = TokenPredictor(n * d)
-        self.enhancer = Enhancer(d, n, heads, residual=True)
-        self.adapter = Adapter(d, heads, beta)
-        with torch.no_grad():  # everybody starts as nobody, behind an open gate
-            self.adapter.gamma.fill_(OPEN_GATE)
-            self.adapter.attention.out_proj.weight.zero_()
-            self.adapter.attention.out_proj.bias.zero_()
-
-    @property
-    def n(self) -> int:
-        return self.anchor.shape[0]
-
-    def tokens(self, arcface: Tensor, dropout: Tensor | None = None) -> dict[str, Tensor]:
-        """Text encoder → pseudo-tokens (B, n, d_enc) of faces (B, 512), L2-normalised.
-
-        Args:
-            dropout: (B, BLOCKS, HIDDEN), factors on the predictor's hidden values, while it learns.
-        """
-        moved = self.predictor(arcface * _UNIT_VARIANCE, dropout).unflatten(-1, self.start.shape)
-        tokens = self.start + self.scale * moved
-        return dict(zip(self.widths, tokens.split(list(self.widths.values()), dim=-1)))
-
-    def fused(self, arcface: Tensor) -> Tensor:
-        """`F` (B, n, 2d) of faces (B, 512)."""
-        return self.enhancer(arcface * _UNIT_VARIANCE, self.anchor)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -211,8 +129,10 @@ class PretrainedEnhancer:
         """The settings of a training that starts here: this Enhancer's own n, heads and beta."""
         return dataclasses.replace(config, n=self.n, heads=self.heads, beta=self.beta)
 
-    def build_person(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig) -> PersonModel:
-        """What a `Trainer` trains for a person who starts here.
+    def build_person(
+        self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, basis: NamesBasis | None
+    ) -> PersonModel:
+        """What a `Trainer` trains for a person who starts here, in place of the mean name and the anchor.
 
         Raises:
             ConfigError: settings that are not `configure`d, or a backbone of another family.
@@ -223,7 +143,19 @@ class PretrainedEnhancer:
         if config != self.configure(config):
             got = f"n {config.n}, heads {config.heads}, beta {config.beta}"
             raise ConfigError(f"n {self.n}, heads {self.heads}, beta {self.beta}", got, "Take the ID-Enhancer's own.")
-        return _Started(self.build(backbone.device), backbone, arcface, config)
+        model = self.build(backbone.device)
+        with torch.no_grad():
+            tokens = {encoder: part[0] for encoder, part in model.tokens(arcface[None].to(model.anchor)).items()}
+        if basis:
+            basis = NamesBasis(tokens, {encoder: LEFT * axes for encoder, axes in basis.axes.items()})
+        person = build_person(backbone, tokens, arcface, config, basis)
+        person.anchor.copy_(model.anchor)
+        if config.has_adapter:
+            person.enhancer, person.adapter = model.enhancer, model.adapter
+            with torch.no_grad():  # it is given the face as it is
+                person.enhancer.expand.weight.mul_(UNIT_VARIANCE)
+            person.requires_grad_()
+        return person
 
     def metadata(self) -> dict[str, str]:
         return {
@@ -283,21 +215,6 @@ class PretrainedEnhancer:
         parts = torch.zeros_like(anchor, device="cpu").split(list(encoders.values()), dim=-1)
         anchor = dict(zip(encoders, parts))
         return FaceModel(anchor, anchor, anchor, self.heads, self.beta)
-
-
-class _Started(PersonModel):
-    """A person whose training starts at a pretrained Enhancer's answer."""
-
-    def __init__(self, model: FaceModel, backbone: Backbone, arcface: Tensor, config: TrainConfig):
-        with torch.no_grad():
-            tokens = {encoder: part[0] for encoder, part in model.tokens(arcface[None].to(model.anchor)).items()}
-        super().__init__(backbone, tokens, arcface, config)
-        self.anchor.copy_(model.anchor)
-        if config.has_adapter:
-            self.enhancer, self.adapter = (copy.deepcopy(part) for part in (model.enhancer, model.adapter))
-            with torch.no_grad():  # it is given the face as it is
-                self.enhancer.expand.weight.mul_(_UNIT_VARIANCE)
-            self.requires_grad_()
 
 
 def _file_error(expected: str, got: str) -> IdentityFileError:

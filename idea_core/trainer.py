@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .anchor import Anchor, celebrity_names, cross_initialise, spread_of_names
+from .anchor import Anchor, celebrity_names, cross_initialise, names_basis, spread_of_names
 from .backbone import Backbone, TextCondition
 from .base_models import BASE_MODELS
 from .batches import Batch, BatchSampler, Bucket, Photos, count_photos, undone_on_error
@@ -24,7 +24,7 @@ from .errors import DivergedError
 from .identity import Identity
 from .losses import mahalanobis_to, squared_to
 from .memory import with_less_memory
-from .person import BuildPerson, person_builder
+from .person import BuildPerson, build_person
 from .tokenized import Caption, fill, tokenize_captions
 from .transfer import send
 from .version import __version__
@@ -49,7 +49,7 @@ class Trainer:
         arcface: `a` (512,), L2-normalised identity embedding.
         names: celebrity names for the cross initialisation, or a single phrase.
         captions: captions with `{}` where the person stands.
-        build_person: what is trained; None: what the settings' `start` asks for.
+        build_person: what is trained.
 
     Raises:
         ShapeError, ConfigError: an input that does not fit.
@@ -63,7 +63,7 @@ class Trainer:
         config: TrainConfig = TrainConfig(),
         names: Iterable[str] | None = None,
         captions: Sequence[str] = PERSON_CAPTIONS,
-        build_person: BuildPerson | None = None,
+        build_person: BuildPerson = build_person,
     ):
         if config.kv_rank is None:
             config = dataclasses.replace(config, kv_rank=BASE_MODELS[backbone.base_model].kv_rank)
@@ -76,8 +76,8 @@ class Trainer:
             texts += [caption for captions in of_photos for caption in captions]
         names = celebrity_names() if names is None else tuple(names)
         anchor = cross_initialise(backbone, names, config.n)
-        build_person = build_person or person_builder(backbone, names, config)
-        self.person = build_person(backbone, anchor, arcface, config)
+        basis = names_basis(backbone, names, config.n, config.axes) if config.start == "names" else None
+        self.person = build_person(backbone, anchor, arcface, config, basis)
         start = {encoder: tokens.detach().clone() for encoder, tokens in self.person.tokens.items()}
         self._distances = _distances(backbone, start, anchor, names, config)
         self._captions = tokenize_captions(backbone, texts)

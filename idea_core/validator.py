@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch.nn.functional import normalize
 
-from .across import face_condition
 from .artist import faces_of
 from .backbone import Backbone
+from .face_model import FaceModel, face_condition
 from .faces import FaceEngine
 from .people import PeopleFolder
-from .pretrained import FaceModel
 from .tokenized import tokenize_captions
 
 

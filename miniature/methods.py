@@ -12,7 +12,7 @@ from torch import Tensor
 from idea_core.anchor import Anchor
 from idea_core.backbone import Backbone
 from idea_core.config import PRESETS, TrainConfig
-from idea_core.person import RATE_WIDTH, BuildPerson, PersonModel
+from idea_core.person import RATE_WIDTH, BuildPerson, PersonModel, build_person
 
 from .models import WIDTH
 from .world import enhancer, strangers_face
@@ -27,13 +27,13 @@ class Method:
     Attributes:
         title: for tables.
         settings: what differs from the default `TrainConfig`.
-        build: what is trained; None: what the settings ask for.
+        build: what is trained.
         left_out: parts of the identity that are left out when pictures are made: "adapter".
     """
 
     title: str
     settings: Mapping[str, Any]
-    build: BuildPerson | None = None
+    build: BuildPerson = build_person
     left_out: tuple[str, ...] = ()
 
     def config(self, **changes) -> TrainConfig:
@@ -45,7 +45,7 @@ class WordPerson(PersonModel):
 
     WORD = "person"
 
-    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
+    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, _basis=None):
         super().__init__(backbone, anchor, arcface, config)
         ids = backbone.tokenize(self.WORD)
         with torch.no_grad():
@@ -64,7 +64,7 @@ SEEN = Method("ID-EA, Enhancer that has seen people", {}, lambda *given: enhance
 SAME_FACE = Method(
     "one stranger's face for everybody",
     {},
-    lambda backbone, anchor, arcface, config: enhancer().build_person(backbone, anchor, strangers_face(), config),
+    lambda backbone, anchor, _, *given: enhancer().build_person(backbone, anchor, strangers_face(), *given),
 )
 _PAPER = PRESETS["paper"]
 PUBLISHED = Method(

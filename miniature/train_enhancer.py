@@ -56,7 +56,7 @@ def people_job(folder: Path) -> PeopleJob:
         resolution=SIZE,
         sampling_steps=DRAWING_STEPS,
         guidance=GUIDANCE,
-        at_once=AT_ONCE,
+        at_once=2 * AT_ONCE,
     )
     return PeopleJob(folder, ModelSource(BASE, dtype="bf16", device="cpu"), FACE_MODELS, config)
 

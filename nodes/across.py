@@ -12,6 +12,7 @@ from ..idea_core.anchor import parse_names
 from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.captions import PORTRAIT_PROMPTS
 from ..idea_core.people import PeopleConfig, PeopleFolder, digest_of
+from ..idea_core.people_drawing import draw_people
 from ..idea_core.pretrained import PretrainedEnhancer
 from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
@@ -224,7 +225,7 @@ class SaveEnhancer(io.ComfyNode):
 def _draw(place: PeopleFolder, backbone: ComfyBackbone, face_model, node_id: str | None) -> None:
     """Make the pictures that are missing, with one person after the other on the node."""
     progress = Progress(len(place.config.everybody), node_id, unit="people")
-    for number, images in place.draw(backbone, ReloadedEngine(face_model)):
+    for number, images in draw_people(place, backbone, ReloadedEngine(face_model)):
         progress.show(number + 1, None if images is None else images[:2], done=images is not None)
 
 

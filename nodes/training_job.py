@@ -25,6 +25,7 @@ from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
 from ..idea_core.images import to_pixels
 from ..idea_core.memory import ran_out
+from ..idea_core.person import build_person
 from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.tensorfile import load_if_same
 from ..idea_core.thumbnail import encode_thumbnail
@@ -148,7 +149,7 @@ class _Training:
                     settings.config,
                     job.names,
                     CAPTIONS[settings.captions],
-                    job.enhancer.build_person if job.enhancer else None,
+                    job.enhancer.build_person if job.enhancer else build_person,
                 )
                 state = self.path.with_suffix(".training")
                 watch = self._watch(trainer, backbone)

@@ -9,12 +9,13 @@ from test_trainer import NAMES, face, photos, weights_hash
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
-from idea_core.across import AcrossConfig, AcrossTrainer, PeoplePictures, _min_snr
-from idea_core.anchor import mean_name
+from idea_core.across import AcrossConfig, AcrossTrainer, _min_snr
+from idea_core.anchor import mean_name, names_basis
 from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
-from idea_core.people import PeopleConfig, recombined
-from idea_core.pretrained import FaceModel, PretrainedEnhancer
+from idea_core.face_model import FaceModel
+from idea_core.people_pictures import PeoplePictures
+from idea_core.pretrained import PretrainedEnhancer
 from idea_core.training_run import TrainingRun
 
 QUICK = AcrossConfig(steps=3, batch_size=2)
@@ -235,6 +236,20 @@ def test_a_training_starts_where_the_enhancer_stands(backbone):
     assert not torch.equal(run.identity("alice").tokens["clip_l"], instant.tokens["clip_l"])
 
 
+def test_a_training_that_starts_at_an_enhancer_moves_along_the_axes_of_names(backbone):
+    enhancer = trained(backbone)
+    names = [a + b for a in "abcdef" for b in "ghijkl"]
+    run = Trainer(backbone, photos(), face(), QUICK_PERSON, names, build_person=enhancer.build_person)
+    start = run.person.tokens["clip_l"].detach()
+    assert torch.allclose(start, enhancer.build().tokens(face()[None])["clip_l"][0], atol=1e-6)
+    run.run()
+    moved = run.person.tokens["clip_l"].detach() - start
+    axes = names_basis(backbone, names, 2, 512).axes["clip_l"]
+    units = axes[:, :5] / axes[:, :5].norm(dim=-1, keepdim=True)  # of six letters at each position
+    along = torch.einsum("nk,nkd->nd", torch.einsum("nd,nkd->nk", moved, units), units)
+    assert torch.allclose(along, moved, atol=1e-5) and moved.norm(dim=-1).min() > 1e-3
+
+
 def test_an_enhancer_for_another_base_is_refused(backbone):
     enhancer = trained(backbone)
     other_base = DiffusersBackbone(tiny_pipeline("sd2"))
@@ -292,23 +307,3 @@ def test_an_identity_is_no_enhancer(backbone, tmp_path):
     identity = trained(backbone).identity("alice", face()).save(tmp_path / "alice.safetensors")
     with pytest.raises(IdentityFileError, match="a file of format id-ea-enhancer 2, got id-ea 1 in alice"):
         PretrainedEnhancer.load(identity)
-
-
-def test_invented_people_have_new_names_of_known_parts_and_none_of_those_held_out():
-    names = ("Ana Bell", "Bob Cole", "Cat Dunn", "Dan East", "Eve Fox de Lis")
-    config = PeopleConfig(names=names, invented=6, held_out=0.2)
-    invented = config.everybody[len(names) :]
-    assert config.everybody[: len(names)] == names and config.numbers(held_out=True) == [4]
-    assert config.numbers(held_out=False) == [0, 1, 2, 3, *range(5, 11)]
-    assert len(set(invented) - set(names)) == 6
-    assert {name.split()[0] for name in invented} <= {"Ana", "Bob", "Cat", "Dan"}
-    assert {name.split()[1] for name in invented} <= {"Bell", "Cole", "Dunn", "East"}
-    assert invented == PeopleConfig(names=names, invented=6, held_out=0.2).everybody[len(names) :]
-    assert (
-        "Tom Hanks"
-        not in PeopleConfig(
-            names=("Tom Cruise", "Colin Hanks", "Ann Lee", "Tom Hanks"), invented=4, held_out=0.25
-        ).everybody[4:]
-    )
-    with pytest.raises(ConfigError, match="names that give 13 new ones"):
-        recombined(names[:4], 13)

@@ -14,6 +14,7 @@ from ..across import AcrossConfig
 from ..captions import PORTRAIT_PROMPTS
 from ..jobs.train import require_output
 from ..people import PeopleConfig
+from ..people_drawing import blocks
 from ..textfile import read_text
 from .console import Result, progress, reports, warn
 from .options import PATH, engine_options, face_options, model_options, take_cluster, take_faces, take_model, together
@@ -133,7 +134,7 @@ def train_enhancer(
     else:
         drawn = job.draw(people, part)
     # Ray prints what its machines report; results alone belong on stdout.
-    count = len(range(part[0], len(job.config.everybody), part[1]))
+    count = sum(map(len, blocks(job.config, part)))
     with redirect_stdout(sys.stderr), progress(count, "drawing people", "person") as bar:
         for _ in drawn:
             bar.update()

@@ -14,6 +14,7 @@ from ..across_run import learn_people
 from ..diffusers_backbone import DiffusersBackbone
 from ..images import to_pixels
 from ..people import PeopleConfig, PeopleFolder, digest_of
+from ..people_drawing import draw_people
 from ..pretrained import PretrainedEnhancer
 from ..validator import Validator
 from .sources import FaceSource, ModelSource
@@ -44,7 +45,7 @@ class PeopleJob:
     def draw(self, people: PeopleFolder, shard: tuple[int, int] = (0, 1)) -> Iterator[int]:
         """Make the pictures that are not there yet; each person's number."""
         backbone = DiffusersBackbone(self.model.load())
-        for number, images in people.draw(backbone, self.faces.load(), shard):
+        for number, images in draw_people(people, backbone, self.faces.load(), shard):
             if images is not None:
                 _strip(images).save(people.file_of(number).with_suffix(".jpg"), quality=85)
             yield number

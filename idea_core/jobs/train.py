@@ -23,6 +23,7 @@ from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
 from ..memory import ran_out
+from ..person import build_person
 from ..pretrained import PretrainedEnhancer
 from ..tensorfile import load_if_same
 from ..trainer import Trainer, training_record
@@ -195,7 +196,7 @@ class TrainJob:
 
         backbone = DiffusersBackbone(self.model.load(), self.clip_layer, self.gradient_checkpointing)
         config = enhancer.configure(self.config) if enhancer else self.config
-        build = enhancer.build_person if enhancer else None
+        build = enhancer.build_person if enhancer else build_person
         captions, face = CAPTIONS[self.captions], prepared.embeds.mean
         return Trainer(backbone, prepared.photos, face, config, self.names, captions, build)
 

@@ -23,7 +23,7 @@ def instant(checkpoint: str) -> dict:
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False):
         anchor = {key: torch.randn(2, width, generator=generator) for key, width in encoders.items()}
-        model = pretrained.FaceModel(anchor, anchor, anchor)
+        model = pack("idea_core.face_model").FaceModel(anchor, anchor, anchor)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
         enhancer = pretrained.PretrainedEnhancer(

@@ -18,7 +18,8 @@ from PIL import Image
 from server import PromptError
 
 from idea_core import Identity
-from idea_core.pretrained import FaceModel, PretrainedEnhancer
+from idea_core.face_model import FaceModel
+from idea_core.pretrained import PretrainedEnhancer
 from idea_core.thumbnail import decode_thumbnail
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
