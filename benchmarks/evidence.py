@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,22 @@ from matplotlib import pyplot
 from scipy import stats
 
 from .people import LESSON, PEOPLE, rows_of
-from .study import ARMS, BOUNDS, BUDGETS, CONFIRM, GRIDS, LONG, MAIN, PARTS, REPORT, SEARCH, SHORT, choose, read_lines
+from .study import (
+    ARMS,
+    BOUNDS,
+    BUDGETS,
+    CONFIRM,
+    GRIDS,
+    LONG,
+    MAIN,
+    PARTS,
+    REPORT,
+    SEARCH,
+    SHORT,
+    choose,
+    mean,
+    read_lines,
+)
 
 STEPS_SHOWN = (0, 25, 80, 320, 2000)
 DOCS = Path(__file__).parents[1] / "docs"
@@ -121,9 +137,12 @@ def how_many_people(lines: Sequence[Line]) -> str:
     """Enhancers that have seen fewer people, or fewer pictures of each; "" where none was trained."""
     if not lines:
         return ""
-    rows = [[str(line["people"] or "all"), str(line["pictures"]), *means(line["persons"])] for line in rows_of(lines)]
+    rows = []
+    for people, pictures, seeds in rows_of(lines):
+        of_seeds = " / ".join(f"{mean(persons, 'identity'):.3f}" for persons in seeds)
+        rows.append([str(people or "all"), str(pictures), *means(list(chain(*seeds))), of_seeds])
     title = f"Enhancers after {LESSON.steps} steps by text alone: 16 other people, four photos, no training"
-    return table(title, ["people seen", "pictures of each", *MEASURES], rows)
+    return table(title, ["people seen", "pictures of each", *MEASURES, "identity by seed"], rows)
 
 
 def differences(lines: Sequence[Line], mine: tuple[str, int], theirs: tuple[str, int]) -> list[str]:

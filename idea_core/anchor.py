@@ -134,6 +134,8 @@ def names_basis(backbone: Backbone, names: Iterable[str], n: int, most: int) -> 
         embeddings = torch.stack([backbone.embed_tokens(encoder, column) for column in columns])  # (n, N, d_enc)
         mean = embeddings.mean(1, keepdim=True)
         _, singular, directions = torch.linalg.svd(embeddings - mean, full_matrices=False)
+        largest = directions.gather(-1, directions.abs().argmax(-1, keepdim=True))
+        directions = directions * largest.sign()  # which way an axis points is left open: the same on all devices
         means[encoder] = mean[:, 0]
         axes[encoder] = (directions * singular[..., None] / len(ids) ** 0.5)[:, :most]
     return NamesBasis(means, axes)

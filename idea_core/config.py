@@ -48,8 +48,8 @@ class TrainConfig(Settings):
         n: pseudo-tokens per identity.
         heads: attention heads of Enhancer and Adapter.
         beta: scale of the Adapter's gate.
-        start: one of `STARTS`; with too few names for axes it is the cross initialisation. A training that starts at the
-            answer of an Enhancer that has seen people moves as it says, along axes a tenth as long.
+        start: one of `STARTS`; with too few names for axes it is the cross initialisation. A training that starts at
+            the answer of an Enhancer that has seen people moves as it says, along axes a tenth as long.
         axes: at most so many principal axes of the names at each token.
         axes_rate: rate of the pseudo-tokens along the names' axes, in standard deviations of the names.
         token_rate: rate of pseudo-tokens that move freely.

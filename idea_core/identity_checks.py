@@ -69,7 +69,8 @@ def require_finite(tensors: Mapping[str, Tensor]) -> None:
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise file_error(f"{key} in half or single precision", str(tensor.dtype))
-        if not torch.isfinite(tensor).all():
+        bounds = tensor.aminmax() if tensor.numel() else ()  # NaN is both; many times faster than asking every value
+        if not all(bound.isfinite() for bound in bounds):
             raise file_error(f"{key} to be finite", "NaN or infinity")
 
 

@@ -94,9 +94,11 @@ class PretrainedEnhancer:
         return self.weights["anchor"].shape[0]
 
     def build(self, device: torch.device | str = "cpu") -> FaceModel:
-        """The model in single precision, frozen."""
-        model = self._empty()
-        model.load_state_dict({key: tensor.float() for key, tensor in self.weights.items()})
+        """The model in single precision, frozen; its weights are copies."""
+        with torch.device("meta"):  # random weights that nobody needs would take longer than a person
+            model = self._empty()
+        weights = {key: tensor.to(torch.float32, copy=True) for key, tensor in self.weights.items()}
+        model.load_state_dict(weights, assign=True)
         return model.requires_grad_(False).eval().to(device)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .tensorfile import read_tensors, require_format, write_tensors
 
-FORMAT, FORMAT_VERSION = "id-ea-training", "1"
+FORMAT, FORMAT_VERSION = "id-ea-training", "2"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 

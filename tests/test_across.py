@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from test_identity import rewrite
-from test_trainer import NAMES, face, photos, weights_hash
+from test_trainer import MANY_NAMES, NAMES, face, photos, weights_hash
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
@@ -17,6 +17,7 @@ from idea_core.face_model import FaceModel
 from idea_core.people_pictures import PeoplePictures
 from idea_core.pretrained import PretrainedEnhancer
 from idea_core.training_run import TrainingRun
+from idea_core.training_state import restore_state, save_state
 
 QUICK = AcrossConfig(steps=3, batch_size=2)
 QUICK_PERSON = TrainConfig(steps=1, batch_size=1)
@@ -238,16 +239,28 @@ def test_a_training_starts_where_the_enhancer_stands(backbone):
 
 def test_a_training_that_starts_at_an_enhancer_moves_along_the_axes_of_names(backbone):
     enhancer = trained(backbone)
-    names = [a + b for a in "abcdef" for b in "ghijkl"]
-    run = Trainer(backbone, photos(), face(), QUICK_PERSON, names, build_person=enhancer.build_person)
+    run = Trainer(backbone, photos(), face(), QUICK_PERSON, MANY_NAMES, build_person=enhancer.build_person)
     start = run.person.tokens["clip_l"].detach()
     assert torch.allclose(start, enhancer.build().tokens(face()[None])["clip_l"][0], atol=1e-6)
     run.run()
     moved = run.person.tokens["clip_l"].detach() - start
-    axes = names_basis(backbone, names, 2, 512).axes["clip_l"]
-    units = axes[:, :5] / axes[:, :5].norm(dim=-1, keepdim=True)  # of six letters at each position
-    along = torch.einsum("nk,nkd->nd", torch.einsum("nd,nkd->nk", moved, units), units)
-    assert torch.allclose(along, moved, atol=1e-5) and moved.norm(dim=-1).min() > 1e-3
+    axes = names_basis(backbone, MANY_NAMES, 2, 512).axes["clip_l"]
+    coefficients = run.person.coefficients["clip_l"].detach()  # in a tenth of the names' spread along each axis
+    assert torch.allclose(moved, torch.einsum("nk,nkd->nd", coefficients, 0.1 * axes), atol=1e-5)
+    assert moved.norm(dim=-1).min() > 1e-3
+
+
+def test_a_broken_training_that_starts_at_an_enhancer_goes_on_to_the_same_end(backbone, tmp_path):
+    enhancer, config = trained(backbone), TrainConfig(steps=4, batch_size=1)
+    whole, broken, resumed = (
+        Trainer(backbone, photos(), face(), config, MANY_NAMES, build_person=enhancer.build_person) for _ in range(3)
+    )
+    whole.run()
+    broken.run(lambda step, _: broken.stop() if step == 2 else None)
+    save_state(broken, tmp_path / "a.training", "same")
+    assert restore_state(resumed, tmp_path / "a.training", "same") == 2
+    resumed.run()
+    assert resumed.identity("alice").digest() == whole.identity("alice").digest()
 
 
 def test_an_enhancer_for_another_base_is_refused(backbone):

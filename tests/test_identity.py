@@ -15,6 +15,7 @@ from PIL import Image
 from idea_core import GatedAttention, Identity
 from idea_core.describe import describe
 from idea_core.errors import IdentityFileError
+from idea_core.identity_checks import require_finite
 from idea_core.tensorfile import read_tensors, write_tensors
 from idea_core.thumbnail import decode_thumbnail, encode_thumbnail
 
@@ -202,6 +203,20 @@ def test_overflow_in_half_precision_is_refused(tmp_path):
     with pytest.raises(IdentityFileError, match="grounding to be finite"):
         identity.save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_value_that_is_not_finite_is_found_among_many(dtype, value):
+    tensors = {
+        "a": torch.randn(300, 700).to(dtype),
+        "b": torch.zeros(0, dtype=dtype),
+        "c": torch.zeros((), dtype=dtype),
+    }
+    require_finite(tensors)
+    tensors["a"][217, 431] = value
+    with pytest.raises(IdentityFileError, match="a to be finite"):
+        require_finite(tensors)
 
 
 def test_a_thumbnail_travels_in_the_file(tmp_path):

@@ -100,7 +100,7 @@ def test_pictures_of_people_are_drawn_by_all_machines_as_by_one(tmp_path, cluste
         "--sampling-steps",
         "2",
         "--picture-batch",
-        "3",
+        "6",
         "--pictures-only",
     ]
     draw += ["-o", tmp_path / "enhancer.safetensors"]

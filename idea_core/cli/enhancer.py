@@ -94,7 +94,11 @@ def enhancer() -> None:
     default=0,
     help="Steps between two looks at people held out; where their likeness falls, the training ends.",
 )
-@click.option("--shard", default=WHOLE, help="Which people's pictures to make: 0/4, 1/4 … on four machines.")
+@click.option(
+    "--shard",
+    default=WHOLE,
+    help="Which people's pictures to make: 0/4, 1/4 … on four machines of one --picture-batch.",
+)
 @_setting("steps", "Optimiser steps.")
 @_setting("text_steps", "Of these, so many first ones learn by text alone, without the UNet.")
 @_setting("batch_size", "Pictures per step; by text four times as many.")

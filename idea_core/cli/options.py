@@ -32,7 +32,7 @@ _SETTINGS = {
     "start": "Where the pseudo-tokens start: between the names of famous people, along whose differences they move, or "
     "at the cross initialisation, moving freely (published).",
     "axes": "At most so many differences of names for each pseudo-token.",
-    "axes_rate": "Learning rate of pseudo-tokens that start between names.",
+    "axes_rate": "Learning rate of pseudo-tokens that move along the axes of names; a tenth of it with --enhancer.",
     "token_rate": "Learning rate of pseudo-tokens that move freely.",
     "adapter_rate": "Learning rate of ID-Adapter, and of ID-Enhancer unless that has its own.",
     "enhancer_rate": "Learning rate of ID-Enhancer.",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ConfigError, MissingPackageError, TrainingError
 from ..people import PeopleFolder
+from ..people_drawing import blocks
 from .enhancer import PeopleJob
 from .people import FAILED, Entry, Outcome, bad_entry, train_entry
 
@@ -91,7 +92,7 @@ def draw_on_ray(job: PeopleJob, people: PeopleFolder, cluster: Cluster) -> Itera
     Raises:
         TrainingError: after all others are done, that some could not be drawn.
     """
-    parts = max(1, len(people.config.everybody) // PEOPLE_PER_TASK)
+    parts = max(1, min(len(people.config.everybody) // PEOPLE_PER_TASK, len(blocks(people.config))))
     failures = []
     for _, result in cluster.run(_draw, [(job, people, (part, parts), cluster.threads) for part in range(parts)]):
         if isinstance(result, TaskFailed):
