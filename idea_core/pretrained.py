@@ -148,7 +148,7 @@ class PretrainedEnhancer:
         model = self.build(backbone.device)
         with torch.no_grad():
             tokens = {encoder: part[0] for encoder, part in model.tokens(arcface[None].to(model.anchor)).items()}
-        if basis:
+        if basis is not None:
             basis = NamesBasis(tokens, {encoder: LEFT * axes for encoder, axes in basis.axes.items()})
         person = build_person(backbone, tokens, arcface, config, basis)
         person.anchor.copy_(model.anchor)
