@@ -76,6 +76,7 @@ def test_cancel_keeps_what_was_learnt_and_the_next_run_goes_on_to_the_same_end(p
     assert resumed["kept"] == [[".safetensors", "00002"], [".safetensors", ""]]
 
 
+@pytest.mark.slow
 def test_a_diverging_training_says_so_and_keeps_what_was_learnt(probe):
     said = probe("diverge", checkpoint="tiny_sd15", name="wild")
     assert "Expected a finite loss" in said and "Lower the learning rates" in said
