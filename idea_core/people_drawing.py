@@ -54,8 +54,7 @@ class _Drawing:
     """What is needed to draw a folder's people."""
 
     def __init__(self, folder: PeopleFolder, backbone: Backbone, engine: FaceEngine):
-        config = folder.config
-        self._folder, self._config, self._backbone, self._engine = folder, config, backbone, engine
+        self._folder, self._config, self._engine = folder, folder.config, engine
         self._artist = folder.artist(backbone)
 
     def draw(self, block: Sequence[int], missing: Sequence[int]) -> dict[int, Tensor]:

@@ -2,6 +2,8 @@
 
 import hashlib
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -279,17 +281,23 @@ def test_with_few_names_or_on_request_the_tokens_start_at_the_cross_initialisati
     assert torch.equal(run.person.tokens["clip_l"], run.person.anchor)
 
 
-def test_a_broken_training_between_names_goes_on_to_the_same_end(tmp_path):
-    config = TrainConfig(steps=4, batch_size=1)
-    whole, broken, resumed = (
-        Trainer(DiffusersBackbone(tiny_pipeline()), photos(), face(), config, MANY_NAMES) for _ in range(3)
-    )
+def require_same_end(start: Callable[[], Trainer], state: Path) -> None:
+    """A training that breaks off after two steps goes on to where a whole one ends."""
+    whole, broken, resumed = (start() for _ in range(3))
     whole.run()
     broken.run(lambda step, _: broken.stop() if step == 2 else None)
-    save_state(broken, tmp_path / "a.training", "same")
-    assert restore_state(resumed, tmp_path / "a.training", "same") == 2
+    save_state(broken, state, "same")
+    assert restore_state(resumed, state, "same") == 2
     resumed.run()
     assert resumed.identity("alice").digest() == whole.identity("alice").digest()
+
+
+def test_a_broken_training_between_names_goes_on_to_the_same_end(tmp_path):
+    config = TrainConfig(steps=4, batch_size=1)
+    require_same_end(
+        lambda: Trainer(DiffusersBackbone(tiny_pipeline()), photos(), face(), config, MANY_NAMES),
+        tmp_path / "a.training",
+    )
 
 
 def test_captions_have_a_place_for_the_person(backbone):
