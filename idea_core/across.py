@@ -98,6 +98,7 @@ class AcrossTrainer:
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
         self.micro_batch = config.text_batch_size
         self.losses: list[float] = []  # of the steps done
+        self.average: dict[str, Tensor] = {}
         self._stopped = False
         self._captions = tokenize_captions(backbone, pictures.prompts)
         self._names = [backbone.tokenize(name) for name in pictures.names]

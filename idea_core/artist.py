@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from .backbone import Backbone, TextCondition
 from .faces import FaceEngine
 from .images import to_pixels
-from .preview import sample
+from .sampling import sample
 
 
 class Artist:

@@ -76,6 +76,9 @@ class Backbone(Protocol):
     def decode_images(self, latents: Tensor) -> Tensor:
         """Latents (B, c, h, w) as the UNet has them → images (B, H, W, 3) in 0…1 on the CPU, in float32."""
 
+    def decode_with_gradients(self, latents: Tensor) -> Tensor:
+        """`decode_images` on the device, differentiable in the latents."""
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The UNet's input at `timesteps` (B,), integers in 0…num_timesteps − 1."""
 

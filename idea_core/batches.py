@@ -99,6 +99,8 @@ class Batch:
     timesteps: Tensor  # (B,)
     noise: Tensor  # (B, c, h, w)
     posterior: Tensor | None = None  # (B, c, h, w), standard normal: where in the VAE's posterior the latents are
+    drawn: Tensor | None = None  # (Q, c, h, w), standard normal: of pictures of the person that are drawn
+    drawn_captions: Tensor | None = None  # (Q,) indices of captions
 
     def parts(self, size: int) -> list[Batch]:
         """The same batch in pieces of at most `size`."""
@@ -129,14 +131,23 @@ class BatchSampler:
         photos = torch.randint(len(bucket), (size,), generator=generator)
         mirrored = torch.rand(size, generator=generator) < self.config.flip
         caption = (torch.rand(size, generator=generator) * bucket.captions[photos]).long()
-        shape = (size, *bucket.latents.mean.shape[1:])
-        return Batch(
+        latent = bucket.latents.mean.shape[1:]
+        shape = (size, *latent)
+        batch = Batch(
             bucket=number,
             photos=photos + mirrored * len(bucket),
             captions=bucket.first[photos] + caption,
             timesteps=torch.randint(self.timesteps, (size,), generator=generator),
             noise=torch.randn(shape, generator=generator),
             posterior=torch.randn(shape, generator=generator) if self.config.sample_latents else None,
+        )
+        if not self.config.likeness_weight:
+            return batch
+        count, captions = self.config.likeness_pictures, sum(int(part.captions.sum()) for part in self.buckets)
+        return replace(
+            batch,
+            drawn=torch.randn(count, *latent, generator=generator),
+            drawn_captions=torch.randint(captions, (count,), generator=generator),
         )
 
     def _draw_bucket(self) -> int:

@@ -66,6 +66,14 @@ class TrainConfig(Settings):
         flip: probability of a mirrored photo.
         sample_latents: draw a photo's latents from the VAE's posterior at each step, as published; else they are its
             mean, which for Stable Diffusion's VAEs is nearly the same.
+        likeness_weight: of the likeness loss (`LikenessLoss`): at each step the person is drawn, and the face compared
+            with the photos'. It needs face models, and each picture takes `likeness_sampling_steps` times what a photo
+            takes, twice with guidance. 0: none.
+        likeness_pictures: drawn at a step.
+        likeness_sampling_steps: of each of them.
+        likeness_guidance: scale of their classifier-free guidance.
+        averaged: share of the steps, the last ones, whose mean weights the person gets (arXiv 1803.05407); 0: the last
+            step's.
         weight_decay: AdamW's.
         epsilon: AdamW's.
     """
@@ -90,15 +98,23 @@ class TrainConfig(Settings):
     zeta: float = ZETA
     flip: float = 0.5
     sample_latents: bool = False
+    likeness_weight: float = 0.0
+    likeness_pictures: int = 4
+    likeness_sampling_steps: int = 6
+    likeness_guidance: float = 5.0
+    averaged: float = 0.0
     weight_decay: float = 1e-2
     epsilon: float = 1e-7
 
     def __post_init__(self):
         at_least = {"steps": 0, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "axes": 1}
+        at_least |= {"likeness_pictures": 1, "likeness_sampling_steps": 1}
+        whole = tuple(at_least)
         at_least |= dict.fromkeys(
             ("beta", "axes_rate", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay"), 0.0
         )
-        for field in ("steps", "batch_size", "seed", "n", "heads", "axes"):
+        at_least |= dict.fromkeys(("likeness_weight", "likeness_guidance"), 0.0)
+        for field in whole:
             self._require(field, isinstance(getattr(self, field), int), "a whole number")
         rank = self.kv_rank
         self._require("kv_rank", rank is None or (isinstance(rank, int) and rank >= 0), "a whole number, at least 0")
@@ -111,7 +127,8 @@ class TrainConfig(Settings):
         self._require("zeta", self.zeta > 0, "above 0")
         self._require("epsilon", self.epsilon > 0, "above 0")
         self._require("gate", isfinite(self.gate), "a finite number")
-        self._require("flip", 0 <= self.flip <= 1, "between 0 and 1")
+        for field in ("flip", "averaged"):
+            self._require(field, 0 <= getattr(self, field) <= 1, "between 0 and 1")
 
     @property
     def has_adapter(self) -> bool:
@@ -124,6 +141,7 @@ PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
         "fast": TrainConfig(),
         "standard": TrainConfig(steps=80, kv_rate=2e-3),
         "thorough": TrainConfig(steps=320, kv_rate=2e-3),
+        "likeness": TrainConfig(likeness_weight=0.2, averaged=0.5),
         # The published training command: its 0.0015 × batch 8 for all that it gives to its optimiser, which are the
         # tokens and the Adapter. Its Enhancer stays as it was initialised, and keys and values are not trained.
         "paper": TrainConfig(
@@ -140,5 +158,6 @@ PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
         ),
     }
 )
-"""Named settings. "fast" are the defaults, "standard" and "thorough" train longer and more gently, "paper" are those of
+"""Named settings. "fast" are the defaults, "standard" and "thorough" train longer and more gently, "likeness" draws the
+person at each step and compares faces, for which it needs face models, "paper" are those of
 the published command (arXiv 2507.11990, authors' code)."""

@@ -20,8 +20,9 @@ from .base_models import BASE_MODELS
 from .batches import Batch, BatchSampler, Bucket, Photos, count_photos, undone_on_error
 from .captions import PERSON_CAPTIONS, with_note
 from .config import TrainConfig
-from .errors import DivergedError
+from .errors import ConfigError, DivergedError
 from .identity import Identity
+from .likeness_loss import LikenessLoss
 from .losses import mahalanobis_to, squared_to
 from .memory import with_less_memory
 from .person import BuildPerson, build_person
@@ -50,6 +51,7 @@ class Trainer:
         names: celebrity names for the cross initialisation, or a single phrase.
         captions: captions with `{}` where the person stands.
         build_person: what is trained.
+        likeness: what `config.likeness_weight` is the weight of.
 
     Raises:
         ShapeError, ConfigError: an input that does not fit.
@@ -64,10 +66,13 @@ class Trainer:
         names: Iterable[str] | None = None,
         captions: Sequence[str] = PERSON_CAPTIONS,
         build_person: BuildPerson = build_person,
+        likeness: LikenessLoss | None = None,
     ):
+        if config.likeness_weight and likeness is None:
+            raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_weight to 0.")
         if config.kv_rank is None:
             config = dataclasses.replace(config, kv_rank=BASE_MODELS[backbone.base_model].kv_rank)
-        self.backbone, self.config = backbone, config
+        self.backbone, self.config, self.likeness = backbone, config, likeness
         photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
         said = [[with_note(captions, note) for note in part.notes or [""] * len(part.images)] for part in photos]
         buckets, texts = [], []
@@ -87,6 +92,7 @@ class Trainer:
         )
         self.micro_batch = config.batch_size  # photos whose gradients are computed together
         self.losses: list[float] = []  # of the steps done, as far as they were read
+        self.average: dict[str, Tensor] = {}  # of the weights after the steps to be averaged, as far as they are done
         self._good: dict[str, Tensor] = {}  # weights at the start, then at the last reading
         self._unread: list[Tensor] = []
         self._stopped = False
@@ -105,6 +111,7 @@ class Trainer:
                     break
                 with undone_on_error(self.generator):
                     self._unread.append(self.step(self.sampler.draw()))
+                self._average(step)
                 if len(self._unread) == READ_EVERY or step == self.config.steps:
                     self.read_losses()
                 if on_step:
@@ -145,6 +152,20 @@ class Trainer:
         return self.person.state_dict() | self.person.kv.state_dict()
 
     @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Take a step's weights into the mean, which takes their place after the last one."""
+        steps = self.config.steps
+        counted = step - (steps - int(steps * self.config.averaged))
+        if counted == 1:
+            self.average = _copied(self.weights())
+        elif counted > 1:
+            for key, weight in self.weights().items():
+                self.average[key] += (weight - self.average[key]) / counted
+        if counted > 0 and step == steps:
+            for key, weight in self.weights().items():
+                weight.copy_(self.average[key])
+
+    @torch.no_grad()
     def _restore(self) -> None:
         for key, weight in self.weights().items():
             weight.copy_(self._good[key])
@@ -165,16 +186,26 @@ class Trainer:
         return loss
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Gradients of the batch's loss and of the regulariser; the former, detached."""
+        """Gradients of the batch's loss, of likeness and of the regulariser; the first, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.backbone.device)
         for part in batch.parts(self.micro_batch):
             loss = self.loss(part) * (len(part.photos) / len(batch.photos))
             self.scaler.scale(loss).backward()
             total += loss.detach()
+        if batch.drawn is not None:
+            self._likeness_gradients(batch)
         if self.config.regularizer_weight:
             self.scaler.scale(self.config.regularizer_weight * self.regularizer()).backward()
         return total
+
+    def _likeness_gradients(self, batch: Batch) -> None:
+        size, face = self.micro_batch, self.person.arcface
+        for noise, captions in zip(batch.drawn.split(size), batch.drawn_captions.split(size)):
+            condition = self.condition([self._captions[index] for index in captions.tolist()])
+            loss = self.likeness(condition, send(noise, self.backbone.device), face)
+            share = len(noise) / len(batch.drawn)
+            self.scaler.scale(self.config.likeness_weight * share * loss).backward()
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the UNet's prediction, a scalar."""

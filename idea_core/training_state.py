@@ -23,6 +23,8 @@ class Resumable(Protocol):
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     losses: list[float]
+    average: dict[str, Tensor]
+    """Mean weights of the last steps, by name, as far as there are any."""
 
     @property
     def generator(self) -> torch.Generator:
@@ -57,6 +59,7 @@ def save_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str, wa
         moments = trainer.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(moments[key]) for key in _MOMENTS if key in moments}
     tensors |= {f"best.{key}": tensor for key, tensor in best.items()}
+    tensors |= {f"average.{key}": tensor for key, tensor in trainer.average.items()}
     tensors["random"] = trainer.generator.get_state()
     metadata = {
         "format": FORMAT,
@@ -87,6 +90,9 @@ def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str,
         if keys["step"] in tensors:
             moments = {key: tensors[name].to(parameter.device) for key, name in keys.items()}
             trainer.optimizer.state[parameter] = moments | {"step": tensors[keys["step"]]}
+    for key, weight in trainer.weights().items():
+        if f"average.{key}" in tensors:
+            trainer.average[key] = tensors[f"average.{key}"].to(weight.device)
     trainer.generator.set_state(tensors["random"])
     trainer.losses[:] = json.loads(metadata["losses"])
     scaler = json.loads(metadata["scaler"])

@@ -23,7 +23,7 @@ from torch.nn.functional import (
     smooth_l1_loss,
 )
 
-from .align import CROP, align
+from .align import align
 from .face_nets import POOL, Judge, detector, recogniser, second_recogniser
 from .onnx_export import save_detector, save_recogniser
 from .people import PARAMETERS, other_people
@@ -134,7 +134,7 @@ def _crops(faces: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     for part in people.split(256):
         pictures, keypoints, _ = _pictures(len(part), generator, faces[part])
         keypoints = keypoints + torch.randn(keypoints.shape, generator=generator) * 0.4  # a detector is not exact
-        crops.append((avg_pool2d(align(pictures, keypoints, CROP), POOL) * 255).round().byte())
+        crops.append((avg_pool2d(align(pictures, keypoints), POOL) * 255).round().byte())
     return torch.cat(crops), people
 
 

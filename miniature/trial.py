@@ -16,6 +16,7 @@ from idea_core.config import TrainConfig
 from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.identity import Identity
 from idea_core.jobs.sources import PhotoSource, Prepared
+from idea_core.likeness_loss import LikenessLoss
 from idea_core.trainer import Trainer
 
 from .methods import Method
@@ -29,6 +30,7 @@ from .world import (
     draw_photos,
     embed,
     embed_second,
+    face_engine,
     largest_faces,
     notes_of,
     obeyed,
@@ -109,7 +111,9 @@ class Stranger:
 def learn(backbone: DiffusersBackbone, seen: Prepared, method: Method, config: TrainConfig) -> tuple[Identity, float]:
     """A trained person, and the seconds it took."""
     start = time.perf_counter()
-    trainer = Trainer(backbone, seen.photos, seen.embeds.mean, config, all_names(), build_person=method.build)
+    likeness = LikenessLoss.of(backbone, face_engine(), config) if config.likeness_weight else None
+    face = seen.embeds.mean
+    trainer = Trainer(backbone, seen.photos, face, config, all_names(), build_person=method.build, likeness=likeness)
     trainer.run()
     identity = trainer.identity(NAME)
     seconds = time.perf_counter() - start

@@ -20,7 +20,7 @@ from idea_core.identity import Identity
 from idea_core.jobs.sources import FaceSource
 from idea_core.pretrained import PretrainedEnhancer
 
-from .align import CROP, TEMPLATE, align
+from .align import TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser
 from .people import named_people, other_people
 from .render import render
@@ -116,7 +116,7 @@ def embed(pictures: Tensor, faces: Sequence[Face | None]) -> Tensor:
 def embed_second(pictures: Tensor, faces: Sequence[Face | None]) -> Tensor:
     """Normalised embeddings (B, D) of the second recogniser; zeros without a face."""
     keypoints = torch.stack([TEMPLATE if face is None else torch.from_numpy(face.keypoints).float() for face in faces])
-    crops = avg_pool2d(align(pictures, keypoints, CROP), POOL) * 2 - 1
+    crops = avg_pool2d(align(pictures, keypoints), POOL) * 2 - 1
     found = torch.tensor([[face is not None] for face in faces])
     return normalize(second()(crops), dim=1) * found
 

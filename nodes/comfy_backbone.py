@@ -14,6 +14,7 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -51,6 +52,7 @@ class ComfyBackbone:
         self._vae = vae
         self._patcher = trainable_clone(model)
         self._text_patcher = trainable_clone(clip.patcher)
+        self._vae_patcher: ModelPatcher | None = None  # where gradients pass through the VAE
         self._text = TextEncoders(self.base_model, self._text_patcher.model, clip.tokenizer)
         self._unet = self._patcher.model.diffusion_model
         self._sampling = self._patcher.get_model_object("model_sampling")
@@ -121,6 +123,18 @@ class ComfyBackbone:
         with self.aside(), torch.inference_mode():
             images = self._vae.decode(self._patcher.model.process_latent_out(latents))
         return images.float().clamp(0, 1).cpu().clone()
+
+    def decode_with_gradients(self, latents: Tensor) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if self._vae_patcher is None:
+            self._vae_patcher = trainable_clone(self._vae.patcher)
+            self._pushed_out = self._loaded
+        self._load()
+        vae, wanted = self._vae_patcher, self._patcher.model.process_latent_out(latents)
+        parts = wanted.to(vae.load_device, self._vae.vae_dtype).split(1)
+        decode = partial(checkpoint, vae.model.decode, use_reentrant=False, preserve_rng_state=False)
+        pixels = [(decode if self.gradient_checkpointing else vae.model.decode)(part) for part in parts]
+        return (torch.cat(pixels).float().movedim(1, -1) / 2 + 0.5).clamp(0, 1).to(self.device)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -196,8 +210,8 @@ class ComfyBackbone:
         self._text.prepare(self.clip_layer, self._text_patcher.load_device)
 
     def _bring(self) -> None:
-        """See that UNet and text encoder are on their devices whole, with weights that autograd may save."""
-        patchers = [self._patcher, self._text_patcher]
+        """See that what gradients pass through is on its devices whole, with weights that autograd may save."""
+        patchers = [self._patcher, self._text_patcher, *([self._vae_patcher] if self._vae_patcher else [])]
         with torch.inference_mode():
             comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
         for patcher in patchers:

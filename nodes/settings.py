@@ -155,6 +155,21 @@ class TrainingSettingsNode(io.ComfyNode):
                     tooltip="Steps between two saves of a training under way, which then goes on after a crash. 0: "
                     "only when it is cancelled.",
                 ),
+                _number(
+                    "likeness_weight",
+                    "How much likeness itself counts: at each step the person is drawn, and the face compared with the "
+                    "photos'. It needs a FACE_MODEL at ID-Enhancer Train, and some ten times as long a step. 0: not.",
+                    10.0,
+                ),
+                advanced(_int("likeness_pictures", 1, 64, "Pictures drawn at each step for likeness_weight.")),
+                advanced(_int("likeness_sampling_steps", 1, 50, "Sampling steps of each of these pictures.")),
+                advanced(_number("likeness_guidance", "Guidance (cfg) of these pictures.", 30.0)),
+                _number(
+                    "averaged",
+                    "Share of the steps, the last ones, whose mean the person is: steadier than what the last step "
+                    "happens to leave. 0: the last step.",
+                    1.0,
+                ),
             ],
             outputs=[SettingsSocket.Output("settings", display_name="SETTINGS", tooltip="For ID-Enhancer Train.")],
         )

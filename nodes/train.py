@@ -56,7 +56,7 @@ class EnhancerTrain(io.ComfyNode):
                     options=list(PRESETS),
                     default="fast",
                     tooltip="How long and how strongly: fast in seconds, standard and thorough with more likeness; "
-                    "paper as published.",
+                    "likeness asks the FACE_MODEL at each step, in ten times the time of fast; paper as published.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -145,7 +145,7 @@ class EnhancerTrain(io.ComfyNode):
                 SettingsSocket.Input(
                     "settings", optional=True, tooltip="From ID-EA Training Settings, in place of the preset."
                 ),
-                face_model_input("Measures likeness while the training goes on.", optional=True),
+                face_model_input("Measures likeness on the way; the preset likeness needs it.", optional=True),
             ],
             outputs=[
                 IdentitySocket.Output(
@@ -197,6 +197,8 @@ class EnhancerTrain(io.ComfyNode):
         if until_likeness and face_model is None:
             raise ConfigError("a FACE_MODEL to measure likeness", "none", "Connect Load Face Model.")
         settings = settings or TrainingSettings.of_preset(preset)
+        if settings.config.likeness_weight and face_model is None:
+            raise ConfigError("a FACE_MODEL to train for likeness", "none", "Connect Load Face Model.")
         config = dataclasses.replace(settings.config, steps=steps or settings.config.steps, seed=seed)
         job = TrainingJob(
             name=require_name(name),

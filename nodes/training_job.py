@@ -24,6 +24,7 @@ from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
 from ..idea_core.images import to_pixels
+from ..idea_core.likeness_loss import LikenessLoss
 from ..idea_core.memory import ran_out
 from ..idea_core.person import build_person
 from ..idea_core.pretrained import PretrainedEnhancer
@@ -140,6 +141,8 @@ class _Training:
 
     def run(self, model, clip, vae) -> None:
         job, settings = self.job, self.job.settings
+        # Held all the while: between a picture and its gradients nothing may push the UNet out.
+        engine = engine_of(job.face_model) if settings.config.likeness_weight else None
         try:
             with ComfyBackbone(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone:
                 trainer = Trainer(
@@ -150,6 +153,7 @@ class _Training:
                     job.names,
                     CAPTIONS[settings.captions],
                     job.enhancer.build_person if job.enhancer else build_person,
+                    None if engine is None else LikenessLoss.of(backbone, engine, settings.config),
                 )
                 state = self.path.with_suffix(".training")
                 watch = self._watch(trainer, backbone)

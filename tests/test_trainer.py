@@ -281,6 +281,23 @@ def test_with_few_names_or_on_request_the_tokens_start_at_the_cross_initialisati
     assert torch.equal(run.person.tokens["clip_l"], run.person.anchor)
 
 
+def test_a_person_may_be_the_mean_of_the_last_steps(backbone):
+    steps: list[dict[str, torch.Tensor]] = []
+    run = Trainer(backbone, photos(), face(), TrainConfig(steps=5, batch_size=1, averaged=0.5), MANY_NAMES)
+    step = run.step
+
+    def remembered(batch):
+        loss = step(batch)
+        steps.append({key: weight.clone() for key, weight in run.weights().items()})
+        return loss
+
+    run.step = remembered
+    run.run()
+    for key, weight in run.weights().items():
+        assert torch.allclose(weight, (steps[3][key] + steps[4][key]) / 2, atol=1e-7)
+    assert any(not torch.equal(weight, steps[4][key]) for key, weight in run.weights().items())
+
+
 def require_same_end(start: Callable[[], Trainer], state: Path) -> None:
     """A training that breaks off after two steps goes on to where a whole one ends."""
     whole, broken, resumed = (start() for _ in range(3))

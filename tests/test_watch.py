@@ -9,7 +9,8 @@ from idea_core import TrainConfig
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.errors import ConfigError
 from idea_core.faces.likeness import likeness_to
-from idea_core.preview import PreviewConfig, draw_person, sample
+from idea_core.preview import PreviewConfig, draw_person
+from idea_core.sampling import sample
 from idea_core.trainer import Trainer
 from idea_core.training_run import TrainingRun
 from idea_core.watch import Watch, WatchConfig

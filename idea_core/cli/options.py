@@ -46,6 +46,12 @@ _SETTINGS = {
     "zeta": "Added to that spread; smaller holds tighter.",
     "flip": "Probability of a mirrored photo.",
     "sample_latents": "Draw a photo's latents anew from what the VAE makes of it at each step, as published.",
+    "likeness_weight": "How much likeness itself counts: at each step the person is drawn, and the face compared with "
+    "the photos'. It needs face models, and some ten times as long a step.",
+    "likeness_pictures": "Pictures drawn at each step for it.",
+    "likeness_sampling_steps": "Sampling steps of each of them.",
+    "likeness_guidance": "Guidance of them.",
+    "averaged": "Share of the steps, the last ones, whose mean the person is; 0: as after the last one.",
     "weight_decay": "AdamW's.",
     "epsilon": "AdamW's.",
 }

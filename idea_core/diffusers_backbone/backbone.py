@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from functools import cached_property
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
 
 from ..backbone import Latents, TextCondition, TokenIds, TokenSequence
 from ..errors import ConfigError
@@ -89,6 +92,21 @@ class DiffusersBackbone:
         with self._exact_vae() as vae:
             pixels = torch.cat([vae.decode(one[None] / vae.config.scaling_factor).sample for one in latents])
         return (pixels.movedim(1, -1).cpu() / 2 + 0.5).clamp(0, 1)
+
+    def decode_with_gradients(self, latents: Tensor) -> Tensor:
+        vae = self._lasting_vae
+
+        def decode(latent: Tensor) -> Tensor:
+            return vae.decode(latent / vae.config.scaling_factor).sample
+
+        again = self.gradient_checkpointing
+        pixels = [checkpoint(decode, one, use_reentrant=False) if again else decode(one) for one in latents.split(1)]
+        return (torch.cat(pixels).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
+
+    @cached_property
+    def _lasting_vae(self) -> torch.nn.Module:
+        """The VAE in single precision for good: a backward pass comes when `_exact_vae` is over."""
+        return self._vae if self._vae.dtype == torch.float32 else deepcopy(self._vae).to(torch.float32)
 
     @contextmanager
     def _exact_vae(self) -> Iterator[torch.nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -59,6 +60,21 @@ class Face:
         return Face(self.box + np.array([dx, dy, dx, dy]), self.keypoints + np.array([dx, dy]), self.score)
 
 
+@dataclass(frozen=True)
+class RecogniserFile:
+    """A recogniser's ONNX file, and what it is given.
+
+    Attributes:
+        side: of its crops, in pixels.
+        mean, scale: a crop's values in 0…255, less the mean, times the scale.
+    """
+
+    path: Path
+    side: int
+    mean: float
+    scale: float
+
+
 class FaceEngine(ABC):
     """A face detector and a face recogniser."""
 
@@ -76,6 +92,11 @@ class FaceEngine(ABC):
     @abstractmethod
     def align(self, photo: np.ndarray, face: Face) -> np.ndarray:
         """The recogniser's crop (S, S, 3), RGB, uint8: the face's key points brought to ArcFace's template."""
+
+    @property
+    @abstractmethod
+    def recogniser_file(self) -> RecogniserFile:
+        """Where the recogniser is, for those who want its network."""
 
     @abstractmethod
     def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FaceError, MissingPackageError, SocketError
-from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, batches
+from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, RecogniserFile, batches
 from .packs import FacePack, take_models
 from .providers import choose_providers, require_onnxruntime
 
@@ -82,6 +82,11 @@ class InsightFaceEngine(FaceEngine):
 
         # As `ArcFaceONNX.get` aligns, but for the order of the colours.
         return norm_crop(photo, face.keypoints.astype(np.float32), self._recogniser.input_size[0])
+
+    @property
+    def recogniser_file(self) -> RecogniserFile:
+        model = self._recogniser
+        return RecogniserFile(Path(model.model_file), model.input_size[0], model.input_mean, 1 / model.input_std)
 
     def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         rows = [np.zeros((0, self._recogniser.output_shape[1]), np.float32)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .align import align, resize
-from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, batches
+from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, RecogniserFile, batches
 from .packs import FacePack, take_models
 from .providers import choose_providers, require_onnxruntime
 
@@ -54,7 +54,11 @@ class OnnxEngine(FaceEngine):
         return self._detector.detect(photo, size, min_score)
 
     def align(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        return align(photo, face.keypoints, self._recogniser.side)
+        return align(photo, face.keypoints, self._recogniser.file.side)
+
+    @property
+    def recogniser_file(self) -> RecogniserFile:
+        return self._recogniser.file
 
     def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         return self._recogniser.embed(crops)
@@ -103,13 +107,13 @@ class Recogniser:
     def __init__(self, session, path: Path):
         self.session = session
         self._input = session.get_inputs()[0]
-        self.side: int = self._input.shape[2]
-        self._mean, self._scale = (0.0, 1.0) if _normalises(path) else (127.5, 1 / 127.5)
+        mean, scale = (0.0, 1.0) if _normalises(path) else (127.5, 1 / 127.5)
+        self.file = RecogniserFile(path, self._input.shape[2], mean, scale)
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         rows = [np.zeros((0, self.session.get_outputs()[0].shape[1]), np.float32)]
         for part in batches(crops, self._input.shape[0]):
-            blob = (np.stack(part).astype(np.float32) - np.float32(self._mean)) * np.float32(self._scale)
+            blob = (np.stack(part).astype(np.float32) - np.float32(self.file.mean)) * np.float32(self.file.scale)
             rows.append(self.session.run(None, {self._input.name: blob.transpose(0, 3, 1, 2)})[0])
         return np.concatenate(rows)
 

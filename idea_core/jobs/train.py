@@ -22,6 +22,7 @@ from ..errors import ConfigError, DivergedError, TrainingError
 from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
+from ..likeness_loss import LikenessLoss
 from ..memory import ran_out
 from ..person import build_person
 from ..pretrained import PretrainedEnhancer
@@ -89,7 +90,7 @@ class TrainJob:
             "name": self.name,
             "model": model_digest,
             "dtype": self.model.chosen_dtype(),
-            "faces": self.faces.digest() if self.photos.needs_faces or self.watch.target is not None else "",
+            "faces": self.faces.digest() if self._needs_faces else "",
             "prediction": self.model.prediction,
             "photos": self.photos.digest(),
             "crop": self.photos.crop,
@@ -103,6 +104,10 @@ class TrainJob:
             **self.config.as_dict(),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _needs_faces(self) -> bool:
+        return self.photos.needs_faces or self.watch.target is not None or self.config.likeness_weight > 0
 
     def finished(self, fingerprint: str) -> Identity | None:
         """The result of an earlier run of the same inputs, if it is there; a damaged file counts as none."""
@@ -198,7 +203,8 @@ class TrainJob:
         config = enhancer.configure(self.config) if enhancer else self.config
         build = enhancer.build_person if enhancer else build_person
         captions, face = CAPTIONS[self.captions], prepared.embeds.mean
-        return Trainer(backbone, prepared.photos, face, config, self.names, captions, build)
+        likeness = LikenessLoss.of(backbone, self.faces.load(), config) if config.likeness_weight else None
+        return Trainer(backbone, prepared.photos, face, config, self.names, captions, build, likeness)
 
 
 def require_output(output: Path) -> None:

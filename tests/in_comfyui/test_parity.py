@@ -12,6 +12,8 @@ from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, celebrity_nam
 from idea_core.diffusers_backbone import DiffusersBackbone, People, load_pipeline
 from idea_core.diffusers_backbone.layers import cross_attention_layers
 from idea_core.diffusers_backbone.ldm_config import ldm_config
+from idea_core.faces import Face, FacePack, OnnxEngine
+from idea_core.likeness_loss import LikenessLoss
 
 PROMPT = "photo of <ann> smiling, (not) a drawing"
 LONG = "photo of a " + "very " * 70 + "happy <ann> smiling"
@@ -38,16 +40,21 @@ def pipelines(base):
 @pytest.mark.parametrize(
     "checkpoint", ["tiny_sd15", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_sd21_v", "tiny_sdxl"))]
 )
-def test_some_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint):
-    steps = 2 if checkpoint == "tiny_sdxl" else 5  # its text encoders are large
+def test_some_steps_train_the_same_person(base, probe, pipelines, tmp_path, checkpoint):
+    """By photos, and by pictures that are drawn on the way."""
+    steps = 2 if checkpoint == "tiny_sdxl" else 3  # its text encoders are large
     settings = {"steps": steps, "batch_size": 2, "seed": 3, "sample_latents": True}
+    settings |= {"likeness_weight": 0.2, "likeness_pictures": 1, "likeness_sampling_steps": 2, "likeness_guidance": 2.0}
     names = celebrity_names() if checkpoint == "tiny_sd15" else NAMES  # which start between names, or crosswise
     target = tmp_path / "trained.safetensors"
     losses = probe("train_for_parity", checkpoint=checkpoint, vae=VAE, settings=settings, target=target, names=names)
     images = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     arcface = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
-    backbone = DiffusersBackbone(pipelines(checkpoint))
-    trainer = Trainer(backbone, images, arcface, TrainConfig(**settings), names)
+    backbone, config = DiffusersBackbone(pipelines(checkpoint)), TrainConfig(**settings)
+    engine = OnnxEngine(FacePack("testpack", base / "models" / "insightface" / "models" / "testpack"), "cpu")
+    engine.detect = lambda photo: [Face.aligned(len(photo))]
+    likeness = LikenessLoss.of(backbone, engine, config)
+    trainer = Trainer(backbone, images, arcface, config, names, likeness=likeness)
     start = {key: tensor.clone() for key, tensor in trainer.person.kv.state_dict().items()}
     ours = trainer.run()
     theirs = load_file(target)
@@ -59,6 +66,10 @@ def test_some_steps_train_the_same_person(probe, pipelines, tmp_path, checkpoint
     assert max(error.max() for error in errors.values()) <= 5e-3
     assert ours == pytest.approx(losses, rel=1e-4)
     assert max((mine[key] - start[key]).abs().max().item() for key in start) > 1e-3
+    trainer.optimizer.zero_grad()
+    trainer._likeness_gradients(trainer.sampler.draw())
+    gradients = [part.grad for part in trainer.person.parameters() if part.grad is not None]
+    assert max(gradient.abs().max() for gradient in gradients) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def test_a_training_with_all_that_it_takes(server, base, trained):
     )
     kinds = {node["class_type"]: key for key, node in graph.items()}
     chosen = {"steps": 3, "batch_size": 1, "kv_rank": 4, "n": 3, "regularizer": "l2", "precision": "fp32"}
+    chosen |= {"likeness_weight": 0.2, "likeness_pictures": 1, "likeness_sampling_steps": 1}
     graph["settings"] = settings(server, **chosen, save_every=2)
     graph[kinds["IDEA_EnhancerTrain"]]["inputs"] |= {
         "settings": ["settings", 0],
@@ -193,6 +194,10 @@ BAD = {
     "likeness without a face model": (
         {"IDEA_EnhancerTrain": {"until_likeness": 0.5}},
         "Expected a FACE_MODEL to measure likeness, got none. Connect Load Face Model.",
+    ),
+    "training for likeness without a face model": (
+        {"IDEA_EnhancerTrain": {"preset": "likeness"}},
+        "Expected a FACE_MODEL to train for likeness, got none. Connect Load Face Model.",
     ),
     "no number": ({"IDEA_IDEncode": {"crop_margin": "nan"}}, "a finite crop_margin, got nan. Change crop_margin."),
     "short names": ({"IDEA_EnhancerTrain": {"names": "cher"}}, "at least one name or phrase of 2 tokens or more"),

@@ -1,0 +1,64 @@
+"""Likeness as a loss: the base model draws the person, and the face recogniser says how like the face is.
+
+Gradients go back from the recogniser through the picture and its sampling to what is trained, as rewards do in DRaFT
+(arXiv 2309.17400).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .backbone import Backbone, TextCondition
+from .config import TrainConfig
+from .faces import FaceEngine
+from .faces.torch_recogniser import TorchRecogniser
+from .images import to_pixels
+from .sampling import sample
+
+LATENT_CHANNELS = 4  # of all families
+
+
+class LikenessLoss:
+    """Pictures of few sampling steps, and the faces in them.
+
+    Args:
+        engine: finds faces; its recogniser is read into torch.
+        sampling_steps: of each picture.
+        guidance: scale of classifier-free guidance.
+
+    Raises:
+        MissingPackageError, FaceError: as `TorchRecogniser`.
+    """
+
+    def __init__(self, backbone: Backbone, engine: FaceEngine, sampling_steps: int, guidance: float):
+        self._backbone, self._engine = backbone, engine
+        self._steps, self._guidance = sampling_steps, guidance
+        self._recogniser = TorchRecogniser(engine.recogniser_file).to(backbone.device)
+        ids = backbone.tokenize("")
+        with torch.no_grad():
+            self._negative = backbone.encode({encoder: [list(part)] for encoder, part in ids.items()})
+            # The VAE comes into memory now, not when it could push out what a picture's gradients need.
+            backbone.decode_with_gradients(torch.zeros(1, LATENT_CHANNELS, 8, 8, device=backbone.device))
+
+    @classmethod
+    def of(cls, backbone: Backbone, engine: FaceEngine, config: TrainConfig) -> LikenessLoss:
+        """What a training with these settings needs."""
+        return cls(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
+
+    def __call__(self, condition: TextCondition, noise: Tensor, face: Tensor) -> Tensor:
+        """Mean of 1 − cosine of the face in each picture and a face (512,), L2-normalised; 1 where there is not one.
+
+        Args:
+            condition: of each picture.
+            noise: (B, c, h, w), standard normal, that the pictures are drawn from.
+        """
+        latents = sample(self._backbone, condition, self._negative, noise, self._steps, self._guidance)
+        images = self._backbone.decode_with_gradients(latents)
+        found = [self._engine.detect(photo) for photo in to_pixels(images.detach().cpu())]
+        clear = [number for number, faces in enumerate(found) if len(faces) == 1]
+        if not clear:
+            return 1 + 0 * images.sum()
+        keypoints = torch.stack([torch.from_numpy(found[number][0].keypoints).float() for number in clear])
+        drawn = self._recogniser.embed(images[clear], keypoints.to(images.device))
+        return 1 - (drawn @ face.to(drawn)).sum() / len(images)

@@ -1,0 +1,184 @@
+"""Likeness as a loss: the recogniser in torch, pictures that leave gradients, and a person trained by them."""
+
+import hashlib
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from face_models import photo, write_face_pack
+from onnx import TensorProto, helper, numpy_helper
+from test_trainer import NAMES, face, photos, require_same_end
+from tiny_pipeline import tiny_pipeline
+
+from idea_core import TrainConfig, Trainer
+from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.errors import ConfigError, FaceError
+from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine
+from idea_core.faces.face import RecogniserFile
+from idea_core.faces.torch_recogniser import TorchRecogniser, crop_faces
+from idea_core.images import to_pixels
+from idea_core.likeness_loss import LikenessLoss
+from miniature.methods import SEEN
+from miniature.trial import Stranger
+from miniature.world import BASE, GUIDANCE, all_names, face_engine
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory) -> FacePack:
+    folder = tmp_path_factory.mktemp("pack")
+    write_face_pack(folder)
+    return FacePack("test", folder)
+
+
+@pytest.fixture
+def backbone() -> DiffusersBackbone:
+    return DiffusersBackbone(tiny_pipeline())
+
+
+@pytest.mark.parametrize("kind", [OnnxEngine, InsightFaceEngine])
+def test_torch_sees_in_a_face_what_the_engine_sees(pack, kind):
+    engine, picture = kind(pack, "cpu"), photo(faces=[(160, 120, 100, 12.0)])
+    (found,) = engine.detect(picture)
+    images, keypoints = torch.from_numpy(picture)[None] / 255, torch.from_numpy(found.keypoints)[None].float()
+    recogniser = TorchRecogniser(engine.recogniser_file)
+    embedded = recogniser.embed(images, keypoints)[0].numpy()
+    wanted = engine.embed(picture, found)
+    assert embedded @ wanted / np.linalg.norm(wanted) > 0.999
+    crop = crop_faces(images, keypoints, 112)[0].movedim(0, -1)
+    assert np.abs(to_pixels(crop).astype(int) - engine.align(picture, found)).mean() < 1
+
+
+def test_torch_computes_the_layers_of_arcface_networks_as_onnxruntime_does(tmp_path):
+    """Those of ResNets from PyTorch and MXNet, with a batch of more than the file's one."""
+    import onnxruntime
+
+    random, weights = np.random.default_rng(0), {}
+
+    def weight(name: str, *shape: int, positive: bool = False) -> str:
+        values = random.normal(0, 0.3, shape).astype(np.float32)
+        weights[name] = np.abs(values) + 0.5 if positive else values
+        return name
+
+    def norm(name: str, width: int) -> list[str]:
+        parts = [weight(f"{name}_{part}", width) for part in ("scale", "shift", "mean")]
+        return [*parts, weight(f"{name}_var", width, positive=True)]
+
+    weights["shape"] = np.array([1, -1], np.int64)
+    nodes = [
+        helper.make_node("Constant", [], ["half"], value=numpy_helper.from_array(np.array(0.5, np.float32))),
+        helper.make_node("Sub", ["input", "half"], ["centred"]),
+        helper.make_node("Mul", ["centred", "half"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", weight("w1", 8, 3, 3, 3)], ["a"], strides=[4, 4], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["a", *norm("n1", 8)], ["b"], epsilon=2e-5),
+        helper.make_node("PRelu", ["b", weight("slope", 8, 1, 1)], ["c"]),
+        helper.make_node("Conv", ["c", weight("w2", 8, 4, 3, 3), weight("b2", 8)], ["d"], group=2, pads=[0, 1, 2, 1]),
+        helper.make_node("Add", ["c", "d"], ["e"]),
+        helper.make_node("Dropout", ["e"], ["f"]),
+        helper.make_node("AveragePool", ["f"], ["g"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Flatten", ["g"], ["h"]),
+        helper.make_node("Reshape", ["h", "shape"], ["i"]),
+        helper.make_node("Gemm", ["i", weight("w3", 512, 392), weight("b3", 512)], ["j"], transB=1),
+        helper.make_node("BatchNormalization", ["j", *norm("n2", 512)], ["k"]),
+        helper.make_node("Identity", ["k"], ["embedding"]),
+    ]
+    shapes = ("input", [1, 3, 112, 112]), ("embedding", [1, 512])
+    given, wanted = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes)
+    tensors = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    graph = helper.make_graph(nodes, "net", [given], [wanted], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    crops = random.random((3, 3, 112, 112), np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rows = [session.run(None, {"input": (crop[None] * 255 - 127.5) / 127.5})[0] for crop in crops]
+    torch_net = TorchRecogniser(RecogniserFile(path, 112, 127.5, 1 / 127.5))
+    assert np.allclose(torch_net(torch.from_numpy(crops)), np.concatenate(rows), atol=1e-4)
+
+
+def test_a_network_of_other_operations_is_refused(tmp_path, pack):
+    path = tmp_path / "other.onnx"
+    model = onnx.load(next(pack.folder.glob("rec*")))
+    model.graph.node[0].op_type = "Einsum"
+    onnx.save(model, path)
+    with pytest.raises(FaceError, match="got Einsum in other.onnx"):
+        TorchRecogniser(RecogniserFile(path, 112, 127.5, 1 / 127.5))
+
+
+def test_pictures_with_gradients_are_the_pictures(backbone):
+    for other in (backbone, DiffusersBackbone(tiny_pipeline().to(torch.bfloat16))):
+        latents = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        images = other.decode_with_gradients(latents)
+        with torch.no_grad():
+            assert torch.allclose(images, other.decode_images(latents), atol=1e-5)
+        images.mean().backward()
+        assert latents.grad.abs().min() > 0
+        found, latents.grad, other.gradient_checkpointing = latents.grad, None, True
+        other.decode_with_gradients(latents).mean().backward()
+        assert torch.allclose(latents.grad, found, rtol=1e-4)
+
+
+def test_pictures_without_a_face_count_as_unlike_and_move_nothing(backbone, pack):
+    loss = LikenessLoss(backbone, OnnxEngine(pack, "cpu"), 2, 3.0)
+    ids = backbone.tokenize("a dog")
+    vectors = backbone.embed_tokens("clip_l", ids["clip_l"]).requires_grad_()
+    condition = backbone.encode({"clip_l": [list(vectors)] * 2})
+    value = loss(condition, torch.randn(2, 4, 2, 2), face())
+    value.backward()
+    assert value.item() == 1 and not vectors.grad.any()
+
+
+def seen_person(settings: TrainConfig) -> tuple[Trainer, LikenessLoss, torch.Tensor]:
+    """A stranger in the miniature world, as an Enhancer has them, before a training for likeness."""
+    base, person = DiffusersBackbone(load_pipeline(BASE)), Stranger(43, 2)
+    target = torch.nn.functional.normalize(person.references[0].mean(0), dim=0)
+    loss = LikenessLoss.of(base, face_engine(), settings)
+    pictures, build = person.photos.movedim(1, -1), SEEN.build
+    return Trainer(base, pictures, target, settings, all_names(), build_person=build, likeness=loss), loss, target
+
+
+def likeness_settings(**changes) -> TrainConfig:
+    return SEEN.config(likeness_weight=1.0, likeness_guidance=GUIDANCE, kv_rate=0.0, **changes)
+
+
+def test_a_person_becomes_more_like_the_face():
+    trainer, loss, target = seen_person(likeness_settings(steps=6, likeness_pictures=4))
+    captions = trainer._captions[:8]
+    noise = torch.randn(len(captions), 4, 16, 16, generator=torch.Generator().manual_seed(5))
+
+    def likeness() -> float:
+        with torch.no_grad():
+            return 1 - loss(trainer.condition(captions), noise, target).item()
+
+    before, weights = likeness(), weights_hash_of(trainer.backbone)
+    trainer.run()
+    assert likeness() > before + 0.02
+    assert weights_hash_of(trainer.backbone) == weights
+
+
+def test_a_broken_training_for_likeness_goes_on_to_the_same_end(tmp_path):
+    settings = likeness_settings(steps=4, likeness_pictures=2, likeness_sampling_steps=2, averaged=0.8)
+    require_same_end(lambda: seen_person(settings)[0], tmp_path / "a.training")
+
+
+def test_parts_of_a_batch_of_drawn_pictures_give_the_gradients_of_the_whole():
+    trainer, _, _ = seen_person(likeness_settings(steps=1, likeness_pictures=3, likeness_sampling_steps=2))
+    batch, found = trainer.sampler.draw(), []
+    for trainer.micro_batch in (3, 2):
+        trainer._gradients(batch)
+        found.append(trainer.person.coefficients["clip_mini"].grad.clone())
+    whole, parts = found
+    assert (parts - whole).norm() < 1e-2 * whole.norm() and whole.norm() > 1e-3  # a pixel may round otherwise
+
+
+def test_likeness_needs_a_loss(backbone):
+    with pytest.raises(ConfigError, match="a LikenessLoss, got none"):
+        Trainer(backbone, photos(), face(), TrainConfig(likeness_weight=1.0), NAMES)
+
+
+def weights_hash_of(backbone: DiffusersBackbone) -> str:
+    digest = hashlib.sha256()
+    for module in (backbone._unet, backbone._vae):
+        for tensor in module.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
