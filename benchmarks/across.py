@@ -27,7 +27,7 @@ from idea_core.diffusers_backbone.text import text_encoders_of
 from idea_core.people import PeopleConfig
 from idea_core.people_pictures import PeoplePictures
 from idea_core.pretrained import PretrainedEnhancer
-from idea_core.preview import sample
+from idea_core.sampling import sample
 
 from .random_models import POOLED, WIDTH, random_pipeline
 from .tables import now, write

@@ -41,6 +41,7 @@ TITLES = {
 }
 MEASURES = ("identity", "second", "verified", "obedience", "diversity")
 RIVALS = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published", "cross")
+BY_LIKENESS = "seen: likeness"
 DIFFERENCES = ("", "identity", "p", "second", "p", "obedience", "p")
 Line = Mapping[str, Any]
 
@@ -57,9 +58,11 @@ def main() -> None:
         comparisons("Part by part", lines, "whole", PARTS["whole"], fast),
         comparisons("Part by part, from the published start", lines, "cross", PARTS["cross"], fast),
         comparisons("With an Enhancer that has seen people", lines, "seen", [*RIVALS, "whole"], fast),
-        comparisons("Part by part", lines, "seen", PARTS["seen"], fast),
+        comparisons("Part by part", lines, "seen", [part for part in PARTS["seen"] if part != BY_LIKENESS], fast),
         comparisons("Without any training", lines, "seen", ["seen: no adapter", "seen: same face"], 0),
         instant(lines),
+        at_best(lines, (BY_LIKENESS, fast), (*RIVALS, "whole", "seen")),
+        comparisons("The likeness loss", lines, BY_LIKENESS, ["seen", "seen: averaged"], fast),
         how_many_people(read_lines(PEOPLE)),
         comparisons("On 16 other people", read_lines(CONFIRM), "whole", RIVALS, fast),
         comparisons("On 16 other people", read_lines(CONFIRM), "seen", [*RIVALS, "whole"], fast),
@@ -81,7 +84,7 @@ def budgets(lines: Sequence[Line]) -> str:
     bounds = {bound: select(lines, bound) for bound in BOUNDS}
     rows = [[TITLES[bound], "", str(len(found)), *means(found), ""] for bound, found in bounds.items()]
     fastest = np.median([line["seconds"] for line in select(lines, "whole", BUDGETS[0])])
-    for arm in MAIN:
+    for arm in (*MAIN, BY_LIKENESS):
         for steps in (0, *BUDGETS, LONG):
             if found := select(lines, arm, steps):
                 time = np.median([line["seconds"] for line in found]) / fastest
@@ -121,16 +124,22 @@ def against_long(lines: Sequence[Line]) -> str:
 
 
 def instant(lines: Sequence[Line]) -> str:
-    """Against what the methods before it reach at their best, with as many steps as they were given."""
-    rows = []
-    for arm in ("ti", "ci", "celeb", "whole"):
-        budgets = [steps for steps in (*BUDGETS, LONG) if select(lines, arm, steps)]
-        best = max(budgets, key=lambda steps: np.mean([line["identity"] for line in select(lines, arm, steps)]))
-        rows.append([f"{TITLES[arm]}, {best} steps", *differences(lines, ("seen", 0), (arm, best))])
+    """No training against what the others reach at their best, and by photos."""
+    best = at_best(lines, ("seen", 0), ("ti", "ci", "celeb", "whole"))
     found = {photos: select(lines, "seen", 0, photos) for photos in (1, 2, 4)}
     photos = [[str(number), *means(lines_of)] for number, lines_of in found.items() if lines_of]
-    title = f"{TITLES['seen']}, without any training, minus …, after the steps at which that is best"
-    return "\n\n".join([table(title, DIFFERENCES, rows), table("The same by photos", ["photos", *MEASURES], photos)])
+    return "\n\n".join([best, table("The same by photos", ["photos", *MEASURES], photos)])
+
+
+def at_best(lines: Sequence[Line], mine: tuple[str, int], others: Iterable[str]) -> str:
+    """One arm after its steps against what others reach with as many steps as they were given."""
+    rows = []
+    for arm in others:
+        budgets = [steps for steps in (*BUDGETS, LONG) if select(lines, arm, steps)]
+        best = max(budgets, key=lambda steps: mean(select(lines, arm, steps), "identity"))
+        rows.append([f"{TITLES[arm]}, {best} steps", *differences(lines, mine, (arm, best))])
+    said = f"{mine[1]} steps" if mine[1] else "without any training"
+    return table(f"{TITLES[mine[0]]}, {said}, minus …, after the steps at which that is best", DIFFERENCES, rows)
 
 
 def how_many_people(lines: Sequence[Line]) -> str:

@@ -38,7 +38,7 @@ from miniature.methods import (
     Method,
 )
 from miniature.trial import Stranger, learn, measure, prompts_of
-from miniature.world import BASE, draw
+from miniature.world import BASE, GUIDANCE, draw
 
 RESULTS = Path(__file__).parent / "results"
 SEARCH, REPORT, CONFIRM = (RESULTS / f"{name}.jsonl" for name in ("search", "study", "confirm"))
@@ -55,6 +55,7 @@ def _more(method: Method, title: str, **settings) -> Method:
 
 
 WIDE_KV = {"kv_rank": 0, "kv_rate": 2e-3}
+LIKENESS = {"likeness_weight": 0.2, "likeness_guidance": GUIDANCE, "averaged": 0.5}
 ARMS: Mapping[str, Method] = {
     "ti": TEXTUAL_INVERSION,
     "ci": CROSS_INITIALIZATION,
@@ -65,6 +66,8 @@ ARMS: Mapping[str, Method] = {
     "cross": CROSS_ID_EA,
     "whole": ID_EA,
     "seen": SEEN,
+    "seen: likeness": _more(SEEN, "ID-EA, Enhancer that has seen people, likeness loss", **LIKENESS, axes_rate=0.3),
+    "seen: averaged": _more(SEEN, "mean of the last half of the steps", averaged=0.5),
     "seen: no adapter": _more(SEEN, "its tokens alone, no Enhancer and Adapter", adapter_rate=0.0),
     "seen: no kv": _more(SEEN, "no K/V", kv_rate=0.0),
     "seen: same face": SAME_FACE,
