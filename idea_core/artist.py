@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from .backbone import Backbone, TextCondition
 from .faces import FaceEngine
 from .images import to_pixels
-from .sampling import sample
+from .sampling import empty_prompt, sample
 
 
 class Artist:
@@ -28,7 +28,7 @@ class Artist:
         self._backbone, self._steps, self._guidance, self._at_once = backbone, sampling_steps, guidance, at_once
         blank = torch.zeros(1, resolution, resolution, 3)
         self._shape = backbone.encode_images(blank).mean.shape[1:]
-        self._negative = self._encode([""])
+        self._negative = empty_prompt(backbone)
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Latents (B, c, h, w) in half precision and images (B, H, W, 3) of prompts, one seed each."""

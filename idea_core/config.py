@@ -107,13 +107,10 @@ class TrainConfig(Settings):
     epsilon: float = 1e-7
 
     def __post_init__(self):
-        at_least = {"steps": 0, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "axes": 1}
-        at_least |= {"likeness_pictures": 1, "likeness_sampling_steps": 1}
-        whole = tuple(at_least)
-        at_least |= dict.fromkeys(
-            ("beta", "axes_rate", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay"), 0.0
-        )
-        at_least |= dict.fromkeys(("likeness_weight", "likeness_guidance"), 0.0)
+        whole = {"steps": 0, "batch_size": 1, "seed": 0, "n": 1, "heads": 1, "axes": 1}
+        whole |= {"likeness_pictures": 1, "likeness_sampling_steps": 1}
+        rates = ("beta", "axes_rate", "token_rate", "adapter_rate", "kv_rate", "regularizer_weight", "weight_decay")
+        at_least = whole | dict.fromkeys((*rates, "likeness_weight", "likeness_guidance"), 0.0)
         for field in whole:
             self._require(field, isinstance(getattr(self, field), int), "a whole number")
         rank = self.kv_rank

@@ -14,7 +14,7 @@ from .config import TrainConfig
 from .faces import FaceEngine
 from .faces.torch_recogniser import TorchRecogniser
 from .images import to_pixels
-from .sampling import sample
+from .sampling import empty_prompt, sample
 
 LATENT_CHANNELS = 4  # of all families
 
@@ -35,9 +35,8 @@ class LikenessLoss:
         self._backbone, self._engine = backbone, engine
         self._steps, self._guidance = sampling_steps, guidance
         self._recogniser = TorchRecogniser(engine.recogniser_file).to(backbone.device)
-        ids = backbone.tokenize("")
+        self._negative = empty_prompt(backbone)
         with torch.no_grad():
-            self._negative = backbone.encode({encoder: [list(part)] for encoder, part in ids.items()})
             # The VAE comes into memory now, not when it could push out what a picture's gradients need.
             backbone.decode_with_gradients(torch.zeros(1, LATENT_CHANNELS, 8, 8, device=backbone.device))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .captions import PLACEHOLDER
 from .errors import ConfigError
-from .sampling import sample
+from .sampling import empty_prompt, sample
 from .tokenized import tokenize_captions
 from .trainer import Trainer
 
@@ -48,7 +48,7 @@ class PreviewConfig:
 def draw_person(trainer: Trainer, config: PreviewConfig = PreviewConfig()) -> Tensor:
     """The person as learnt so far, inside `trainer.kv_deltas`: latents (B, c, h, w) of the photos' first size."""
     backbone = trainer.backbone
-    negative = backbone.encode({encoder: [[]] for encoder in trainer.person.tokens})
+    negative = empty_prompt(backbone)
     shape = trainer.sampler.buckets[0].latents.mean.shape[1:]
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in config.seeds])
     captions = tokenize_captions(backbone, config.prompts)

@@ -6,6 +6,13 @@ import torch
 from torch import Tensor
 
 from .backbone import Backbone, TextCondition
+from .base_models import BASE_MODELS
+
+
+@torch.no_grad()
+def empty_prompt(backbone: Backbone) -> TextCondition:
+    """What guidance leads away from: one prompt without words."""
+    return backbone.encode({encoder: [[]] for encoder in BASE_MODELS[backbone.base_model].encoders})
 
 
 def sample(

@@ -156,14 +156,11 @@ class Trainer:
         """Take a step's weights into the mean, which takes their place after the last one."""
         steps = self.config.steps
         counted = step - (steps - int(steps * self.config.averaged))
-        if counted == 1:
-            self.average = _copied(self.weights())
-        elif counted > 1:
-            for key, weight in self.weights().items():
-                self.average[key] += (weight - self.average[key]) / counted
-        if counted > 0 and step == steps:
-            for key, weight in self.weights().items():
-                weight.copy_(self.average[key])
+        for key, weight in self.weights().items() if counted > 0 else ():
+            mean = self.average.setdefault(key, torch.zeros_like(weight))
+            mean += (weight - mean) / counted
+            if step == steps:
+                weight.copy_(mean)
 
     @torch.no_grad()
     def _restore(self) -> None:

@@ -1,14 +1,12 @@
 """Likeness as a loss: the recogniser in torch, pictures that leave gradients, and a person trained by them."""
 
-import hashlib
-
 import numpy as np
 import onnx
 import pytest
 import torch
 from face_models import photo, write_face_pack
 from onnx import TensorProto, helper, numpy_helper
-from test_trainer import NAMES, face, photos, require_same_end
+from test_trainer import NAMES, face, photos, require_same_end, weights_hash
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig, Trainer
@@ -150,10 +148,10 @@ def test_a_person_becomes_more_like_the_face():
         with torch.no_grad():
             return 1 - loss(trainer.condition(captions), noise, target).item()
 
-    before, weights = likeness(), weights_hash_of(trainer.backbone)
+    before, weights = likeness(), weights_hash(trainer.backbone)
     trainer.run()
     assert likeness() > before + 0.02
-    assert weights_hash_of(trainer.backbone) == weights
+    assert weights_hash(trainer.backbone) == weights
 
 
 def test_a_broken_training_for_likeness_goes_on_to_the_same_end(tmp_path):
@@ -174,11 +172,3 @@ def test_parts_of_a_batch_of_drawn_pictures_give_the_gradients_of_the_whole():
 def test_likeness_needs_a_loss(backbone):
     with pytest.raises(ConfigError, match="a LikenessLoss, got none"):
         Trainer(backbone, photos(), face(), TrainConfig(likeness_weight=1.0), NAMES)
-
-
-def weights_hash_of(backbone: DiffusersBackbone) -> str:
-    digest = hashlib.sha256()
-    for module in (backbone._unet, backbone._vae):
-        for tensor in module.state_dict().values():
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

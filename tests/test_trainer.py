@@ -44,7 +44,8 @@ def trainer(backbone, config: TrainConfig = QUICK, pictures=None, **options) -> 
 
 def weights_hash(backbone: DiffusersBackbone) -> str:
     digest = hashlib.sha256()
-    for module in (backbone._text._parts["clip_l"].model, backbone._unet, backbone._vae):
+    texts = [part.model for part in backbone._text._parts.values()]
+    for module in (*texts, backbone._unet, backbone._vae):
         for tensor in module.state_dict().values():
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -90,16 +90,16 @@ class DiffusersBackbone:
 
     def decode_images(self, latents: Tensor) -> Tensor:
         with self._exact_vae() as vae:
-            pixels = torch.cat([vae.decode(one[None] / vae.config.scaling_factor).sample for one in latents])
-        return (pixels.movedim(1, -1).cpu() / 2 + 0.5).clamp(0, 1)
+            return self._decode(vae, latents).cpu()
 
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
-        vae = self._lasting_vae
+        return self._decode(self._lasting_vae, latents)
 
+    def _decode(self, vae: torch.nn.Module, latents: Tensor) -> Tensor:
         def decode(latent: Tensor) -> Tensor:
             return vae.decode(latent / vae.config.scaling_factor).sample
 
-        again = self.gradient_checkpointing
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
         pixels = [checkpoint(decode, one, use_reentrant=False) if again else decode(one) for one in latents.split(1)]
         return (torch.cat(pixels).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 

@@ -113,13 +113,13 @@ def _require_onnx():
     return onnx
 
 
-def _padded(said: Mapping[str, Any], x: Tensor, value: float = 0.0) -> Tensor:
+def _padded(said: Mapping[str, Any], x: Tensor) -> Tensor:
     """Pictures with the margins that an operation wants: top, left, bottom, right."""
     told = said.get("auto_pad", b"NOTSET").decode()
     if told not in ("NOTSET", "VALID"):
         raise FaceError("a recogniser that says its margins", told, "Choose another face model pack.")
     top, left, bottom, right = said.get("pads", (0, 0, 0, 0))
-    return functional.pad(x, (left, right, top, bottom), value=value) if top or left or bottom or right else x
+    return functional.pad(x, (left, right, top, bottom)) if top or left or bottom or right else x
 
 
 def _convolve(said, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -135,10 +135,6 @@ def _multiply_out(said, x: Tensor, weight: Tensor, bias: Tensor | None = None) -
     x, weight = (x.T if said.get("transA") else x), (weight.T if said.get("transB") else weight)
     found = said.get("alpha", 1.0) * (x @ weight)
     return found if bias is None else found + said.get("beta", 1.0) * bias
-
-
-def _flatten(said, x: Tensor) -> Tensor:
-    return x.flatten(said.get("axis", 1))
 
 
 def _reshape(_said, x: Tensor, shape: Tensor) -> Tensor:
@@ -164,7 +160,7 @@ _OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
     "Cos": lambda _, x: x.cos(),
     "Div": lambda _, x, y: x / y,
     "Dropout": lambda _, x, *__: x,
-    "Flatten": _flatten,
+    "Flatten": lambda said, x: x.flatten(said.get("axis", 1)),
     "Gather": lambda said, x, places: x.index_select(said.get("axis", 0), places),
     "Gemm": _multiply_out,
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
