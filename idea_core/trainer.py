@@ -20,6 +20,7 @@ from .base_models import BASE_MODELS
 from .batches import Batch, BatchSampler, Bucket, Photos, count_photos, undone_on_error
 from .captions import PERSON_CAPTIONS, with_note
 from .config import TrainConfig
+from .divergence import HOPELESS, READ_EVERY, divergence
 from .errors import ConfigError, DivergedError
 from .identity import Identity
 from .likeness_loss import LikenessLoss
@@ -29,11 +30,6 @@ from .person import BuildPerson, build_person
 from .tokenized import Caption, fill, tokenize_captions
 from .transfer import send
 from .version import __version__
-
-READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
-
-EXPLODED = 5.0  # times the loss of the first steps
-HOPELESS = 2.0  # loss; guessing nothing at all has about 1
 
 _LOWER_RATES = "Lower the learning rates, the K/V rate first."
 
@@ -133,7 +129,7 @@ class Trainer:
             losses = self.losses + torch.stack(self._unread).tolist()
             self._unread.clear()
             weights = self.weights()
-            said = _divergence(losses, len(self.losses), weights)
+            said = divergence(losses, len(self.losses), weights)
             if said:
                 self._restore()
                 remedy = f"{_LOWER_RATES} What was learnt in {len(self.losses)} steps is kept."
@@ -286,17 +282,3 @@ def _distances(
 
 def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: weight.clone() for key, weight in weights.items()}
-
-
-def _divergence(losses: Sequence[float], read: int, weights: Mapping[str, Tensor]) -> str:
-    """What went wrong in the losses after the first `read` ones, or in the weights; "" if all is well."""
-    fresh = torch.tensor(losses[read:])
-    if not fresh.isfinite().all():
-        step = read + int(fresh.isfinite().logical_not().nonzero()[0]) + 1
-        return f"{losses[step - 1]} at step {step}"
-    first = torch.tensor(losses[:READ_EVERY]).mean()
-    if fresh.mean() > max(EXPLODED * first, HOPELESS):
-        return f"{fresh.mean():.1f} on average of the steps up to {len(losses)}, {first:.2f} at first"
-    if not torch.stack([weight.isfinite().all() for weight in weights.values()]).all():
-        return f"weights that are not finite after step {len(losses)}"
-    return ""

@@ -15,10 +15,10 @@ from idea_core.anchor import spread_of_names
 from idea_core.batches import Photos
 from idea_core.captions import with_note
 from idea_core.diffusers_backbone import DiffusersBackbone
+from idea_core.divergence import READ_EVERY, divergence
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, ShapeError, TrainingError
 from idea_core.kv import delta_of
 from idea_core.losses import mahalanobis_to, squared_to
-from idea_core.trainer import READ_EVERY, _divergence
 from idea_core.training_state import restore_state, save_state
 
 NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
@@ -240,11 +240,11 @@ def test_what_was_taken_up_is_kept_when_it_diverges_at_once(backbone, tmp_path):
 
 def test_what_counts_as_diverging():
     weights, calm = {"a": torch.ones(2)}, [0.3] * READ_EVERY
-    assert not _divergence(calm + [0.1, 0.9], READ_EVERY, weights)
-    assert not _divergence([1.4] * 10 + [4.0] * 10, 10, weights)  # a random network is bad from the start
-    assert _divergence(calm + [2.0, 4.0], READ_EVERY, weights) == "3.0 on average of the steps up to 12, 0.30 at first"
-    assert _divergence(calm + [0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
-    assert "not finite after step 10" in _divergence(calm, 0, {"a": torch.tensor([1.0, float("inf")])})
+    assert not divergence(calm + [0.1, 0.9], READ_EVERY, weights)
+    assert not divergence([1.4] * 10 + [4.0] * 10, 10, weights)  # a random network is bad from the start
+    assert divergence(calm + [2.0, 4.0], READ_EVERY, weights) == "3.0 on average of the steps up to 12, 0.30 at first"
+    assert divergence(calm + [0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
+    assert "not finite after step 10" in divergence(calm, 0, {"a": torch.tensor([1.0, float("inf")])})
 
 
 def test_weights_too_large_for_the_file_are_said(backbone):
