@@ -52,17 +52,18 @@ def across() -> None:
 @click.option("--tflops", type=float, default=300.0, help="That a device reaches, in units of 10¹² a second.")
 def counted(tflops: float) -> None:
     """Operations of the pictures of all people and of the training, and the hours that they take at least."""
-    columns = ("model", "TFLOP per picture", "TFLOP per sample by text", "by pictures", "PFLOP in all", "hours")
+    columns = ("model", "TFLOP per picture", "sample by text", "by pictures", "by likeness", "PFLOP in all", "hours")
     print("|" + "|".join(f" {column} " for column in columns) + "|\n" + "|---" * len(columns) + "|")
     for family in FAMILIES:
         look, learn, decode, read = _operations(family)
         picture = 2 * DRAWING.sampling_steps * look + decode  # with and without the prompt
         by_text, by_pictures = 3 * read, learn + look + 3 * read  # each with what the name gives
+        by_likeness = 2 * TRAINING.likeness_sampling_steps * learn + 2 * decode + 2 * read + by_pictures
         read_in_all = BY_TEXT * TRAINING.text_batch_size * by_text
         seen_in_all = BY_PICTURES * TRAINING.batch_size * by_pictures
         total = PEOPLE * PER_PERSON * picture + read_in_all + seen_in_all
         hours = total / tflops / 3600
-        samples = f"{by_text:.2f} | {by_pictures:.2f}"
+        samples = f"{by_text:.2f} | {by_pictures:.2f} | {by_likeness:.0f}"
         print(f"| {family} | {picture:.0f} | {samples} | {total / 1e3:.0f} | {hours:.2f} |")
 
 

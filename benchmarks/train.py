@@ -2,6 +2,7 @@
 
     python -m benchmarks.train loops                  ours and the published loop, in turns
     python -m benchmarks.train sizes                  steps a second and memory by base model, batch, checkpointing
+    python -m benchmarks.train likeness               the same of the likeness loss, by pictures drawn at a step
     python -m benchmarks.train growth                 cost against steps, batch, vocabulary, photos, templates
 
 Models have random weights. On a GPU they are of full size (Stable Diffusion 2.1-base for `loops`), on a CPU of two
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,6 +30,9 @@ from idea_core import Trainer
 from idea_core.captions import CAPTIONS
 from idea_core.config import PRESETS, TrainConfig
 from idea_core.diffusers_backbone import DiffusersBackbone
+from idea_core.faces import Face, OnnxEngine
+from idea_core.likeness_loss import LikenessLoss
+from miniature.world import FACE_MODELS
 
 from .published import PublishedLoop
 from .random_models import random_pipeline
@@ -96,6 +101,40 @@ def sizes(steps: int, device: str) -> None:
 
 
 @train.command()
+@click.option("--steps", type=int, default=5)
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+def likeness(steps: int, device: str) -> None:
+    """Steps a second and peak memory of the preset "likeness", beside those of "fast". The recogniser is the miniature
+    world's, which is given the middle of each picture."""
+    full, rows = device != "cpu", []
+    for family in ("sd1", "sd2", "sdxl"):
+        side = (1024 if family == "sdxl" else 512) if full else 64
+        pipeline = random_pipeline(family, full, device, torch.bfloat16 if full else torch.float32)
+        for preset, pictures, checkpointing in (
+            ("fast", 0, False),
+            ("likeness", 4, False),
+            ("likeness", 4, True),
+            ("likeness", 1, True),
+        ):
+            config = replace(PRESETS[preset], steps=10**9, likeness_pictures=max(1, pictures))
+            _forget_peak(device)
+            run = _trainer(pipeline, config, side, gradient_checkpointing=checkpointing)
+            seconds = _in_turns({"ours": run.step}, run, steps, device)["ours"]
+            row = {"model": family, "preset": preset, "pictures": pictures, "checkpointing": checkpointing}
+            row |= {"seconds_per_step": seconds, "peak_gib": _peak(device)}
+            rows.append(row | {"checkpointed": run.backbone.gradient_checkpointing, "at_once": run.micro_batch})
+            del run
+    write(RESULTS, "likeness", device, rows, steps=steps, full_size=full)
+
+
+class MiddleFace(OnnxEngine):
+    """A face in the middle of every picture: random weights draw none."""
+
+    def detect(self, photo: np.ndarray, *_) -> list[Face]:
+        return [Face.aligned(min(photo.shape[:2]))]
+
+
+@train.command()
 @click.option("--steps", type=int, default=10)
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 def growth(steps: int, device: str) -> None:
@@ -142,7 +181,8 @@ def _trainer(
     backbone = DiffusersBackbone(pipeline, gradient_checkpointing=gradient_checkpointing)
     face = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
     captions = CAPTIONS["paper"] if config == replace(PAPER, batch_size=config.batch_size) else captions
-    return Trainer(backbone, _photos(side, photos), face, config, NAMES, captions)
+    asked = LikenessLoss.of(backbone, MiddleFace(FACE_MODELS.find()), config) if config.likeness_weight else None
+    return Trainer(backbone, _photos(side, photos), face, config, NAMES, captions, likeness=asked)
 
 
 def _photos(side: int, count: int = 4) -> Tensor:

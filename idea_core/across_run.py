@@ -15,6 +15,8 @@ from .anchor import cross_initialise
 from .backbone import Backbone
 from .errors import TrainingError
 from .faces import FaceEngine
+from .faces.torch_recogniser import TorchRecogniser
+from .likeness_loss import LikenessLoss
 from .people import PeopleFolder, digest_of
 from .pretrained import PretrainedEnhancer
 from .tensorfile import load_if_same
@@ -37,6 +39,30 @@ class Validation(Judged):
         self.judge(step, float(np.mean([row["likeness"] for row in rows])))
 
 
+def require_trainable(
+    backbone: Backbone,
+    engine: FaceEngine,
+    config: AcrossConfig,
+    start: PretrainedEnhancer | None,
+    base_checkpoint: str = "",
+    base_hash: str = "",
+) -> None:
+    """Find out what would stop a training before hours are spent on its pictures.
+
+    Args:
+        start, base_checkpoint, base_hash: as `learn_people` takes them.
+
+    Raises:
+        ConfigError: a start for another family.
+        MissingPackageError, FaceError: as `TorchRecogniser`, where the training asks for likeness.
+    """
+    if start:
+        start.build_for(backbone)
+        start.warn_of_other_base("the ID-Enhancer to start from", base_hash, base_checkpoint)
+    if config.likeness_steps:
+        TorchRecogniser(engine.recogniser_file)
+
+
 def learn_people(
     folder: PeopleFolder,
     backbone: Backbone,
@@ -46,6 +72,7 @@ def learn_people(
     save_every: int = 0,
     validate_every: int = 0,
     on_step: Callable[[int, float], None] | None = None,
+    start: PretrainedEnhancer | None = None,
     **provenance,
 ) -> PretrainedEnhancer:
     """Train on the pictures that are there, from where a broken training of the same inputs stood, and save.
@@ -57,11 +84,14 @@ def learn_people(
         validate_every: steps between two looks at people held out; 0: none. Where their likeness falls it ends, and
             goes back to where it was best.
         on_step: called with the steps done and the last loss; it may raise to cancel.
+        start: an Enhancer to go on from.
         provenance: `base_checkpoint` and `base_hash` of the `PretrainedEnhancer`.
 
     Raises:
         TrainingError: too few people, or a loss that is not finite.
+        ConfigError, MissingPackageError, FaceError: as `require_trainable`.
     """
+    config = config.going_on(start) if start else config
     pictures = folder.pictures()
     validator = _validator(folder, backbone, engine) if validate_every else None
     settings = [
@@ -70,19 +100,22 @@ def learn_people(
         folder.config.agreement,
         __version__,
     ]
-    others = validator.names if validator else []
-    fingerprint = digest_of(folder.fingerprint, str(settings), *pictures.names, "held out:", *others)
+    others, begun = validator.names if validator else [], start.digest if start else ""
+    fingerprint = digest_of(folder.fingerprint, begun, str(settings), *pictures.names, "held out:", *others)
     known = load_if_same(PretrainedEnhancer, output, fingerprint)
     if known:
         return known
     output.parent.mkdir(parents=True, exist_ok=True)
-    trainer = AcrossTrainer(backbone, cross_initialise(backbone, pictures.names, 2), pictures, config)
+    likeness = LikenessLoss.of(backbone, engine, config) if config.likeness_steps else None
+    anchor = None if start else cross_initialise(backbone, pictures.names, 2)
+    trainer = AcrossTrainer(backbone, anchor, pictures, config, likeness, start)
     validation = Validation(trainer, validator, every=validate_every) if validator else None
     with TrainingRun(trainer, output.with_suffix(".training"), fingerprint, save_every, validation) as run:
         run.take_up()
         run.run(lambda step, _: on_step(step, trainer.losses[-1]) if on_step else None)
         record: dict[str, Any] = {
             **config.as_dict(),
+            "start": begun,
             "people": len(pictures.names),
             "pictures": len(pictures.prompts),
             "fingerprint": fingerprint,

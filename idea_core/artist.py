@@ -54,9 +54,8 @@ class Artist:
 
 def faces_of(engine: FaceEngine, images: Tensor) -> Tensor:
     """Normalised embeddings (B, 512) of the one face in each image (B, H, W, 3); zeros for none, or several."""
-    rows = torch.zeros(len(images), 512)
-    for number, photo in enumerate(to_pixels(images)):
-        faces = engine.detect(photo)
-        if len(faces) == 1:
-            rows[number] = torch.from_numpy(engine.embed(photo, faces[0]))
+    rows, photos = torch.zeros(len(images), 512), to_pixels(images)
+    alone = {number: faces[0] for number, faces in enumerate(engine.detect_all(photos)) if len(faces) == 1}
+    embedded = engine.embed_crops([engine.align(photos[number], face) for number, face in alone.items()])
+    rows[list(alone)] = torch.from_numpy(embedded)
     return normalize(rows, dim=1)

@@ -9,10 +9,13 @@ its goal.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from .face_model import UNIT_VARIANCE, FaceModel
 from .identity import Identity
 from .identity_checks import require_finite, require_settings
 from .person import PersonModel, build_person
-from .tensorfile import read_tensors, require_format, write_tensors
+from .tensorfile import read_tensors, require_format, tensor_bytes, write_tensors
 from .textfile import parse_json
 
 FORMAT, FORMAT_VERSION = "id-ea-enhancer", "2"
@@ -101,6 +104,49 @@ class PretrainedEnhancer:
         model.load_state_dict(weights, assign=True)
         return model.requires_grad_(False).eval().to(device)
 
+    def build_for(self, backbone: Backbone) -> FaceModel:
+        """`build` on a backbone.
+
+        Raises:
+            ConfigError: it is of another family.
+        """
+        if backbone.base_model != self.base_model:
+            titles = [BASE_MODELS[key].title for key in (self.base_model, backbone.base_model)]
+            raise ConfigError(f"an ID-Enhancer for {titles[1]}", f"one for {titles[0]}", "Choose another.")
+        return self.build(backbone.device)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+        digest = hashlib.sha256()
+        for key in sorted(self.weights):
+            digest.update(tensor_bytes(self.weights[key]))
+        return digest.hexdigest()
+
+    @classmethod
+    def mean_of(cls, enhancers: Sequence[PretrainedEnhancer]) -> PretrainedEnhancer:
+        """Mean weights of trainings that went on from one start with different seeds, which is often better than each
+        of them (arXiv 2203.05482).
+
+        Raises:
+            ConfigError: fewer than two, the same twice, or trainings that did not start at one Enhancer.
+        """
+        starts, different = {each.training.get("start", "") for each in enhancers}, {each.digest for each in enhancers}
+        if len(different) < max(2, len(enhancers)) or len(starts) > 1 or not all(starts):
+            raise ConfigError(
+                "two different trainings or more that went on from one ID-Enhancer",
+                f"{len(different)} of {len(starts)} starts" if all(starts) else "one that was trained without a start",
+                "Train them by --start FILE with different seeds; means of others are of no use.",
+            )
+        weights = {
+            key: torch.stack([each.weights[key].float() for each in enhancers]).mean(0).half()
+            for key in enhancers[0].weights
+        }
+        seeds = [each.training.get("seed") for each in enhancers]
+        mean = dataclasses.replace(enhancers[0], weights=weights)
+        training = {**enhancers[0].training, "seed": seeds, "fingerprint": mean.digest, "report": {}}
+        return dataclasses.replace(mean, training=training)
+
     @torch.no_grad()
     def identity(self, name: str, arcface: Tensor) -> Identity:
         """A person from a face alone.
@@ -127,6 +173,16 @@ class PretrainedEnhancer:
             training={"steps": 0, "enhancer": self.training.get("fingerprint", "")},
         ).to(torch.float16)
 
+    def warn_of_other_base(self, file: str, base_hash: str, base_checkpoint: str) -> None:
+        """Say that the base model in use is not the one that this was trained for, where both are known."""
+        if self.base_hash and base_hash and self.base_hash != base_hash:
+            logging.warning(
+                "ID-EA: %s was trained for %s, not for %s. Fine-tunes of one base model fit; others do not.",
+                file,
+                self.base_checkpoint,
+                base_checkpoint,
+            )
+
     def configure(self, config: TrainConfig) -> TrainConfig:
         """The settings of a training that starts here: this Enhancer's own n, heads and beta."""
         return dataclasses.replace(config, n=self.n, heads=self.heads, beta=self.beta)
@@ -139,13 +195,10 @@ class PretrainedEnhancer:
         Raises:
             ConfigError: settings that are not `configure`d, or a backbone of another family.
         """
-        if backbone.base_model != self.base_model:
-            titles = [BASE_MODELS[key].title for key in (self.base_model, backbone.base_model)]
-            raise ConfigError(f"an ID-Enhancer for {titles[1]}", f"one for {titles[0]}", "Choose another.")
+        model = self.build_for(backbone)
         if config != self.configure(config):
             got = f"n {config.n}, heads {config.heads}, beta {config.beta}"
             raise ConfigError(f"n {self.n}, heads {self.heads}, beta {self.beta}", got, "Take the ID-Enhancer's own.")
-        model = self.build(backbone.device)
         with torch.no_grad():
             tokens = {encoder: part[0] for encoder, part in model.tokens(arcface[None].to(model.anchor)).items()}
         if basis is not None:

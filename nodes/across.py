@@ -7,7 +7,7 @@ import logging
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.across import AcrossConfig
-from ..idea_core.across_run import learn_people
+from ..idea_core.across_run import learn_people, require_trainable
 from ..idea_core.anchor import parse_names
 from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.captions import PORTRAIT_PROMPTS
@@ -18,7 +18,7 @@ from .checkpoint import checkpoint_of
 from .comfy_backbone import ComfyBackbone
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
-from .face_models import ReloadedEngine, face_digest
+from .face_models import ReloadedEngine, engine_of, face_digest
 from .fingerprint import training_fingerprint
 from .inputs import advanced, base_model_inputs, seed_input
 from .paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
@@ -117,6 +117,22 @@ class TrainAcross(io.ComfyNode):
                         tooltip="In which the UNet computes; auto: half on a GPU.",
                     )
                 ),
+                advanced(
+                    _int(
+                        "likeness_steps",
+                        _ACROSS.likeness_steps,
+                        0,
+                        1_000_000,
+                        "Of the steps, so many last ones draw people and ask the FACE_MODEL how like they are. Instant "
+                        "persons become more like; each such step takes many times as long, and wants a large batch.",
+                        optional=True,  # the last widget: workflows hold values by their places
+                    )
+                ),
+                EnhancerSocket.Input(
+                    "start",
+                    optional=True,
+                    tooltip="An ID-Enhancer for this checkpoint, to go on from, without text_steps.",
+                ),
             ],
             outputs=[
                 EnhancerSocket.Output(
@@ -153,6 +169,8 @@ class TrainAcross(io.ComfyNode):
         precision: str = "auto",
         names: str = "",
         prompts: str = "",
+        likeness_steps: int = _ACROSS.likeness_steps,
+        start: PretrainedEnhancer | None = None,
     ) -> io.NodeOutput:
         require_pair(model, clip, trainable=True)
         require_vae(vae)
@@ -172,16 +190,27 @@ class TrainAcross(io.ComfyNode):
         folder = saved_path(name).with_suffix("").relative_to(output_folder())
         place = PeopleFolder(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
         node_id = cls.hidden.unique_id
-        config = AcrossConfig(steps=steps, text_steps=text_steps, batch_size=batch_size, seed=seed, rate=rate)
+        if start is not None:
+            require(start, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
+        config = AcrossConfig(
+            steps=steps,
+            text_steps=text_steps,
+            likeness_steps=likeness_steps,
+            batch_size=batch_size,
+            seed=seed,
+            rate=rate,
+            likeness_guidance=guidance,
+        )
         file = (
             output_folder()
             / ENHANCERS
             / AUTOSAVE
-            / folder.with_name(f"{folder.name}-{_short(place, config, validate_every)}.safetensors")
+            / folder.with_name(f"{folder.name}-{_short(place, config, validate_every, start)}.safetensors")
         )
         with ComfyBackbone(model, clip, vae, precision) as backbone:
-            _draw(place, backbone, face_model, node_id)
             checkpoint, base_hash = checkpoint_of(cls.hidden.prompt, node_id)
+            require_trainable(backbone, engine_of(face_model), config, start, checkpoint, base_hash)
+            _draw(place, backbone, face_model, node_id)
             progress = Progress(steps, node_id)
             enhancer = learn_people(
                 place,
@@ -192,6 +221,7 @@ class TrainAcross(io.ComfyNode):
                 save_every=200,
                 validate_every=validate_every,
                 on_step=lambda step, _loss: progress.show(step, None),
+                start=start,
                 base_checkpoint=checkpoint,
                 base_hash=base_hash,
             )
@@ -229,16 +259,16 @@ def _draw(place: PeopleFolder, backbone: ComfyBackbone, face_model, node_id: str
         progress.show(number + 1, None if images is None else images[:2], done=images is not None)
 
 
-def _short(place: PeopleFolder, config: AcrossConfig, validate_every: int) -> str:
-    """What keeps trainings with other settings or of other people apart."""
-    people = place.config
-    chosen = people.names, people.invented, people.agreement, people.held_out, validate_every
+def _short(place: PeopleFolder, config: AcrossConfig, validate_every: int, start: PretrainedEnhancer | None) -> str:
+    """What keeps trainings with other settings, of other people, or from other Enhancers apart."""
+    people, begun = place.config, start.digest if start else ""
+    chosen = people.names, people.invented, people.agreement, people.held_out, validate_every, begun
     return digest_of(place.fingerprint, str(sorted(config.as_dict().items())), str(chosen))[:12]
 
 
-def _int(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:
+def _int(name: str, default: int, least: int, most: int, tooltip: str, optional: bool = False) -> io.Int.Input:
     step = 64 if name == "resolution" else 1
-    return io.Int.Input(name, default=default, min=least, max=most, step=step, tooltip=tooltip)
+    return io.Int.Input(name, default=default, min=least, max=most, step=step, tooltip=tooltip, optional=optional)
 
 
 def _float(name: str, default: float, least: float, most: float, tooltip: str) -> io.Float.Input:

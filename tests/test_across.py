@@ -9,11 +9,12 @@ from test_trainer import MANY_NAMES, NAMES, face, photos, require_same_end, weig
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
-from idea_core.across import AcrossConfig, AcrossTrainer, _min_snr
+from idea_core.across import AcrossConfig, AcrossTrainer
 from idea_core.anchor import mean_name, names_basis
 from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
 from idea_core.face_model import FaceModel
+from idea_core.lessons import PictureLesson, min_snr
 from idea_core.people_pictures import PeoplePictures
 from idea_core.pretrained import PretrainedEnhancer
 from idea_core.training_run import TrainingRun
@@ -63,20 +64,20 @@ def test_before_training_every_face_is_the_mean_name(backbone):
     assert model.fused(faces(3)).unique(dim=0).shape[0] == 3
 
 
-@pytest.mark.parametrize("lesson", ["_draw_by_picture", "_draw_by_text"])
-def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(backbone, lesson):
+@pytest.mark.parametrize("text_steps", [0, 1000])
+def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(backbone, text_steps):
     before = weights_hash(backbone)
-    text_steps = 1000 if lesson == "_draw_by_text" else 0
     run = across(backbone, AcrossConfig(steps=1000, text_steps=text_steps, batch_size=2))
-    batch = getattr(run, lesson)()
+    (lesson,) = run.lessons
+    batch = lesson.draw()
     with torch.no_grad():
-        first = run._loss(*batch)
+        first = lesson.loss(*batch)
     start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
+    lesson.draw = lambda: batch
     for _ in range(12):
-        setattr(run, lesson, lambda: batch)
         run.step()
     with torch.no_grad():
-        assert run._loss(*batch) < first
+        assert lesson.loss(*batch) < first
     assert weights_hash(backbone) == before
     moved = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
     assert moved == set(start) - {"anchor", "start", "scale"}
@@ -86,10 +87,11 @@ def test_the_lesson_by_text_is_over_when_the_name_has_been_found(backbone):
     run = across(backbone, people=(0, 0))
     with torch.no_grad():
         run.model.start.zero_()
-        batch = run._draw_by_text()
-        assert run._loss(*batch) > 1e-6
+        (lesson,) = run.lessons
+        batch = lesson.draw()
+        assert lesson.loss(*batch) > 1e-6
         run.model.start.copy_(backbone.embed_tokens("clip_l", backbone.tokenize(NAMES[0])["clip_l"]))
-        assert run._loss(*batch) == 0
+        assert lesson.loss(*batch) == 0
 
 
 def test_text_comes_before_pictures(backbone):
@@ -105,7 +107,8 @@ def test_each_lesson_warms_up_and_slows_down_with_an_optimizer_of_its_own(backbo
     rates = []
     for step in range(300):
         run.losses = [0.0] * step
-        rates.append(run._rate())
+        lesson, done = run._now()
+        rates.append(lesson.rate_after(done))
     assert rates[:5] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3]) and rates[99:101] == [1e-3, 1e-3]
     assert rates[199] == pytest.approx(1e-3 * (0.01 * 0.95 + 0.05))
     assert rates[200:203] == pytest.approx([5e-5, 1e-4, 1e-4]) and rates[299] == pytest.approx(1e-4 * 0.069)
@@ -118,32 +121,33 @@ def test_each_lesson_warms_up_and_slows_down_with_an_optimizer_of_its_own(backbo
 @pytest.mark.parametrize("by_text", [True, False])
 def test_who_gives_what_the_name_gives_has_nothing_to_learn(backbone, by_text):
     run = across(backbone, AcrossConfig(batch_size=3, text_steps=int(by_text)))
-    batch = run._draw_by_text() if by_text else run._draw_by_picture()
-    assert run._loss(*batch) > 1e-5
+    lesson = run.lessons[0]
+    batch = lesson.draw()
+    assert lesson.loss(*batch) > 1e-5
     ids = [backbone.tokenize(run.pictures.names[person])["clip_l"] for person in run.pictures.people[batch[0]]]
     embedded = torch.stack([backbone.embed_tokens("clip_l", name) for name in ids])
     run.model.tokens = lambda _faces, _dropout: {"clip_l": embedded}
-    assert run._loss(*batch) < 1e-10
+    assert lesson.loss(*batch) < 1e-10
 
 
 def test_dropout_takes_a_share_of_each_samples_hidden_values_and_none_of_a_person(backbone):
     run = across(backbone, AcrossConfig(steps=4, batch_size=4, dropout=0.25))
     run.run()
-    factors = run._dropout(200)
+    factors = run.material.dropout(200)
     assert factors.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert (factors == 0).float().mean() == pytest.approx(0.25, abs=0.01)
     whole = run.model.tokens(faces(2))["clip_l"]
     assert torch.equal(run.model.tokens(faces(2), torch.ones_like(factors[:2]))["clip_l"], whole)
     some = run.model.tokens(faces(2), torch.stack([torch.ones_like(factors[0]), factors[1]]))["clip_l"]
     assert torch.equal(some[0], whole[0]) and not torch.equal(some[1], whole[1])
-    assert across(backbone, AcrossConfig(dropout=0))._dropout(3).unique().tolist() == [1]
+    assert across(backbone, AcrossConfig(dropout=0)).material.dropout(3).unique().tolist() == [1]
     with pytest.raises(ConfigError, match="dropout from 0 to below 1, got 1"):
         AcrossConfig(dropout=1)
 
 
 def test_names_of_another_length_give_no_lesson_by_text(backbone):
     run = across(backbone, people=(0, 0, 1, 1, 2, 2))
-    assert run._nameable.tolist() == [0, 1, 2, 3]
+    assert run.lessons[0]._nameable.tolist() == [0, 1, 2, 3]
     who = torch.zeros(2, dtype=torch.long)
     three_tokens = PeoplePictures(torch.zeros(2, 4, 2, 2), faces(2), who, ["{}"] * 2, ["abc"])
     anchor = cross_initialise(backbone, NAMES, 2)
@@ -155,7 +159,7 @@ def test_names_of_another_length_give_no_lesson_by_text(backbone):
 def test_a_face_never_comes_from_the_picture_itself(backbone):
     run = across(backbone, AcrossConfig(views=1))
     for chosen in torch.arange(5).split(1):
-        seen = torch.cat([run._other_faces(chosen) for _ in range(40)])
+        seen = torch.cat([run.material.other_faces(chosen) for _ in range(40)])
         mine = run.pictures.people == run.pictures.people[chosen]
         mine[chosen] = False
         likeness = seen @ run.pictures.faces.T
@@ -171,15 +175,16 @@ def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
     config = AcrossConfig(steps=6, text_steps=2, batch_size=2)
     whole, broken, resumed = (across(DiffusersBackbone(tiny_pipeline()), config) for _ in range(3))
     losses = whole.run()
-    loss, calls = broken._loss, []
+    lesson, calls = broken.lessons[1], []
+    loss = lesson.loss
 
     def interrupted(*batch):
         calls.append(batch)
-        if len(calls) == 4:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return loss(*batch)
 
-    broken._loss = interrupted
+    lesson.loss = interrupted
     with pytest.raises(KeyboardInterrupt), TrainingRun(broken, tmp_path / "a.training", "same") as run:
         run.run()
     run = TrainingRun(resumed, tmp_path / "a.training", "same")
@@ -193,17 +198,46 @@ def test_an_enhancer_that_diverges_says_so_and_keeps_its_weights(backbone):
     run = across(backbone, AcrossConfig(steps=6, batch_size=3))
     run.run(lambda step, _: run.stop() if step == 2 else None)
     before = {key: weight.clone() for key, weight in run.weights().items()}
-    run._stopped, run._loss = False, lambda *_: torch.tensor(float("nan"), requires_grad=True)
-    with pytest.raises(DivergedError, match="a finite loss, got nan at step 3"):
+    run._stopped, run.lessons[0].loss = False, lambda *_: torch.tensor(float("nan"), requires_grad=True)
+    with pytest.raises(DivergedError, match="a finite loss, got nan at step 3. Lower text_rate"):
         run.run()
     assert all(torch.equal(weight, before[key]) for key, weight in run.weights().items())
 
 
 def test_weights_bound_the_pictures_error(backbone):
-    weights = _min_snr(backbone, AcrossConfig(snr=2, noisiest=5))
+    weights = min_snr(backbone, 2, 5)
     assert weights.max() == pytest.approx(5) and weights[0] < 0.01
-    velocity = _min_snr(DiffusersBackbone(tiny_pipeline(prediction="v")), AcrossConfig(snr=2, noisiest=5))
+    velocity = min_snr(DiffusersBackbone(tiny_pipeline(prediction="v")), 2, 5)
     assert velocity.max() <= 5 and velocity[0] < 0.01
+
+
+def test_a_training_goes_on_from_an_enhancer(backbone):
+    start = trained(backbone)
+    given, config = pictures(backbone), dataclasses.replace(QUICK, heads=4).going_on(start)
+    run = AcrossTrainer(backbone, None, given, config, start=start)
+    assert [type(lesson) for lesson in run.lessons] == [PictureLesson] and config.heads == 8
+    assert all(torch.equal(weight.half(), start.weights[key]) for key, weight in run.weights().items())
+    run.run()
+    assert not torch.equal(run.model.predictor.out.bias.half(), start.weights["predictor.out.bias"])
+    other_base = DiffusersBackbone(tiny_pipeline("sd2"))
+    with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
+        AcrossTrainer(other_base, None, given, config, start=start)
+
+
+def test_the_mean_is_of_trainings_that_have_one_start(backbone):
+    start = trained(backbone)
+    moved = {key: tensor + 0.5 for key, tensor in start.weights.items()}
+    first = dataclasses.replace(start, training={"start": start.digest, "seed": 1})
+    second = dataclasses.replace(start, weights=moved, training={"start": start.digest, "seed": 2})
+    mean = PretrainedEnhancer.mean_of([first, second])
+    assert all(torch.allclose(tensor, start.weights[key] + 0.25, atol=2e-3) for key, tensor in mean.weights.items())
+    assert mean.training["seed"] == [1, 2] and mean.base_checkpoint == "tiny"
+    assert second.digest != start.digest == trained(backbone).digest
+    elsewhere = dataclasses.replace(second, training={"start": second.digest})
+    wrong = {"1 of 1 starts": [second], "2 of 2 starts": [first, elsewhere], "without a start": [start, second]}
+    for got, others in {**wrong, "1 of 1": [second, second]}.items():
+        with pytest.raises(ConfigError, match=f"two different trainings or more that went on .*, got .*{got}"):
+            PretrainedEnhancer.mean_of(others)
 
 
 def test_an_enhancer_gives_an_ordinary_identity(backbone, tmp_path):

@@ -87,6 +87,13 @@ def test_an_enhancer_from_the_base_models_own_pictures(tmp_path):
     again = run(*train, "--json")
     assert again.pop("report")["final_loss"] == report["final_loss"] and not list(tmp_path.glob("*.training"))
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn and again == first
+    files = [tmp_path / f"{seed}.safetensors" for seed in (1, 2)]
+    for seed, other in enumerate(files, 1):
+        options = ["--start", file, "--steps", "1", "--likeness-steps", "1", "--seed", seed, "-o", other, "--json"]
+        said = run(*train, *options)
+        assert said["text_steps"] == 0 and said["likeness_guidance"] == 3 and len(said["start"]) == 64
+    run("enhancer", "mean", *files, "-o", tmp_path / "mean.safetensors")
+    assert run("enhancer", "info", tmp_path / "mean.safetensors", "--json")["seed"] == [1, 2]
     result = run("enhancer", "eval", file, *pictures, "--json")
     assert len(result["people"]) == 2 and result["by_name"] > 0.5
     person = Stranger(0, 1)

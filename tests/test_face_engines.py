@@ -10,6 +10,7 @@ import pytest
 import torch
 from face_models import photo, write_face_pack
 
+from idea_core.artist import faces_of
 from idea_core.errors import FaceError, SocketError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine, align, find_packs, free_engines, load_engine
 from idea_core.faces.face import Face
@@ -94,6 +95,26 @@ def test_the_scenes_hold_faces(ours):
     counts = {name: len(ours.detect(scene)) for name, scene in SCENES.items()}
     assert [counts[f"{count} faces"] for count in (0, 1, 2, 3, 12)] == [0, 1, 2, 3, 12]
     assert [name for name, count in counts.items() if not count] == ["0 faces", "noise", "one pixel"]
+
+
+def test_several_photos_are_looked_at_as_one_by_one(pack, ours):
+    theirs = InsightFaceEngine(pack, "cpu")
+    theirs._detector.det_thresh = 0.9  # somebody else's
+    scenes = [crowd(count) for count in (3, 0, 12, 1)] * 4
+    for engine in (ours, theirs):
+        for found, scene in zip(engine.detect_all(scenes), scenes, strict=True):
+            alone = engine.detect(scene)
+            assert [face.score for face in found] == [face.score for face in alone]
+            assert all(np.array_equal(face.keypoints, other.keypoints) for face, other in zip(found, alone))
+    assert theirs._detector.det_thresh == 0.9
+
+
+def test_pictures_without_one_face_have_no_embedding(ours):
+    scenes = np.stack([crowd(count) for count in (0, 3)])
+    images = torch.from_numpy(scenes).float() / 255
+    assert not faces_of(ours, images).any()
+    one = torch.from_numpy(crowd(1)).float()[None] / 255
+    assert faces_of(ours, one).norm(dim=1).item() == pytest.approx(1)
 
 
 def test_a_face_is_embedded_as_by_insightfaces_own_pipeline(pack, theirs):

@@ -1,5 +1,7 @@
 """Likeness as a loss: the recogniser in torch, pictures that leave gradients, and a person trained by them."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from test_trainer import NAMES, face, photos, require_same_end, weights_hash
 from tiny_pipeline import tiny_pipeline
 
-from idea_core import TrainConfig, Trainer
+from idea_core import TrainConfig, Trainer, cross_initialise
+from idea_core.across import AcrossConfig, AcrossTrainer
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.errors import ConfigError, FaceError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine
@@ -17,9 +20,12 @@ from idea_core.faces.face import RecogniserFile
 from idea_core.faces.torch_recogniser import TorchRecogniser, crop_faces
 from idea_core.images import to_pixels
 from idea_core.likeness_loss import LikenessLoss
+from idea_core.people_pictures import PeoplePictures
+from idea_core.pretrained import PretrainedEnhancer
+from idea_core.training_run import TrainingRun
 from miniature.methods import SEEN
 from miniature.trial import Stranger
-from miniature.world import BASE, GUIDANCE, all_names, face_engine
+from miniature.world import BASE, ENHANCER, GUIDANCE, all_names, embed, face_engine, largest_faces
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +178,87 @@ def test_parts_of_a_batch_of_drawn_pictures_give_the_gradients_of_the_whole():
 def test_likeness_needs_a_loss(backbone):
     with pytest.raises(ConfigError, match="a LikenessLoss, got none"):
         Trainer(backbone, photos(), face(), TrainConfig(likeness_weight=1.0), NAMES)
+
+
+def across_people(config: AcrossConfig, start: PretrainedEnhancer | None = None) -> tuple[AcrossTrainer, LikenessLoss]:
+    """An Enhancer in the miniature world, about to learn by likeness from true pictures of three strangers."""
+    base, people = DiffusersBackbone(load_pipeline(BASE)), [Stranger(number, 3) for number in (44, 45, 46)]
+    photos = torch.cat([person.photos for person in people])
+    latents, faces = base.encode_images(photos.movedim(1, -1)).mean, embed(photos, largest_faces(photos))
+    prompts = [part.caption(number, "{}") for part in (person.scenes for person in people) for number in range(3)]
+    pictures = PeoplePictures(latents, faces, torch.arange(9) // 3, prompts, all_names()[:3])
+    loss = LikenessLoss.of(base, face_engine(), config)
+    anchor = cross_initialise(base, all_names(), 2)
+    return AcrossTrainer(base, anchor, pictures, config, loss, start), loss
+
+
+BY_LIKENESS = AcrossConfig(
+    steps=8, text_steps=0, likeness_steps=8, batch_size=6, likeness_sampling_steps=3, likeness_guidance=GUIDANCE
+)
+
+
+def test_people_become_more_like_their_faces():
+    run, loss = across_people(dataclasses.replace(BY_LIKENESS, likeness_weight=1.0))
+    chosen = torch.arange(9)
+    noise = torch.randn(len(chosen), 4, 16, 16, generator=torch.Generator().manual_seed(5))
+    faces = run.material.mean_faces()[run.pictures.people[chosen]]
+    three = [torch.nn.functional.normalize(run.pictures.faces[begin : begin + 3].mean(0), dim=0) for begin in (0, 3, 6)]
+    assert torch.allclose(faces[::3], torch.stack(three), atol=1e-6)
+
+    def likeness() -> float:
+        with torch.no_grad():
+            return 1 - loss(run.material.condition(chosen, faces, None), noise, faces).item()
+
+    before, weights = likeness(), weights_hash(run.backbone)
+    run.run()
+    assert likeness() > before + 0.1
+    assert weights_hash(run.backbone) == weights
+
+
+def test_each_picture_is_compared_with_its_own_face():
+    run, loss = across_people(BY_LIKENESS, PretrainedEnhancer.load(ENHANCER))
+    chosen, noise = torch.tensor([0, 3, 6]), torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(5))
+    faces = run.material.mean_faces()
+    with torch.no_grad():
+        condition = run.material.condition(chosen, faces, None)
+        own, turned, again = (loss(condition, noise, faces.roll(places, 0)) for places in range(3))
+        each = [loss(condition, noise, face) for face in faces]  # all pictures with one
+    assert own < turned - 0.2
+    assert torch.stack(each).mean() == pytest.approx((own + turned + again) / 3)
+
+
+def test_the_lesson_by_likeness_comes_last_and_learns_by_pictures_too():
+    config = dataclasses.replace(BY_LIKENESS, steps=4, text_steps=1, likeness_steps=1)
+    run, _ = across_people(config, PretrainedEnhancer.load(ENHANCER))
+    assert [type(lesson).__name__ for lesson in run.lessons] == ["TextLesson", "PictureLesson", "LikenessLesson"]
+    assert [lesson.steps for lesson in run.lessons] == [1, 2, 1]
+    by_picture, by_likeness = run.lessons[1:]
+    batch = by_likeness.draw()
+    with torch.no_grad():
+        unlike = by_likeness.loss(*batch) - by_picture.loss(*batch[:5])
+    assert 0.1 < unlike / run.config.likeness_weight < 1
+
+
+def test_a_broken_lesson_by_likeness_goes_on_to_the_same_end(tmp_path):
+    config = dataclasses.replace(BY_LIKENESS, steps=3, likeness_steps=2, batch_size=2)
+    whole, broken, resumed = (across_people(config)[0] for _ in range(3))
+    losses = whole.run()
+    with pytest.raises(KeyboardInterrupt), TrainingRun(broken, tmp_path / "a.training", "same") as run:
+        run.run(lambda step, _: _interrupt() if step == 2 else None)
+    run = TrainingRun(resumed, tmp_path / "a.training", "same")
+    assert run.take_up() == 2
+    run.run()
+    assert tuple(resumed.losses) == losses
+    assert all(torch.equal(weight, whole.weights()[key]) for key, weight in resumed.weights().items())
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_likeness_across_people_needs_a_loss(backbone):
+    config = AcrossConfig(likeness_steps=1)
+    with pytest.raises(ConfigError, match="a LikenessLoss, got none"):
+        AcrossTrainer(backbone, {}, None, config)
+    with pytest.raises(ConfigError, match="likeness_steps from 0 to all steps, got 6"):
+        AcrossConfig(steps=5, likeness_steps=6)

@@ -21,7 +21,7 @@ from .options import PATH, engine_options, face_options, model_options, take_clu
 
 WHOLE = "0/1"  # shard
 _DEFAULTS, _PICTURES = AcrossConfig(), PeopleConfig()
-_SETTINGS = tuple(field.name for field in dataclasses.fields(AcrossConfig))
+_SETTINGS = tuple({field.name for field in dataclasses.fields(AcrossConfig)} - {"likeness_guidance"})
 
 pictures_options = together(
     [
@@ -99,14 +99,19 @@ def enhancer() -> None:
     default=WHOLE,
     help="Which people's pictures to make: 0/4, 1/4 … on four machines of one --picture-batch.",
 )
+@click.option("--start", type=PATH, help="File of an ID-Enhancer to go on from; it has learnt by text already.")
 @_setting("steps", "Optimiser steps.")
 @_setting("text_steps", "Of these, so many first ones learn by text alone, without the UNet.")
+@_setting("likeness_steps", "Of these, so many last ones draw people and ask the recogniser; they want large batches.")
 @_setting("batch_size", "Pictures per step; by text four times as many.")
 @_setting("seed", "Of every random choice of the training.")
 @_setting("heads", "Attention heads of Enhancer and Adapter.")
 @_setting("beta", "Scale of the Adapter's gate.")
 @_setting("rate", "Learning rate by pictures.")
 @_setting("text_rate", "Learning rate by text.")
+@_setting("likeness_rate", "Learning rate by likeness.")
+@_setting("likeness_weight", "How much likeness counts beside the pictures.")
+@_setting("likeness_sampling_steps", "Sampling steps of the people who are drawn for it.")
 @_setting("views", "At most so many pictures give a face together.")
 @_setting("snr", "γ of min-SNR weights.")
 @_setting("noisiest", "Bound of those weights.")
@@ -114,7 +119,14 @@ def enhancer() -> None:
 @_setting("dropout", "Share of the hidden values that are left out of a step.")
 @reports
 def train_enhancer(
-    output: Path, pictures_only: bool, shard: str, threads: int, save_every: int, validate_every: int, **options
+    output: Path,
+    pictures_only: bool,
+    shard: str,
+    threads: int,
+    save_every: int,
+    validate_every: int,
+    start: Path | None,
+    **options,
 ) -> Result:
     """Draw people by name, keep the pictures whose faces agree, and train.
 
@@ -122,7 +134,13 @@ def train_enhancer(
     On Ray the pictures are drawn by all machines, which need the package, the model and the work folder under the same
     paths; the training itself runs here.
     """
-    config = AcrossConfig(**{field: options.pop(field) for field in _SETTINGS})
+    from ..pretrained import PretrainedEnhancer
+
+    settings = {field: options.pop(field) for field in _SETTINGS}
+    if settings["likeness_steps"]:
+        settings["likeness_guidance"] = options["guidance"]
+    config = AcrossConfig(**settings)
+    begun = PretrainedEnhancer.load(start) if start else None
     part = _shard(shard)
     require_output(output)
     cluster = take_cluster(options, threads)
@@ -131,6 +149,8 @@ def train_enhancer(
     job = take_people(options)
     digest = job.model.digest()
     people = job.open(digest)
+    if not pictures_only:
+        job.require_trainable(config, digest, begun)
     if cluster:
         from ..jobs.ray_engine import draw_on_ray
 
@@ -150,10 +170,24 @@ def train_enhancer(
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
 
-        trained = job.train(people, config, digest, output, save_every, validate_every, on_step)
+        trained = job.train(people, config, digest, output, save_every, validate_every, on_step, begun)
     data = {"output": str(output), **trained.training}
     count, pictures = trained.training["people"], trained.training["pictures"]
     return Result(data, f"Trained across {count} people and {pictures} pictures: {output}")
+
+
+@enhancer.command("mean")
+@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+@reports
+def mean_enhancer(files: tuple[Path, ...], output: Path) -> Result:
+    """The mean of FILES, which `train --start` made of one ID-Enhancer with different seeds; often better than each."""
+    from ..pretrained import PretrainedEnhancer
+
+    require_output(output)
+    PretrainedEnhancer.mean_of([PretrainedEnhancer.load(file) for file in files]).save(output)
+    data = {"output": str(output), "files": list(map(str, files))}
+    return Result(data, f"Mean of {len(files)} ID-Enhancers: {output}")
 
 
 @enhancer.command("eval")

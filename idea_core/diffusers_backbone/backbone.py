@@ -19,6 +19,8 @@ from .layers import cross_attention_layers
 from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
 
+DECODED_PIXELS = 512**2  # that the VAE decodes together, which bounds its memory
+
 
 class DiffusersBackbone:
     """A frozen Stable Diffusion 1.x, 2.x or XL pipeline, open for gradients.
@@ -100,7 +102,9 @@ class DiffusersBackbone:
             return vae.decode(latent / vae.config.scaling_factor).sample
 
         again = self.gradient_checkpointing and torch.is_grad_enabled()
-        pixels = [checkpoint(decode, one, use_reentrant=False) if again else decode(one) for one in latents.split(1)]
+        together = max(1, DECODED_PIXELS // (latents.shape[2:].numel() * self._factor**2))
+        parts = latents.split(together)
+        pixels = [checkpoint(decode, part, use_reentrant=False) if again else decode(part) for part in parts]
         return (torch.cat(pixels).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
     @cached_property
@@ -110,7 +114,7 @@ class DiffusersBackbone:
 
     @contextmanager
     def _exact_vae(self) -> Iterator[torch.nn.Module]:
-        """The VAE in single precision, which takes pictures one at a time: SDXL's overflows in half."""
+        """The VAE in single precision: SDXL's overflows in half."""
         vae, dtype = self._vae, self._vae.dtype
         torch.nn.Module.to(vae, torch.float32)
         try:

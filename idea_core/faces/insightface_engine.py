@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -66,16 +66,27 @@ class InsightFaceEngine(FaceEngine):
     def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
         if self._detector is None:
             raise self._pack.without_detector()
-        before, self._detector.det_thresh = self._detector.det_thresh, min_score
-        try:
+        with self._least_score(min_score):
             # A detector of fixed size has set its own; 0.7.3 would resize wrongly to another.
             fixed = isinstance(self._detector.session.get_inputs()[0].shape[2], int)
             boxes, keypoints = self._detector.detect(_bgr(photo), None if fixed else (size, size))
-        finally:
-            self._detector.det_thresh = before
         if keypoints is None:
             raise FaceError("a face detector with key points", "one without", "Choose a pack with an SCRFD of five.")
         return [Face(box[:4], points, float(box[4])) for box, points in zip(boxes, keypoints)]
+
+    def detect_all(self, photos: Sequence[np.ndarray]) -> list[list[Face]]:
+        if self._detector is None:
+            raise self._pack.without_detector()
+        with self._least_score(MIN_SCORE):  # for all: one of them would put it back while others are at work
+            return super().detect_all(photos)
+
+    @contextmanager
+    def _least_score(self, score: float) -> Iterator[None]:
+        before, self._detector.det_thresh = self._detector.det_thresh, score
+        try:
+            yield
+        finally:
+            self._detector.det_thresh = before
 
     def align(self, photo: np.ndarray, face: Face) -> np.ndarray:
         from insightface.utils.face_align import norm_crop

@@ -41,7 +41,7 @@ class TorchRecogniser(nn.Module):
             raise FaceError(
                 f"a recogniser of operations {', '.join(sorted(_OPERATIONS))}",
                 f"{', '.join(unknown)} in {file.path.name}",
-                "Choose another face model pack, or train with likeness_weight 0.",
+                "Choose another face model pack, or train without the likeness loss.",
             )
         self._constants: dict[str, str] = {}  # names in the file → those of buffers
         for number, (name, value) in enumerate(constants.items()):

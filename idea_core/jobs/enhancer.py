@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..across import AcrossConfig
-from ..across_run import learn_people
+from ..across_run import learn_people, require_trainable
 from ..diffusers_backbone import DiffusersBackbone
 from ..images import to_pixels
 from ..people import PeopleConfig, PeopleFolder, digest_of
@@ -50,6 +50,11 @@ class PeopleJob:
                 _strip(images).save(people.file_of(number).with_suffix(".jpg"), quality=85)
             yield number
 
+    def require_trainable(self, config: AcrossConfig, model_digest: str, start: PretrainedEnhancer | None) -> None:
+        """`across_run.require_trainable` on this base model."""
+        backbone = DiffusersBackbone(self.model.load())
+        require_trainable(backbone, self.faces.load(), config, start, self.model.path.name, model_digest)
+
     def train(
         self,
         people: PeopleFolder,
@@ -59,11 +64,12 @@ class PeopleJob:
         save_every: int = 0,
         validate_every: int = 0,
         on_step: Callable[[int, float], None] | None = None,
+        start: PretrainedEnhancer | None = None,
     ) -> PretrainedEnhancer:
         """`learn_people` on this base model."""
         backbone = DiffusersBackbone(self.model.load())
         provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
-        arguments = (people, backbone, self.faces.load(), config, output, save_every, validate_every, on_step)
+        arguments = (people, backbone, self.faces.load(), config, output, save_every, validate_every, on_step, start)
         return learn_people(*arguments, **provenance)
 
     def evaluate(self, people: PeopleFolder, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:

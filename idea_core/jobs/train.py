@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -187,13 +186,7 @@ class TrainJob:
         if self.enhancer is None:
             return None
         enhancer = PretrainedEnhancer.load(self.enhancer)
-        if enhancer.base_hash and model_digest and enhancer.base_hash != model_digest:
-            logging.warning(
-                "ID-EA: %s was trained for %s, not for %s. Fine-tunes of one base model fit; others do not.",
-                self.enhancer.name,
-                enhancer.base_checkpoint,
-                self.model.path.name,
-            )
+        enhancer.warn_of_other_base(self.enhancer.name, model_digest, self.model.path.name)
         return enhancer
 
     def _trainer(self, prepared: Prepared, enhancer: PretrainedEnhancer | None) -> Trainer:

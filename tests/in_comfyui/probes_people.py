@@ -60,22 +60,34 @@ def instant(checkpoint: str) -> dict:
     }
 
 
-def across(checkpoint: str, interrupt_at: int | None = None, drawn: bool = False, steps: int = 4) -> dict:
+def across(
+    checkpoint: str,
+    interrupt_at: int | None = None,
+    drawn: bool = False,
+    go_on: bool = False,
+    faces: bool = False,
+    steps: int = 4,
+) -> dict:
     """ID-Enhancer Train Across People; a random checkpoint draws nobody, so faces are written into its pictures' files.
 
     Args:
         drawn: whether the pictures are there before, with faces in them.
+        go_on: from the Enhancer that an earlier run has saved.
+        faces: whether one is found in each picture that is drawn while it learns, in the middle.
     """
     from safetensors.torch import safe_open
 
     node = nodes.NODE_CLASS_MAPPINGS["IDEA_EnhancerTrainAcross"]
     node.hidden = SimpleNamespace(prompt=None, unique_id=None)
     settings = {"name": f"across/{checkpoint}", "most_people": 3, "per_person": 3, "resolution": 64, "steps": steps}
-    settings["text_steps"] = steps // 2
+    settings |= {"text_steps": 0 if go_on else steps // 2, "likeness_steps": 1}
     settings |= {"batch_size": 2, "seed": 0, "sampling_steps": 2, "held_out": 0.34, "validate_every": 2}
     settings |= {"names": "ann one\nbob two\neve three", "prompts": "a photo of {}"}
     folder = pack("nodes.paths").people_folder() / "across" / checkpoint / "people"
     models = nodes.NODE_CLASS_MAPPINGS["IDEA_LoadFaceModel"].execute("testpack", "cpu").args[0]
+    if go_on:
+        saved = nodes.NODE_CLASS_MAPPINGS["IDEA_LoadEnhancer"].execute(f"saved_{checkpoint}.safetensors").args[0]
+        settings["start"] = saved
     before = weights_hash(load(checkpoint)[0], load(checkpoint)[1].patcher)
     hook, seen = comfy.utils.PROGRESS_BAR_HOOK, []
 
@@ -93,6 +105,10 @@ def across(checkpoint: str, interrupt_at: int | None = None, drawn: bool = False
             noise = torch.randn(3, 512, generator=torch.Generator().manual_seed(9)) * 0.2
             tensors["faces"] = torch.nn.functional.normalize(one + noise, dim=1)
             save_file(tensors, path, metadata)
+    kind, found = type(models.engine()), pack("idea_core.faces").Face.aligned(settings["resolution"])
+    detect = kind.detect
+    if faces:
+        kind.detect = lambda *_: [found]
     comfy.utils.set_progress_bar_global_hook(on_progress)
     said, enhancer = "", None
     try:
@@ -104,6 +120,7 @@ def across(checkpoint: str, interrupt_at: int | None = None, drawn: bool = False
         said = str(problem)
     finally:
         comfy.utils.set_progress_bar_global_hook(hook)
+        kind.detect = detect
     digest = None
     if enhancer:
         digest = hashlib.sha256(
@@ -116,6 +133,7 @@ def across(checkpoint: str, interrupt_at: int | None = None, drawn: bool = False
         "pictures": len(list(folder.glob("*.safetensors"))),
         "digest": digest,
         "listed": f"saved_{checkpoint}.safetensors" in pack("nodes.paths").enhancer_files(),
+        "start": enhancer.training["start"] if enhancer else None,
         "validated": enhancer.training["report"]["likeness"] if enhancer else [],
         "unchanged": before == weights_hash(load(checkpoint)[0], load(checkpoint)[1].patcher),
     }

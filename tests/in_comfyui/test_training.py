@@ -156,6 +156,12 @@ def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(probe, checkp
     assert broken["said"] == "interrupted" and broken["unchanged"]
     resumed = probe("across", checkpoint=checkpoint)
     assert resumed["seen"] == [3, 4] and resumed["digest"] == whole["digest"]
+    farther = probe("across", checkpoint=checkpoint, go_on=True)
+    assert farther["start"] == whole["digest"] != farther["digest"] and farther["unchanged"]
+    assert probe("across", checkpoint=checkpoint)["seen"] == []  # the one to start from was kept
+    probe("forget_enhancer", checkpoint=checkpoint)
+    faced = probe("across", checkpoint=checkpoint, go_on=True, faces=True)
+    assert faced["digest"] != farther["digest"] and faced["unchanged"]  # likeness has gradients
 
 
 @pytest.mark.slow
