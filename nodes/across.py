@@ -11,6 +11,7 @@ from ..idea_core.across_run import learn_people, require_trainable
 from ..idea_core.anchor import parse_names
 from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.captions import PORTRAIT_PROMPTS
+from ..idea_core.faces import FaceEngine
 from ..idea_core.people import PeopleConfig, PeopleFolder, digest_of
 from ..idea_core.people_drawing import draw_people
 from ..idea_core.pretrained import PretrainedEnhancer
@@ -209,13 +210,15 @@ class TrainAcross(io.ComfyNode):
         )
         with ComfyBackbone(model, clip, vae, precision) as backbone:
             checkpoint, base_hash = checkpoint_of(cls.hidden.prompt, node_id)
-            require_trainable(backbone, engine_of(face_model), config, start, checkpoint, base_hash)
-            _draw(place, backbone, face_model, node_id)
+            # Held for likeness: between a picture and its gradients nothing may push the UNet out.
+            engine = engine_of(face_model) if likeness_steps else ReloadedEngine(face_model)
+            require_trainable(backbone, engine, config, start, checkpoint, base_hash)
+            _draw(place, backbone, engine, node_id)
             progress = Progress(steps, node_id)
             enhancer = learn_people(
                 place,
                 backbone,
-                ReloadedEngine(face_model),
+                engine,
                 config,
                 file,
                 save_every=200,
@@ -252,10 +255,12 @@ class SaveEnhancer(io.ComfyNode):
         return io.NodeOutput(ui={"text": [str(path)]})
 
 
-def _draw(place: PeopleFolder, backbone: ComfyBackbone, face_model, node_id: str | None) -> None:
+def _draw(
+    place: PeopleFolder, backbone: ComfyBackbone, engine: FaceEngine | ReloadedEngine, node_id: str | None
+) -> None:
     """Make the pictures that are missing, with one person after the other on the node."""
     progress = Progress(len(place.config.everybody), node_id, unit="people")
-    for number, images in draw_people(place, backbone, ReloadedEngine(face_model)):
+    for number, images in draw_people(place, backbone, engine):
         progress.show(number + 1, None if images is None else images[:2], done=images is not None)
 
 
