@@ -24,6 +24,7 @@ import click
 import torch
 
 from idea_core.cli.options import together
+from idea_core.config import PRESETS
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.jobs.sources import Prepared
 from miniature.methods import (
@@ -55,7 +56,8 @@ def _more(method: Method, title: str, **settings) -> Method:
 
 
 WIDE_KV = {"kv_rank": 0, "kv_rate": 2e-3}
-LIKENESS = {"likeness_weight": 0.2, "likeness_guidance": GUIDANCE, "averaged": 0.5}
+_PRESET = PRESETS["likeness"]
+LIKENESS = {key: getattr(_PRESET, key) for key in ("likeness_weight", "averaged", "axes_rate")}
 ARMS: Mapping[str, Method] = {
     "ti": TEXTUAL_INVERSION,
     "ci": CROSS_INITIALIZATION,
@@ -66,7 +68,9 @@ ARMS: Mapping[str, Method] = {
     "cross": CROSS_ID_EA,
     "whole": ID_EA,
     "seen": SEEN,
-    "seen: likeness": _more(SEEN, "ID-EA, Enhancer that has seen people, likeness loss", **LIKENESS, axes_rate=0.3),
+    "seen: likeness": _more(
+        SEEN, "ID-EA, Enhancer that has seen people, likeness loss", **LIKENESS, likeness_guidance=GUIDANCE
+    ),
     "seen: averaged": _more(SEEN, "mean of the last half of the steps", averaged=0.5),
     "seen: no adapter": _more(SEEN, "its tokens alone, no Enhancer and Adapter", adapter_rate=0.0),
     "seen: no kv": _more(SEEN, "no K/V", kv_rate=0.0),

@@ -120,7 +120,8 @@ class AcrossTrainer:
             raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_steps to 0.")
         self.backbone, self.pictures, self.config = backbone, pictures, config
         if start:
-            self.model = start.build_for(backbone).requires_grad_()
+            start.require_family(backbone)
+            self.model = start.build(backbone.device).requires_grad_()
         else:
             names = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
             with torch.random.fork_rng(devices=[]):

@@ -57,7 +57,7 @@ def require_trainable(
         MissingPackageError, FaceError: as `TorchRecogniser`, where the training asks for likeness.
     """
     if start:
-        start.build_for(backbone)
+        start.require_family(backbone)
         start.warn_of_other_base("the ID-Enhancer to start from", base_hash, base_checkpoint)
     if config.likeness_steps:
         TorchRecogniser(engine.recogniser_file)

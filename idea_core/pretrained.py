@@ -104,16 +104,11 @@ class PretrainedEnhancer:
         model.load_state_dict(weights, assign=True)
         return model.requires_grad_(False).eval().to(device)
 
-    def build_for(self, backbone: Backbone) -> FaceModel:
-        """`build` on a backbone.
-
-        Raises:
-            ConfigError: it is of another family.
-        """
+    def require_family(self, backbone: Backbone) -> None:
+        """Raise `ConfigError` if a backbone is of another family."""
         if backbone.base_model != self.base_model:
             titles = [BASE_MODELS[key].title for key in (self.base_model, backbone.base_model)]
             raise ConfigError(f"an ID-Enhancer for {titles[1]}", f"one for {titles[0]}", "Choose another.")
-        return self.build(backbone.device)
 
     @cached_property
     def digest(self) -> str:
@@ -195,10 +190,11 @@ class PretrainedEnhancer:
         Raises:
             ConfigError: settings that are not `configure`d, or a backbone of another family.
         """
-        model = self.build_for(backbone)
+        self.require_family(backbone)
         if config != self.configure(config):
             got = f"n {config.n}, heads {config.heads}, beta {config.beta}"
             raise ConfigError(f"n {self.n}, heads {self.heads}, beta {self.beta}", got, "Take the ID-Enhancer's own.")
+        model = self.build(backbone.device)
         with torch.no_grad():
             tokens = {encoder: part[0] for encoder, part in model.tokens(arcface[None].to(model.anchor)).items()}
         if basis is not None:
