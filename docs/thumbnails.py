@@ -20,9 +20,10 @@ from idea_core.config import PRESETS
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.edit import blend
 from idea_core.identity import Identity
-from miniature.methods import SEEN
+from idea_core.refine import Refiner
+from miniature.methods import REFINING, SEEN
 from miniature.trial import Stranger, learn
-from miniature.world import BASE, draw, to_photo
+from miniature.world import BASE, draw, enhancer, face_engine, to_photo
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 IMAGES = Path(__file__).parent / "images"
@@ -72,6 +73,13 @@ def main() -> None:
     def pictures(identity: Identity, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
         return list(draw(pipeline, [identity], [prompt.format(identity.name)] * count, seed))
 
+    def instantly(refined: bool) -> list[Tensor]:
+        """From one photo, without training."""
+        with tempfile.TemporaryDirectory() as folder:
+            face = Stranger(ann.number).prepared(Path(folder)).embeds.mean
+        looks = Refiner(DiffusersBackbone(pipeline), enhancer(), face_engine(), REFINING).refine(face)
+        return pictures(enhancer().identity("alice", face, looks[-1 if refined else 0].shown))
+
     (one,), (two,) = pictures(alice), pictures(bob)
     half = torch.cat([pictures(alice, HATLESS)[0][..., :32], pictures(bob, HATLESS)[0][..., 32:]], dim=-1)
     between = blend([alice, bob], [0.5, 0.5], "blend")
@@ -88,6 +96,7 @@ def main() -> None:
         "strengths": sheet([[draw(pipeline, [alice], [hatless], 5, strength=s)[0] for s in (0.0, 0.5, 1.0, 1.5)]]),
         "generate_with_sdxl": sheet([pictures(alice, HATLESS, 3, seed=5)]),
         "instant_person": sheet([[ann.photos[0], ">", one]]),
+        "refined_person": sheet([[ann.photos[0], ">", *instantly(refined=False), ">", *instantly(refined=True)]]),
     }
     sheet([[one]], size=ICON).save(IMAGES / "icon.png")
     sheet([[*ann.photos[:3], ">", *pictures(alice, HATLESS), *painted]], size=BANNER).save(IMAGES / "banner.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .backbone import Backbone, TextCondition
+from .errors import TrainingError
 from .faces import FaceEngine
 from .images import to_pixels
+from .memory import give_back, ran_out
 from .sampling import empty_prompt, sample
 
 
@@ -21,11 +24,13 @@ class Artist:
         resolution: side in pixels.
         sampling_steps: of each picture.
         guidance: scale of classifier-free guidance.
-        at_once: pictures sampled together; it changes no picture but for rounding.
+        at_once: pictures sampled together; it changes no picture but for rounding. Where memory runs out there are
+            fewer from then on.
     """
 
     def __init__(self, backbone: Backbone, resolution: int, sampling_steps: int, guidance: float, at_once: int):
         self._backbone, self._steps, self._guidance, self._at_once = backbone, sampling_steps, guidance, at_once
+        self._resolution = resolution
         blank = torch.zeros(1, resolution, resolution, 3)
         self._shape = backbone.encode_images(blank).mean.shape[1:]
         self._negative = empty_prompt(backbone)
@@ -36,15 +41,36 @@ class Artist:
 
     @torch.no_grad()
     def draw_conditions(self, conditions: TextCondition, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The same of conditions that are there already."""
-        latents = []
+        """The same of conditions that are there already.
+
+        Raises:
+            TrainingError: no memory for a single picture.
+        """
+        latents, begin = [], 0
         noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        for begin in range(0, len(noise), self._at_once):
+        while begin < len(noise):
             part = slice(begin, begin + self._at_once)
             positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
-            latents.append(sample(self._backbone, positive, self._negative, noise[part], self._steps, self._guidance))
+            try:
+                drawn = sample(self._backbone, positive, self._negative, noise[part], self._steps, self._guidance)
+            except RuntimeError as error:
+                self._draw_fewer(error)
+                continue
+            latents.append(drawn)
+            begin += len(drawn)
         drawn = torch.cat(latents)
         return drawn.half().cpu(), self._backbone.decode_images(drawn)
+
+    def _draw_fewer(self, error: RuntimeError) -> None:
+        """After an error that says that there is no memory left; others are raised."""
+        if not ran_out(error):
+            raise error
+        if self._at_once == 1:
+            got = f"out of memory at {self._resolution} pixels"
+            raise TrainingError("memory for a picture", got, "Lower the resolution.") from error
+        self._at_once = (self._at_once + 1) // 2
+        logging.warning("ID-EA: out of memory; going on with %d pictures at a time.", self._at_once)
+        give_back()
 
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> TextCondition:

@@ -20,7 +20,7 @@ PORTRAIT_PROMPTS = (
     "a head and shoulders photo of {}, three-quarter view",
     "a photo of {} in a forest, overcast",
 )
-"""Prompts under which a base model shows what people look like whom it knows by name."""
+"""Prompts under which a base model shows what people look like."""
 
 OBJECT_TEMPLATES = (
     "a photo of a {}",
@@ -61,6 +61,11 @@ PAPER_TEMPLATES = tuple(t.replace(MEDIA[0], medium) for medium in MEDIA for t in
 def person_captions(templates: Iterable[str]) -> tuple[str, ...]:
     """Captions with `{}` where the pseudo-tokens stand."""
     return tuple(template.format("face of {} person") for template in templates)
+
+
+def parse_prompts(text: str) -> tuple[str, ...]:
+    """Its lines, or `PORTRAIT_PROMPTS` if it has none."""
+    return tuple(line.strip() for line in text.split("\n") if line.strip()) or PORTRAIT_PROMPTS
 
 
 def with_note(captions: Sequence[str], note: str) -> tuple[str, ...]:

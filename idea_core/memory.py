@@ -28,10 +28,15 @@ def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
         except RuntimeError as error:
             if not ran_out(error) or not _save_memory(training):
                 raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        elif torch.backends.mps.is_available():
-            torch.mps.empty_cache()
+        give_back()
+
+
+def give_back() -> None:
+    """Return memory that is not in use to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _save_memory(training: Any) -> bool:

@@ -143,14 +143,16 @@ class PretrainedEnhancer:
         return dataclasses.replace(mean, training=training)
 
     @torch.no_grad()
-    def identity(self, name: str, arcface: Tensor) -> Identity:
+    def identity(self, name: str, arcface: Tensor, shown: Tensor | None = None) -> Identity:
         """A person from a face alone.
 
         Args:
             arcface: `a` (512,), L2-normalised.
+            shown: the face that gives the person, where it is another one (`Refiner`).
         """
         model = self.build()
-        fused = model.fused(arcface[None].float())[0]
+        face = (arcface if shown is None else shown)[None].float()
+        fused = model.fused(face)[0]
         return Identity(
             name=name,
             base_model=self.base_model,
@@ -158,7 +160,7 @@ class PretrainedEnhancer:
             clip_layer=self.clip_layer,
             heads=self.heads,
             beta=self.beta,
-            tokens={encoder: tokens[0] for encoder, tokens in model.tokens(arcface[None].float()).items()},
+            tokens={encoder: tokens[0] for encoder, tokens in model.tokens(face).items()},
             anchor=model.anchor,
             grounding=model.adapter.grounding(fused),
             id_embeds=arcface,

@@ -19,12 +19,12 @@ from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.evaluation.report import data_address
 from idea_core.identity import Identity
 
-from .methods import CROSS_INITIALIZATION, ID_EA, SEEN, TEXTUAL_INVERSION
+from .methods import CROSS_INITIALIZATION, ID_EA, REFINED, SEEN, TEXTUAL_INVERSION
 from .people import named_people
 from .trial import NAME, PER_PROMPT, PROMPTS, Stranger, learn, measure, prompts_of
 from .world import BASE, draw, to_photo
 
-STAGES = 7
+STAGES = 8
 MEASURES = ("identity", "second", "verified", "obedience")
 
 
@@ -61,9 +61,9 @@ def run(folder: Path, person: Stranger, steps: int, seed: int, on_stage: Callabl
     named = draw(pipeline, [], prompts_of(person.asked, known), seed)
     rows.append(_row(f"Base model, “{known}”", named, person))
     backbone = DiffusersBackbone(pipeline)
-    fast = PRESETS["fast"]
+    fast, at_once = PRESETS["fast"], replace(PRESETS["fast"], steps=0)
     others = [(method, method.config(steps=steps)) for method in (TEXTUAL_INVERSION, CROSS_INITIALIZATION)]
-    for method, config in (*others, (ID_EA, fast), (SEEN, replace(fast, steps=0)), (SEEN, fast)):
+    for method, config in (*others, (ID_EA, fast), (SEEN, at_once), (REFINED, at_once), (SEEN, fast)):
         title = f"{method.title}, {config.steps} steps"
         on_stage(title)
         trained, seconds = learn(backbone, seen, method, config)

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idea_core.anchor import Anchor
+from idea_core.anchor import Anchor, NamesBasis
 from idea_core.backbone import Backbone
 from idea_core.config import PRESETS, TrainConfig
 from idea_core.person import RATE_WIDTH, BuildPerson, PersonModel, build_person
+from idea_core.refine import RefineConfig, Refiner
 
 from .models import WIDTH
-from .world import enhancer, strangers_face
+from .render import SIZE
+from .world import AT_ONCE, DRAWING_STEPS, GUIDANCE, enhancer, face_engine, portraits, strangers_face
 
 BARE = {"start": "cross", "adapter_rate": 0.0, "enhancer_rate": None, "kv_rate": 0.0, "regularizer_weight": 0.0}
 
@@ -61,6 +63,7 @@ CELEB_BASIS = Method("Celeb Basis", {**BARE, "start": "names", "axes": 64})
 ID_EA = Method("ID-EA", {})
 CROSS_ID_EA = Method("ID-EA from the cross initialisation", {"start": "cross"})
 SEEN = Method("ID-EA, Enhancer that has seen people", {}, lambda *given: enhancer().build_person(*given))
+REFINED = Method("ID-EA, Enhancer that has seen people, refined", {}, lambda *given: _refined(*given))
 SAME_FACE = Method(
     "one stranger's face for everybody",
     {},
@@ -78,3 +81,20 @@ PUBLISHED = Method(
     },
     left_out=("adapter",),
 )
+REFINING = RefineConfig(
+    prompts=portraits(RefineConfig.pictures),
+    resolution=SIZE,
+    sampling_steps=DRAWING_STEPS,
+    guidance=GUIDANCE,
+    at_once=AT_ONCE,
+)
+_FIRST_SEED = 10**6  # far from those of the pictures that are measured
+
+
+def _refined(
+    backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, basis: NamesBasis | None
+) -> PersonModel:
+    """Who comes of the face that the Enhancer had best be shown."""
+    refining = replace(REFINING, seed=_FIRST_SEED + REFINING.pictures * config.seed)
+    looks = Refiner(backbone, enhancer(), face_engine(), refining).refine(arcface)
+    return enhancer().build_person(backbone, anchor, looks[-1].shown, config, basis)

@@ -13,18 +13,16 @@ import click
 import torch
 
 from idea_core.across import AcrossConfig
-from idea_core.captions import PLACEHOLDER
 from idea_core.jobs.enhancer import PeopleJob
 from idea_core.jobs.sources import ModelSource
 from idea_core.people import PeopleConfig
 from idea_core.pretrained import PretrainedEnhancer
 
 from .render import SIZE
-from .world import AT_ONCE, BASE, FACE_MODELS, GUIDANCE, all_names, draw_photos
+from .world import AT_ONCE, BASE, DRAWING_STEPS, FACE_MODELS, GUIDANCE, all_names, portraits
 
 INVENTED = 12_000  # people besides those whom the base model has seen
 PER_PERSON = 4
-DRAWING_STEPS = 10  # people come out as alike as after twice as many
 TEXT_STEPS, STEPS = 2200, 3800  # by text, then by pictures
 ROUNDS = ((850, 3e-4), (258, 1e-4))  # by likeness: steps of each training, and their rate
 SEEDS, LIKENESS_BATCH = 4, 256  # trainings of a round, which ends with their mean
@@ -72,11 +70,10 @@ def main(work: Path, output: Path, shard: str | None, device: str, threads: int,
 
 def people_job(folder: Path, device: str = "cpu") -> PeopleJob:
     """The pictures of all named people, and of more of them."""
-    scenes = draw_photos(PROMPTS, torch.Generator().manual_seed(6))
     config = PeopleConfig(
         names=all_names(),
         invented=INVENTED,
-        prompts=tuple(scenes.caption(number, PLACEHOLDER) for number in range(PROMPTS)),
+        prompts=portraits(PROMPTS),
         per_person=PER_PERSON,
         resolution=SIZE,
         sampling_steps=DRAWING_STEPS,

@@ -9,8 +9,7 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.across import AcrossConfig
 from ..idea_core.across_run import learn_people, require_trainable
 from ..idea_core.anchor import parse_names
-from ..idea_core.backbone import PRECISION_CHOICES
-from ..idea_core.captions import PORTRAIT_PROMPTS
+from ..idea_core.captions import parse_prompts
 from ..idea_core.faces import FaceEngine
 from ..idea_core.people import PeopleConfig, PeopleFolder, digest_of
 from ..idea_core.people_drawing import draw_people
@@ -21,7 +20,16 @@ from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
 from .face_models import ReloadedEngine, engine_of, face_digest
 from .fingerprint import training_fingerprint
-from .inputs import advanced, base_model_inputs, seed_input
+from .inputs import (
+    advanced,
+    base_model_inputs,
+    float_input,
+    int_input,
+    precision_input,
+    prompts_input,
+    resolution_input,
+    seed_input,
+)
 from .paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
 from .sockets import EnhancerSocket, require
 from .train import described
@@ -53,21 +61,16 @@ class TrainAcross(io.ComfyNode):
                     optional=True,
                     tooltip="People whom the checkpoint can draw, one a line. Empty: the list of the pack.",
                 ),
-                io.String.Input(
-                    "prompts",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="What the pictures show, one a line, two curly brackets for the name. Empty: a dozen "
-                    "portraits.",
-                ),
-                _int("most_people", 10_000, 3, 100_000, "At most so many of the names."),
-                advanced(_int("invented", 0, 0, 100_000, "So many more people, named by parts of different names.")),
-                _int("per_person", _PEOPLE.per_person, 3, 1000, "Pictures of each person."),
-                _int("resolution", 512, 64, 1024, "Side of the pictures in pixels: what the checkpoint was made for."),
-                _int("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
+                prompts_input("name"),
+                int_input("most_people", 10_000, 3, 100_000, "At most so many of the names."),
                 advanced(
-                    _int(
+                    int_input("invented", 0, 0, 100_000, "So many more people, named by parts of different names.")
+                ),
+                int_input("per_person", _PEOPLE.per_person, 3, 1000, "Pictures of each person."),
+                resolution_input("Side of the pictures in pixels: what the checkpoint was made for."),
+                int_input("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
+                advanced(
+                    int_input(
                         "text_steps",
                         _ACROSS.text_steps,
                         0,
@@ -75,7 +78,7 @@ class TrainAcross(io.ComfyNode):
                         "Of these, so many first ones learn by text alone, without the UNet.",
                     )
                 ),
-                _int("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step; by text four times as many."),
+                int_input("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step; by text four times as many."),
                 advanced(
                     io.Float.Input(
                         "rate",
@@ -88,11 +91,13 @@ class TrainAcross(io.ComfyNode):
                     )
                 ),
                 seed_input("Of all random choices of the training; the pictures have seeds of their own."),
-                advanced(_int("sampling_steps", _PEOPLE.sampling_steps, 1, 200, "Sampling steps of each picture.")),
-                advanced(_float("guidance", _PEOPLE.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
-                advanced(_int("at_once", _PEOPLE.at_once, 1, 64, "Pictures sampled together.")),
                 advanced(
-                    _float(
+                    int_input("sampling_steps", _PEOPLE.sampling_steps, 1, 200, "Sampling steps of each picture.")
+                ),
+                advanced(float_input("guidance", _PEOPLE.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
+                advanced(int_input("at_once", _PEOPLE.at_once, 1, 64, "Pictures sampled together.")),
+                advanced(
+                    float_input(
                         "agreement",
                         _PEOPLE.agreement,
                         -1.0,
@@ -100,9 +105,11 @@ class TrainAcross(io.ComfyNode):
                         "Pictures less like the person's others are left out.",
                     )
                 ),
-                advanced(_float("held_out", _PEOPLE.held_out, 0.0, 0.9, "Share of the names that validation uses.")),
                 advanced(
-                    _int(
+                    float_input("held_out", _PEOPLE.held_out, 0.0, 0.9, "Share of the names that validation uses.")
+                ),
+                advanced(
+                    int_input(
                         "validate_every",
                         500,
                         0,
@@ -111,15 +118,9 @@ class TrainAcross(io.ComfyNode):
                         "its best. 0: none.",
                     )
                 ),
+                advanced(precision_input()),
                 advanced(
-                    io.Combo.Input(
-                        "precision",
-                        options=list(PRECISION_CHOICES),
-                        tooltip="In which the UNet computes; auto: half on a GPU.",
-                    )
-                ),
-                advanced(
-                    _int(
+                    int_input(
                         "likeness_steps",
                         _ACROSS.likeness_steps,
                         0,
@@ -178,7 +179,7 @@ class TrainAcross(io.ComfyNode):
         people = PeopleConfig(
             names=parse_names(names)[:most_people],
             invented=invented,
-            prompts=tuple(line.strip() for line in prompts.splitlines() if line.strip()) or PORTRAIT_PROMPTS,
+            prompts=parse_prompts(prompts),
             per_person=per_person,
             resolution=resolution,
             sampling_steps=sampling_steps,
@@ -269,12 +270,3 @@ def _short(place: PeopleFolder, config: AcrossConfig, validate_every: int, start
     people, begun = place.config, start.digest if start else ""
     chosen = people.names, people.invented, people.agreement, people.held_out, validate_every, begun
     return digest_of(place.fingerprint, str(sorted(config.as_dict().items())), str(chosen))[:12]
-
-
-def _int(name: str, default: int, least: int, most: int, tooltip: str, optional: bool = False) -> io.Int.Input:
-    step = 64 if name == "resolution" else 1
-    return io.Int.Input(name, default=default, min=least, max=most, step=step, tooltip=tooltip, optional=optional)
-
-
-def _float(name: str, default: float, least: float, most: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=least, max=most, step=0.05, tooltip=tooltip)

@@ -8,6 +8,7 @@ from ..idea_core.faces import IdEmbeds
 from ..idea_core.identity_checks import require_name
 from ..idea_core.pretrained import PretrainedEnhancer
 from .face import CATEGORY
+from .inputs import name_input
 from .paths import enhancer_files, enhancer_path, file_state
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, require
 
@@ -57,11 +58,7 @@ class InstantIdentity(io.ComfyNode):
             inputs=[
                 EnhancerSocket.Input("enhancer", tooltip="From Load ID-Enhancer; made for the checkpoint in use."),
                 IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
-                io.String.Input(
-                    "name",
-                    default="alice",
-                    tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>",
-                ),
+                name_input(),
             ],
             outputs=[
                 IdentitySocket.Output(

@@ -12,6 +12,7 @@ from .enhancer import InstantIdentity, LoadEnhancer
 from .face import IDEncode, LoadFaceModel
 from .identity import IdentityInfo, LoadIdentity, SaveIdentity
 from .paths import register_folders
+from .refine import RefinedIdentity
 from .settings import TrainingSettingsNode
 from .train import EnhancerTrain
 
@@ -29,6 +30,7 @@ class IdeaExtension(ComfyExtension):
             SaveEnhancer,
             LoadEnhancer,
             InstantIdentity,
+            RefinedIdentity,
             SaveIdentity,
             LoadIdentity,
             IdentityInfo,

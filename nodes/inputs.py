@@ -6,6 +6,7 @@ import math
 
 from comfy_api.v0_0_2 import io
 
+from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.errors import ConfigError
 
 
@@ -27,6 +28,42 @@ def base_model_inputs() -> list[io.Input]:
 def seed_input(tooltip: str) -> io.Int.Input:
     """A seed that stays as it is from run to run."""
     return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip=tooltip)
+
+
+def int_input(name: str, default: int, least: int, most: int, tooltip: str, optional: bool = False) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=least, max=most, tooltip=tooltip, optional=optional)
+
+
+def float_input(name: str, default: float, least: float, most: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=least, max=most, step=0.05, tooltip=tooltip)
+
+
+def name_input() -> io.String.Input:
+    """A person's name."""
+    return io.String.Input(
+        "name",
+        default="alice",
+        tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>",
+    )
+
+
+def resolution_input(tooltip: str) -> io.Int.Input:
+    """Side of photos or pictures in pixels."""
+    return io.Int.Input("resolution", default=512, min=64, max=1024, step=64, tooltip=tooltip)
+
+
+def precision_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "precision",
+        options=list(PRECISION_CHOICES),
+        tooltip="In which the UNet computes; auto: half on a GPU.",
+    )
+
+
+def prompts_input(whose: str) -> io.String.Input:
+    """Prompts of the pictures that a node draws; `whose` place the brackets keep."""
+    tooltip = f"What the pictures show, one a line, two curly brackets for the {whose}. Empty: a dozen portraits."
+    return io.String.Input("prompts", default="", multiline=True, optional=True, tooltip=tooltip)
 
 
 def require_finite(**values: float) -> None:

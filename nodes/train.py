@@ -21,7 +21,7 @@ from ..idea_core.preview import PROMPT, PreviewConfig
 from ..idea_core.watch import WatchConfig
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
-from .inputs import advanced, base_model_inputs, require_finite, seed_input
+from .inputs import advanced, base_model_inputs, name_input, require_finite, resolution_input, seed_input
 from .loss_curve import draw_losses
 from .pictures import require_images
 from .settings import TrainingSettings
@@ -46,11 +46,7 @@ class EnhancerTrain(io.ComfyNode):
                 *base_model_inputs(),
                 IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
                 io.Image.Input("images", tooltip="The photos to train on: ID Encode's face crops."),
-                io.String.Input(
-                    "name",
-                    default="alice",
-                    tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>",
-                ),
+                name_input(),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
@@ -67,14 +63,9 @@ class EnhancerTrain(io.ComfyNode):
                     "many, and prompts are obeyed less.",
                 ),
                 seed_input("The same seed and inputs give the same person."),
-                io.Int.Input(
-                    "resolution",
-                    default=512,
-                    min=64,
-                    max=1024,
-                    step=64,
-                    tooltip="Side in pixels to which the photos are cropped and scaled: 512 for most, 768 for SD 2.1 "
-                    "768-v, 1024 for SDXL.",
+                resolution_input(
+                    "Side in pixels to which the photos are cropped and scaled: 512 for most, 768 for SD 2.1 768-v, "
+                    "1024 for SDXL."
                 ),
                 advanced(
                     io.Boolean.Input(

@@ -359,6 +359,7 @@ def test_bad_input_is_said(studio, alice, tmp_path):
     assert "a name of 1 to 64 letters" in run(*bad, "--name", "a b", code=1).stderr
     assert "a resolution that 8 divides" in run(*bad, "--name", "a", "--resolution", "17", code=1).stderr
     assert "at least 1 step without an ID-Enhancer" in run(*bad, "--name", "a", *QUICK, "--steps", "0", code=1).stderr
+    assert "a person of 0 steps to refine" in run(*bad, "--name", "a", *QUICK, "--refine", "1", code=1).stderr
     assert "--names and --phrase" in run(*bad, "--name", "a", "--phrase", "x", "--names", broken, code=2).stderr
     lost = ["--photos", studio / "photos" / "alice", "--face-models", empty]
     assert "a face model pack in" in run("train", *base(studio), *lost, *out, code=1).stderr

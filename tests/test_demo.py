@@ -55,6 +55,7 @@ def test_demo(tmp_path):
         "Cross Initialization, 5 steps",
         "ID-EA, 25 steps",
         "ID-EA, Enhancer that has seen people, 0 steps",
+        "ID-EA, Enhancer that has seen people, refined, 0 steps",
         "ID-EA, Enhancer that has seen people, 25 steps",
     ]
     assert said["rows"][5]["identity"] > 0.25  # at once, from one photo; the least of 32 people is .27
@@ -103,5 +104,10 @@ def test_an_enhancer_from_the_base_models_own_pictures(tmp_path):
     run(*instant, "-o", tmp_path / "ann.safetensors")
     identity = Identity.load(tmp_path / "ann.safetensors")
     assert identity.training["steps"] == 0 and identity.base_model == "mini" and not identity.kv
+    looked = ["--refine", "1", "--refine-prompts", prompts, "--seed", "5", "-o", tmp_path / "ann.safetensors"]
+    refined = run(*instant, *looked, "--json")  # the file that is there is of other inputs
+    assert len(refined["likeness"]) in (1, 2) and abs(refined["likeness"][0][1]) > 0  # faces were found
+    training = Identity.load(tmp_path / "ann.safetensors").training
+    assert training["refine"]["seed"] == 5 and training["photos"] == 1
     run(*instant[:-1], "2", "-o", tmp_path / "ann2.safetensors")
     assert Identity.load(tmp_path / "ann2.safetensors").training["steps"] == 2

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..across import AcrossConfig
-from ..captions import PORTRAIT_PROMPTS
+from ..captions import parse_prompts
 from ..jobs.train import require_output
 from ..people import PeopleConfig
 from ..people_drawing import blocks
@@ -232,11 +232,10 @@ def take_people(options: dict[str, Any]):
     from .train import native_resolution
 
     names, prompts = options.pop("names"), options.pop("prompts")
-    lines = [line for line in read_text(prompts).split("\n") if line.strip()] if prompts else PORTRAIT_PROMPTS
     folder, model, faces = options.pop("work"), take_model(options), take_faces(options)
     config = PeopleConfig(
         names=parse_names(read_text(names) if names else ""),
-        prompts=tuple(lines),
+        prompts=parse_prompts(read_text(prompts) if prompts else ""),
         at_once=options.pop("picture_batch"),
         resolution=options.pop("resolution") or native_resolution(model.load()),
         **options,

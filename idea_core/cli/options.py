@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from ..backbone import PRECISION_CHOICES
-from ..captions import CAPTIONS, captions_of
+from ..captions import CAPTIONS, captions_of, parse_prompts
 from ..config import PRESETS, REGULARIZERS, STARTS, TrainConfig
 from ..faces.providers import PROVIDER_CHOICES
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
 from ..jobs.sources import CROPS
+from ..refine import RefineConfig
 from ..textfile import read_text
 
 PATH = click.Path(path_type=Path)
@@ -175,6 +176,13 @@ train_options = together(
         click.option(
             "--enhancer", type=PATH, help="ID-Enhancer that has seen people, to start from; --steps 0: no more."
         ),
+        click.option(
+            "--refine",
+            type=click.IntRange(0),
+            default=0,
+            help="With --enhancer and --steps 0: draw the person, compare the faces, and correct, so many times.",
+        ),
+        click.option("--refine-prompts", type=PATH, help="File of prompts with {} for the person to draw, one a line."),
         click.option("--clip-layer", type=int, help="Text encoder layer, counted from the end, such as -2."),
         click.option("--gradient-checkpointing", is_flag=True, help="Less memory, slower steps."),
     ]
@@ -218,6 +226,8 @@ def take_job(
     id_embeds: Path | None = None,
 ) -> TrainJob:
     """A training of all that is left of a command's options."""
+    rounds, prompts = options.pop("refine"), options.pop("refine_prompts")
+    prompts = parse_prompts(read_text(prompts) if prompts else "")
     return TrainJob(
         name=name,
         output=output,
@@ -227,6 +237,7 @@ def take_job(
         config=take_config(options),
         captions=take_captions(options),
         names=take_names(options),
+        refine=RefineConfig(rounds=rounds, prompts=prompts, resolution=resolution) if rounds else None,
         **options,
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..anchor import celebrity_names
+from ..backbone import Backbone
 from ..batches import count_photos
 from ..captions import CAPTIONS
 from ..config import TrainConfig
@@ -25,6 +26,7 @@ from ..likeness_loss import LikenessLoss
 from ..memory import ran_out
 from ..person import build_person
 from ..pretrained import PretrainedEnhancer
+from ..refine import OnLook, RefineConfig, Refiner
 from ..tensorfile import load_if_same
 from ..trainer import Trainer, training_record
 from ..training_run import TrainingRun, keep
@@ -52,6 +54,7 @@ class TrainJob:
         save_every: steps between two saves of the training's state; 0: only when it breaks off.
         resume: go on with a broken run of the same inputs, if it left its state.
         watch: when the training is looked at, and what ends it early.
+        refine: how a person of 0 steps is looked at and corrected, with the seed of `config`; None: not at all.
     """
 
     name: str
@@ -68,11 +71,15 @@ class TrainJob:
     save_every: int = 0
     resume: bool = True
     watch: WatchConfig = WatchConfig()
+    refine: RefineConfig | None = None
 
     def __post_init__(self):
         require_name(self.name)
         if not self.config.steps and not self.enhancer:
             raise ConfigError("at least 1 step without an ID-Enhancer", "0", "Give --steps, or --enhancer.")
+        if self.refine and self.config.steps:
+            remedy = "Give --steps 0 and --enhancer, or leave --refine out."
+            raise ConfigError("a person of 0 steps to refine", f"{self.config.steps} steps", remedy)
 
     @property
     def state_file(self) -> Path:
@@ -101,12 +108,14 @@ class TrainJob:
             "clip_layer": self.clip_layer,
             "watch": asdict(self.watch),
             **self.config.as_dict(),
+            **({"refine": self.refine.as_dict()} if self.refine else {}),
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @property
     def _needs_faces(self) -> bool:
-        return self.photos.needs_faces or self.watch.target is not None or self.config.likeness_weight > 0
+        looked_at = self.watch.target is not None or self.config.likeness_weight > 0 or self.refine is not None
+        return self.photos.needs_faces or looked_at
 
     def finished(self, fingerprint: str) -> Identity | None:
         """The result of an earlier run of the same inputs, if it is there; a damaged file counts as none."""
@@ -121,11 +130,18 @@ class TrainJob:
         """
         require_output(self.output)
 
-    def run(self, model_digest: str, fingerprint: str, on_step: OnTrainer | None = None) -> Identity:
+    def run(
+        self,
+        model_digest: str,
+        fingerprint: str,
+        on_step: OnTrainer | None = None,
+        on_look: OnLook | None = None,
+    ) -> Identity:
         """Train and save.
 
         Args:
             fingerprint: `self.fingerprint(model_digest)`, for which all photos and face models are read.
+            on_look: called while a person is refined.
 
         Raises:
             IdeaError: an input that does not fit, or a diverging training.
@@ -135,7 +151,7 @@ class TrainJob:
         enhancer = self._load_enhancer(model_digest)
         prepared = self.photos.prepare(self.faces)
         if enhancer and not self.config.steps:
-            instant = enhancer.identity(self.name, prepared.embeds.mean)
+            instant = self._instant(enhancer, prepared.embeds.mean, model_digest, on_look)
             training = {**instant.training, "photos": count_photos(prepared.photos), "fingerprint": fingerprint}
             identity = dataclasses.replace(instant, training=training)
             identity.save(self.output)
@@ -169,6 +185,17 @@ class TrainJob:
                 "Lower the resolution.",
             ) from error
 
+    def _instant(
+        self, enhancer: PretrainedEnhancer, face: Tensor, model_digest: str, on_look: OnLook | None
+    ) -> Identity:
+        """The person from the face (512,) alone, refined if that is asked for."""
+        if self.refine is None:
+            return enhancer.identity(self.name, face)
+        config = dataclasses.replace(self.refine, seed=self.config.seed)
+        refiner = Refiner(self._backbone(enhancer.clip_layer), enhancer, self.faces.load(), config)
+        provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
+        return refiner.identity(self.name, face, refiner.refine(face, on_look), **provenance)
+
     def _watch(self, trainer: Trainer, prepared: Prepared) -> Watch | None:
         """What looks at the training, and measures likeness where there is a target."""
         if not self.watch.every:
@@ -190,14 +217,17 @@ class TrainJob:
         return enhancer
 
     def _trainer(self, prepared: Prepared, enhancer: PretrainedEnhancer | None) -> Trainer:
-        from ..diffusers_backbone import DiffusersBackbone
-
-        backbone = DiffusersBackbone(self.model.load(), self.clip_layer, self.gradient_checkpointing)
+        backbone = self._backbone(self.clip_layer)
         config = enhancer.configure(self.config) if enhancer else self.config
         build = enhancer.build_person if enhancer else build_person
         captions, face = CAPTIONS[self.captions], prepared.embeds.mean
         likeness = LikenessLoss.of(backbone, self.faces.load(), config) if config.likeness_weight else None
         return Trainer(backbone, prepared.photos, face, config, self.names, captions, build, likeness)
+
+    def _backbone(self, clip_layer: int | None) -> Backbone:
+        from ..diffusers_backbone import DiffusersBackbone
+
+        return DiffusersBackbone(self.model.load(), clip_layer, self.gradient_checkpointing)
 
 
 def require_output(output: Path) -> None:

@@ -14,21 +14,24 @@ from safetensors.torch import save_file
 import nodes
 
 
-def instant(checkpoint: str) -> dict:
-    """An ID-Enhancer through its nodes: from a file, to an identity, to a text condition, to a training."""
-    core, pretrained = pack("idea_core"), pack("idea_core.pretrained")
-    node = nodes.NODE_CLASS_MAPPINGS
+def random_enhancer(checkpoint: str):
+    """One of random weights that fits a checkpoint."""
     person = make_identity(checkpoint)
-    encoders = person.base.encoders
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False):
-        anchor = {key: torch.randn(2, width, generator=generator) for key, width in encoders.items()}
+        anchor = {key: torch.randn(2, width, generator=generator) for key, width in person.base.encoders.items()}
         model = pack("idea_core.face_model").FaceModel(anchor, anchor, anchor)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
-        enhancer = pretrained.PretrainedEnhancer(
-            person.base_model, person.prediction, None, 8, 0.4, {k: t.half() for k, t in model.state_dict().items()}
-        )
+        weights = {key: tensor.half() for key, tensor in model.state_dict().items()}
+    return pack("idea_core.pretrained").PretrainedEnhancer(person.base_model, person.prediction, None, 8, 0.4, weights)
+
+
+def instant(checkpoint: str) -> dict:
+    """An ID-Enhancer through its nodes: from a file, to an identity, to a text condition, to a training."""
+    core, node = pack("idea_core"), nodes.NODE_CLASS_MAPPINGS
+    enhancer = random_enhancer(checkpoint)
+    encoders = core.BASE_MODELS[enhancer.base_model].encoders
     enhancer.save(pack("nodes.paths").output_folder() / "enhancers" / "people" / f"{checkpoint}.safetensors")
     listed = pack("nodes.paths").enhancer_files()
     name = next(entry for entry in listed if entry.endswith(f"{checkpoint}.safetensors"))
@@ -136,6 +139,59 @@ def across(
         "start": enhancer.training["start"] if enhancer else None,
         "validated": enhancer.training["report"]["likeness"] if enhancer else [],
         "unchanged": before == weights_hash(load(checkpoint)[0], load(checkpoint)[1].patcher),
+    }
+
+
+def refined(checkpoint: str, faces: bool = True, interrupt_at: int | None = None) -> dict:
+    """Refined ID-EA Embedding; a random checkpoint draws nobody, so a face is found in the middle of each picture.
+
+    Args:
+        faces: whether it is found.
+        interrupt_at: looks after which somebody cancels.
+    """
+    node, core = nodes.NODE_CLASS_MAPPINGS["IDEA_RefinedIdentity"], pack("idea_core")
+    node.hidden = SimpleNamespace(prompt=None, unique_id=None)
+    models = nodes.NODE_CLASS_MAPPINGS["IDEA_LoadFaceModel"].execute("testpack", "cpu").args[0]
+    embeds, enhancer = pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1)), random_enhancer(checkpoint)
+    before = weights_hash(load(checkpoint)[0], load(checkpoint)[1].patcher)
+    kind, found = type(models.engine()), pack("idea_core.faces").Face.aligned(64)
+    hook, detect, seen, said = comfy.utils.PROGRESS_BAR_HOOK, kind.detect, [], ""
+
+    def on_progress(value, total, preview, **_):
+        if total == 3 and preview is not None:
+            seen.append(value)
+            if value == interrupt_at:
+                comfy.model_management.interrupt_current_processing()
+
+    kind.detect = lambda *_: [found] if faces else []
+    comfy.utils.set_progress_bar_global_hook(on_progress)
+    settings = {"rounds": 2, "pictures": 2, "resolution": 64, "seed": 0, "sampling_steps": 2, "at_once": 2}
+    identity = None
+    try:
+        with torch.inference_mode():
+            identity, images, report = node.execute(*load(checkpoint), models, enhancer, embeds, "ann", **settings).args
+    except comfy.model_management.InterruptProcessingException:
+        said = "interrupted"
+    except core.IdeaError as problem:
+        said = str(problem)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(hook)
+        kind.detect = detect
+    result = {"seen": seen, "said": said}
+    result["unchanged"] = before == weights_hash(load(checkpoint)[0], load(checkpoint)[1].patcher)
+    if identity is None:
+        return result
+    with torch.inference_mode():
+        named = encode(apply(checkpoint, identity)[1], "a photo of <ann>")
+        plain = nodes.NODE_CLASS_MAPPINGS["IDEA_InstantIdentity"].execute(enhancer, embeds, "ann").args[0]
+    likeness, encoder = identity.training["report"]["likeness"], next(iter(identity.tokens))
+    return result | {
+        "images": list(images.shape),
+        "report": report,
+        "adapted": len(named[0][1]) > 1,
+        "likeness": likeness,
+        "moved": not torch.equal(identity.tokens[encoder], plain.tokens[encoder]),
+        "same face": torch.equal(identity.id_embeds, plain.id_embeds),
     }
 
 

@@ -143,6 +143,23 @@ def test_a_face_alone_gives_a_person_and_a_start(probe, checkpoint):
     assert result == dict.fromkeys(result, True)
 
 
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21", pytest.param("tiny_sdxl", marks=pytest.mark.slow)])
+def test_a_person_from_a_face_is_drawn_compared_and_corrected(probe, checkpoint):
+    result = probe("refined", checkpoint=checkpoint)
+    likeness = result["likeness"]
+    assert result["seen"] == [1, 2, 3] and likeness == sorted(likeness, key=lambda pair: pair[1])
+    assert result["moved"] is (len(likeness) > 1) and result["same face"] and result["adapted"]
+    assert result["images"] == [2, 64, 64, 3] and f"likeness: {likeness}" in result["report"] and result["unchanged"]
+
+
+def test_a_refinement_may_be_cancelled_and_wants_a_face(probe):
+    broken = probe("refined", checkpoint="tiny_sd15", interrupt_at=2)
+    assert broken == {"seen": [1, 2], "said": "interrupted", "unchanged": True}
+    faceless = probe("refined", checkpoint="tiny_sd15", faces=False)
+    assert faceless.pop("said").startswith("Expected a face in 2 pictures that the base model draws")
+    assert faceless == {"seen": [1], "unchanged": True}
+
+
 @pytest.mark.parametrize("checkpoint", ["tiny_sd15"])
 def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(probe, checkpoint):
     nobody = probe("across", checkpoint=checkpoint)

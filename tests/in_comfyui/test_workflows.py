@@ -306,6 +306,13 @@ def test_an_example_gives_pictures(server, examples_files, name, pictures):
     assert len({one.tobytes() for one in drawn}) == len(drawn)
 
 
+def test_the_refined_example_says_that_nobody_is_in_the_pictures_of_random_weights(server, examples_files):
+    settings = {"rounds": 1, "pictures": 2, "sampling_steps": 2, "resolution": 64}
+    edits = {"CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.safetensors"}, "IDEA_RefinedIdentity": settings}
+    with pytest.raises(PromptError, match="Expected a face in 2 pictures that the base model draws of the person"):
+        server.run(workflow("refined_person", **edits))
+
+
 # --- the files themselves -------------------------------------------------------------------------
 
 
@@ -344,7 +351,7 @@ def test_the_front_end_file_is_the_same_graph(server, path):
 
 def test_every_input_and_output_has_a_tooltip(server):
     ours = {key: spec for key, spec in server.get("/object_info").items() if key.startswith("IDEA_")}
-    assert len(ours) == 16
+    assert len(ours) == 17
     for key, spec in ours.items():
         assert spec["description"], key
         inputs = {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}

@@ -1,0 +1,139 @@
+"""Refined ID-EA Embedding: a person from a face alone, drawn, compared and corrected."""
+
+from __future__ import annotations
+
+from comfy_api.v0_0_2 import io
+
+from ..idea_core.captions import parse_prompts
+from ..idea_core.faces import IdEmbeds
+from ..idea_core.identity_checks import require_name
+from ..idea_core.pretrained import PretrainedEnhancer
+from ..idea_core.refine import RefineConfig, Refiner
+from .checkpoint import checkpoint_of
+from .comfy_backbone import ComfyBackbone
+from .comfy_models import require_pair, require_vae
+from .face import CATEGORY, face_model_input
+from .face_models import ReloadedEngine
+from .inputs import (
+    advanced,
+    base_model_inputs,
+    float_input,
+    int_input,
+    name_input,
+    precision_input,
+    prompts_input,
+    require_finite,
+    resolution_input,
+    seed_input,
+)
+from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, require
+from .train import described
+from .training_job import Progress
+
+_DEFAULTS = RefineConfig()
+_SHOWN = 2  # pictures of each look, on the node
+
+
+class RefinedIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_RefinedIdentity",
+            display_name="Refined ID-EA Embedding",
+            category=CATEGORY,
+            description="A person from a face without training, closer than Instant ID-EA Embedding gets: the "
+            "checkpoint draws the person, FACE_MODEL compares the faces, and the ID-Enhancer is shown a corrected one. "
+            "Without gradients, and so in less memory than a training.",
+            inputs=[
+                *base_model_inputs(),
+                face_model_input("Of ID Encode and of the ID-Enhancer's training; or another pack's."),
+                EnhancerSocket.Input("enhancer", tooltip="From Load ID-Enhancer; made for this checkpoint."),
+                IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
+                name_input(),
+                int_input(
+                    "rounds",
+                    _DEFAULTS.rounds,
+                    1,
+                    20,
+                    "Corrections that are tried; one that makes the person less like is dropped.",
+                ),
+                int_input("pictures", _DEFAULTS.pictures, 1, 64, "Drawn at first, and for each correction."),
+                resolution_input("Side of the pictures in pixels: what the checkpoint was made for."),
+                seed_input("Of the pictures."),
+                prompts_input("person"),
+                advanced(
+                    float_input(
+                        "rate",
+                        _DEFAULTS.rate,
+                        0.05,
+                        1.0,
+                        "How much of the difference between drawn and wanted face the first correction takes back.",
+                    )
+                ),
+                advanced(
+                    int_input("sampling_steps", _DEFAULTS.sampling_steps, 1, 200, "Sampling steps of each picture.")
+                ),
+                advanced(float_input("guidance", _DEFAULTS.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
+                advanced(int_input("at_once", _DEFAULTS.at_once, 1, 64, "Pictures sampled together.")),
+                advanced(precision_input()),
+            ],
+            outputs=[
+                IdentitySocket.Output(
+                    "identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save ID-EA Embedding."
+                ),
+                io.Image.Output("images", display_name="images", tooltip="The pictures of the best round."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Likeness at first, and after each correction that helped."
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip,
+        vae,
+        face_model,
+        enhancer: PretrainedEnhancer,
+        id_embeds: IdEmbeds,
+        name: str,
+        rounds: int,
+        pictures: int,
+        resolution: int,
+        seed: int,
+        prompts: str = "",
+        rate: float = _DEFAULTS.rate,
+        sampling_steps: int = _DEFAULTS.sampling_steps,
+        guidance: float = _DEFAULTS.guidance,
+        at_once: int = _DEFAULTS.at_once,
+        precision: str = "auto",
+    ) -> io.NodeOutput:
+        require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
+        require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
+        require_pair(model, clip, trainable=True)
+        require_vae(vae)
+        require_finite(rate=rate, guidance=guidance)
+        require_name(name)
+        config = RefineConfig(
+            rounds=rounds,
+            pictures=pictures,
+            rate=rate,
+            prompts=parse_prompts(prompts),
+            resolution=resolution,
+            sampling_steps=sampling_steps,
+            guidance=guidance,
+            seed=seed,
+            at_once=at_once,
+        )
+        node_id = cls.hidden.unique_id
+        progress = Progress(rounds + 1, node_id, unit="looks")
+        with ComfyBackbone(model, clip, vae, precision) as backbone:
+            checkpoint, base_hash = checkpoint_of(cls.hidden.prompt, node_id)
+            enhancer.warn_of_other_base("the ID-Enhancer", base_hash, checkpoint)
+            refiner = Refiner(backbone, enhancer, ReloadedEngine(face_model), config)
+            looks = refiner.refine(id_embeds.mean, lambda count, look: progress.show(count, look.images[:_SHOWN]))
+            provenance = {"base_checkpoint": checkpoint, "base_hash": base_hash} if checkpoint else {}
+            identity = refiner.identity(name, id_embeds.mean, looks, **provenance)
+        return io.NodeOutput(identity, looks[-1].images, described(identity.training))
