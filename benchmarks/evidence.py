@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,20 @@ from scipy import stats
 
 from .people import LESSON, PEOPLE, rows_of
 from .study import (
+    AGAIN,
     ARMS,
     BOUNDS,
     BUDGETS,
     CONFIRM,
     GRIDS,
+    INSTANT,
     LONG,
     MAIN,
     PARTS,
     REPORT,
+    REPORTED,
     SEARCH,
+    SEEDS,
     SHORT,
     choose,
     mean,
@@ -41,7 +45,7 @@ TITLES = {
 }
 MEASURES = ("identity", "second", "verified", "obedience", "diversity")
 RIVALS = ("ti", "ci", "celeb", "ti+kv", "ci+kv", "published", "cross")
-BY_LIKENESS = "seen: likeness"
+BY_LIKENESS, REFINED = "seen: likeness", "seen: refined"
 DIFFERENCES = ("", "identity", "p", "second", "p", "obedience", "p")
 Line = Mapping[str, Any]
 
@@ -61,6 +65,8 @@ def main() -> None:
         comparisons("Part by part", lines, "seen", [part for part in PARTS["seen"] if part != BY_LIKENESS], fast),
         comparisons("Without any training", lines, "seen", ["seen: no adapter", "seen: same face"], 0),
         instant(lines),
+        refined(lines),
+        every_seed(lines),
         at_best(lines, (BY_LIKENESS, fast), (*RIVALS, "whole", "seen")),
         comparisons("The likeness loss", lines, BY_LIKENESS, ["seen", "seen: averaged"], fast),
         how_many_people(read_lines(PEOPLE)),
@@ -84,7 +90,7 @@ def budgets(lines: Sequence[Line]) -> str:
     bounds = {bound: select(lines, bound) for bound in BOUNDS}
     rows = [[TITLES[bound], "", str(len(found)), *means(found), ""] for bound, found in bounds.items()]
     fastest = np.median([line["seconds"] for line in select(lines, "whole", BUDGETS[0])])
-    for arm in (*MAIN, BY_LIKENESS):
+    for arm in (*MAIN, REFINED, BY_LIKENESS):
         for steps in (0, *BUDGETS, LONG):
             if found := select(lines, arm, steps):
                 time = np.median([line["seconds"] for line in found]) / fastest
@@ -114,7 +120,7 @@ def comparisons(
 def against_long(lines: Sequence[Line]) -> str:
     """Few steps of ours against very many of Textual Inversion's."""
     rows = []
-    for arm, steps in (("whole", SHORT[0]), ("whole", SHORT[1]), ("seen", 0), ("seen", SHORT[0])):
+    for arm, steps in (("whole", SHORT[0]), ("whole", SHORT[1]), *((arm, 0) for arm in INSTANT), ("seen", SHORT[0])):
         mine, theirs = (
             np.median([line["seconds"] for line in select(lines, *key)]) for key in ((arm, steps), ("ti", LONG))
         )
@@ -125,10 +131,59 @@ def against_long(lines: Sequence[Line]) -> str:
 
 def instant(lines: Sequence[Line]) -> str:
     """No training against what the others reach at their best, and by photos."""
-    best = at_best(lines, ("seen", 0), ("ti", "ci", "celeb", "whole"))
-    found = {photos: select(lines, "seen", 0, photos) for photos in (1, 2, 4)}
-    photos = [[str(number), *means(lines_of)] for number, lines_of in found.items() if lines_of]
-    return "\n\n".join([best, table("The same by photos", ["photos", *MEASURES], photos)])
+    return "\n\n".join([at_best(lines, ("seen", 0), ("ti", "ci", "celeb", "whole")), by_photos(lines, "seen")])
+
+
+def refined(lines: Sequence[Line]) -> str:
+    """The same of people who were drawn, compared and corrected, besides what that is worth."""
+    return "\n\n".join(
+        [
+            comparisons("What looking is worth", lines, REFINED, ["seen"], 0),
+            at_best(lines, (REFINED, 0), (*RIVALS, "whole", "seen", "seen: averaged", BY_LIKENESS)),
+            by_photos(lines, REFINED),
+        ]
+    )
+
+
+def by_photos(lines: Sequence[Line], arm: str) -> str:
+    found = {photos: select(lines, arm, 0, photos) for photos in (1, 2, 4)}
+    rows = [[str(number), *means(lines_of)] for number, lines_of in found.items() if lines_of]
+    return table(f"{TITLES[arm]}, without any training, by photos", ["photos", *MEASURES], rows)
+
+
+def every_seed(lines: Sequence[Line]) -> str:
+    """What was measured with several seeds, and differences of people's means over the seeds that both have."""
+    titles = {key: f"{TITLES[key[0]]}, {key[1]} steps" for key in AGAIN}
+    measured = {key: [seed for seed in SEEDS if len(select(lines, *key, seed=seed)) == len(REPORTED)] for key in AGAIN}
+    rows, others = [], {}
+    for key, seeds in measured.items():
+        found = [select(lines, *key, seed=seed) for seed in seeds]
+        figures = [" / ".join(f"{mean(part, measure):.3f}" for part in found) for measure in MEASURES[:2]]
+        rows.append([titles[key], *figures, f"{mean(list(chain(*found)), 'obedience'):.3f}"])
+    with_enhancer, without = ([key for key in AGAIN if key[0].startswith("seen") is seen] for seen in (True, False))
+    for mine, theirs in product(with_enhancer, without):
+        seeds = [seed for seed in measured[mine] if seed in measured[theirs]]
+        ours, rivals = (over_seeds(lines, key, seeds) for key in (mine, theirs))
+        others[f"{titles[mine]}, minus {titles[theirs]}"] = [str(len(seeds)), *paired(ours, rivals)]
+    return "\n\n".join(
+        [
+            table("By seed of training and pictures", ["", "identity", "second", "obedience"], rows),
+            table(
+                "Means over seeds",
+                ["", "seeds", *DIFFERENCES[1:]],
+                [[title, *cells] for title, cells in others.items()],
+            ),
+        ]
+    )
+
+
+def over_seeds(lines: Sequence[Line], key: tuple[str, int], seeds: Sequence[int]) -> list[Line]:
+    """A line for each person: means over seeds."""
+    parts = [{line["person"]: line for line in select(lines, *key, seed=seed)} for seed in seeds]
+    return [
+        {"person": person} | {measure: mean([part[person] for part in parts], measure) for measure in MEASURES}
+        for person in REPORTED
+    ]
 
 
 def at_best(lines: Sequence[Line], mine: tuple[str, int], others: Iterable[str]) -> str:
@@ -155,10 +210,15 @@ def how_many_people(lines: Sequence[Line]) -> str:
 
 
 def differences(lines: Sequence[Line], mine: tuple[str, int], theirs: tuple[str, int]) -> list[str]:
-    """Mean, 95 % interval and p of a paired t-test, for each of three measures."""
+    """What `paired` says of one arm's lines and another's."""
+    return paired(select(lines, *mine), select(lines, *theirs))
+
+
+def paired(mine: Sequence[Line], theirs: Sequence[Line]) -> list[str]:
+    """Mean, 95 % interval and p of a paired t-test over people, for each of three measures."""
     cells = []
     for measure in ("identity", "second", "obedience"):
-        ours, others = ({line["person"]: line[measure] for line in select(lines, *key)} for key in (mine, theirs))
+        ours, others = ({line["person"]: line[measure] for line in part} for part in (mine, theirs))
         both = sorted(ours.keys() & others.keys())
         if len(both) < 2:
             cells += ["–", "–"]
@@ -202,8 +262,9 @@ def plot(lines: Sequence[Line]) -> None:
     figure.savefig(PLOT, metadata={"Date": None})
 
 
-def select(lines: Sequence[Line], arm: str, steps: int = 0, photos: int = 4) -> list[Line]:
-    return [line for line in lines if (line["arm"], line["steps"], line["photos"]) == (arm, steps, photos)]
+def select(lines: Sequence[Line], arm: str, steps: int = 0, photos: int = 4, seed: int = 0) -> list[Line]:
+    wanted = arm, steps, photos, seed
+    return [line for line in lines if (line["arm"], line["steps"], line["photos"], line.get("seed", 0)) == wanted]
 
 
 def means(lines: Sequence[Line]) -> list[str]:

@@ -33,6 +33,7 @@ from miniature.methods import (
     CROSS_INITIALIZATION,
     ID_EA,
     PUBLISHED,
+    REFINED,
     SAME_FACE,
     SEEN,
     TEXTUAL_INVERSION,
@@ -47,6 +48,7 @@ REPORTED, SEARCHED, UNSEEN = range(32), range(32, 36), range(42, 58)  # people
 SHORT = (25, 80)  # steps, for which rates are searched
 BUDGETS = (*SHORT, 320)
 LONG = 2000  # steps, for Textual Inversion
+SEEDS = range(3)
 OBEDIENT = 0.95
 BOUNDS = ("true", "other")
 
@@ -71,6 +73,7 @@ ARMS: Mapping[str, Method] = {
     "seen: likeness": _more(
         SEEN, "ID-EA, Enhancer that has seen people, likeness loss", **LIKENESS, likeness_guidance=GUIDANCE
     ),
+    "seen: refined": REFINED,
     "seen: averaged": _more(SEEN, "mean of the last half of the steps", averaged=0.5),
     "seen: no adapter": _more(SEEN, "its tokens alone, no Enhancer and Adapter", adapter_rate=0.0),
     "seen: no kv": _more(SEEN, "no K/V", kv_rate=0.0),
@@ -98,7 +101,10 @@ ARMS: Mapping[str, Method] = {
     "ti+kv: wide kv": _more(TEXTUAL_INVERSION, "Textual Inversion + whole K/V matrices", **WIDE_KV),
 }
 MAIN = tuple(arm for arm in ARMS if ": " not in arm)
-PARTS = {whole: tuple(arm for arm in ARMS if arm.startswith(f"{whole}: ")) for whole in MAIN}
+INSTANT = ("seen", "seen: refined")
+PARTS = {whole: tuple(arm for arm in ARMS if arm.startswith(f"{whole}: ") and arm not in INSTANT) for whole in MAIN}
+AGAIN = (*((arm, 0) for arm in INSTANT), ("seen: averaged", SHORT[0]), ("ci", BUDGETS[-1]), ("ti", LONG))
+"""What is measured with every seed."""
 
 _TOKENS = (3e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1)
 _TOKENS_AND_KV = {"token_rate": (1e-2, 3e-2), "kv_rate": (2e-3, 5e-3, 1e-2)}
@@ -123,10 +129,12 @@ class Cell:
     steps: int
     photos: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0  # of the training and the pictures
 
     @cached_property
     def key(self) -> str:
-        return json.dumps([self.arm, self.person, self.steps, self.photos, dict(sorted(self.settings.items()))])
+        parts = [self.arm, self.person, self.steps, self.photos, dict(sorted(self.settings.items()))]
+        return json.dumps([*parts, self.seed] if self.seed else parts)
 
 
 class Laboratory:
@@ -145,11 +153,13 @@ class Laboratory:
             pictures = Stranger(cell.person + 100).true_pictures(person.asked, 5)
         else:
             method = ARMS[cell.arm]
-            config = method.config(**cell.settings, steps=cell.steps, seed=cell.person)
+            config = method.config(**cell.settings, steps=cell.steps, seed=cell.person + 1000 * cell.seed)
             identity, seconds = learn(self.backbone, prepared(cell.person, cell.photos), method, config)
-            pictures = draw(self.pipeline, [identity], prompts_of(person.asked, identity.trigger))
+            asked = prompts_of(person.asked, identity.trigger)
+            pictures = draw(self.pipeline, [identity], asked, seed=1000 * cell.seed)
         result = measure(pictures, person, person.asked)
         line = {"key": cell.key, "arm": cell.arm, "person": cell.person, "steps": cell.steps, "photos": cell.photos}
+        line |= {"seed": cell.seed} if cell.seed else {}
         line |= {"settings": dict(cell.settings), **{key: round(value, 5) for key, value in result.items()}}
         return line | {"seconds": round(seconds, 2)}
 
@@ -177,13 +187,15 @@ def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
     for person in REPORTED:
         for arm in BOUNDS:
             yield Cell(arm, person, 0, 4)
-        for photos in (1, 2, 4):
-            yield Cell("seen", person, 0, photos)
+        for arm, photos in itertools.product(INSTANT, (1, 2, 4)):
+            yield Cell(arm, person, 0, photos)
         for arm, (steps, photos) in itertools.product(MAIN, ((SHORT[0], 4), (SHORT[1], 4), (SHORT[0], 1))):
             yield Cell(arm, person, steps, photos, rates_of(arm, steps, chosen))
     for person in REPORTED:
         for arm, steps in parts():
             yield Cell(arm, person, steps, 4, rates_of(arm, max(steps, SHORT[0]), chosen) if steps else {})
+    for (arm, steps), seed, person in itertools.product(AGAIN, SEEDS[1:], REPORTED):
+        yield Cell(arm, person, steps, 4, rates_of(arm, min(steps, SHORT[-1]), chosen) if steps else {}, seed)
     for person in REPORTED:
         for arm in MAIN:
             yield Cell(arm, person, BUDGETS[-1], 4, rates_of(arm, SHORT[-1], chosen))
