@@ -73,14 +73,15 @@ def main() -> None:
     def pictures(identity: Identity, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
         return list(draw(pipeline, [identity], [prompt.format(identity.name)] * count, seed))
 
-    def instantly(refined: bool) -> list[Tensor]:
-        """From one photo, without training."""
+    def without_training() -> list[Tensor]:
+        """From one photo: at once, and looked at and corrected."""
         with tempfile.TemporaryDirectory() as folder:
             face = Stranger(ann.number).prepared(Path(folder)).embeds.mean
         looks = Refiner(DiffusersBackbone(pipeline), enhancer(), face_engine(), REFINING).refine(face)
-        return pictures(enhancer().identity("alice", face, looks[-1 if refined else 0].shown))
+        first, best = (enhancer().identity("alice", face, look.shown) for look in (looks[0], looks[-1]))
+        return pictures(first) + pictures(best)
 
-    (one,), (two,) = pictures(alice), pictures(bob)
+    (one,), (two,), (at_once, refined) = pictures(alice), pictures(bob), without_training()
     half = torch.cat([pictures(alice, HATLESS)[0][..., :32], pictures(bob, HATLESS)[0][..., 32:]], dim=-1)
     between = blend([alice, bob], [0.5, 0.5], "blend")
     hatless = HATLESS.format(alice.name)
@@ -96,7 +97,7 @@ def main() -> None:
         "strengths": sheet([[draw(pipeline, [alice], [hatless], 5, strength=s)[0] for s in (0.0, 0.5, 1.0, 1.5)]]),
         "generate_with_sdxl": sheet([pictures(alice, HATLESS, 3, seed=5)]),
         "instant_person": sheet([[ann.photos[0], ">", one]]),
-        "refined_person": sheet([[ann.photos[0], ">", *instantly(refined=False), ">", *instantly(refined=True)]]),
+        "refined_person": sheet([[ann.photos[0], ">", at_once, ">", refined]]),
     }
     sheet([[one]], size=ICON).save(IMAGES / "icon.png")
     sheet([[*ann.photos[:3], ">", *pictures(alice, HATLESS), *painted]], size=BANNER).save(IMAGES / "banner.png")
