@@ -1,14 +1,22 @@
-"""Without ComfyUI, the tests in it are skipped, with one loud line."""
+"""Without ComfyUI, the tests in it are skipped, with one loud line. Several processes share the processor's cores."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
-from comfyui_place import find_comfyui
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before torch counts cores, here and in what the tests start
+    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
+
+from comfyui_place import find_comfyui, find_python
 from studio import build_studio
 
 COMFYUI_TESTS = "in_comfyui"
+ON_THE_SERVER = {f"test_{what}" for what in ("face_nodes", "faults", "front_end", "texts", "workflows")}
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +25,39 @@ def studio(tmp_path_factory) -> Path:
     return build_studio(tmp_path_factory.mktemp("studio"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Say once what is wrong with the set-up, before several processes start."""
+    if hasattr(config, "workerinput"):  # one of them
+        return
+    try:
+        comfyui = find_comfyui()
+    except SystemExit as error:
+        raise pytest.UsageError(error) from None
+    python = comfyui and find_python(comfyui)
+    if python and subprocess.run([python, "-c", "import insightface, onnxruntime"], capture_output=True).returncode:
+        raise pytest.UsageError(f"ComfyUI's Python, {python}, lacks insightface or onnxruntime: install them there.")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if find_comfyui() is None:
         for item in items:
             if COMFYUI_TESTS in item.path.parts:
                 item.add_marker(pytest.mark.skip(reason="no ComfyUI"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """What a process takes as a whole: the tests on ComfyUI's server, the others in ComfyUI, any other file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWhatTheyShare(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.split("::")[0])
+            if COMFYUI_TESTS not in file.parts:
+                return file.stem
+            return "on the server" if file.stem in ON_THE_SERVER else "in a process"
+
+    return ByWhatTheyShare(config, log)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
