@@ -26,6 +26,7 @@ from .version import __version__
 from .watch import Judged
 
 VALIDATED = 8  # people, at each look
+VALIDATE_EVERY = 500  # steps between two looks: the default of node and command
 
 
 @dataclass
@@ -54,8 +55,10 @@ def require_trainable(
 
     Raises:
         ConfigError: a start for another family.
+        FaceError: face models without a detector.
         MissingPackageError, FaceError: as `TorchRecogniser`, where the training asks for likeness.
     """
+    engine.require_detector()
     if start:
         start.require_family(backbone)
         start.warn_of_other_base("the ID-Enhancer to start from", base_hash, base_checkpoint)

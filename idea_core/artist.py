@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from .faces import FaceEngine
 from .images import to_pixels
 from .memory import give_back, ran_out
 from .sampling import empty_prompt, sample
+
+BLANK = 64  # pixels; any picture small enough tells how many latents a pixel has
+OnDrawn = Callable[[int], None]
+"""Called with how many of the pictures are drawn, but for the VAE; it may raise to cancel."""
 
 
 class Artist:
@@ -31,8 +36,8 @@ class Artist:
     def __init__(self, backbone: Backbone, resolution: int, sampling_steps: int, guidance: float, at_once: int):
         self._backbone, self._steps, self._guidance, self._at_once = backbone, sampling_steps, guidance, at_once
         self._resolution = resolution
-        blank = torch.zeros(1, resolution, resolution, 3)
-        self._shape = backbone.encode_images(blank).mean.shape[1:]
+        channels, side, _ = backbone.encode_images(torch.zeros(1, BLANK, BLANK, 3)).mean.shape[1:]
+        self._shape = (channels, side * resolution // BLANK, side * resolution // BLANK)
         self._negative = empty_prompt(backbone)
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -40,37 +45,52 @@ class Artist:
         return self.draw_conditions(self._encode(prompts), seeds)
 
     @torch.no_grad()
-    def draw_conditions(self, conditions: TextCondition, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def draw_conditions(
+        self, conditions: TextCondition, seeds: Sequence[int], on_drawn: OnDrawn | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The same of conditions that are there already.
 
         Raises:
             TrainingError: no memory for a single picture.
         """
-        latents, begin = [], 0
         noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        while begin < len(noise):
-            part = slice(begin, begin + self._at_once)
-            positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
-            try:
-                drawn = sample(self._backbone, positive, self._negative, noise[part], self._steps, self._guidance)
-            except RuntimeError as error:
-                self._draw_fewer(error)
-                continue
-            latents.append(drawn)
-            begin += len(drawn)
-        drawn = torch.cat(latents)
-        return drawn.half().cpu(), self._backbone.decode_images(drawn)
+        latents, begin = [], 0
+        with self._memory_said():
+            while begin < len(noise):
+                part = slice(begin, begin + self._at_once)
+                positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
+                drawn = self._sample(positive, noise[part])
+                if drawn is None:
+                    continue
+                latents.append(drawn)
+                begin += len(drawn)
+                if on_drawn:
+                    on_drawn(begin)
+            drawn = torch.cat(latents)
+            return drawn.half().cpu(), self._backbone.decode_images(drawn)
 
-    def _draw_fewer(self, error: RuntimeError) -> None:
-        """After an error that says that there is no memory left; others are raised."""
-        if not ran_out(error):
-            raise error
-        if self._at_once == 1:
-            got = f"out of memory at {self._resolution} pixels"
-            raise TrainingError("memory for a picture", got, "Lower the resolution.") from error
+    def _sample(self, positive: TextCondition, noise: Tensor) -> Tensor | None:
+        """Latents; None where memory ran out, and there are fewer pictures at a time from now on."""
+        try:
+            return sample(self._backbone, positive, self._negative, noise, self._steps, self._guidance)
+        except RuntimeError as error:
+            if not ran_out(error) or self._at_once == 1:
+                raise
         self._at_once = (self._at_once + 1) // 2
         logging.warning("ID-EA: out of memory; going on with %d pictures at a time.", self._at_once)
         give_back()
+        return None
+
+    @contextmanager
+    def _memory_said(self) -> Iterator[None]:
+        """Say what to do where memory runs out nevertheless."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            got = f"out of memory at {self._resolution} pixels"
+            raise TrainingError("memory for a picture", got, "Lower the resolution.") from error
 
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> TextCondition:

@@ -76,8 +76,9 @@ class PeopleConfig(Settings):
             self._require(name, isfinite(getattr(self, name)), "a finite number")
         self._require("held_out", 0 <= self.held_out < 1, "from 0 to below 1")
         for prompt in self.prompts:
-            if PLACEHOLDER not in prompt:
-                raise ConfigError(f"prompts with {PLACEHOLDER} for the name", repr(prompt), f"Put {PLACEHOLDER} in.")
+            if prompt.count(PLACEHOLDER) != 1:
+                remedy = f"Write {PLACEHOLDER} once in each."
+                raise ConfigError(f"prompts with one {PLACEHOLDER} for the name", repr(prompt), remedy)
 
     def fingerprint(self, model: str, faces: str) -> str:
         """SHA-256 of all that a person's pictures depend on.

@@ -174,7 +174,7 @@ class PretrainedEnhancer:
         """Say that the base model in use is not the one that this was trained for, where both are known."""
         if self.base_hash and base_hash and self.base_hash != base_hash:
             logging.warning(
-                "ID-EA: %s was trained for %s, not for %s. Fine-tunes of one base model fit; others do not.",
+                "ID-EA: %s was trained for %s, not for %s. A fine-tune of the same base model may do; others do not.",
                 file,
                 self.base_checkpoint,
                 base_checkpoint,

@@ -35,9 +35,9 @@ class PreviewConfig:
 
     def __post_init__(self):
         for prompt in self.prompts:
-            if PLACEHOLDER not in prompt:
+            if prompt.count(PLACEHOLDER) != 1:
                 raise ConfigError(
-                    f"a preview with {PLACEHOLDER} for the person", repr(prompt), f"Put {PLACEHOLDER} in."
+                    f"a preview with one {PLACEHOLDER} for the person", repr(prompt), f"Write {PLACEHOLDER} once."
                 )
         if self.steps < 1 or not self.seeds or not self.prompts:
             got = f"{self.steps} steps, {len(self.seeds)} seeds, {len(self.prompts)} prompts"

@@ -25,6 +25,7 @@ from .config import Settings
 from .errors import ConfigError, FaceError
 from .face_model import face_condition
 from .faces import FaceEngine
+from .faces.embeds import SAME_PERSON
 from .identity import Identity
 from .pretrained import PretrainedEnhancer
 from .tokenized import tokenize_captions
@@ -37,8 +38,8 @@ class RefineConfig(Settings):
     Attributes:
         rounds: corrections that are tried.
         pictures: drawn at first, and for each correction.
-        rate: share of the difference between wanted and drawn face that a correction takes back; one that makes the
-            person less like is not taken, and the next is half as far.
+        rate: share of the difference between wanted and drawn face that a correction takes back; one that lowers the
+            likeness is not taken, and the next is half as far.
         prompts: of the pictures, with `{}` for the person; taken in turn.
         resolution: side of the pictures in pixels.
         sampling_steps: of each.
@@ -65,8 +66,9 @@ class RefineConfig(Settings):
         self._require("guidance", isfinite(self.guidance) and self.guidance >= 0, "at least 0")
         self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
         for prompt in self.prompts or ("",):
-            if PLACEHOLDER not in prompt:
-                raise ConfigError(f"prompts with {PLACEHOLDER} for the person", repr(prompt), f"Put {PLACEHOLDER} in.")
+            if prompt.count(PLACEHOLDER) != 1:
+                remedy = f"Write {PLACEHOLDER} once in each."
+                raise ConfigError(f"prompts with one {PLACEHOLDER} for the person", repr(prompt), remedy)
 
 
 class Look(NamedTuple):
@@ -85,8 +87,9 @@ class Look(NamedTuple):
     images: Tensor | None
 
 
-OnLook = Callable[[int, Look], None]
-"""Called with how many looks there were, and the last one; it may raise to cancel."""
+OnPicture = Callable[[int, Look | None], None]
+"""Called with how many pictures were drawn, and the look that the last ones complete, if they do; it may raise to
+cancel."""
 
 
 class Refiner:
@@ -97,6 +100,7 @@ class Refiner:
 
     Raises:
         ConfigError: an Enhancer for another family.
+        FaceError: face models without a detector.
     """
 
     def __init__(
@@ -107,20 +111,15 @@ class Refiner:
         config: RefineConfig = RefineConfig(),
     ):
         enhancer.require_family(backbone)
-        if backbone.clip_layer != enhancer.clip_layer:
-            logging.warning(
-                "ID-EA: the ID-Enhancer was trained on CLIP layer %s, this CLIP gives layer %s; use CLIP Set Last "
-                "Layer as in training.",
-                enhancer.clip_layer or "default",
-                backbone.clip_layer or "default",
-            )
+        engine.require_detector()
+        _warn_of_differences(enhancer, backbone)
         self._backbone, self._enhancer, self._engine, self._config = backbone, enhancer, engine, config
         self._model = enhancer.build(backbone.device)
         self._artist = Artist(backbone, config.resolution, config.sampling_steps, config.guidance, config.at_once)
         prompts = [config.prompts[number % len(config.prompts)] for number in range(config.pictures)]
         self._captions = tokenize_captions(backbone, prompts)
 
-    def refine(self, arcface: Tensor, on_look: OnLook | None = None) -> list[Look]:
+    def refine(self, arcface: Tensor, on_picture: OnPicture | None = None) -> list[Look]:
         """The first look at a person, and those that were better than all before: the last one is the best.
 
         Args:
@@ -129,26 +128,30 @@ class Refiner:
         Raises:
             FaceError: no picture of the first look shows a face.
         """
+        on_picture = on_picture or (lambda _drawn, _look: None)
         arcface, rate = arcface.float().cpu(), self._config.rate
-        better = [self._look(arcface, arcface)]
-        if on_look:
-            on_look(1, better[0])
+        better = [self._look(arcface, arcface, on_picture)]
         if not better[0].drawn.any():
             raise FaceError(
                 f"a face in {self._config.pictures} pictures that the base model draws of the person",
                 "none",
                 "See that the ID-Enhancer is one for this base model, and the resolution the base model's own.",
             )
-        for count in range(self._config.rounds):
-            best = better[-1]
-            look = self._look(normalize(best.shown + rate * (arcface - best.drawn), dim=0), arcface)
+        if better[0].likeness < SAME_PERSON:
+            logging.warning(
+                "ID-EA: drawn at first, the person is like the wanted face by %.2f only. See that FACE_MODEL is ID "
+                "Encode's, and the ID-Enhancer and the resolution are this base model's.",
+                better[0].likeness,
+            )
+        for done in range(1, self._config.rounds + 1):
+            best, drawn = better[-1], done * self._config.pictures
+            shown = normalize(best.shown + rate * (arcface - best.drawn), dim=0)
+            look = self._look(shown, arcface, lambda count, look, drawn=drawn: on_picture(drawn + count, look))
             if look.drawn.any() and look.likeness > best.likeness:
                 better[-1] = best._replace(images=None)
                 better.append(look)
             else:
                 rate /= 2
-            if on_look:
-                on_look(count + 2, look)
         return better
 
     def identity(self, name: str, arcface: Tensor, looks: Sequence[Look], **provenance) -> Identity:
@@ -160,15 +163,35 @@ class Refiner:
         person = self._enhancer.identity(name, arcface, looks[-1].shown)
         likeness = [[number, round(look.likeness, 4)] for number, look in enumerate(looks)]
         training = {**person.training, "refine": self._config.as_dict(), "report": {"likeness": likeness}}
-        return replace(person, training=training, **provenance)
+        drawn_by = {"prediction": self._backbone.prediction, "clip_layer": self._backbone.clip_layer}
+        return replace(person, training=training, **drawn_by, **provenance)
 
     @torch.no_grad()
-    def _look(self, shown: Tensor, arcface: Tensor) -> Look:
+    def _look(self, shown: Tensor, arcface: Tensor, on_picture: OnPicture) -> Look:
         """Draw whom the Enhancer takes a face for, always from the same prompts and noise."""
         config, count = self._config, len(self._captions)
         faces = shown.to(self._backbone.device).expand(count, -1)
         condition = face_condition(self._backbone, self._model, self._captions, faces)
         seeds = [(config.seed + number) % 2**64 for number in range(count)]
-        images = self._artist.draw_conditions(condition, seeds)[1]
+        images = self._artist.draw_conditions(condition, seeds, lambda drawn: on_picture(drawn, None))[1]
         drawn = faces_of(self._engine, images)
-        return Look(shown, float((drawn @ arcface).mean()), normalize(drawn.sum(0), dim=0), images)
+        look = Look(shown, float((drawn @ arcface).mean()), normalize(drawn.sum(0), dim=0), images)
+        on_picture(count, look)
+        return look
+
+
+def _warn_of_differences(enhancer: PretrainedEnhancer, backbone: Backbone) -> None:
+    """Between a base model and the one of an Enhancer's training."""
+    if enhancer.prediction != backbone.prediction:
+        logging.warning(
+            "ID-EA: the ID-Enhancer was trained for a checkpoint of %s prediction, and this one has %s.",
+            enhancer.prediction,
+            backbone.prediction,
+        )
+    if enhancer.clip_layer != backbone.clip_layer:
+        logging.warning(
+            "ID-EA: the ID-Enhancer was trained on CLIP layer %s, this CLIP gives layer %s; use CLIP Set Last Layer "
+            "(--clip-layer) as in training.",
+            enhancer.clip_layer or "default",
+            backbone.clip_layer or "default",
+        )

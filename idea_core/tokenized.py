@@ -18,7 +18,7 @@ def tokenize_captions(backbone: Backbone, captions: Sequence[str]) -> list[Capti
     """The captions, each different one tokenized once.
 
     Raises:
-        TrainingError: one without a place for the person.
+        TrainingError: one without a place for the person, or with several.
     """
     parts = {caption: _tokenize(backbone, caption) for caption in dict.fromkeys(captions)}
     return [parts[caption] for caption in captions]
@@ -37,9 +37,9 @@ def fill(captions: Sequence[Caption], tokens: Mapping[str, Sequence[Sequence[Ten
 
 
 def _tokenize(backbone: Backbone, caption: str) -> Caption:
-    before, found, after = caption.partition(PLACEHOLDER)
-    if not found:
+    before, *after = caption.split(PLACEHOLDER)
+    if len(after) != 1:
         raise TrainingError(
-            f"captions with {PLACEHOLDER} where the person stands", repr(caption), f"Put {PLACEHOLDER} into it."
+            f"captions with one {PLACEHOLDER} where the person stands", repr(caption), f"Write {PLACEHOLDER} once."
         )
-    return backbone.tokenize(before), backbone.tokenize(after)
+    return backbone.tokenize(before), backbone.tokenize(after[0])

@@ -7,7 +7,7 @@ import logging
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.across import AcrossConfig
-from ..idea_core.across_run import learn_people, require_trainable
+from ..idea_core.across_run import VALIDATE_EVERY, learn_people, require_trainable
 from ..idea_core.anchor import parse_names
 from ..idea_core.captions import parse_prompts
 from ..idea_core.faces import FaceEngine
@@ -21,6 +21,7 @@ from .face import CATEGORY, face_model_input
 from .face_models import ReloadedEngine, engine_of, face_digest
 from .fingerprint import training_fingerprint
 from .inputs import (
+    OF_PICTURES,
     advanced,
     base_model_inputs,
     float_input,
@@ -67,7 +68,7 @@ class TrainAcross(io.ComfyNode):
                     int_input("invented", 0, 0, 100_000, "So many more people, named by parts of different names.")
                 ),
                 int_input("per_person", _PEOPLE.per_person, 3, 1000, "Pictures of each person."),
-                resolution_input("Side of the pictures in pixels: what the checkpoint was made for."),
+                resolution_input(OF_PICTURES),
                 int_input("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
                 advanced(
                     int_input(
@@ -111,7 +112,7 @@ class TrainAcross(io.ComfyNode):
                 advanced(
                     int_input(
                         "validate_every",
-                        500,
+                        VALIDATE_EVERY,
                         0,
                         100_000,
                         "Steps between two looks at people held out. When their likeness falls, the training ends, at "
@@ -126,7 +127,8 @@ class TrainAcross(io.ComfyNode):
                         0,
                         1_000_000,
                         "Of the steps, so many last ones draw people and ask the FACE_MODEL how like they are. Instant "
-                        "persons become more like; each such step takes many times as long, and wants a large batch.",
+                        "people resemble their photos more then; each such step takes many times as long, and wants a "
+                        "large batch.",
                         optional=True,  # the last widget: workflows hold values by their places
                     )
                 ),
@@ -138,7 +140,9 @@ class TrainAcross(io.ComfyNode):
             ],
             outputs=[
                 EnhancerSocket.Output(
-                    "enhancer", display_name="ID_ENHANCER", tooltip="For Instant ID-EA Embedding and Save ID-Enhancer."
+                    "enhancer",
+                    display_name="ID_ENHANCER",
+                    tooltip="For Instant and Refined ID-EA Embedding, and Save ID-Enhancer.",
                 ),
                 io.String.Output("report", display_name="report", tooltip="People, pictures, losses, likeness."),
             ],
@@ -167,7 +171,7 @@ class TrainAcross(io.ComfyNode):
         at_once: int = _PEOPLE.at_once,
         agreement: float = _PEOPLE.agreement,
         held_out: float = _PEOPLE.held_out,
-        validate_every: int = 0,
+        validate_every: int = VALIDATE_EVERY,
         precision: str = "auto",
         names: str = "",
         prompts: str = "",

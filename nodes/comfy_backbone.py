@@ -196,8 +196,8 @@ class ComfyBackbone:
     def _load(self) -> None:
         """Bring UNet and text encoder to their devices, once, after the VAE had its turn."""
         if self._pushed_out:
-            self._pushed_out = False
             self._bring()
+            self._pushed_out = False
         if self._loaded:
             return
         comfy.model_management.throw_exception_if_processing_interrupted()

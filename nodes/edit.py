@@ -78,7 +78,8 @@ class EditIdentity(io.ComfyNode):
                     default=0,
                     min=0,
                     max=128,
-                    tooltip="At most this rank of the change to keys and values: smaller, and less like. 0 keeps it.",
+                    tooltip="At most this rank of the change to keys and values: a smaller file, with less likeness. "
+                    "0 keeps it.",
                 ),
             ],
             outputs=[

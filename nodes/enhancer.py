@@ -33,7 +33,7 @@ class LoadEnhancer(io.ComfyNode):
                 EnhancerSocket.Output(
                     "enhancer",
                     display_name="ID_ENHANCER",
-                    tooltip="For Instant ID-EA Embedding, or as a start for ID-Enhancer Train.",
+                    tooltip="For Instant and Refined ID-EA Embedding, or as a start for ID-Enhancer Train.",
                 ),
             ],
         )

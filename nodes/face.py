@@ -54,7 +54,9 @@ class LoadFaceModel(io.ComfyNode):
             ],
             outputs=[
                 FaceModel.Output(
-                    "face_model", display_name="FACE_MODEL", tooltip="For ID Encode, ID Similarity, and trainings."
+                    "face_model",
+                    display_name="FACE_MODEL",
+                    tooltip="For ID Encode, ID Similarity, Refined ID-EA Embedding, and trainings.",
                 ),
                 io.String.Output(
                     "runs_on", display_name="runs_on", tooltip="The provider that runs, whatever was asked for."
@@ -141,7 +143,8 @@ class IDEncode(io.ComfyNode):
                 IdEmbedsSocket.Output(
                     "id_embeds",
                     display_name="ID_EMBEDS",
-                    tooltip="The person's face, for ID-Enhancer Train, Instant ID-EA Embedding and ID Similarity.",
+                    tooltip="The person's face, for ID-Enhancer Train, Instant and Refined ID-EA Embedding, and ID "
+                    "Similarity.",
                 ),
                 io.Image.Output(
                     "crops", display_name="face_crops", tooltip="Square crops around each face, to train on."

@@ -9,6 +9,8 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.errors import ConfigError
 
+OF_PICTURES = "Side of the pictures in pixels, the checkpoint's own: 512 for most, 768 for SD 2.1 768-v, 1024 for SDXL."
+
 
 def advanced(widget: io.Input) -> io.Input:
     """The same input, folded away by front ends that can. Not every ComfyUI has an argument for it."""

@@ -15,6 +15,7 @@ from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
 from .face_models import ReloadedEngine
 from .inputs import (
+    OF_PICTURES,
     advanced,
     base_model_inputs,
     float_input,
@@ -55,10 +56,10 @@ class RefinedIdentity(io.ComfyNode):
                     _DEFAULTS.rounds,
                     1,
                     20,
-                    "Corrections that are tried; one that makes the person less like is dropped.",
+                    "Corrections that are tried; one that lowers the likeness is dropped.",
                 ),
                 int_input("pictures", _DEFAULTS.pictures, 1, 64, "Drawn at first, and for each correction."),
-                resolution_input("Side of the pictures in pixels: what the checkpoint was made for."),
+                resolution_input(OF_PICTURES),
                 seed_input("Of the pictures."),
                 prompts_input("person"),
                 advanced(
@@ -128,12 +129,13 @@ class RefinedIdentity(io.ComfyNode):
             at_once=at_once,
         )
         node_id = cls.hidden.unique_id
-        progress = Progress(rounds + 1, node_id, unit="looks")
+        progress = Progress((rounds + 1) * pictures, node_id, unit="pictures")
         with ComfyBackbone(model, clip, vae, precision) as backbone:
+            refiner = Refiner(backbone, enhancer, ReloadedEngine(face_model), config)
             checkpoint, base_hash = checkpoint_of(cls.hidden.prompt, node_id)
             enhancer.warn_of_other_base("the ID-Enhancer", base_hash, checkpoint)
-            refiner = Refiner(backbone, enhancer, ReloadedEngine(face_model), config)
-            looks = refiner.refine(id_embeds.mean, lambda count, look: progress.show(count, look.images[:_SHOWN]))
-            provenance = {"base_checkpoint": checkpoint, "base_hash": base_hash} if checkpoint else {}
-            identity = refiner.identity(name, id_embeds.mean, looks, **provenance)
+            looks = refiner.refine(
+                id_embeds.mean, lambda drawn, look: progress.show(drawn, look and look.images[:_SHOWN])
+            )
+            identity = refiner.identity(name, id_embeds.mean, looks, base_checkpoint=checkpoint, base_hash=base_hash)
         return io.NodeOutput(identity, looks[-1].images, described(identity.training))

@@ -158,7 +158,8 @@ class TrainingSettingsNode(io.ComfyNode):
                 _number(
                     "likeness_weight",
                     "How much likeness itself counts: at each step the person is drawn, and the face compared with the "
-                    "photos'. It needs a FACE_MODEL at ID-Enhancer Train, and some ten times as long a step. 0: not.",
+                    "photos'. It needs a FACE_MODEL at ID-Enhancer Train, and eight to twenty times as long a step. 0: "
+                    "not.",
                     10.0,
                 ),
                 advanced(_int("likeness_pictures", 1, 64, "Pictures drawn at each step for likeness_weight.")),

@@ -107,11 +107,11 @@ class TrainingJob:
             "notes": list(self.photos.notes),
             "captions": self.settings.captions,
             "precision": self.settings.precision,
+            "enhancer": self.enhancer.digest if self.enhancer else "",
             "watch": None if self.face_model is None else [asdict(self.watch), face_digest(self.face_model)],
             **self.settings.config.as_dict(),
         }
-        start = self.enhancer.weights if self.enhancer else {}
-        tensors = [self.photos.images, self.embeds.mean, *(start[key] for key in sorted(start))]
+        tensors = [self.photos.images, self.embeds.mean]
         tensors += [] if self.photos.masks is None else [self.photos.masks]
         return training_fingerprint(model, clip, vae, tensors, settings)
 
@@ -221,8 +221,8 @@ class Progress:
     def __init__(self, steps: int, node_id: str | None, unit: str = "steps"):
         self._steps, self._node_id, self._unit = steps, node_id, unit
         self._bar = comfy.utils.ProgressBar(steps)
-        self._start: float | None = None  # of the first step shown, from which on steps are counted
-        self._told, self._done = 0.0, 0
+        self._start: float | None = None  # of the first step done, from which on steps are counted
+        self._told, self._done, self._shown = 0.0, 0, 0
         self.before: Tensor | None = None
         self.last: Tensor | None = None
 
@@ -262,8 +262,9 @@ class Progress:
             self.look(step, images)
         now = time.monotonic()
         if done:
-            self._done += self._start is not None
+            self._done += 0 if self._start is None else step - self._shown
             self._start = self._start or now
+        self._shown = step
         if now - self._told > TELL_EVERY or step == self._steps:
             self._told = now
             self._tell(f"{step} of {self._steps} {self._unit}{self._pace(step, now)}")
@@ -271,8 +272,9 @@ class Progress:
     def _pace(self, step: int, now: float) -> str:
         if not self._done:
             return ""
-        rate = self._done / max(now - self._start, 1e-6)  # some clocks are coarse
-        return f", {rate:.1f} a second, {(self._steps - step) / rate:.0f} s left"
+        each = max(now - self._start, 1e-6) / self._done  # some clocks are coarse
+        pace = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
+        return f", {pace}, {(self._steps - step) * each:.0f} s left"
 
     def _tell(self, text: str) -> None:
         module = sys.modules.get("server")  # where ComfyUI runs without one there is nobody to tell

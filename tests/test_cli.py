@@ -22,6 +22,8 @@ from test_convert import RunsCode, published
 from idea_core import Identity
 from idea_core.cli import idea
 from idea_core.cli.generate import folder_name
+from idea_core.cli.options import take_config
+from idea_core.config import PRESETS
 from idea_core.jobs import FaceSource, PhotoSource
 
 QUICK = ["--steps", "2", "--batch-size", "1", "--resolution", "16", "--phrase", "ab"]
@@ -52,6 +54,17 @@ def alice(studio, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("trained") / "alice.safetensors"
     train(studio, path)
     return path
+
+
+@pytest.mark.parametrize("preset", ["likeness", "paper"])
+def test_every_setting_of_a_training_is_an_option(preset):
+    """All of a preset's values on top of another one's give the preset."""
+    wanted, given = PRESETS[preset], ["--photos", "x", "--name", "x", "--model", "x"]
+    flags = {option.name: option.opts[0] for option in idea.commands["train"].params}
+    for field, value in wanted.as_dict().items():
+        given += [] if value is None else [flags[field], str(value)]
+    whole = idea.make_context("idea", ["train", *given])
+    assert take_config(idea.commands["train"].make_context("train", given, parent=whole).params) == wanted
 
 
 def test_photos_to_face_embedding(studio, tmp_path):

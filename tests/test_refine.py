@@ -11,10 +11,11 @@ from tiny_pipeline import tiny_pipeline
 from idea_core.describe import last_likeness
 from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.errors import ConfigError, FaceError, TrainingError
+from idea_core.faces import FacePack, OnnxEngine
 from idea_core.refine import Look, Refiner
 from miniature.methods import REFINING
 from miniature.trial import Stranger
-from miniature.world import BASE, enhancer, face_engine
+from miniature.world import BASE, FACES, enhancer, face_engine
 
 QUICK = dataclasses.replace(REFINING, pictures=6)
 
@@ -31,14 +32,17 @@ def face() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def refined(base, face) -> tuple[Refiner, list[Look], list[Look]]:
-    """With the looks that were better and better, and all of them."""
+def refined(base, face) -> tuple[Refiner, list[Look], list[tuple[int, Look | None]]]:
+    """With the looks that were better and better, and what was told on the way."""
     refiner, seen = Refiner(base, enhancer(), face_engine(), QUICK), []
-    return refiner, refiner.refine(face, lambda count, look: seen.append(look)), seen
+    return refiner, refiner.refine(face, lambda drawn, look: seen.append((drawn, look))), seen
 
 
 def test_a_person_becomes_more_like(refined, face):
-    _, better, seen = refined
+    _, better, told = refined
+    seen = [look for _, look in told if look]
+    assert [drawn for drawn, _ in told] == [6, 6, 12, 12, 18, 18, 24, 24]
+    assert [look is not None for _, look in told] == [False, True] * 4
     assert len(seen) == 4 and torch.equal(better[0].shown, face) and torch.equal(seen[0].shown, face)
     likeness = [look.likeness for look in better]
     assert likeness == sorted(set(likeness)) and likeness[-1] == max(look.likeness for look in seen)
@@ -64,7 +68,9 @@ def test_the_same_seed_gives_the_same_looks_and_leaves_the_base_as_it_was(base, 
     once = dataclasses.replace(QUICK, rounds=1, pictures=2)
     first, second = ([], [])
     for seen in (first, second):
-        Refiner(base, enhancer(), face_engine(), once).refine(face, lambda _, look, seen=seen: seen.append(look))
+        told = []
+        Refiner(base, enhancer(), face_engine(), once).refine(face, lambda _, look, told=told: told.append(look))
+        seen += [look for look in told if look]
     assert len(first) == 2 and not torch.equal(first[0].shown, first[1].shown)
     for look, other in zip(first, second, strict=True):
         assert torch.equal(look.shown, other.shown) and torch.equal(look.images, other.images)
@@ -80,7 +86,7 @@ def test_a_correction_goes_on_from_the_best_look_and_half_as_far_after_one_that_
     drawn[4] = 0  # nobody
     likeness, shown = [-0.2, -0.1, -0.15, 0.3, 0.4], []
 
-    def look(face_shown, _):
+    def look(face_shown, *_):
         shown.append(face_shown)
         return Look(face_shown, likeness[len(shown) - 1], drawn[len(shown) - 1], torch.zeros(1, 8, 8, 3))
 
@@ -108,11 +114,14 @@ def test_fewer_pictures_at_a_time_where_memory_runs_out(base, face):
             return super().predict(noisy, timesteps, condition)
 
     config = dataclasses.replace(QUICK, rounds=1, pictures=5, at_once=5, sampling_steps=1)
-    small = Small(load_pipeline(BASE))
-    looks = Refiner(small, enhancer(), face_engine(), config).refine(face)
-    assert small.drawn == [2, 2, 1] * 2
+    small, told = Small(load_pipeline(BASE)), []
+    looks = Refiner(small, enhancer(), face_engine(), config).refine(face, lambda drawn, _: told.append(drawn))
+    assert small.drawn == [2, 2, 1] * 2 and told == [2, 4, 5, 5, 7, 9, 10, 10]
     whole = Refiner(base, enhancer(), face_engine(), config).refine(face)
     assert looks[0].likeness == pytest.approx(whole[0].likeness, abs=1e-3)
+    small.decode_images = lambda latents: small.predict(torch.zeros(99), None, None)
+    with pytest.raises(TrainingError, match="memory for a picture, got out of memory at 64 pixels"):
+        Refiner(small, enhancer(), face_engine(), config).refine(face)
     small.room = 0
     with pytest.raises(TrainingError, match="memory for a picture, got out of memory at 64 pixels. Lower the resol"):
         Refiner(small, enhancer(), face_engine(), config).refine(face)
@@ -123,8 +132,24 @@ def test_pictures_without_a_face_are_an_error():
     config = dataclasses.replace(QUICK, pictures=2, resolution=16, sampling_steps=2)
     refiner = Refiner(backbone, trained(backbone), face_engine(), config)
     with pytest.raises(FaceError, match="a face in 2 pictures that the base model draws of the person, got none"):
-        refiner.refine(torch.nn.functional.normalize(torch.ones(512), dim=0), lambda *look: seen.append(look))
-    assert len(seen) == 1  # what was drawn is shown nevertheless
+        refiner.refine(torch.nn.functional.normalize(torch.ones(512), dim=0), lambda _, look: seen.append(look))
+    assert [look is not None for look in seen] == [False, True]  # what was drawn is shown nevertheless
+
+
+def test_a_person_who_is_hardly_the_wanted_one_and_another_prediction_are_warned_of(base, face, caplog):
+    once = dataclasses.replace(QUICK, rounds=1, pictures=2, sampling_steps=4)
+    refiner = Refiner(base, dataclasses.replace(enhancer(), prediction="v"), face_engine(), once)
+    assert "trained for a checkpoint of v prediction, and this one has eps" in caplog.text
+    assert refiner.refine(face)[0].likeness > 0.25 and "like the wanted face" not in caplog.text
+    looks = refiner.refine(-face)  # whom nobody looks like
+    assert looks[0].likeness < 0.25 and "drawn at first, the person is like the wanted face by" in caplog.text
+    assert refiner.identity("ann", -face, looks).prediction == "eps"  # of the base model that drew it
+
+
+def test_a_recogniser_alone_is_refused_before_anything_is_drawn(base):
+    alone = OnnxEngine(FacePack("rec.onnx", FACES, "rec.onnx"), "cpu")
+    with pytest.raises(FaceError, match="a face detector, got rec.onnx, a recogniser alone"):
+        Refiner(base, enhancer(), alone, QUICK)
 
 
 def test_an_enhancer_for_another_base_is_refused():
@@ -142,8 +167,9 @@ def test_an_enhancer_for_another_base_is_refused():
         ({"rate": float("nan")}, "rate above 0"),
         ({"resolution": 60}, "resolution a number that 8 divides"),
         ({"guidance": float("inf")}, "guidance at least 0"),
-        ({"prompts": ("a photo",)}, "prompts with {} for the person"),
-        ({"prompts": ()}, "prompts with {} for the person"),
+        ({"prompts": ("a photo",)}, "prompts with one {} for the person"),
+        ({"prompts": ("{} beside {}",)}, "prompts with one {} for the person"),
+        ({"prompts": ()}, "prompts with one {} for the person"),
     ],
 )
 def test_settings_out_of_bounds_are_said(changes, message):

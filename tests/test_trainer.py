@@ -319,7 +319,7 @@ def test_a_broken_training_between_names_goes_on_to_the_same_end(tmp_path):
 
 
 def test_captions_have_a_place_for_the_person(backbone):
-    with pytest.raises(TrainingError, match="captions with {} where the person stands, got 'a photo'"):
+    with pytest.raises(TrainingError, match="captions with one {} where the person stands, got 'a photo'"):
         trainer(backbone, captions=["a photo"])
 
 

@@ -112,7 +112,7 @@ def test_odd_settings_are_refused():
         WatchConfig(-1)
     with pytest.raises(ConfigError, match="looks at which likeness is measured"):
         WatchConfig(target=0.5)
-    with pytest.raises(ConfigError, match="a preview with {} for the person, got 'a photo of <alice>'"):
+    with pytest.raises(ConfigError, match="a preview with one {} for the person, got 'a photo of <alice>'"):
         PreviewConfig(("a photo of <alice>",))
     with pytest.raises(ConfigError, match="a step, a seed and a prompt at least, got 12 steps, 0 seeds, 1 prompts"):
         PreviewConfig(seeds=())

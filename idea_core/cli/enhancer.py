@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..across import AcrossConfig
+from ..across_run import VALIDATE_EVERY
 from ..captions import parse_prompts
 from ..jobs.train import require_output
 from ..people import PeopleConfig
@@ -91,8 +92,9 @@ def enhancer() -> None:
 @click.option(
     "--validate-every",
     type=click.IntRange(0),
-    default=0,
-    help="Steps between two looks at people held out; where their likeness falls, the training ends.",
+    default=VALIDATE_EVERY,
+    help="Steps between two looks at people held out; where their likeness falls, the training ends, at its best. 0: "
+    "none.",
 )
 @click.option(
     "--shard",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import click
 
@@ -19,17 +19,14 @@ from ..refine import RefineConfig
 from ..textfile import read_text
 
 PATH = click.Path(path_type=Path)
-_TYPES = dict.fromkeys(("steps", "batch_size", "seed", "n", "heads", "kv_rank"), int)
-_TYPES["sample_latents"] = bool
-_TYPES["start"] = click.Choice(STARTS)
-_TYPES["axes"] = int
-_TYPES["regularizer"] = click.Choice(REGULARIZERS)
+_CHOICES = {"start": click.Choice(STARTS), "regularizer": click.Choice(REGULARIZERS)}
+_HINTS = get_type_hints(TrainConfig)
 _FLAGS = {"n": "--tokens", "regularizer_weight": "--reg-weight"}
 _SETTINGS = {
     "steps": "Optimiser steps. More give more likeness and, in the end, less obedience.",
     "batch_size": "Photos per step. Lower it if memory runs out.",
     "seed": "Of every random choice. The same seed and inputs give the same person.",
-    "n": "Pseudo-tokens that stand for the person in a prompt.",
+    "n": "Pseudo-tokens that stand for the person in a prompt; with --enhancer as many as it gives.",
     "start": "Where the pseudo-tokens start: between the names of famous people, along whose differences they move, or "
     "at the cross initialisation, moving freely (published).",
     "axes": "At most so many differences of names for each pseudo-token.",
@@ -40,7 +37,8 @@ _SETTINGS = {
     "kv_rate": "Learning rate of the cross attentions' keys and values; 0 leaves them alone.",
     "kv_rank": "Rank of the change to keys and values; 0 trains whole matrices. Without it 8, for SDXL 2.",
     "gate": "How far ID-Adapter's gate stands open at the start. At 0 it learns little at first.",
-    "beta": "Scale of ID-Adapter's gate.",
+    "heads": "Attention heads of ID-Enhancer and ID-Adapter; with --enhancer those that it has.",
+    "beta": "Scale of ID-Adapter's gate; with --enhancer the one that it has.",
     "regularizer": "What holds the pseudo-tokens to their starting point: the Mahalanobis distance by the spread of "
     "the starting point's own rows (published) or of the names; or the squared distance.",
     "regularizer_weight": "Weight of that distance.",
@@ -48,7 +46,7 @@ _SETTINGS = {
     "flip": "Probability of a mirrored photo.",
     "sample_latents": "Draw a photo's latents anew from what the VAE makes of it at each step, as published.",
     "likeness_weight": "How much likeness itself counts: at each step the person is drawn, and the face compared with "
-    "the photos'. It needs face models, and some ten times as long a step.",
+    "the photos'. It needs face models, and eight to twenty times as long a step.",
     "likeness_pictures": "Pictures drawn at each step for it.",
     "likeness_sampling_steps": "Sampling steps of each of them.",
     "likeness_guidance": "Guidance of them.",
@@ -146,9 +144,14 @@ def _setting(field: str) -> Callable:
     return click.option(
         _FLAGS.get(field, "--" + field.replace("_", "-")),
         field,
-        type=_TYPES.get(field, float),
+        type=_CHOICES.get(field) or _kind(field),
         help=_SETTINGS[field] + _preset_values(field),
     )
+
+
+def _kind(field: str) -> type:
+    """int, float or bool, whether it may be None or not."""
+    return (get_args(_HINTS[field]) or (_HINTS[field],))[0]
 
 
 def _preset_values(field: str) -> str:
@@ -227,6 +230,8 @@ def take_job(
 ) -> TrainJob:
     """A training of all that is left of a command's options."""
     rounds, prompts = options.pop("refine"), options.pop("refine_prompts")
+    if prompts and not rounds:
+        raise click.UsageError("--refine-prompts needs --refine.")
     prompts = parse_prompts(read_text(prompts) if prompts else "")
     return TrainJob(
         name=name,

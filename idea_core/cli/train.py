@@ -65,7 +65,8 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
     if found:
         return _result(job, found, f"{job.output} is of exactly these inputs already; --force trains again.")
     start = time.perf_counter()
-    steps, unit = (job.refine.rounds + 1, "look") if job.refine else (job.config.steps, "step")
+    refine = job.refine
+    steps, unit = ((refine.rounds + 1) * refine.pictures, "picture") if refine else (job.config.steps, "step")
     with progress(steps, f"training {name}", unit) as bar:
 
         def on_step(trainer, step: int, images) -> None:
@@ -75,18 +76,19 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
             if images is not None:
                 _write_previews(job.output.with_suffix("") / "previews", step, images)
 
-        def on_look(count: int, look) -> None:
+        def on_picture(count: int, look) -> None:
             bar.update(count - bar.n)
-            bar.set_postfix(likeness=f"{look.likeness:.3f}", refresh=False)
+            if look:
+                bar.set_postfix(likeness=f"{look.likeness:.3f}", refresh=False)
 
-        identity = job.run(digest, fingerprint, on_step, on_look)
+        identity = job.run(digest, fingerprint, on_step, on_picture)
     ended = identity.training.get("report", {}).get("ended_early")
     if ended:
         warn(f"ended early: {ended}.")
     if identity.prediction == "v" and resolution < 768 and identity.base_model == "sd2":
         warn("a velocity model of Stable Diffusion 2 usually wants --resolution 768.")
     text = f"Trained {identity.trigger} in {time.perf_counter() - start:.0f} s: {job.output}"
-    if job.refine:
+    if refine:
         likeness = identity.training["report"]["likeness"]
         text += f"\nLikeness of the drawn faces: {likeness[0][1]:.3f} at first, {likeness[-1][1]:.3f} refined."
     return _result(job, identity, text)

@@ -91,6 +91,10 @@ class FaceEngine(ABC):
             size: side of the square that the photo is scaled into; a detector of fixed size keeps its own.
         """
 
+    @abstractmethod
+    def require_detector(self) -> None:
+        """Raise `FaceError` if there is a recogniser alone, before work that will look for faces."""
+
     def detect_all(self, photos: Sequence[np.ndarray]) -> list[list[Face]]:
         """`detect` of several photos; on a processor side by side, since one keeps few cores busy."""
         if set(self.providers) != {"CPUExecutionProvider"}:  # others may not run one model in several threads

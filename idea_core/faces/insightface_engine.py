@@ -63,9 +63,12 @@ class InsightFaceEngine(FaceEngine):
         self._detector, self._recogniser = detector, recogniser
         self.providers = tuple(recogniser.session.get_providers())
 
-    def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
+    def require_detector(self) -> None:
         if self._detector is None:
             raise self._pack.without_detector()
+
+    def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
+        self.require_detector()
         with self._least_score(min_score):
             # A detector of fixed size has set its own; 0.7.3 would resize wrongly to another.
             fixed = isinstance(self._detector.session.get_inputs()[0].shape[2], int)
@@ -75,8 +78,7 @@ class InsightFaceEngine(FaceEngine):
         return [Face(box[:4], points, float(box[4])) for box, points in zip(boxes, keypoints)]
 
     def detect_all(self, photos: Sequence[np.ndarray]) -> list[list[Face]]:
-        if self._detector is None:
-            raise self._pack.without_detector()
+        self.require_detector()
         with self._least_score(MIN_SCORE):  # for all: one of them would put it back while others are at work
             return super().detect_all(photos)
 

@@ -48,9 +48,12 @@ class OnnxEngine(FaceEngine):
         self._pack = pack
         self.providers = tuple(self._recogniser.session.get_providers())
 
-    def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
+    def require_detector(self) -> None:
         if self._detector is None:
             raise self._pack.without_detector()
+
+    def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
+        self.require_detector()
         return self._detector.detect(photo, size, min_score)
 
     def align(self, photo: np.ndarray, face: Face) -> np.ndarray:

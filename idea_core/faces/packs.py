@@ -43,7 +43,7 @@ class FacePack:
         return FaceError(
             "a face detector",
             f"{self.name}, a recogniser alone",
-            "Choose a whole pack, or give aligned crops of faces.",
+            "Choose a whole pack; ID Encode and ID Similarity can do without, with aligned crops and `aligned`.",
         )
 
 

@@ -26,7 +26,7 @@ from ..likeness_loss import LikenessLoss
 from ..memory import ran_out
 from ..person import build_person
 from ..pretrained import PretrainedEnhancer
-from ..refine import OnLook, RefineConfig, Refiner
+from ..refine import OnPicture, RefineConfig, Refiner
 from ..tensorfile import load_if_same
 from ..trainer import Trainer, training_record
 from ..training_run import TrainingRun, keep
@@ -135,13 +135,13 @@ class TrainJob:
         model_digest: str,
         fingerprint: str,
         on_step: OnTrainer | None = None,
-        on_look: OnLook | None = None,
+        on_picture: OnPicture | None = None,
     ) -> Identity:
         """Train and save.
 
         Args:
             fingerprint: `self.fingerprint(model_digest)`, for which all photos and face models are read.
-            on_look: called while a person is refined.
+            on_picture: called while a person is refined.
 
         Raises:
             IdeaError: an input that does not fit, or a diverging training.
@@ -151,7 +151,7 @@ class TrainJob:
         enhancer = self._load_enhancer(model_digest)
         prepared = self.photos.prepare(self.faces)
         if enhancer and not self.config.steps:
-            instant = self._instant(enhancer, prepared.embeds.mean, model_digest, on_look)
+            instant = self._instant(enhancer, prepared.embeds.mean, model_digest, on_picture)
             training = {**instant.training, "photos": count_photos(prepared.photos), "fingerprint": fingerprint}
             identity = dataclasses.replace(instant, training=training)
             identity.save(self.output)
@@ -186,15 +186,17 @@ class TrainJob:
             ) from error
 
     def _instant(
-        self, enhancer: PretrainedEnhancer, face: Tensor, model_digest: str, on_look: OnLook | None
+        self, enhancer: PretrainedEnhancer, face: Tensor, model_digest: str, on_picture: OnPicture | None
     ) -> Identity:
         """The person from the face (512,) alone, refined if that is asked for."""
         if self.refine is None:
             return enhancer.identity(self.name, face)
         config = dataclasses.replace(self.refine, seed=self.config.seed)
-        refiner = Refiner(self._backbone(enhancer.clip_layer), enhancer, self.faces.load(), config)
+        layer = enhancer.clip_layer if self.clip_layer is None else self.clip_layer
+        refiner = Refiner(self._backbone(layer), enhancer, self.faces.load(), config)
+        looks = refiner.refine(face, on_picture)
         provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
-        return refiner.identity(self.name, face, refiner.refine(face, on_look), **provenance)
+        return refiner.identity(self.name, face, looks, **provenance)
 
     def _watch(self, trainer: Trainer, prepared: Prepared) -> Watch | None:
         """What looks at the training, and measures likeness where there is a target."""

@@ -147,7 +147,7 @@ def refined(checkpoint: str, faces: bool = True, interrupt_at: int | None = None
 
     Args:
         faces: whether it is found.
-        interrupt_at: looks after which somebody cancels.
+        interrupt_at: pictures after whose look somebody cancels.
     """
     node, core = nodes.NODE_CLASS_MAPPINGS["IDEA_RefinedIdentity"], pack("idea_core")
     node.hidden = SimpleNamespace(prompt=None, unique_id=None)
@@ -158,7 +158,7 @@ def refined(checkpoint: str, faces: bool = True, interrupt_at: int | None = None
     hook, detect, seen, said = comfy.utils.PROGRESS_BAR_HOOK, kind.detect, [], ""
 
     def on_progress(value, total, preview, **_):
-        if total == 3 and preview is not None:
+        if total == 6 and preview is not None:
             seen.append(value)
             if value == interrupt_at:
                 comfy.model_management.interrupt_current_processing()

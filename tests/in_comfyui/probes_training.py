@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.ops
@@ -464,3 +465,21 @@ def half_precision() -> dict:
         "patch": error(fresh.float(), patched().float()),
         "hooks": hooks,
     }
+
+
+def paces() -> list[str]:
+    """What a slow and a fast node say of themselves, by a made-up clock: (seconds, done of all, in this run)."""
+    module, said = pack("nodes.training_job"), []
+    clock, module.time = module.time, SimpleNamespace(monotonic=lambda: now)
+    try:
+        for total, shown in (
+            (8, [(10, 2, False), (20, 4, True), (50, 6, True), (50, 6, True), (65, 7, True)]),
+            (100, [(10, 1, True), (11, 11, True)]),
+        ):
+            progress = module.Progress(total, None, "pictures")
+            progress._tell = said.append
+            for now, done, here in shown:  # noqa: B007
+                progress.show(done, None, here)
+    finally:
+        module.time = clock
+    return said

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not all(TOOLS), reason="no chromium and chromedr
 SCREENSHOTS = PACK / "build" / "screenshots"
 WORKFLOWS = PACK / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-OPENED = ("train_identity", "generate_with_identity", "instant_person", "two_people")  # in every run
+OPENED = ("train_identity", "generate_with_identity", "refined_person", "two_people")  # in every run
 GRAPH = """
 const done = arguments[0];
 window.app.graphToPrompt().then(({ output }) => done({

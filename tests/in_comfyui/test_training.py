@@ -147,17 +147,17 @@ def test_a_face_alone_gives_a_person_and_a_start(probe, checkpoint):
 def test_a_person_from_a_face_is_drawn_compared_and_corrected(probe, checkpoint):
     result = probe("refined", checkpoint=checkpoint)
     likeness = result["likeness"]
-    assert result["seen"] == [1, 2, 3] and likeness == sorted(likeness, key=lambda pair: pair[1])
+    assert result["seen"] == [2, 4, 6] and likeness == sorted(likeness, key=lambda pair: pair[1])
     assert result["moved"] is (len(likeness) > 1) and result["same face"] and result["adapted"]
     assert result["images"] == [2, 64, 64, 3] and f"likeness: {likeness}" in result["report"] and result["unchanged"]
 
 
 def test_a_refinement_may_be_cancelled_and_wants_a_face(probe):
-    broken = probe("refined", checkpoint="tiny_sd15", interrupt_at=2)
-    assert broken == {"seen": [1, 2], "said": "interrupted", "unchanged": True}
+    broken = probe("refined", checkpoint="tiny_sd15", interrupt_at=4)
+    assert broken == {"seen": [2, 4], "said": "interrupted", "unchanged": True}
     faceless = probe("refined", checkpoint="tiny_sd15", faces=False)
     assert faceless.pop("said").startswith("Expected a face in 2 pictures that the base model draws")
-    assert faceless == {"seen": [1], "unchanged": True}
+    assert faceless == {"seen": [2], "unchanged": True}
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny_sd15"])
@@ -179,6 +179,17 @@ def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(probe, checkp
     probe("forget_enhancer", checkpoint=checkpoint)
     faced = probe("across", checkpoint=checkpoint, go_on=True, faces=True)
     assert faced["digest"] != farther["digest"] and faced["unchanged"]  # likeness has gradients
+
+
+def test_a_node_says_how_fast_it_is_and_what_is_left(probe):
+    assert probe("paces") == [
+        "2 of 8 pictures",  # they were there
+        "4 of 8 pictures",
+        "6 of 8 pictures, 15.0 s each, 30 s left",
+        "7 of 8 pictures, 15.0 s each, 15 s left",
+        "1 of 100 pictures",
+        "11 of 100 pictures, 10.0 a second, 9 s left",
+    ]
 
 
 @pytest.mark.slow

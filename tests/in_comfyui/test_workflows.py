@@ -313,6 +313,13 @@ def test_the_refined_example_says_that_nobody_is_in_the_pictures_of_random_weigh
         server.run(workflow("refined_person", **edits))
 
 
+def test_the_example_of_an_enhancer_says_that_random_weights_draw_nobody(server, examples_files):
+    settings = {"most_people": 3, "per_person": 3, "sampling_steps": 1, "resolution": 64, "held_out": 0.0}
+    edits = {"CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.safetensors"}, "IDEA_EnhancerTrainAcross": settings}
+    with pytest.raises(PromptError, match="Expected people with 3 pictures that agree"):
+        server.run(workflow("train_enhancer", **edits))
+
+
 # --- the files themselves -------------------------------------------------------------------------
 
 
