@@ -23,7 +23,7 @@ from idea_core.identity import Identity
 from idea_core.refine import Refiner
 from miniature.methods import REFINING, SEEN
 from miniature.trial import Stranger, learn
-from miniature.world import BASE, draw, enhancer, face_engine, to_photo
+from miniature.world import BASE, all_names, draw, enhancer, face_engine, to_photo
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 IMAGES = Path(__file__).parent / "images"
@@ -81,6 +81,8 @@ def main() -> None:
         first, best = (enhancer().identity("alice", face, look.shown) for look in (looks[0], looks[-1]))
         return pictures(first) + pictures(best)
 
+    named = [f"a photo of {name}, on a {color} background" for color in ("blue", "orange") for name in all_names()[:5]]
+    celebrities = list(draw(pipeline, [], named))
     (one,), (two,), (at_once, refined) = pictures(alice), pictures(bob), without_training()
     half = torch.cat([pictures(alice, HATLESS)[0][..., :32], pictures(bob, HATLESS)[0][..., 32:]], dim=-1)
     between = blend([alice, bob], [0.5, 0.5], "blend")
@@ -97,6 +99,7 @@ def main() -> None:
         "strengths": sheet([[draw(pipeline, [alice], [hatless], 5, strength=s)[0] for s in (0.0, 0.5, 1.0, 1.5)]]),
         "generate_with_sdxl": sheet([pictures(alice, HATLESS, 3, seed=5)]),
         "instant_person": sheet([[ann.photos[0], ">", one]]),
+        "train_enhancer": sheet([celebrities[:5], celebrities[5:]]),
         "refined_person": sheet([[ann.photos[0], ">", at_once, ">", refined]]),
     }
     sheet([[one]], size=ICON).save(IMAGES / "icon.png")

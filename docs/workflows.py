@@ -110,6 +110,7 @@ def height_of(node: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
     sockets = sum(not is_widget(kind) for kind, _ in kinds.values())
     texts = sum(bool(options.get("multiline")) for _, options in kinds.values())
     widgets = len(kinds) - sockets - texts
+    texts += node["class_type"] == "PreviewAny"  # whose text the front end adds
     shows = node["class_type"] in ("SaveImage", "PreviewImage", "LoadImage", "IDEA_IDEncode")
     return ROW * (max(sockets, len(spec["output"])) + widgets + 1) + TEXT * texts + PICTURE * shows
 
