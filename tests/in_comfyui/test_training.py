@@ -160,7 +160,9 @@ def test_a_refinement_may_be_cancelled_and_wants_a_face(probe):
     assert faceless == {"seen": [2], "unchanged": True}
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15"])
+@pytest.mark.parametrize(
+    "checkpoint", ["tiny_sd15", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_sd21", "tiny_sdxl"))]
+)
 def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(probe, checkpoint):
     nobody = probe("across", checkpoint=checkpoint)
     assert nobody["pictures"] == 3 and nobody["unchanged"] and "names that this base model can draw" in nobody["said"]
