@@ -14,7 +14,7 @@ from ..idea_core.faces import FaceEngine
 from ..idea_core.people import PeopleConfig, PeopleFolder, digest_of
 from ..idea_core.people_drawing import draw_people
 from ..idea_core.pretrained import PretrainedEnhancer
-from .checkpoint import checkpoint_of
+from .checkpoint import checkpoint_meanwhile
 from .comfy_backbone import ComfyBackbone
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
@@ -213,10 +213,13 @@ class TrainAcross(io.ComfyNode):
             / AUTOSAVE
             / folder.with_name(f"{folder.name}-{_short(place, config, validate_every, start)}.safetensors")
         )
-        with ComfyBackbone(model, clip, vae, precision) as backbone:
-            checkpoint, base_hash = checkpoint_of(cls.hidden.prompt, node_id)
+        with (
+            checkpoint_meanwhile(cls.hidden.prompt, node_id) as hashed,
+            ComfyBackbone(model, clip, vae, precision) as backbone,
+        ):
             # Held for likeness: between a picture and its gradients nothing may push the UNet out.
             engine = engine_of(face_model) if likeness_steps else ReloadedEngine(face_model)
+            checkpoint, base_hash = hashed()
             require_trainable(backbone, engine, config, start, checkpoint, base_hash)
             _draw(place, backbone, engine, node_id)
             progress = Progress(steps, node_id)

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import lru_cache
 
+import comfy.model_management
 import folder_paths
 
 _FILE_INPUTS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models"}
 _BLOCK = 1 << 24
+
+
+@contextmanager
+def checkpoint_meanwhile(prompt: Mapping | None, node_id: str | None) -> Iterator[Callable[[], tuple[str, str]]]:
+    """`checkpoint_of`, hashed while other work goes on; what is yielded waits for it, and Cancel ends the waiting."""
+    pool = ThreadPoolExecutor(1)
+    hashed = pool.submit(checkpoint_of, prompt, node_id)
+
+    def checkpoint() -> tuple[str, str]:
+        while not hashed.done():
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            wait([hashed], timeout=0.1)
+        return hashed.result()
+
+    try:
+        yield checkpoint
+    finally:
+        pool.shutdown(wait=False)  # Cancel does not wait for the hash
 
 
 def checkpoint_of(prompt: Mapping | None, node_id: str | None, link: str = "model") -> tuple[str, str]:

@@ -9,7 +9,7 @@ from ..idea_core.faces import IdEmbeds
 from ..idea_core.identity_checks import require_name
 from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.refine import RefineConfig, Refiner
-from .checkpoint import checkpoint_of
+from .checkpoint import checkpoint_meanwhile
 from .comfy_backbone import ComfyBackbone
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
@@ -130,9 +130,12 @@ class RefinedIdentity(io.ComfyNode):
         )
         node_id = cls.hidden.unique_id
         progress = Progress((rounds + 1) * pictures, node_id, unit="pictures")
-        with ComfyBackbone(model, clip, vae, precision) as backbone:
+        with (
+            checkpoint_meanwhile(cls.hidden.prompt, node_id) as hashed,
+            ComfyBackbone(model, clip, vae, precision) as backbone,
+        ):
             refiner = Refiner(backbone, enhancer, ReloadedEngine(face_model), config)
-            checkpoint, base_hash = checkpoint_of(cls.hidden.prompt, node_id)
+            checkpoint, base_hash = hashed()
             enhancer.warn_of_other_base("the ID-Enhancer", base_hash, checkpoint)
             looks = refiner.refine(
                 id_embeds.mean, lambda drawn, look: progress.show(drawn, look and look.images[:_SHOWN])

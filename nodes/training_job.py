@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from ..idea_core.thumbnail import encode_thumbnail
 from ..idea_core.trainer import Trainer, training_record
 from ..idea_core.training_run import TrainingRun, keep
 from ..idea_core.watch import Watch, WatchConfig
-from .checkpoint import checkpoint_of
+from .checkpoint import checkpoint_meanwhile
 from .comfy_backbone import ComfyBackbone
 from .face_models import engine_of, face_digest
 from .fingerprint import training_fingerprint
@@ -77,18 +76,13 @@ class TrainingJob:
         if found:
             logging.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
             return found, None
-        pool = ThreadPoolExecutor(1)
-        try:
-            checkpoint = pool.submit(checkpoint_of, prompt, node_id)  # hashed while training runs
-            with _Training(self, fingerprint, path, node_id) as training:
-                training.run(model, clip, vae)
-                while not checkpoint.done():
-                    comfy.model_management.throw_exception_if_processing_interrupted()
-                    wait([checkpoint], timeout=0.1)
-                identity = training.identity(*checkpoint.result())
-                self._keep_result(identity, path)
-        finally:
-            pool.shutdown(wait=False)  # Cancel does not wait for the hash
+        with (
+            checkpoint_meanwhile(prompt, node_id) as checkpoint,
+            _Training(self, fingerprint, path, node_id) as training,
+        ):
+            training.run(model, clip, vae)
+            identity = training.identity(*checkpoint())
+            self._keep_result(identity, path)
         return identity, training.progress.before_and_after()
 
     def _keep_result(self, identity: Identity, path: Path) -> None:

@@ -467,6 +467,20 @@ def half_precision() -> dict:
     }
 
 
+def cancelled_while_hashing(seconds: float) -> float:
+    """How long a cancelled node waits for the hash of a checkpoint that takes so many seconds."""
+    module, start = pack("nodes.checkpoint"), time.monotonic()
+    hash_of, module.checkpoint_of = module.checkpoint_of, lambda *_: time.sleep(seconds)
+    try:
+        with module.checkpoint_meanwhile({}, "1") as hashed:
+            comfy.model_management.interrupt_current_processing()
+            hashed()
+    except comfy.model_management.InterruptProcessingException:
+        return time.monotonic() - start
+    finally:
+        module.checkpoint_of = hash_of
+
+
 def paces() -> list[str]:
     """What a slow and a fast node say of themselves, by a made-up clock: (seconds, done of all, in this run)."""
     module, said = pack("nodes.training_job"), []

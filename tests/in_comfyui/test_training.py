@@ -183,6 +183,10 @@ def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(probe, checkp
     assert faced["digest"] != farther["digest"] and faced["unchanged"]  # likeness has gradients
 
 
+def test_cancel_does_not_wait_for_the_checkpoints_hash(probe):
+    assert probe("cancelled_while_hashing", seconds=3) < 2
+
+
 def test_a_node_says_how_fast_it_is_and_what_is_left(probe):
     assert probe("paces") == [
         "2 of 8 pictures",  # they were there
