@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from .backbone import Backbone, TextCondition
 from .errors import TrainingError
 from .faces import FaceEngine
 from .images import to_pixels
-from .memory import give_back, ran_out
+from .memory import give_back, ran_out, said_where_memory_runs_out
 from .sampling import empty_prompt, sample
 
 BLANK = 64  # pixels; any picture small enough tells how many latents a pixel has
@@ -54,8 +53,8 @@ class Artist:
             TrainingError: no memory for a single picture.
         """
         noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        latents, begin = [], 0
-        with self._memory_said():
+        latents, begin, got = [], 0, f"out of memory at {self._resolution} pixels"
+        with said_where_memory_runs_out(TrainingError("memory for a picture", got, "Lower the resolution.")):
             while begin < len(noise):
                 part = slice(begin, begin + self._at_once)
                 positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
@@ -80,17 +79,6 @@ class Artist:
         logging.warning("ID-EA: out of memory; going on with %d pictures at a time.", self._at_once)
         give_back()
         return None
-
-    @contextmanager
-    def _memory_said(self) -> Iterator[None]:
-        """Say what to do where memory runs out nevertheless."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not ran_out(error):
-                raise
-            got = f"out of memory at {self._resolution} pixels"
-            raise TrainingError("memory for a picture", got, "Lower the resolution.") from error
 
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> TextCondition:

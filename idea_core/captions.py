@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from .errors import ConfigError
+
 PLACEHOLDER = "{}"
 
 PORTRAIT_PROMPTS = (
@@ -66,6 +68,14 @@ def person_captions(templates: Iterable[str]) -> tuple[str, ...]:
 def parse_prompts(text: str) -> tuple[str, ...]:
     """Its lines, or `PORTRAIT_PROMPTS` if it has none."""
     return tuple(line.strip() for line in text.split("\n") if line.strip()) or PORTRAIT_PROMPTS
+
+
+def require_prompts(prompts: Iterable[str], whose: str) -> None:
+    """Raise `ConfigError` unless each prompt has one `{}`, which keeps the place of `whose`."""
+    for prompt in prompts:
+        if prompt.count(PLACEHOLDER) != 1:
+            remedy = f"Write {PLACEHOLDER} once in each."
+            raise ConfigError(f"prompts with one {PLACEHOLDER} for the {whose}", repr(prompt), remedy)
 
 
 def with_note(captions: Sequence[str], note: str) -> tuple[str, ...]:

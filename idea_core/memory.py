@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+
+from .errors import IdeaError
 
 Result = TypeVar("Result")
 _APPLES = "MPS backend out of memory"  # an error without a class of its own
@@ -29,6 +32,17 @@ def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
             if not ran_out(error) or not _save_memory(training):
                 raise
         give_back()
+
+
+@contextmanager
+def said_where_memory_runs_out(error: IdeaError) -> Iterator[None]:
+    """Raise `error` in place of the device's own, where less memory could not be done with."""
+    try:
+        yield
+    except RuntimeError as own:
+        if not ran_out(own):
+            raise
+        raise error from own
 
 
 def give_back() -> None:

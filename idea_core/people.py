@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from .anchor import celebrity_names
 from .artist import Artist
 from .backbone import Backbone
-from .captions import PLACEHOLDER, PORTRAIT_PROMPTS
+from .captions import PORTRAIT_PROMPTS, require_prompts
 from .config import Settings
 from .errors import ConfigError, IdentityFileError, TrainingError
 from .people_pictures import PeoplePictures
@@ -75,10 +75,7 @@ class PeopleConfig(Settings):
         for name in ("guidance", "agreement"):
             self._require(name, isfinite(getattr(self, name)), "a finite number")
         self._require("held_out", 0 <= self.held_out < 1, "from 0 to below 1")
-        for prompt in self.prompts:
-            if prompt.count(PLACEHOLDER) != 1:
-                remedy = f"Write {PLACEHOLDER} once in each."
-                raise ConfigError(f"prompts with one {PLACEHOLDER} for the name", repr(prompt), remedy)
+        require_prompts(self.prompts, "name")
 
     def fingerprint(self, model: str, faces: str) -> str:
         """SHA-256 of all that a person's pictures depend on.

@@ -20,9 +20,9 @@ from torch.nn.functional import normalize
 
 from .artist import Artist, faces_of
 from .backbone import Backbone
-from .captions import PLACEHOLDER, PORTRAIT_PROMPTS
+from .captions import PORTRAIT_PROMPTS, require_prompts
 from .config import Settings
-from .errors import ConfigError, FaceError
+from .errors import FaceError
 from .face_model import face_condition
 from .faces import FaceEngine
 from .faces.embeds import SAME_PERSON
@@ -65,10 +65,12 @@ class RefineConfig(Settings):
         self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
         self._require("guidance", isfinite(self.guidance) and self.guidance >= 0, "at least 0")
         self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
-        for prompt in self.prompts or ("",):
-            if prompt.count(PLACEHOLDER) != 1:
-                remedy = f"Write {PLACEHOLDER} once in each."
-                raise ConfigError(f"prompts with one {PLACEHOLDER} for the person", repr(prompt), remedy)
+        require_prompts(self.prompts or ("",), "person")
+
+    @property
+    def drawn(self) -> int:
+        """How many pictures that are in all."""
+        return (self.rounds + 1) * self.pictures
 
 
 class Look(NamedTuple):

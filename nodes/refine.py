@@ -129,7 +129,7 @@ class RefinedIdentity(io.ComfyNode):
             at_once=at_once,
         )
         node_id = cls.hidden.unique_id
-        progress = Progress((rounds + 1) * pictures, node_id, unit="pictures")
+        progress = Progress(config.drawn, node_id, unit="pictures")
         with (
             checkpoint_meanwhile(cls.hidden.prompt, node_id) as hashed,
             ComfyBackbone(model, clip, vae, precision) as backbone,

@@ -11,7 +11,7 @@ from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.captions import CAPTIONS, captions_of
 from ..idea_core.config import PRESETS, REGULARIZERS, STARTS, TrainConfig
 from .face import CATEGORY
-from .inputs import advanced
+from .inputs import advanced, float_input, int_input
 from .sockets import SettingsSocket
 
 _DEFAULTS = TrainConfig()
@@ -185,7 +185,7 @@ class TrainingSettingsNode(io.ComfyNode):
 
 
 def _int(name: str, least: int, most: int, tooltip: str) -> io.Int.Input:
-    return io.Int.Input(name, default=getattr(_DEFAULTS, name), min=least, max=most, tooltip=tooltip)
+    return int_input(name, getattr(_DEFAULTS, name), least, most, tooltip)
 
 
 def _rate(name: str, tooltip: str, least: float = 0.0, step: float = 1e-5) -> io.Float.Input:
@@ -194,4 +194,4 @@ def _rate(name: str, tooltip: str, least: float = 0.0, step: float = 1e-5) -> io
 
 
 def _number(name: str, tooltip: str, most: float) -> io.Float.Input:
-    return io.Float.Input(name, default=getattr(_DEFAULTS, name), min=0.0, max=most, step=0.05, tooltip=tooltip)
+    return float_input(name, getattr(_DEFAULTS, name), 0.0, most, tooltip)

@@ -24,7 +24,7 @@ from ..idea_core.faces.likeness import likeness_to
 from ..idea_core.identity import Identity
 from ..idea_core.images import to_pixels
 from ..idea_core.likeness_loss import LikenessLoss
-from ..idea_core.memory import ran_out
+from ..idea_core.memory import said_where_memory_runs_out
 from ..idea_core.person import build_person
 from ..idea_core.pretrained import PretrainedEnhancer
 from ..idea_core.tensorfile import load_if_same
@@ -137,35 +137,32 @@ class _Training:
         job, settings = self.job, self.job.settings
         # Held all the while: between a picture and its gradients nothing may push the UNet out.
         engine = engine_of(job.face_model) if settings.config.likeness_weight else None
-        try:
-            with ComfyBackbone(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone:
-                trainer = Trainer(
-                    backbone,
-                    [job.photos],
-                    job.embeds.mean,
-                    settings.config,
-                    job.names,
-                    CAPTIONS[settings.captions],
-                    job.enhancer.build_person if job.enhancer else build_person,
-                    None if engine is None else LikenessLoss.of(backbone, engine, settings.config),
-                )
-                state = self.path.with_suffix(".training")
-                watch = self._watch(trainer, backbone)
-                self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, watch)
-                if watch:
-                    self.progress.before = self._drawn(watch)
-                self.started.take_up()
-                self.started.run(self.progress.show)
-                if watch and not self._seen(watch):
-                    self.progress.look(len(trainer.losses), self._drawn(watch))
-                self.progress.compare()
-        except RuntimeError as error:
-            if not ran_out(error):
-                raise
-            height, width = job.photos.images.shape[1:3]
-            raise TrainingError(
-                "memory for the training", f"out of memory at {width} × {height} pixels", "Lower resolution."
-            ) from error
+        height, width = job.photos.images.shape[1:3]
+        got = f"out of memory at {width} × {height} pixels"
+        with (
+            said_where_memory_runs_out(TrainingError("memory for the training", got, "Lower resolution.")),
+            ComfyBackbone(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone,
+        ):
+            trainer = Trainer(
+                backbone,
+                [job.photos],
+                job.embeds.mean,
+                settings.config,
+                job.names,
+                CAPTIONS[settings.captions],
+                job.enhancer.build_person if job.enhancer else build_person,
+                None if engine is None else LikenessLoss.of(backbone, engine, settings.config),
+            )
+            state = self.path.with_suffix(".training")
+            watch = self._watch(trainer, backbone)
+            self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, watch)
+            if watch:
+                self.progress.before = self._drawn(watch)
+            self.started.take_up()
+            self.started.run(self.progress.show)
+            if watch and not self._seen(watch):
+                self.progress.look(len(trainer.losses), self._drawn(watch))
+            self.progress.compare()
 
     def _seen(self, watch: Watch) -> bool:
         """Whether the last look in this run was at what came out at last."""

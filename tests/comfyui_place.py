@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,3 +28,10 @@ def find_python(comfyui: Path) -> Path:
         return Path(named).absolute()
     places = [".venv/bin/python", "venv/bin/python", ".venv/Scripts/python.exe", "../python_embeded/python.exe"]
     return next((comfyui / place for place in places if (comfyui / place).exists()), Path(sys.executable))
+
+
+def without_face_packages(python: Path) -> str:
+    """What to say of a Python of ComfyUI's that lacks the packages that find faces; "" of one that has them."""
+    if not subprocess.run([python, "-c", "import insightface, onnxruntime"], capture_output=True).returncode:
+        return ""
+    return f"ComfyUI's Python, {python}, lacks insightface or onnxruntime: install them there."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before torch counts cores, here
     threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
 
-from comfyui_place import find_comfyui, find_python
+from comfyui_place import find_comfyui, find_python, without_face_packages
 from studio import build_studio
 
 COMFYUI_TESTS = "in_comfyui"
@@ -26,16 +25,15 @@ def studio(tmp_path_factory) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say once what is wrong with the set-up, before several processes start."""
-    if hasattr(config, "workerinput"):  # one of them
-        return
+    """Say what is wrong with the set-up before several processes start, in which it would get lost."""
     try:
         comfyui = find_comfyui()
     except SystemExit as error:
         raise pytest.UsageError(error) from None
-    python = comfyui and find_python(comfyui)
-    if python and subprocess.run([python, "-c", "import insightface, onnxruntime"], capture_output=True).returncode:
-        raise pytest.UsageError(f"ComfyUI's Python, {python}, lacks insightface or onnxruntime: install them there.")
+    if comfyui and config.getoption("numprocesses", None):
+        said = without_face_packages(find_python(comfyui))
+        if said:
+            raise pytest.UsageError(said)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -66,7 +66,7 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
         return _result(job, found, f"{job.output} is of exactly these inputs already; --force trains again.")
     start = time.perf_counter()
     refine = job.refine
-    steps, unit = ((refine.rounds + 1) * refine.pictures, "picture") if refine else (job.config.steps, "step")
+    steps, unit = (refine.drawn, "picture") if refine else (job.config.steps, "step")
     with progress(steps, f"training {name}", unit) as bar:
 
         def on_step(trainer, step: int, images) -> None:

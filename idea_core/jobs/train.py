@@ -23,7 +23,7 @@ from ..faces.likeness import likeness_to
 from ..identity import Identity
 from ..identity_checks import require_name
 from ..likeness_loss import LikenessLoss
-from ..memory import ran_out
+from ..memory import said_where_memory_runs_out
 from ..person import build_person
 from ..pretrained import PretrainedEnhancer
 from ..refine import OnPicture, RefineConfig, Refiner
@@ -157,33 +157,27 @@ class TrainJob:
             identity.save(self.output)
             self.state_file.unlink(missing_ok=True)
             return identity
+        got = f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels"
         try:
-            trainer = self._trainer(prepared, enhancer)
-            watch = self._watch(trainer, prepared)
-            with TrainingRun(trainer, self.state_file, fingerprint, self.save_every, watch) as run:
-                if self.resume:
-                    run.take_up()
-                run.run(lambda step, images: on_step(trainer, step, images) if on_step else None)
-                record = training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
-                identity = trainer.identity(
-                    self.name,
-                    base_checkpoint=self.model.path.name,
-                    base_hash=model_digest,
-                    training={**record, "report": run.report()},
-                )
-                identity.save(self.output)
-                return identity
+            with said_where_memory_runs_out(TrainingError("memory for the training", got, "Lower the resolution.")):
+                trainer = self._trainer(prepared, enhancer)
+                watch = self._watch(trainer, prepared)
+                with TrainingRun(trainer, self.state_file, fingerprint, self.save_every, watch) as run:
+                    if self.resume:
+                        run.take_up()
+                    run.run(lambda step, images: on_step(trainer, step, images) if on_step else None)
+                    record = training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
+                    identity = trainer.identity(
+                        self.name,
+                        base_checkpoint=self.model.path.name,
+                        base_hash=model_digest,
+                        training={**record, "report": run.report()},
+                    )
+                    identity.save(self.output)
+                    return identity
         except DivergedError:
             self._keep(trainer)
             raise
-        except RuntimeError as error:
-            if not ran_out(error):
-                raise
-            raise TrainingError(
-                "memory for the training",
-                f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels",
-                "Lower the resolution.",
-            ) from error
 
     def _instant(
         self, enhancer: PretrainedEnhancer, face: Tensor, model_digest: str, on_picture: OnPicture | None

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from base_directory import write_base
-from comfyui_place import find_comfyui, find_python
+from comfyui_place import find_comfyui, find_python, without_face_packages
 from graphs import CHECKPOINTS, base_picture, listed
 from server import Server
 
@@ -34,6 +34,9 @@ def python(comfyui) -> Path:
 @pytest.fixture(scope="session")
 def base(comfyui, python, tmp_path_factory) -> Path:
     """Base directory: tiny checkpoints, tiny face models, photos, and the pack in custom_nodes."""
+    said = without_face_packages(python)
+    if said:
+        pytest.exit(said, returncode=1)
     base = tmp_path_factory.mktemp("comfyui")
     write_base(base, comfyui, python)
     return base
