@@ -12,7 +12,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-START_LIMIT, RUN_LIMIT = 120, 300  # seconds
+START_LIMIT, RUN_LIMIT = 400, 900  # seconds
 
 
 class PromptError(Exception):

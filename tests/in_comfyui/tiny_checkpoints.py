@@ -8,6 +8,7 @@ UNet has the size of SD 1.5's, for measuring.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -103,7 +104,10 @@ def weights(family: str, seed: int = 0, more: dict = {}) -> dict[str, torch.Tens
     clip = config.clip_target({}).clip(dtype=torch.float16, device="cpu")
     text = fill(clip, generator, 0.5, draw)
     vae = fill(comfy.taesd.taesd.TAESD(), generator, 0.9)
-    state = model.state_dict_for_saving(text.state_dict(), vae.state_dict())
+    parts = {"clip_state_dict": text.state_dict(), "vae_state_dict": vae.state_dict()}
+    if "unet_state_dict" in inspect.signature(model.state_dict_for_saving).parameters:  # newer
+        parts["unet_state_dict"] = model.diffusion_model.state_dict()
+    state = model.state_dict_for_saving(**parts)
     return {key: tensor.contiguous().clone() for key, tensor in state.items()}
 
 
