@@ -32,6 +32,10 @@ class BaseModel:
         """`d`: width of the text condition that the UNet's cross attention reads."""
         return sum(self.encoders.values())
 
+    def text_layer(self, clip_layer: int | None) -> int:
+        """The text encoder layer that `clip_layer` acts as, counted from the end; None is the family's own."""
+        return self.clip_layer if clip_layer is None else clip_layer
+
 
 def _register(*models: BaseModel) -> Mapping[str, BaseModel]:
     return MappingProxyType({model.key: model for model in models})

@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .identity import Identity
 from .kv import DOWN, FULL, UP, delta_of, layers_of
 
-_SHARED = ("base_model", "prediction", "clip_layer", "heads", "beta", "n", "has_adapter")
+_SHARED = ("base_model", "prediction", "text_layer", "heads", "beta", "n", "has_adapter")
 
 
 def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -> Identity:

@@ -98,6 +98,11 @@ class Identity:
         return BASE_MODELS[self.base_model]
 
     @property
+    def text_layer(self) -> int:
+        """The text encoder layer of the training, counted from the end."""
+        return self.base.text_layer(self.clip_layer)
+
+    @property
     def n(self) -> int:
         """Number of pseudo-tokens."""
         return next(iter(self.tokens.values())).shape[0]

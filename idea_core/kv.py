@@ -5,10 +5,12 @@ Keys are those of ComfyUI's own LoRA loader, so a stock LoraLoader applies them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 UP, DOWN, FULL = ".lora_up.weight", ".lora_down.weight", ".diff"
 
@@ -46,6 +48,23 @@ class KVDeltas:
 
     def state_dict(self) -> dict[str, Tensor]:
         return {key: weight.detach() for key, weight in self._weights.items()}
+
+
+@contextmanager
+def kv_added(layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tensor]) -> Iterator[None]:
+    """While open, each layer answers as if `delta(name)` (out, in) were added to its weight.
+
+    The weight stays as it is, whatever it is stored as: a change this small would be rounded away in half precision,
+    and quantised weights cannot be added to.
+    """
+
+    def hook(name: str):
+        return lambda _layer, inputs, output: output + linear(inputs[0], delta(name).to(inputs[0]))
+
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_hook(hook(name)).remove)
+        yield
 
 
 def delta_of(state: Mapping[str, Tensor], name: str) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .anchor import Anchor, NamesBasis
 from .backbone import Backbone
-from .base_models import BASE_MODELS
+from .base_models import BASE_MODELS, BaseModel
 from .config import TrainConfig
 from .errors import ConfigError, IdentityFileError
 from .face_model import UNIT_VARIANCE, FaceModel
@@ -109,6 +109,15 @@ class PretrainedEnhancer:
         if backbone.base_model != self.base_model:
             titles = [BASE_MODELS[key].title for key in (self.base_model, backbone.base_model)]
             raise ConfigError(f"an ID-Enhancer for {titles[1]}", f"one for {titles[0]}", "Choose another.")
+
+    @property
+    def base(self) -> BaseModel:
+        return BASE_MODELS[self.base_model]
+
+    @property
+    def text_layer(self) -> int:
+        """The text encoder layer of the training, counted from the end."""
+        return self.base.text_layer(self.clip_layer)
 
     @cached_property
     def digest(self) -> str:

@@ -190,10 +190,11 @@ def _warn_of_differences(enhancer: PretrainedEnhancer, backbone: Backbone) -> No
             enhancer.prediction,
             backbone.prediction,
         )
-    if enhancer.clip_layer != backbone.clip_layer:
+    layer = enhancer.base.text_layer(backbone.clip_layer)
+    if enhancer.text_layer != layer:
         logging.warning(
             "ID-EA: the ID-Enhancer was trained on CLIP layer %s, this CLIP gives layer %s; use CLIP Set Last Layer "
             "(--clip-layer) as in training.",
-            enhancer.clip_layer or "default",
-            backbone.clip_layer or "default",
+            enhancer.text_layer,
+            layer,
         )

@@ -10,9 +10,10 @@ from ..idea_core.errors import BaseModelError
 from ..idea_core.identity import Identity
 from .comfy_models import described_prediction, require_pair
 from .comfy_patch import AdapterSchedule, patch_model
-from .comfy_text import patch_clip
+from .comfy_text import AppliedPerson, patch_clip
 from .face import CATEGORY
 from .inputs import advanced, require_finite
+from .notices import running_node
 from .sockets import IdentitySocket, require
 
 WITH_PERSON, ALL_PROMPTS, WHOLE_MODEL = "prompts with the person", "all prompts", "whole model"
@@ -111,9 +112,17 @@ class ApplyAdapter(io.ComfyNode):
         _require_fit(model, clip, identity)
         if strength == 0 and kv_strength == 0:
             return io.NodeOutput(model, clip)
-        schedule = AdapterSchedule(f"idea_{identity.digest()[:16]}", strength, start_percent, end_percent)
-        patched = patch_model(model, identity, schedule, kv_strength, scoped=kv_scope == WITH_PERSON)
-        return io.NodeOutput(patched, patch_clip(clip, identity, schedule.key, everywhere=branch == ALL_PROMPTS))
+        schedule = AdapterSchedule(
+            f"idea_{identity.digest()[:16]}",
+            identity.trigger,
+            strength,
+            start_percent,
+            end_percent,
+            scoped=kv_scope == WITH_PERSON and kv_strength != 0 and bool(identity.kv),
+            node_id=running_node(),
+        )
+        person = AppliedPerson(identity, schedule.key, strength, branch == ALL_PROMPTS, schedule.seen)
+        return io.NodeOutput(patch_model(model, identity, schedule, kv_strength), patch_clip(clip, person))
 
 
 def _require_fit(model, clip, identity: Identity) -> None:

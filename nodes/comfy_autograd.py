@@ -6,16 +6,16 @@ forward passes write in place, and some attentions know no gradients.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-
-from ..idea_core.errors import BaseModelError
 
 
 @contextmanager
@@ -36,31 +36,66 @@ def gradients_allowed() -> Iterator[None]:
 def trainable_clone(patcher):
     """A clone whose weights stay put.
 
-    Newer ComfyUI streams weights through reused buffers (dynamic VRAM), which would give wrong gradients.
+    Newer ComfyUI streams weights through reused buffers (dynamic VRAM), which would give wrong gradients. There the
+    clone has weights of its own: read from the checkpoint again, or else copied. Elsewhere all clones share theirs.
     """
-    static = {"disable_dynamic": True}
     with torch.inference_mode(False):
-        for options in ({**static, "force_deepcopy": True}, static, {}):
-            try:
-                clone = patcher.clone(**options)
-            except (TypeError, RuntimeError):  # an older ComfyUI, or a loader that dynamic VRAM does not know
-                continue
-            if not getattr(clone, "is_dynamic", bool)():
-                return clone
-    raise BaseModelError(
-        "a MODEL and CLIP that can be held in memory", "ones with dynamic VRAM", "Start ComfyUI without dynamic VRAM."
-    )
+        if not getattr(patcher, "is_dynamic", bool)():
+            return patcher.clone()
+        try:
+            return patcher.clone(disable_dynamic=True)
+        except RuntimeError:  # the node that loaded it did not say how to load it again
+            return patcher.clone(disable_dynamic=True, model_override=_static_copy(patcher))
 
 
-def replace_inference_tensors(module: torch.nn.Module) -> None:
-    """Swap weights that autograd may not save for bit-identical copies that it may."""
-    for part in module.modules():
-        for store in (part._parameters, part._buffers):
-            for name, tensor in store.items():
-                if tensor is not None and _has_no_version(tensor):
-                    copy = tensor.detach().clone()
-                    is_parameter = store is part._parameters
-                    store[name] = torch.nn.Parameter(copy, requires_grad=False) if is_parameter else copy
+def _static_copy(patcher) -> tuple:
+    """What `ModelPatcher.clone` takes in place of a dynamic patcher's model: a copy of the model in memory."""
+    model = patcher.model
+    streams = [part.__dict__["_v"] for part in model.modules() if "_v" in part.__dict__]
+    shared = [value for value in vars(model).values() if not isinstance(value, (torch.nn.Module, Tensor, dict))]
+    copied = copy.deepcopy(model, {id(part): part for part in (*streams, *shared)})
+    for part in copied.modules():
+        part.__dict__.pop("_v", None)
+    return ModelPatcher(copied, patcher.load_device, patcher.offload_device).get_clone_model_override()
+
+
+class GradientWeights:
+    """Weights that autograd may save for a backward pass, in place of those that it may not.
+
+    Plain tensors that a loader made in inference mode are swapped for good, for bit-identical copies. Quantised ones
+    are swapped for what they stand for, in the precision that the model computes in, until `restore`.
+    """
+
+    def __init__(self):
+        self._plain: dict[torch.nn.Module, tuple[torch.nn.Parameter, Tensor]] = {}  # module → plain, quantised weight
+
+    def swap_in(self, model: torch.nn.Module) -> None:
+        for part in model.modules():
+            for store in (part._parameters, part._buffers):
+                for name, tensor in store.items():
+                    if type(tensor) in (Tensor, torch.nn.Parameter) and _has_no_version(tensor):
+                        copied = tensor.detach().clone()
+                        is_parameter = store is part._parameters
+                        store[name] = torch.nn.Parameter(copied, requires_grad=False) if is_parameter else copied
+            weight = part._parameters.get("weight")
+            if is_quantised(weight):
+                plain = torch.nn.Parameter(weight.dequantize().clone(), requires_grad=False)
+                self._plain[part] = plain, weight
+                part._parameters["weight"] = plain
+                part.comfy_force_cast_weights = True  # else ComfyUI's layer quantises what it is given
+
+    def restore(self) -> None:
+        """Put the quantised weights back, but for those that ComfyUI has put back itself."""
+        for part, (plain, weight) in self._plain.items():
+            part.comfy_force_cast_weights = False
+            if part._parameters["weight"] is plain:
+                part._parameters["weight"] = weight
+        self._plain.clear()
+
+
+def is_quantised(weight: Tensor | None) -> bool:
+    """Whether a weight is one of ComfyUI's own quantised ones, such as scaled fp8."""
+    return hasattr(weight, "_qdata")
 
 
 def _has_no_version(tensor: Tensor) -> bool:

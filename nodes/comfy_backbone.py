@@ -19,15 +19,23 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..idea_core.backbone import PRECISIONS, Latents, TextCondition, TokenIds, TokenSequence
-from ..idea_core.errors import ConfigError
+from ..idea_core.errors import BaseModelError, ConfigError
+from ..idea_core.kv import kv_added
 from .comfy_autograd import (
     CopiedNormInputs,
+    GradientWeights,
     differentiable_attention,
     gradients_allowed,
-    replace_inference_tensors,
     trainable_clone,
 )
-from .comfy_models import VECTORS, TextEncoders, prediction_of, require_pair
+from .comfy_models import (
+    VECTORS,
+    TextEncoders,
+    cross_attention_shapes,
+    layer_of,
+    prediction_of,
+    require_pair,
+)
 
 CONTEXT_LENGTH = 77
 ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
@@ -48,7 +56,7 @@ class ComfyBackbone:
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
         self.base_model = require_pair(model, clip, trainable=True)
         self.prediction = prediction_of(model)
-        self.clip_layer = clip.layer_idx
+        self.clip_layer = layer_of(clip)
         self._vae = vae
         self._patcher = trainable_clone(model)
         self._text_patcher = trainable_clone(clip.patcher)
@@ -60,9 +68,10 @@ class ComfyBackbone:
         self._dtype = PRECISIONS.get(precision) or _best_dtype(self.device)
         self.gradient_checkpointing = gradient_checkpointing
         self.num_timesteps = len(self._sampling.sigmas)
-        self.kv_shapes = _cross_attention_shapes(self._patcher.model)
+        self.kv_shapes = cross_attention_shapes(self._patcher.model)
         self._sizes: dict[tuple[int, ...], Tensor] = {}
-        self._kv_hooks = {name: _KVHook(name) for name in self.kv_shapes}
+        self._kv_layers = {name: comfy.utils.get_attr(self._patcher.model, name) for name in self.kv_shapes}
+        self._weights = GradientWeights()
         self._loaded = self._pushed_out = False
         self._exit = ExitStack()
 
@@ -72,8 +81,15 @@ class ComfyBackbone:
         self._exit.callback(self._text.reset)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, _kind, error, _traceback) -> None:
         self._exit.close()
+        if isinstance(error, RuntimeError) and "nference tensor" in str(error):
+            kinds = {type(weight).__name__ for weight in self._unet.parameters()} - {"Parameter"}
+            raise BaseModelError(
+                "a MODEL whose weights allow gradients",
+                ", ".join(sorted(kinds)) or "one that was loaded without them",
+                "Load the checkpoint itself, or a GGUF or fp8 one by the loader that it is made for.",
+            ) from error
 
     @property
     def scales_loss(self) -> bool:
@@ -177,13 +193,8 @@ class ComfyBackbone:
 
     @contextmanager
     def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
-        for hook in self._kv_hooks.values():
-            hook.delta = delta
-        try:
+        with kv_added(self._kv_layers, delta):
             yield
-        finally:
-            for hook in self._kv_hooks.values():
-                hook.delta = None
 
     def _sigma(self, timesteps: Tensor) -> Tensor:
         return self._sampling.sigma(timesteps.float()).to(self.device)
@@ -202,8 +213,6 @@ class ComfyBackbone:
             return
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._loaded = True
-        for name, hook in self._kv_hooks.items():
-            self._patcher.add_weight_wrapper(f"{name}.weight", hook)
         if self._patcher.model_dtype() != self._dtype:
             self._patcher.set_model_compute_dtype(self._dtype)
         self._bring()
@@ -215,7 +224,7 @@ class ComfyBackbone:
         with torch.inference_mode():
             comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
         for patcher in patchers:
-            replace_inference_tensors(patcher.model)
+            self._weights.swap_in(patcher.model)
 
     @contextmanager
     def _checkpointed(self) -> Iterator[None]:
@@ -236,27 +245,15 @@ class ComfyBackbone:
                     block.forward = forward
 
     def _unload(self) -> None:
-        """Leave the UNet's modules as they were found: what training hung in outlives the patcher otherwise."""
+        """Leave the modules as they were found: what training hung in outlives the patcher otherwise."""
         if not self._loaded:
             return
+        self._weights.restore()
         self._patcher.detach()
         for module in self._patcher.model.modules():
             if hasattr(module, "prev_comfy_cast_weights"):
                 vars(module).pop("comfy_cast_weights", None)  # so that the class's own counts
                 del module.prev_comfy_cast_weights
-            if hasattr(module, "weight_function"):
-                module.weight_function = []
-
-
-class _KVHook:
-    """Adds the open delta of one layer to its weight; ComfyUI calls it wherever the weight is used."""
-
-    def __init__(self, name: str):
-        self._name = name
-        self.delta: Callable[[str], Tensor] | None = None
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        return weight if self.delta is None else weight + self.delta(self._name).to(weight)
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:
@@ -290,8 +287,3 @@ def _recorded_deviation(vae) -> Iterator[Callable[[Tensor], Tensor]]:
     finally:
         if hook is not None:
             hook.remove()
-
-
-def _cross_attention_shapes(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
-    names = ("attn2.to_k", "attn2.to_v")
-    return {name: tuple(part.weight.shape) for name, part in model.named_modules() if name.endswith(names)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import comfy.model_sampling
+import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
@@ -83,6 +84,22 @@ def text_encoders_of(clip) -> dict[str, int]:
     }
 
 
+def current_layer(clip_model, encoder: str) -> int | None:
+    """The layer, counted from the end, that a text encoder inside a CLIP is set to give; None: several of them."""
+    part = getattr(clip_model, encoder)
+    return {"last": -1, "hidden": part.layer_idx}.get(part.layer) if isinstance(part.layer, str) else None
+
+
+def layer_of(clip) -> int | None:
+    """The layer that CLIP Set Last Layer chose, or None where that acts as if nobody had chosen."""
+    base = BASE_MODELS[next(key for key, one in BASE_MODELS.items() if one.encoders == text_encoders_of(clip))]
+    depths = {getattr(clip.cond_stage_model, key).num_layers for key in base.encoders}
+    layer = clip.layer_idx
+    if layer is not None and abs(layer) > min(depths):
+        layer = -1  # as ComfyUI reads it
+    return None if layer in (None, base.clip_layer) else layer
+
+
 def prediction_of(model) -> str:
     """ "eps" or "v"; BaseModelError for any other parameterisation."""
     said = described_prediction(model)
@@ -114,6 +131,24 @@ def _family_of(model) -> str:
     if key not in SUPPORTED or config.unet_config.get("adm_in_channels") != VECTORS.get(key):
         raise BaseModelError(f"a MODEL of {supported}", f"{name} with text width {width}", _FIX)
     return key
+
+
+def layer_shape(model: torch.nn.Module, layer: str) -> tuple[int, int] | None:
+    """(out, in) of a linear layer, whatever its weight is stored as; None where there is none."""
+    try:
+        part = comfy.utils.get_attr(model, layer)
+    except AttributeError:
+        return None
+    if hasattr(part, "in_features"):
+        return part.out_features, part.in_features
+    weight = getattr(part, "weight", None)
+    return None if weight is None or weight.ndim != 2 else tuple(weight.shape)
+
+
+def cross_attention_shapes(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
+    """Layer → (out, in) of each key and value layer of the cross attentions."""
+    names = [name for name, _ in model.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    return {name: shape for name in names if (shape := layer_shape(model, name))}
 
 
 def _parents(sampling) -> str:

@@ -1,8 +1,7 @@
-"""What Apply ID-Adapter hangs into MODEL: the adapter's difference and the K/V deltas.
+"""What Apply ID-Adapter hangs into MODEL: the adapter's strength and schedule, and the K/V deltas.
 
-The difference travels with the conditioning under a key of its own, and the MODEL adds it to the text condition at each
-step, before that is given to UNet and ControlNets. Strength and schedule live here: a conditioning does not depend on
-them.
+Text conditions come adapted from Apply's CLIP. Where this MODEL's strength or schedule is another, it makes them anew
+at each step, from what the conditioning carries (`AdaptedText`), before UNet and ControlNets are given them.
 
 K/V deltas are weight patches, which act on every prompt at no cost, or a side branch of the layers that acts on the
 rows of those prompts alone that hold the person.
@@ -10,10 +9,12 @@ rows of those prompts alone that hold the person.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import comfy.conds
 import comfy.lora
@@ -26,81 +27,141 @@ from torch.nn.functional import linear
 from ..idea_core.errors import BaseModelError
 from ..idea_core.identity import Identity
 from ..idea_core.kv import DOWN, FULL, UP, layers_of, shape_of
+from .comfy_models import layer_shape
+from .comfy_text import ADAPTED, Seen
 
-_rows: ContextVar[Mapping[str, Tensor]] = ContextVar("rows", default={})  # noqa: B039 - never changed in place
-"""During a call of the UNet: key of a person → 1 for each row (B, 1, 1) whose prompt holds the person, else 0."""
+WRAPPER = "id-ea"
+_DROPPED = (
+    "start_percent and end_percent of {} do not act on prompts that another node has taken apart. Their text is "
+    "adapted from start to end, at the strength of the Apply ID-Adapter whose CLIP encoded them."
+)
+_PASSED_BY = (
+    "The adapter of {} does not act: a node encoded the prompt past Apply's CLIP. The name's word and kv_strength act. "
+    "For the adapter too, encode with CLIP Text Encode."
+)
+_UNSCOPED = (
+    "The change to keys and values of {} does not act in regions that another node computes itself. "
+    "Set kv_scope of Apply ID-Adapter to 'whole model', or use ComfyUI's own masks."
+)
+
+
+class Rows(NamedTuple):
+    """During a call of the UNet: which rows of its batch hold a person.
+
+    Attributes:
+        context: the text conditions (B, L, d) that the UNet was given.
+        here: key of a person → 1 for each row (B, 1, 1) whose prompt holds the person, else 0.
+    """
+
+    context: Tensor | None
+    here: Mapping[str, Tensor]
+
+
+_rows: ContextVar[Rows] = ContextVar("rows", default=Rows(None, {}))  # noqa: B039 - never changed in place
 
 
 @dataclass(frozen=True)
 class AdapterSchedule:
-    """How strongly, and over which part of the sampling, the difference is added.
+    """How strongly, and over which part of the sampling, a person's adapter acts.
 
     Attributes:
-        key: the conditioning's entry with the difference (1, L, d).
-        strength: factor on it.
+        key: of the person's difference in `AdaptedText`.
         start_percent, end_percent: 0 is the first step, 1 the last.
+        scoped: whether K/V deltas act on the prompts alone that hold the person.
+        node_id: of the Apply node, which is told what cannot act.
     """
 
     key: str
+    trigger: str
     strength: float
-    start_percent: float
-    end_percent: float
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    scoped: bool = False
+    seen: Seen = field(default_factory=Seen, compare=False)
+    node_id: str | None = None
 
     @property
     def rows_key(self) -> str:
-        """The entry that says whether a prompt holds the person."""
+        """The condition that says whether a prompt holds the person."""
         return f"{self.key}_here"
 
-    def __deepcopy__(self, _memo) -> AdapterSchedule:
+    @property
+    def always(self) -> bool:
+        return self.start_percent <= 0 and self.end_percent >= 1
+
+    def strength_at(self, sampling, sigma: float) -> float:
+        """The adapter's strength at a noise level."""
+        first, last = sampling.percent_to_sigma(self.start_percent), sampling.percent_to_sigma(self.end_percent)
+        return self.strength if last <= sigma <= first else 0.0
+
+    def tell(self, notice: str) -> None:
+        self.seen.tell(notice.format(self.trigger), self.node_id)
+
+
+@dataclass(frozen=True)
+class PeopleWrapper:
+    """ComfyUI's wrappers for all people who were applied to a MODEL."""
+
+    schedules: tuple[AdapterSchedule, ...]
+
+    def __deepcopy__(self, _memo) -> PeopleWrapper:
         return self  # MODEL clones share it
 
-    def extra_conds(self, previous: Callable) -> Callable:
-        """The model's `extra_conds`, with the difference beside the text; zeros where the prompt has no person."""
-
-        def extra_conds(**kwargs):
-            conds = previous(**kwargs)
-            context = kwargs.get("cross_attn")
-            if context is not None:
-                difference = kwargs.get(self.key)
-                conds[self.key] = comfy.conds.CONDCrossAttn(_fit(difference, context))
-                here = torch.full((1, 1, 1), float(difference is not None), device=context.device)
-                conds[self.rows_key] = comfy.conds.CONDRegular(here)
-            return conds
-
-        return extra_conds
-
     def adapt(self, executor, model, conds: list, x, sigmas: Tensor, model_options: dict):
-        """Wrapper of ComfyUI's `calc_cond_batch`: ``c_crossattn + strength · difference``, for UNet and ControlNets."""
-        if self._active(model.model_sampling, sigmas):
-            conds = [part and [self._adapted(entry) for entry in part] for part in conds]
-        return executor(model, conds, x, sigmas, model_options)
+        """Wrapper of ComfyUI's `calc_cond_batch`: text conditions at the strengths of this step."""
+        strengths = self._strengths(model.model_sampling, sigmas)
+        adapted = [part and [self._adapted(entry, strengths, x.device) for entry in part] for part in conds]
+        self._tell_what_is_missing(conds)
+        return executor(model, adapted, x, sigmas, model_options)
 
-    def mark_rows(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **more):
-        """Wrapper of ComfyUI's `apply_model`: says in `_rows` which prompts of the batch hold the person."""
-        rows = more.get(self.rows_key)
-        before = _rows.set({**_rows.get(), self.key: None if rows is None else rows.to(x)})
+    def mark_rows(self, executor, x, timesteps, context=None, *rest, **more):
+        """Wrapper of the UNet: says in `_rows` which prompts of the batch hold the person."""
+        keys = {schedule.key: schedule.rows_key for schedule in self.schedules}
+        here = {key: more.pop(rows_key) for key, rows_key in keys.items() if rows_key in more}
+        before = _rows.set(Rows(context, here))
         try:
-            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **more)
+            return executor(x, timesteps, context, *rest, **more)
         finally:
             _rows.reset(before)
 
-    def _adapted(self, entry: dict) -> dict:
-        """One prompt's conditioning, as ComfyUI's sampling has it; the same person may have been applied twice."""
-        parts = entry.get("model_conds", {})
-        if not {self.key, "c_crossattn"} <= parts.keys():
-            return entry
-        text, difference = parts["c_crossattn"].cond, parts[self.key].cond
-        adapted = comfy.conds.CONDCrossAttn(text + self.strength * difference.to(text))
-        return {**entry, "model_conds": {**parts, "c_crossattn": adapted}}
+    def _strengths(self, sampling, sigmas: Tensor) -> dict[str, float]:
+        """Key of a person → strength at this step; who was applied twice has both."""
+        strengths: dict[str, float] = defaultdict(float)
+        always = all(schedule.always for schedule in self.schedules)
+        sigma = None if always else float(sigmas[0])  # for which the device has to be waited for
+        for schedule in self.schedules:
+            strengths[schedule.key] += schedule.strength if always else schedule.strength_at(sampling, sigma)
+        return dict(strengths)
 
-    def _active(self, sampling, sigmas: Tensor) -> bool:
-        if self.strength == 0:
-            return False
-        if self.start_percent <= 0 and self.end_percent >= 1:
-            return True  # without waiting for the device
-        sigma = float(sigmas[0])
-        first, last = sampling.percent_to_sigma(self.start_percent), sampling.percent_to_sigma(self.end_percent)
-        return last <= sigma <= first
+    def _adapted(self, entry: dict, strengths: Mapping[str, float], device: torch.device) -> dict:
+        """One prompt's conditioning, as ComfyUI's sampling has it."""
+        parts, adapted = entry.get("model_conds", {}), entry.get(ADAPTED)
+        if "c_crossattn" not in parts:
+            return entry
+        parts = dict(parts)
+        if adapted is not None:
+            own = entry.get("cross_attn")
+            text = adapted.at(strengths, own)
+            if text is not own:
+                parts["c_crossattn"] = comfy.conds.CONDCrossAttn(text.to(parts["c_crossattn"].cond))
+        held = () if adapted is None else adapted.strengths
+        for schedule in self.schedules:
+            if schedule.scoped:
+                here = torch.full((1, 1, 1), float(schedule.key in held), device=device)
+                parts[schedule.rows_key] = comfy.conds.CONDRegular(here)
+        return {**entry, "model_conds": parts}
+
+    def _tell_what_is_missing(self, conds: list) -> None:
+        """Tell the user of people whose prompts were encoded, or taken apart, by nodes that pass Apply's CLIP by."""
+        held = {key for part in conds for entry in part or () if ADAPTED in entry for key in entry[ADAPTED].strengths}
+        for schedule in self.schedules:
+            if schedule.seen.named and not schedule.seen.encoded and schedule.strength != 0:
+                schedule.tell(_PASSED_BY)
+            elif schedule.seen.encoded and schedule.key not in held:
+                if not schedule.always:
+                    schedule.tell(_DROPPED)
+                if schedule.scoped:
+                    schedule.tell(_UNSCOPED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +171,10 @@ class SideBranch:
     ComfyUI hangs it into the model's layers while a MODEL with it is loaded; clones of the MODEL share it.
 
     Attributes:
-        key: the person's, in `_rows`.
         strength: factor on the deltas.
     """
 
-    key: str
+    schedule: AdapterSchedule
     kv: Mapping[str, Tensor]
     strength: float
     _handles: dict = field(default_factory=dict)  # by MODEL clone, each of which may be dropped while another is loaded
@@ -135,10 +195,13 @@ class SideBranch:
             self._weights.clear()
 
     def _add(self, layer: str, _part, inputs: tuple, output: Tensor) -> Tensor:
-        rows = _rows.get().get(self.key)
-        if rows is None or len(rows) != len(output):
+        context, rows = _rows.get().context, _rows.get().here.get(self.schedule.key)
+        if rows is None:
             return output
         change = inputs[0]
+        if len(rows) != len(output) or not _same_text(change, context):
+            self.schedule.tell(_UNSCOPED)
+            return output
         for weight in self._on(layer, change):
             change = linear(change, weight)
         return output + rows.to(output) * change
@@ -153,23 +216,18 @@ class SideBranch:
         return self._weights[place]
 
 
-def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strength: float, scoped: bool = False):
-    """A clone of MODEL with the person's difference and K/V deltas.
-
-    Args:
-        scoped: whether K/V deltas act on the prompts alone that hold the person.
+def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strength: float):
+    """A clone of MODEL with the person's schedule and K/V deltas.
 
     Raises:
         BaseModelError: a K/V delta has no layer in this MODEL.
     """
     model = model.clone()
-    model.add_object_patch("extra_conds", schedule.extra_conds(model.get_model_object("extra_conds")))
-    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "id-ea", schedule.adapt)
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "id-ea", schedule.mark_rows)
+    _add_schedule(model, schedule)
     if kv_strength != 0 and identity.kv:
         _require_layers(model, identity)
-        if scoped:
-            branch = SideBranch(schedule.key, identity.kv, kv_strength)
+        if schedule.scoped:
+            branch = SideBranch(schedule, identity.kv, kv_strength)
             model.set_injections(f"{schedule.key}_{len(model.injections)}", [branch.injection()])
         else:
             keys = comfy.lora.model_lora_keys_unet(model.model, {})
@@ -177,25 +235,31 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
     return model
 
 
-def _fit(difference: Tensor | None, context: Tensor) -> Tensor:
-    """The difference at the context's length: nodes may have appended to the context since, or zeroed it out."""
-    fitted = torch.zeros_like(context)
-    if difference is not None and context.any():
-        length = min(difference.shape[1], context.shape[1])
-        fitted[:, :length] = difference[:, :length].to(fitted)
-    return fitted
+def _add_schedule(model, schedule: AdapterSchedule) -> None:
+    """Put one wrapper for all people in place of the one that knew the others."""
+    before = [wrapper.__self__ for wrapper in model.get_wrappers(WrappersMP.CALC_COND_BATCH, WRAPPER)]
+    people = PeopleWrapper((*(one for wrapper in before for one in wrapper.schedules), schedule))
+    wrappers = {WrappersMP.CALC_COND_BATCH: people.adapt}
+    if any(one.scoped for one in people.schedules):
+        wrappers[WrappersMP.DIFFUSION_MODEL] = people.mark_rows
+    for kind, wrapper in wrappers.items():
+        model.remove_wrappers_with_key(kind, WRAPPER)
+        model.add_wrapper_with_key(kind, WRAPPER, wrapper)
+
+
+def _same_text(one: Tensor, other: Tensor | None) -> bool:
+    """Whether two text conditions are the same memory: other nodes may give a layer regions' texts of their own."""
+    return other is not None and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _require_layers(model, identity: Identity) -> None:
     """Each K/V delta has a layer of its shape; ComfyUI alone would leave the others out with a log line."""
-    weights = model.model.state_dict()
     for layer in layers_of(identity.kv):
-        weight = weights.get(f"{layer}.weight")
-        wanted = shape_of(identity.kv, layer)
-        if weight is None or tuple(weight.shape) != wanted:
+        shape, wanted = layer_shape(model.model, layer), shape_of(identity.kv, layer)
+        if shape != wanted:
             raise BaseModelError(
                 f"a MODEL with {layer} of shape {wanted}",
-                "none" if weight is None else str(tuple(weight.shape)),
+                "none" if shape is None else str(shape),
                 f"{identity.trigger} was trained on {identity.base_checkpoint or 'another checkpoint'}: "
                 "use that, or set kv_strength to 0.",
             )

@@ -1,14 +1,19 @@
-"""What Apply ID-Adapter hangs into CLIP: the person's name in prompts, and the adapter's difference.
+"""What Apply ID-Adapter hangs into CLIP: people's names in prompts, and the adapter's change to their text.
 
-A prompt that holds `<name>` gets the person's pseudo-tokens there, and its conditioning carries the
-difference that the adapter makes to it (computed once, here) to the MODEL, which adds it.
+A prompt that holds `<name>` gets the person's pseudo-tokens there, and its text condition is the adapted one, at the
+strength that Apply was set to. The conditioning also carries what it was made of (`AdaptedText`), so that a MODEL of
+another strength or schedule can make it anew, without encoding anything.
+
+Other packs look into CLIP: at the parts of its tokenizer and text encoder, and at their classes. Both are therefore
+shallow copies of the user's own, of a class derived from theirs, which share all parts with them.
 """
 
 from __future__ import annotations
 
-import logging
+import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import comfy.sd1_clip
@@ -17,158 +22,272 @@ from torch import Tensor
 
 from ..idea_core.errors import ConfigError
 from ..idea_core.identity import Identity
+from ..idea_core.prompts import near_misses
+from .comfy_models import current_layer
+from .notices import running_node, show_on_node, warn
 
 CHUNK = 77
+ADAPTED = "idea_people"
+"""Entry of a conditioning: its `AdaptedText`."""
 _ANY_NAME = re.compile(r"<\w[\w-]{0,63}>")
-_hinted: set[tuple[str, tuple[str, ...]]] = set()
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
 
 
-class IdentityTokenizer:
-    """A CLIP's tokenizer that also knows one person's name; all else is the wrapped tokenizer's.
+@dataclass
+class Seen:
+    """What became of a person's prompts, for the MODEL to tell the user if a part of the person cannot act.
 
-    The name is looked for with the wrapped tokenizer's own reading of weights and brackets: each
-    `<name>` becomes `n` copies of a common word that the prompt does not hold, in a group of its own
-    so that no chunk border falls into it, and the tokens of that word are then replaced.
+    Attributes:
+        named: a prompt with the name was read.
+        encoded: a text condition with the person was made.
+        told: the notices that were logged.
     """
 
-    def __init__(self, tokenizer, identity: Identity):
-        self._tokenizer = tokenizer
-        self._vectors = {key: list(tokens.float()) for key, tokens in identity.tokens.items()}
-        self._count = identity.n
-        trigger, name = re.escape(identity.trigger), re.escape(identity.name)
-        self._name = re.compile(rf"{trigger}|embedding:{name}(?![\w.-])", re.IGNORECASE)
-        self.triggers = (*getattr(tokenizer, "triggers", ()), identity.trigger)
+    named: bool = False
+    encoded: bool = False
+    told: set[str] = field(default_factory=set)
 
-    def __getattr__(self, name: str):
-        return getattr(_wrapped(self, "_tokenizer", name), name)
+    def tell(self, text: str, node_id: str | None = None) -> None:
+        """Show a notice on a node, the running one if none is given, and log it the first time."""
+        if text in self.told:
+            show_on_node(text, node_id or running_node())
+        else:
+            self.told.add(text)
+            warn(text, node_id)
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list]:
-        self._hint(text)
-        if not self._name.search(text):
-            return self._tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
-        word = next((word for word in _STAND_INS if word not in text.lower()), None)
-        if word is None:
-            raise ConfigError("a prompt without one of " + ", ".join(_STAND_INS), "all of them", "Leave one out.")
-        text = "".join(self._with_stand_ins(*segment, word) for segment in _segments(text))
-        chunks = self._tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
-        stand_in = self._tokenizer.tokenize_with_weights(word)
-        return {key: self._replace(key, part, stand_in[key][0][1][0]) for key, part in chunks.items()}
 
-    def _hint(self, text: str) -> None:
-        """Say, once, that a name in angle brackets is nobody's here."""
-        known = {trigger.lower() for trigger in self.triggers}
-        for name in _ANY_NAME.findall(text):
-            if name.lower() not in known and (name, self.triggers) not in _hinted:
-                # Tokenizers of people who were applied before see this text too, but know fewer names.
-                _hinted.update((name, self.triggers[: end + 1]) for end in range(len(self.triggers)))
-                logging.warning(
-                    "ID-EA: %s is nobody here, and stays plain text. Applied: %s.", name, ", ".join(self.triggers)
-                )
+@dataclass(frozen=True, eq=False)
+class AppliedPerson:
+    """A person as CLIP knows one.
 
-    def _with_stand_ins(self, text: str, weight: float, word: str) -> str:
-        """A segment of a prompt, rewritten with its weight and with stand-ins for the name."""
-        stand_ins = " ".join([word] * self._count)
-        parts = self._name.split(text)
-        written = [_weighted(stand_ins, weight)] * (2 * len(parts) - 1)
-        written[::2] = [_weighted(part, weight) for part in parts]
-        return "".join(written)
+    Attributes:
+        key: of this person's difference in `AdaptedText`.
+        strength: of the adapter, in the text conditions that this CLIP makes.
+        everywhere: whether the adapter changes prompts without the person too.
+    """
 
-    def _replace(self, encoder: str, chunks: list[list[tuple]], stand_in: int) -> list[list[tuple]]:
-        """The chunks with the person's vectors, in order, where the stand-in's token stands."""
-        replaced, position = [], 0
-        for chunk in chunks:
-            entries = []
-            for token, *rest in chunk:
-                if not torch.is_tensor(token) and token == stand_in:
-                    token = self._vectors[_encoder_key(encoder)][position % self._count]
-                    position += 1
-                entries.append((token, *rest))
-            replaced.append(entries)
-        return replaced
+    identity: Identity
+    key: str
+    strength: float
+    everywhere: bool = False
+    seen: Seen = field(default_factory=Seen)
+
+    @property
+    def trigger(self) -> str:
+        return self.identity.trigger
+
+    def vectors(self, encoder: str) -> Tensor:
+        """Pseudo-tokens (n, width) for ComfyUI's name of an encoder: "l" → "clip_l"."""
+        return self.identity.tokens[f"clip_{encoder}"].float()
 
     def holds(self, encoder: str, chunk: list[tuple]) -> bool:
         """Whether a chunk of tokens has this person in it."""
-        first = self._vectors[_encoder_key(encoder)][0]
-        return any(torch.is_tensor(token) and torch.equal(token, first) for token, *_ in chunk)
+        first = self.vectors(encoder)[0]
+        return any(torch.is_tensor(token) and torch.equal(token.to(first), first) for token, *_ in chunk)
+
+    def difference(self, context: Tensor, chunks_with_person: list[bool]) -> Tensor:
+        """The adapter's difference (1, L, d) to the chunks that hold the person; zero elsewhere.
+
+        The adapter sees the 77 tokens of a chunk, as in training, whatever the prompt's length.
+        """
+        chunks = context.split(CHUNK, dim=1)
+        if not self.identity.has_adapter:  # that the person is there still has to be known
+            return torch.zeros_like(context, dtype=torch.float32)
+        adapter = self.identity.build_adapter(context.device)
+        grounding = self.identity.grounding.to(context.device, torch.float32)
+        here = chunks_with_person[: len(chunks)] + [False] * (len(chunks) - len(chunks_with_person))
+        parts = [
+            adapter.difference(chunk.float(), grounding) if held else torch.zeros_like(chunk, dtype=torch.float32)
+            for chunk, held in zip(chunks, here)
+        ]
+        return torch.cat(parts, dim=1)
 
 
-class IdentityTextEncoder:
-    """A CLIP's text encoder that adds, under `key`, the adapter's difference to each conditioning that has the person.
+@dataclass(frozen=True, eq=False)
+class AdaptedText:
+    """How a text condition was adapted.
 
-    It stands in for `clip.cond_stage_model`, which `CLIP.clone()` shares; all else is the wrapped encoder's.
+    Attributes:
+        plain: as the text encoder gave it (1, L, d).
+        adapted: as it stands in the conditioning (1, L, d).
+        differences: key of a person → the adapter's difference (1, L, d).
+        strengths: key → factor that each has in `adapted`.
     """
 
-    def __init__(self, encoder, holds: Callable[[str, list[tuple]], bool], difference: Callable, key: str):
-        self.__dict__.update(_encoder=encoder, _holds=holds, _difference=difference, _key=key)
+    plain: Tensor
+    adapted: Tensor
+    differences: Mapping[str, Tensor]
+    strengths: Mapping[str, float]
 
-    def __getattr__(self, name: str):
-        return getattr(_wrapped(self, "_encoder", name), name)
+    @classmethod
+    def of(cls, plain: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> AdaptedText:
+        return cls(plain, combine(plain, differences, strengths), differences, strengths)
 
-    def __setattr__(self, name: str, value) -> None:
-        setattr(self._encoder, name, value)
+    def at(self, strengths: Mapping[str, float], text: Tensor) -> Tensor:
+        """The text condition at other strengths; people whom `strengths` leaves out keep theirs.
+
+        Args:
+            text: the conditioning's own: `adapted`, or what other nodes have made of it since.
+        """
+        wanted = {**self.strengths, **{key: value for key, value in strengths.items() if key in self.strengths}}
+        if wanted == self.strengths:
+            return text
+        if text is self.adapted:
+            return combine(self.plain, self.differences, wanted)
+        if not text.any():  # zeroed out
+            return text
+        changes = {key: wanted[key] - self.strengths[key] for key in wanted}
+        length = min(text.shape[1], self.plain.shape[1])
+        differences = {key: difference[:, :length] for key, difference in self.differences.items()}
+        return torch.cat([combine(text[:, :length], differences, changes), text[:, length:]], dim=1)
+
+
+def combine(text: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> Tensor:
+    """``text + Σ strength · difference``, in an order that does not depend on who was applied first."""
+    for key in sorted(differences):
+        if strengths[key] != 0:
+            text = text + strengths[key] * differences[key].to(text)
+    return text
+
+
+class PeopleTokenizer:
+    """A CLIP's tokenizer that also knows people's names. Mixed into the class of the tokenizer itself.
+
+    Names are looked for with ComfyUI's own reading of weights and brackets: each `<name>` becomes `n` copies of a
+    common word that the prompt does not hold, in a group of its own so that no chunk border falls into it, and the
+    tokens of that word are then replaced.
+    """
+
+    idea_people: tuple[AppliedPerson, ...]
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list]:
+        read = super().tokenize_with_weights
+        people = {}
+        if isinstance(text, str):
+            _hint(text, self.idea_people)
+            people = {person: name for person in self.idea_people if (name := _name_of(person)).search(text)}
+        if not people:
+            return read(text, return_word_ids, **kwargs)
+        free = [word for word in _STAND_INS if word not in text.lower()]
+        if len(free) < len(people):
+            expected = f"a prompt without {len(people)} of {', '.join(_STAND_INS)}"
+            raise ConfigError(expected, f"only {len(free)} of them free", "Leave some of these words out.")
+        words = dict(zip(people, free))
+        for person, word in words.items():
+            person.seen.named = True
+            stand_ins = " ".join([word] * person.identity.n)
+            text = "".join(_with_stand_ins(*segment, people[person], stand_ins) for segment in _segments(text))
+        chunks = read(text, return_word_ids, **kwargs)
+        for person, word in words.items():
+            stand_in = read(word)
+            chunks = {key: _replaced(person.vectors(key), part, stand_in[key][0][1][0]) for key, part in chunks.items()}
+        return chunks
+
+
+class PeopleTextEncoder:
+    """A CLIP's text encoder that adapts the text of people's prompts. Mixed into the class of the encoder itself."""
+
+    idea_people: tuple[AppliedPerson, ...]
 
     def encode_token_weights(self, tokens: Mapping[str, list]) -> tuple:
-        context, pooled, *extra = self._encoder.encode_token_weights(tokens)
-        found = [[self._holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
-        with_person = [any(here) for here in zip_longest(*found, fillvalue=False)]
+        context, pooled, *extra = super().encode_token_weights(tokens)
         extra = dict(*extra)
-        if any(with_person):
-            extra[self._key] = self._difference(context, with_person)
+        differences, strengths = {}, {}
+        for person in self.idea_people:
+            found = [[person.holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
+            here = [any(held) for held in zip_longest(*found, fillvalue=False)]
+            if any(here):
+                person.seen.encoded = True
+                _require_layer(self, person)
+            if person.everywhere:
+                here = [True] * len(here)
+            if any(here):
+                if person.key not in differences:
+                    differences[person.key] = person.difference(context, here)
+                strengths[person.key] = strengths.get(person.key, 0.0) + person.strength
+        if differences:
+            extra[ADAPTED] = AdaptedText.of(context, differences, strengths)
+            context = extra[ADAPTED].adapted
         return (context, pooled, extra) if extra else (context, pooled)
 
 
-def patch_clip(clip, identity: Identity, key: str, everywhere: bool = False):
-    """A clone of CLIP that knows `identity`; its conditionings carry the difference (1, L, d) under `key`.
+def patch_clip(clip, person: AppliedPerson):
+    """A clone of CLIP that knows one person more.
 
-    Args:
-        everywhere: whether those of prompts without the person carry one too.
+    Raises:
+        ConfigError: it knows another person of that name.
     """
-    clip = clip.clone()
-    if identity.clip_layer != clip.layer_idx:
-        logging.warning(
-            "ID-EA: %s was trained on CLIP layer %s, this CLIP gives layer %s; use CLIP Set Last Layer as in training.",
-            identity.trigger,
-            identity.clip_layer or "default",
-            clip.layer_idx or "default",
+    known = getattr(clip.tokenizer, "idea_people", ())
+    if any(one.trigger.lower() == person.trigger.lower() and one.key != person.key for one in known):
+        raise ConfigError(
+            "people of different names in one CLIP",
+            f"two called {person.trigger}",
+            "Rename one with Edit Identity, or give each Apply ID-Adapter the CLIP of the checkpoint itself.",
         )
-    tokenizer = IdentityTokenizer(clip.tokenizer, identity)
-    clip.tokenizer = tokenizer
-    holds = _everything if everywhere else tokenizer.holds
-    clip.cond_stage_model = IdentityTextEncoder(clip.cond_stage_model, holds, AdapterDifference(identity), key)
+    clip = clip.clone()
+    clip.tokenizer = _mixed(PeopleTokenizer, clip.tokenizer, person)
+    clip.cond_stage_model = _mixed(PeopleTextEncoder, clip.cond_stage_model, person)
     return clip
 
 
-def _everything(_encoder: str, _chunk: list[tuple]) -> bool:
-    return True
+def _mixed(mixin: type, part, person: AppliedPerson):
+    """A shallow copy of a tokenizer or text encoder, of its own class with `mixin` before it, that knows one more."""
+    mixed = copy.copy(part)
+    kind = type(part)
+    if not issubclass(kind, mixin):
+        mixed.__class__ = type(kind.__name__, (mixin, kind), {"__module__": kind.__module__})
+    mixed.__dict__["idea_people"] = (*getattr(part, "idea_people", ()), person)
+    return mixed
 
 
-class AdapterDifference:
-    """The adapter's difference to the chunks of a conditioning that hold the person; zero elsewhere.
-
-    The adapter sees the 77 tokens of a chunk, as in training, whatever the prompt's length.
-    """
-
-    def __init__(self, identity: Identity):
-        self._identity = identity
-
-    def __call__(self, context: Tensor, with_person: list[bool]) -> Tensor:
-        if not self._identity.has_adapter:  # that the person is there still has to be known
-            return torch.zeros_like(context, dtype=torch.float32)
-        adapter = self._identity.build_adapter(context.device)
-        grounding = self._identity.grounding.to(context.device, torch.float32)
-        chunks = [
-            adapter.difference(chunk.float(), grounding) if here else torch.zeros_like(chunk, dtype=torch.float32)
-            for chunk, here in zip(context.split(CHUNK, dim=1), with_person)
-        ]
-        return torch.cat(chunks, dim=1)
+def _hint(text: str, people: tuple[AppliedPerson, ...]) -> None:
+    """Say, once for each set of people, what in a prompt looks like a person's name and is none."""
+    triggers = {person.trigger.lower(): person.trigger for person in people}
+    unknown = [name for name in dict.fromkeys(_ANY_NAME.findall(text)) if name.lower() not in triggers]
+    said = [
+        f"No person called {name} is applied: it stays plain text. Applied: {', '.join(triggers.values())}."
+        for name in unknown
+    ]
+    for line in said + near_misses(text, [person.identity.name for person in people]):
+        people[-1].seen.tell(line)
 
 
-def _wrapped(proxy, attribute: str, name: str):
-    """What a proxy stands for; an AttributeError while `copy` is still making the proxy."""
-    if attribute not in proxy.__dict__:
-        raise AttributeError(name)
-    return proxy.__dict__[attribute]
+def _require_layer(encoder, person: AppliedPerson) -> None:
+    """Say so where the text is read from another layer than in the person's training."""
+    base = person.identity.base
+    trained, layers = person.identity.text_layer, {current_layer(encoder, key) for key in base.encoders} - {None}
+    if layers and layers != {trained}:
+        person.seen.tell(
+            f"{person.trigger} was trained on CLIP layer {trained}, and this CLIP gives layer {layers.pop()}. "
+            "Use CLIP Set Last Layer as in the training."
+        )
+
+
+def _name_of(person: AppliedPerson) -> re.Pattern:
+    trigger, name = re.escape(person.trigger), re.escape(person.identity.name)
+    return re.compile(rf"{trigger}|embedding:{name}(?![\w.-])", re.IGNORECASE)
+
+
+def _with_stand_ins(text: str, weight: float, name: re.Pattern, stand_ins: str) -> str:
+    """A segment of a prompt, rewritten with its weight and with stand-ins for the name."""
+    parts = name.split(text)
+    written = [_weighted(stand_ins, weight)] * (2 * len(parts) - 1)
+    written[::2] = [_weighted(part, weight) for part in parts]
+    return "".join(written)
+
+
+def _replaced(vectors: Tensor, chunks: list[list[tuple]], stand_in: int) -> list[list[tuple]]:
+    """The chunks with a person's vectors, in order, where the stand-in's token stands."""
+    replaced, position = [], 0
+    for chunk in chunks:
+        entries = []
+        for token, *rest in chunk:
+            if not torch.is_tensor(token) and token == stand_in:
+                token = vectors[position % len(vectors)]
+                position += 1
+            entries.append((token, *rest))
+        replaced.append(entries)
+    return replaced
 
 
 def _segments(text: str) -> list[tuple[str, float]]:
@@ -183,8 +302,3 @@ def _weighted(text: str, weight: float) -> str:
         return ""
     escaped = text.replace("(", "\\(").replace(")", "\\)")
     return f"({escaped}:{weight!r})"
-
-
-def _encoder_key(encoder: str) -> str:
-    """Name in identity files for ComfyUI's name in token dicts: "l" → "clip_l"."""
-    return f"clip_{encoder}"

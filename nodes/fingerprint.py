@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from ..idea_core.tensorfile import tensor_bytes
+from .comfy_models import layer_of
 
 UNUSED = ("logit_scale", "text_projection.weight")
 """Text encoder weights that the text condition does not depend on. SD 1.x checkpoints lack them, and ComfyUI leaves
@@ -30,7 +31,7 @@ def training_fingerprint(model, clip, vae, tensors: Iterable[Tensor], settings: 
         _add_tensor(digest, tensor)
     for patcher in (model, clip.patcher, vae.patcher):
         _add_patcher(digest, patcher)
-    digest.update(repr(clip.layer_idx).encode())
+    digest.update(repr(layer_of(clip)).encode())
     sampling = model.get_model_object("model_sampling")
     digest.update(repr(type(sampling).__bases__).encode())
     _add_tensor(digest, sampling.sigmas)
@@ -38,11 +39,13 @@ def training_fingerprint(model, clip, vae, tensors: Iterable[Tensor], settings: 
 
 
 def _add_patcher(digest, patcher) -> None:
-    for key, weight in sorted(patcher.model.state_dict().items()):
+    model = patcher.model
+    for key, weight in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
         if key.endswith(UNUSED):
             continue
         if key in patcher.backup:  # a LoRA is merged in right now: the weight under it counts
             weight = patcher.backup[key].weight
+        weight = _stored(weight)
         digest.update(f"{key} {tuple(weight.shape)}".encode())
         if not weight.is_meta:
             _add_tensor(digest, _sample(weight))
@@ -63,6 +66,12 @@ def _add_nested(digest, value) -> None:
             _add_nested(digest, part)
     else:
         digest.update(repr(value).encode())
+
+
+def _stored(weight: Tensor) -> Tensor:
+    """A weight as it is stored: of a quantised one the small numbers."""
+    weight = getattr(weight, "_qdata", weight).detach()
+    return weight if type(weight) is Tensor else weight.as_subclass(Tensor)
 
 
 def _sample(tensor: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from .checkpoint import checkpoint_meanwhile
 from .comfy_backbone import ComfyBackbone
 from .face_models import engine_of, face_digest
 from .fingerprint import training_fingerprint
+from .notices import show_on_node
 from .paths import AUTOSAVE, output_folder
 from .settings import TrainingSettings
 
@@ -258,7 +258,7 @@ class Progress:
         self._shown = step
         if now - self._told > TELL_EVERY or step == self._steps:
             self._told = now
-            self._tell(f"{step} of {self._steps} {self._unit}{self._pace(step, now)}")
+            show_on_node(f"{step} of {self._steps} {self._unit}{self._pace(step, now)}", self._node_id)
 
     def _pace(self, step: int, now: float) -> str:
         if not self._done:
@@ -266,12 +266,6 @@ class Progress:
         each = max(now - self._start, 1e-6) / self._done  # some clocks are coarse
         pace = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
         return f", {pace}, {(self._steps - step) * each:.0f} s left"
-
-    def _tell(self, text: str) -> None:
-        module = sys.modules.get("server")  # where ComfyUI runs without one there is nobody to tell
-        server = getattr(getattr(module, "PromptServer", None), "instance", None)
-        if server is not None and self._node_id is not None:
-            server.send_progress_text(text, self._node_id)
 
 
 def _row(images: Tensor) -> Tensor:

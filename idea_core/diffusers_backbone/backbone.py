@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
-from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from ..backbone import Latents, TextCondition, TokenIds, TokenSequence
 from ..errors import ConfigError
+from ..kv import kv_added
 from .layers import cross_attention_layers
 from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
@@ -145,16 +145,3 @@ class DiffusersBackbone:
         height, width = (side * self._factor for side in noisy.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device, dtype=pooled.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}
-
-
-@contextmanager
-def kv_added(layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tensor]) -> Iterator[None]:
-    """While open, each layer answers as if `delta(name)` (out, in) were added to its weight, which stays as it is."""
-
-    def hook(name: str):
-        return lambda _layer, inputs, output: output + linear(inputs[0], delta(name).to(inputs[0]))
-
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-            stack.callback(layer.register_forward_hook(hook(name)).remove)
-        yield

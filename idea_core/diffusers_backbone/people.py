@@ -12,9 +12,8 @@ from ..backbone import TextCondition
 from ..base_models import BASE_MODELS
 from ..errors import BaseModelError, ConfigError
 from ..identity import Identity
-from ..kv import delta_of, layers_of
+from ..kv import delta_of, kv_added, layers_of
 from ..prompts import in_chunks, split_prompt
-from .backbone import kv_added
 from .layers import cross_attention_layers
 from .text import TextEncoders
 
@@ -134,11 +133,11 @@ def _require_names_apart(names: Sequence[str]) -> None:
 
 
 def _shared_layer(identities: Sequence[Identity]) -> int | None:
-    layers = {identity.clip_layer for identity in identities}
+    layers = {identity.text_layer for identity in identities}
     if len(layers) > 1:
         raise BaseModelError(
             "people trained on one text encoder layer",
-            ", ".join(str(layer or "default") for layer in layers),
+            ", ".join(map(str, sorted(layers))),
             "Use those who share one.",
         )
     return layers.pop() if layers else None

@@ -51,7 +51,7 @@ def make_identity(checkpoint: str, seed: int = 0, name: str = "ann", kv: bool = 
 
     adapter = {key: random(*t.shape, scale=0.03) for key, t in core.GatedAttention(d).state_dict().items()}
     adapter["gamma"] = torch.tensor([gamma])
-    layers = pack("nodes.comfy_backbone")._cross_attention_shapes(model.model) if kv else {}
+    layers = pack("nodes.comfy_models").cross_attention_shapes(model.model) if kv else {}
     kv_state = {}
     for layer, (rows, columns) in layers.items():
         kv_state[f"{layer}.lora_up.weight"] = random(rows, 4, scale=0.1)
@@ -97,17 +97,26 @@ def encode(clip, text: str) -> list:
     return nodes.CLIPTextEncode().encode(clip, text)[0]
 
 
-def baked(conditioning: list) -> list:
-    """The same conditioning with the adapter's difference added to it, as a MODEL without Apply would want it."""
-    out = []
-    for context, entries in conditioning:
-        key = next((key for key in entries if key.startswith("idea_")), None)
-        rest = {name: value for name, value in entries.items() if name != key}
-        if key:
-            context = context.clone()
-            context[:, : entries[key].shape[1]] += entries[key]
-        out.append([context, rest])
-    return out
+def plain(conditioning: list) -> list:
+    """The same conditioning as the text encoder gave it, before the adapter changed it."""
+    return [
+        [entries["idea_people"].plain, {name: value for name, value in entries.items() if name != "idea_people"}]
+        for _, entries in conditioning
+    ]
+
+
+def people_in(conditioning: list) -> int:
+    """How many people a conditioning says it holds."""
+    carried = conditioning[0][1].get("idea_people")
+    return 0 if carried is None else len(carried.strengths)
+
+
+def unmarked(conditioning: list) -> list:
+    """A conditioning with its text alone, as nodes that rebuild conditionings leave it."""
+    return [
+        [text, {name: value for name, value in entries.items() if name != "idea_people"}]
+        for text, entries in conditioning
+    ]
 
 
 def sample(

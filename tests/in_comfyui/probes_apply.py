@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import comfy.supported_models
 import torch
 from comfy.patcher_extension import WrappersMP
-from probes import apply, baked, encode, error, load, make_identity, pack, sample
+from probes import apply, encode, error, load, make_identity, pack, people_in, plain, sample, unmarked
 from probes_training import sample_plainly
 from safetensors.torch import save_file
 
@@ -35,24 +35,37 @@ def plain_prompts(checkpoint: str) -> dict:
 
 
 @torch.inference_mode()
+def adapted_text(checkpoint: str) -> dict:
+    """The text of a prompt with the person, against the Adapter computed here, for each 77 tokens of it."""
+    identity = make_identity(checkpoint)
+    _, clip = apply(checkpoint, identity, strength=0.7)
+    text = encode(clip, "a very " * 60 + "photo of <ann>")
+    grounding = identity.grounding.float()
+    first, last = plain(text)[0][0].split(77, dim=1)
+    expected = torch.cat([first, last + 0.7 * identity.build_adapter("cpu").difference(last, grounding)], dim=1)
+    return {"error": error(text[0][0], expected), "of": error(expected[:, 77:], last)}
+
+
+@torch.inference_mode()
 def effects(checkpoint: str) -> dict:
     """How much each part of an identity changes the picture, and whether zero strengths change nothing."""
     identity = make_identity(checkpoint)
     text = "photo of <ann> smiling"
     _, clip = apply(checkpoint, identity)
     positive, negative = encode(clip, text), encode(clip, "blurry")
-    plain = load(checkpoint)[0]
+    base = load(checkpoint)[0]
 
     def picture(**options):
         return sample(apply(checkpoint, identity, **options)[0], positive, negative)
 
-    tokens_only = sample(plain, positive, negative)
+    tokens_only = sample(base, plain(positive), negative)
     zero_model, zero_clip = apply(checkpoint, identity, strength=0.0, kv_strength=0.0)
     return {
         "adapter": error(picture(), tokens_only),
+        "as another node would sample it": error(picture(), sample(base, unmarked(positive), negative)),
         "kv": error(picture(strength=0.0, kv_strength=1.0), tokens_only),
         "negative strength": error(picture(strength=-1.0), tokens_only),
-        "zero is the input itself": zero_model is plain and zero_clip is load(checkpoint)[1],
+        "zero is the input itself": zero_model is base and zero_clip is load(checkpoint)[1],
         "never": error(picture(start=1.0), tokens_only),
         "first half": error(picture(end=0.5), tokens_only),
         "first half against all": error(picture(end=0.5), picture()),
@@ -91,10 +104,7 @@ def schedule(checkpoint: str) -> dict:
     identity, ranges = make_identity(checkpoint), nodes.ConditioningSetTimestepRange()
     _, clip = apply(checkpoint, identity)
     positive, negative = encode(clip, "photo of <ann>"), encode(clip, "blurry")
-    key = next(key for key in positive[0][1] if key.startswith("idea_"))
-    context, entries = positive[0]
-    rest = {name: value for name, value in entries.items() if name != key}
-    adapted, bare = [[context + entries[key], rest]], [[context, rest]]
+    adapted, bare = unmarked(positive), plain(positive)
 
     def by_hand(first, second):
         halves = ranges.set_range(first, 0.0, 0.5)[0] + ranges.set_range(second, 0.5001, 1.0)[0]
@@ -112,30 +122,36 @@ def schedule(checkpoint: str) -> dict:
 
 @torch.inference_mode()
 def composed(checkpoint: str) -> dict:
-    """Pictures through stock nodes, against the difference put into the conditioning itself."""
+    """Pictures through stock nodes, against a MODEL that knows nobody and is given the same text."""
     identity = make_identity(checkpoint)
     model, clip = apply(checkpoint, identity)
-    plain = load(checkpoint)[0]
+    base = load(checkpoint)[0]
     negative = encode(clip, "blurry")
 
     person, forest = encode(clip, "photo of <ann>"), encode(clip, "in a forest")
     cases = {
         "concat": nodes.ConditioningConcat().concat(person, forest)[0],
+        "concat behind": nodes.ConditioningConcat().concat(forest, person)[0],
+        "average": nodes.ConditioningAverage().addWeighted(person, forest, 0.4)[0],
         "combine": nodes.ConditioningCombine().combine(person, forest)[0],
         "area": nodes.ConditioningSetArea().append(person, 32, 32, 0, 0, 1.0)[0] + forest,
         "long": encode(clip, "a very " * 60 + "photo of <ann>"),
     }
     errors = {
-        name: error(sample(model, case, negative), sample(plain, baked(case), negative)) for name, case in cases.items()
+        name: error(sample(model, case, negative), sample(base, unmarked(case), negative))
+        for name, case in cases.items()
     }
+    half = apply(checkpoint, identity, strength=0.5)[0]
+    combined = error(sample(half, cases["concat"], negative), sample(model, cases["concat"], negative))
     zero = nodes.ConditioningZeroOut().zero_out(person)[0]
     bare_zero = [[context, {"pooled_output": entries["pooled_output"]}] for context, entries in zero]
-    errors["zero out"] = error(sample(model, forest, zero), sample(plain, forest, bare_zero))
+    errors["zero out"] = error(sample(model, forest, zero), sample(base, forest, bare_zero))
+    errors["zero out at another strength"] = error(sample(half, forest, zero), sample(base, forest, bare_zero))
     foreign = encode(load(checkpoint)[1], "blurry")
     errors["negative of the unpatched clip"] = error(
-        sample(model, person, foreign), sample(plain, baked(person), foreign)
+        sample(model, person, foreign), sample(base, unmarked(person), foreign)
     )
-    return errors
+    return {"errors": errors, "another strength after concat": combined}
 
 
 @torch.inference_mode()
@@ -144,15 +160,17 @@ def three_people(checkpoint: str) -> dict:
     ann = make_identity(checkpoint)
     bob, eve = (make_identity(checkpoint, seed=seed, name=name) for seed, name in ((9, "bob"), (10, "eve")))
     model, clip = apply(checkpoint, eve, on=apply(checkpoint, bob, on=apply(checkpoint, ann)))
+    backwards = apply(checkpoint, ann, on=apply(checkpoint, bob, on=apply(checkpoint, eve)))[1]
     both, all_of_them = (encode(clip, prompt) for prompt in ("photo of <ann> and <bob>", "<eve> with <bob>, <ann>"))
     alone = encode(clip, "photo of <ann>")
     single = encode(apply(checkpoint, ann)[1], "photo of <ann>")
     negative = encode(clip, "blurry")
     return {
-        "both": sum(key.startswith("idea_") for key in both[0][1]),
-        "all": sum(key.startswith("idea_") for key in all_of_them[0][1]),
+        "both": people_in(both),
+        "all": people_in(all_of_them),
         "finite": bool(sample(model, all_of_them, negative).isfinite().all()),
-        "alone": sum(key.startswith("idea_") for key in alone[0][1]),
+        "alone": people_in(alone),
+        "in any order": error(encode(backwards, "<eve> with <bob>, <ann>")[0][0], all_of_them[0][0]),
         "same as single": torch.equal(alone[0][0], single[0][0]),
         "picture": error(sample(model, alone, negative), sample(apply(checkpoint, ann)[0], single, negative)),
     }
@@ -233,14 +251,13 @@ def regions(checkpoint: str) -> dict:
 def all_prompts(checkpoint: str) -> dict:
     """Conditionings of prompts without the name, where the adapter acts on all prompts."""
     model, clip = apply(checkpoint, make_identity(checkpoint), branch="all prompts")
-    plain = encode(load(checkpoint)[1], "a dog")
+    alone = encode(load(checkpoint)[1], "a dog")
     everywhere = encode(clip, "a dog")
-    key = next(key for key in everywhere[0][1] if key.startswith("idea_"))
     negative = encode(load(checkpoint)[1], "blurry")
     return {
-        "text": error(plain[0][0], everywhere[0][0]),
-        "difference": everywhere[0][1][key].abs().max().item(),
-        "picture": error(sample(model, everywhere, negative), sample(load(checkpoint)[0], plain, negative)),
+        "text": error(alone[0][0], plain(everywhere)[0][0]),
+        "difference": error(everywhere[0][0], alone[0][0]),
+        "picture": error(sample(model, everywhere, negative), sample(load(checkpoint)[0], alone, negative)),
     }
 
 
@@ -268,7 +285,7 @@ def hints(checkpoint: str, texts: list[str]) -> list[str]:
             clip.tokenize(text)
     finally:
         logging.getLogger().removeHandler(handler)
-    return [line for line in said if "nobody" in line]
+    return [line for line in said if line.startswith("ID-EA")]
 
 
 @torch.inference_mode()
@@ -369,7 +386,7 @@ def clones(checkpoint: str) -> dict:
     return {
         "clone": torch.equal(reference[0][0], cloned[0][0]),
         "layer": error(reference[0][0], other_layer[0][0]),
-        "layer carries": any(key.startswith("idea_") for key in other_layer[0][1]),
+        "layer carries": people_in(other_layer) == 1,
         "model clone": error(sample(model.clone().clone(), reference, negative), sample(model, reference, negative)),
         "base unchanged": sample_plainly(checkpoint) == before,
     }

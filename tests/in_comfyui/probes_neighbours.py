@@ -1,7 +1,8 @@
 """Apply beside other nodes inside real ComfyUI, stock ones and such as other packs hang into a MODEL.
 
 Whatever the neighbour, a picture with Apply has to be the one that the same neighbour makes without it from a
-conditioning that has the adapter's difference in it already. Each function returns plain JSON values.
+conditioning that has the adapter's difference in it already. The MODEL's strength is another than the CLIP's, so that
+the MODEL has something to do. Each function returns plain JSON values.
 """
 
 from __future__ import annotations
@@ -20,12 +21,30 @@ import comfy.samplers
 import comfy.sd
 import folder_paths
 import torch
-from probes import apply, baked, encode, error, load, make_identity, sample, weights_hash
+from probes import apply, encode, error, load, make_identity, sample, unmarked, weights_hash
 from safetensors.torch import load_file, save_file
 
 import nodes
 
 PERSON, NEGATIVE = "photo of <ann> smiling", "blurry"
+STRENGTH = 0.6  # of the MODEL; the CLIP's is 1
+
+
+def applied(on=None, strength: float = STRENGTH, **options) -> tuple:
+    """A MODEL with the person at one strength, and a CLIP with the person at another."""
+    ann = make_identity("tiny_sd15")
+    return apply("tiny_sd15", ann, strength, on=on, **options)[0], apply("tiny_sd15", ann, on=on)[1]
+
+
+def baked(conditioning: list) -> list:
+    """A conditioning with the adapter's difference in it as strongly as the MODEL wants it, and nothing beside it."""
+    out = []
+    for text, entries in unmarked(conditioning):
+        carried = next(carried for _, marked in conditioning if (carried := marked.get("idea_people")))
+        for difference in carried.differences.values():
+            text = carried.plain + STRENGTH * difference
+        out.append([text, entries])
+    return out
 
 
 def stock(module: str, name: str, **inputs) -> tuple:
@@ -122,11 +141,11 @@ NEIGHBOURS = {
 def beside(neighbour: str) -> dict:
     """A picture with Apply before the neighbour and after it, against one without Apply; and what either changes."""
     plain, clip, _ = load("tiny_sd15")
-    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    model, clip = applied()
     change = NEIGHBOURS[neighbour]
     positive, negative = encode(clip, PERSON), encode(clip, NEGATIVE)
     wanted = sample(change(plain), baked(positive), negative)
-    after = apply("tiny_sd15", make_identity("tiny_sd15"), on=(change(plain), load("tiny_sd15")[1]))[0]
+    after = applied(on=(change(plain), load("tiny_sd15")[1]))[0]
     return {
         "before": error(sample(change(model), positive, negative), wanted),
         "after": error(sample(after, positive, negative), wanted),
@@ -146,11 +165,11 @@ def lora_of_the_text() -> dict:
     after = loader(*apply("tiny_sd15", ann, kv_strength=1.0), lora(), 1.0, 1.0)
     texts = [encode(clip, PERSON) for _, clip in (before, after)]
     without = encode(apply("tiny_sd15", ann)[1], PERSON)
-    key = next(key for key in without[0][1] if key.startswith("idea_"))
+    carried = [text[0][1]["idea_people"] for text in texts]
     pictures = [sample(model, text, encode(clip, NEGATIVE)) for (model, clip), text in zip((before, after), texts)]
     return {
         "text": error(texts[0][0][0], texts[1][0][0]),
-        "difference": error(texts[0][0][1][key], texts[1][0][1][key]),
+        "difference": error(*(next(iter(one.differences.values())) for one in carried)),
         "picture": error(*pictures),
         "LoRA": error(texts[0][0][0], without[0][0]),
     }
@@ -160,7 +179,7 @@ def lora_of_the_text() -> dict:
 def with_guider(guider: str) -> dict:
     """Pictures by guiders of three prompts, against conditionings with the difference in them; and at CFG 1."""
     plain, _, _ = load("tiny_sd15")
-    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    model, clip = applied()
     positive, other, negative = (encode(clip, text) for text in (PERSON, "<ann> in a forest", NEGATIVE))
 
     def picture(model, positive, other):
@@ -194,7 +213,7 @@ def with_guider(guider: str) -> dict:
 def with_hooks() -> dict:
     """LoRAs tied to a conditioning, and to a CLIP without a schedule, by ComfyUI's weight hooks."""
     plain, plain_clip, _ = load("tiny_sd15")
-    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    model, clip = applied()
     (hooks,) = stock("nodes_hooks", "CreateHookLora", lora_name=lora(), strength_model=0.8, strength_clip=0.8)
     hooked = stock("nodes_hooks", "SetClipHooks", clip=clip, hooks=hooks, apply_to_conds=True, schedule_clip=False)[0]
     positive, negative = encode(hooked, PERSON), encode(clip, NEGATIVE)
@@ -219,7 +238,7 @@ def with_controlnet() -> dict:
         torch.nn.init.normal_(parameter, std=0.02)
     control = comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"))
     plain, _, _ = load("tiny_sd15")
-    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    model, clip = applied()
     hint = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(2))
 
     def controlled(positive):
@@ -243,7 +262,7 @@ def derived(kind: str) -> dict:
     more = torch.randn(320, CHANNELS[kind] - 4, 3, 3, generator=torch.Generator().manual_seed(6)) * 0.1
     weights[first] = torch.cat([weights[first], more.to(weights[first])], dim=1)
     plain, plain_clip, vae = comfy.sd.load_state_dict_guess_config(weights)[:3]
-    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"), on=(plain, plain_clip))
+    model, clip = applied(on=(plain, plain_clip))
     pixels = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(2))
     given = {"pixels": pixels, "vae": vae, "positive": encode(clip, PERSON), "negative": encode(clip, NEGATIVE)}
     if kind == "inpainting":
@@ -265,7 +284,7 @@ def derived(kind: str) -> dict:
 def samplers() -> dict[str, float]:
     """Two steps of each sampler with Apply, against the conditioning with the difference in it."""
     plain, _, _ = load("tiny_sd15")
-    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    model, clip = applied()
     positive, negative = encode(clip, PERSON), encode(clip, NEGATIVE)
 
     def difference(sampler: str) -> float:
@@ -279,9 +298,9 @@ def samplers() -> dict[str, float]:
 def at_strength_0() -> list[str]:
     """Samplers and schedulers with which Apply at strength 0 changes any bit of two steps."""
     plain, _, _ = load("tiny_sd15")
-    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"), strength=0.0)
+    model, clip = applied(strength=0.0)
     positive, negative = encode(clip, PERSON), encode(clip, NEGATIVE)
-    bare = baked_without(positive)
+    bare = [[positive[0][1]["idea_people"].plain, unmarked(positive)[0][1]]]
     different = []
     for sampler in comfy.samplers.KSampler.SAMPLERS:
         for scheduler in comfy.samplers.KSampler.SCHEDULERS:
@@ -291,16 +310,11 @@ def at_strength_0() -> list[str]:
     return different
 
 
-def baked_without(conditioning: list) -> list:
-    """The conditioning without the adapter's difference."""
-    return [[text, {k: v for k, v in said.items() if not k.startswith("idea_")}] for text, said in conditioning]
-
-
 @torch.inference_mode()
 def shapes() -> dict[str, float]:
     """Batches, pictures that are not square, and conditionings of several lengths in a batch."""
     plain, _, _ = load("tiny_sd15")
-    model, clip = apply("tiny_sd15", make_identity("tiny_sd15"))
+    model, clip = applied()
     positive, negative = encode(clip, PERSON), encode(clip, "blurry " * 90)
     errors = {}
     for shape in ((1, 8, 8), (3, 8, 8), (8, 8, 8), (2, 16, 8), (1, 9, 13)):
@@ -329,6 +343,25 @@ def loaded_and_unloaded() -> dict:
         "base": weights_hash(plain, clip.patcher) == before,
         "dropped": gone() is None,
     }
+
+
+@torch.inference_mode()
+def freed_without_collection() -> dict:
+    """Whether a MODEL with Apply, and the UNet in it, go at once when nothing uses them any more."""
+    plain, clip, _ = comfy.sd.load_checkpoint_guess_config(
+        folder_paths.get_full_path("checkpoints", "tiny_sd15.safetensors")
+    )[:3]
+    model, person_clip = applied(on=(plain, clip), kv_strength=1.0, kv_scope="prompts with the person")
+    sample(model, encode(person_clip, PERSON), encode(person_clip, NEGATIVE), steps=1)
+    comfy.model_management.unload_all_models()
+    there = {"model": weakref.ref(model), "unet": weakref.ref(plain.model.diffusion_model)}
+    gc.collect()
+    gc.disable()
+    try:
+        del model, plain, clip, person_clip
+        return {name: reference() is None for name, reference in there.items()}
+    finally:
+        gc.enable()
 
 
 @torch.inference_mode()

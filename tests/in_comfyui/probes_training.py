@@ -243,7 +243,7 @@ def loaded_in_inference_mode() -> dict:
         layer = torch.nn.Linear(4, 4).requires_grad_(False)
     layer.to(torch.float64)
     forgotten, before = not layer.weight.is_inference(), layer.weight.clone()
-    pack("nodes.comfy_autograd").replace_inference_tensors(layer)
+    pack("nodes.comfy_autograd").GradientWeights().swap_in(layer)
     inputs = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     layer(inputs).sum().backward()
     return {
@@ -485,15 +485,15 @@ def paces() -> list[str]:
     """What a slow and a fast node say of themselves, by a made-up clock: (seconds, done of all, in this run)."""
     module, said = pack("nodes.training_job"), []
     clock, module.time = module.time, SimpleNamespace(monotonic=lambda: now)
+    show, module.show_on_node = module.show_on_node, lambda text, _node_id: said.append(text)
     try:
         for total, shown in (
             (8, [(10, 2, False), (20, 4, True), (50, 6, True), (50, 6, True), (65, 7, True)]),
             (100, [(10, 1, True), (11, 11, True)]),
         ):
             progress = module.Progress(total, None, "pictures")
-            progress._tell = said.append
             for now, done, here in shown:  # noqa: B007
                 progress.show(done, None, here)
     finally:
-        module.time = clock
+        module.time, module.show_on_node = clock, show
     return said

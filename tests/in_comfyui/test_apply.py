@@ -16,12 +16,19 @@ def test_prompts_without_the_name_are_bit_identical(probe, checkpoint):
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_the_text_is_what_the_adapter_makes_of_it(probe, checkpoint):
+    result = probe("adapted_text", checkpoint=checkpoint)
+    assert result["error"] <= 1e-5 and result["of"] > 1e-3
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_each_part_has_its_effect_and_its_switch(probe, checkpoint):
     result = probe("effects", checkpoint=checkpoint)
     assert all(result[part] > 1e-3 for part in ("adapter", "kv", "negative strength", "first half"))
     assert result["first half against all"] > 1e-4
     assert result["zero is the input itself"]
     assert result["never"] == 0
+    assert result["as another node would sample it"] == 0
 
 
 def test_the_adapter_runs_once_per_prompt(probe):
@@ -38,8 +45,9 @@ def test_the_schedule_equals_one_switched_by_hand(probe, checkpoint):
 
 
 def test_stock_conditioning_nodes_keep_working(probe):
-    errors = probe("composed", checkpoint="tiny_sd15")
-    assert errors == dict.fromkeys(errors, 0)
+    result = probe("composed", checkpoint="tiny_sd15")
+    assert len(result["errors"]) == 9 and set(result["errors"].values()) == {0}
+    assert result["another strength after concat"] > 1e-3
 
 
 def test_several_people_each_act_on_their_own_prompts(probe):
@@ -48,6 +56,7 @@ def test_several_people_each_act_on_their_own_prompts(probe):
         "all": 3,
         "finite": True,
         "alone": 1,
+        "in any order": 0,
         "same as single": True,
         "picture": 0,
     }
@@ -78,9 +87,10 @@ def test_no_node_calls_an_input_and_an_output_the_same(probe):
 
 
 def test_an_unknown_name_is_said_once_with_those_who_are_known(probe):
-    texts = ["<ann> and <Bob>", "<eve> with <ann>", "again <eve>", "<lora:x:1> and < y >"]
+    texts = ["<ann> and <Bob>", "<eve> with <ann>", "again <eve>", "<lora:x:1> and < y >", "<bob:1.2>"]
     assert probe("hints", checkpoint="tiny_sd15", texts=texts) == [
-        "ID-EA: <eve> is nobody here, and stays plain text. Applied: <ann>, <bob>."
+        "ID-EA: No person called <eve> is applied: it stays plain text. Applied: <ann>, <bob>.",
+        "ID-EA: <bob:1.2> stays plain text. For the person write (<bob>:1.2).",
     ]
 
 

@@ -76,6 +76,10 @@ def test_models_may_be_pushed_out(probe):
     assert probe("loaded_and_unloaded") == {"same": True, "base": True, "dropped": True}
 
 
+def test_a_model_goes_as_soon_as_nothing_uses_it(probe):
+    assert probe("freed_without_collection") == {"model": True, "unet": True}
+
+
 def test_clones_share_the_persons_weights(probe):
     result = probe("copies")
     assert result["of three"] == result["of one"] > 0

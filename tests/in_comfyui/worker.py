@@ -7,6 +7,7 @@ Reads one JSON object a line, {"probe": name, "arguments": {…}}; answers {"res
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import sys
@@ -49,14 +50,7 @@ def main() -> None:
     watch_the_borders()
     load_pack()
     sys.path.append(str(HERE))
-    import probes_apply
-    import probes_faces
-    import probes_layout
-    import probes_neighbours
-    import probes_people
-    import probes_training
-
-    modules = (probes_apply, probes_faces, probes_layout, probes_neighbours, probes_people, probes_training)
+    modules = [importlib.import_module(path.stem) for path in sorted(HERE.glob("probes_*.py"))]
     probes = {name: value for module in modules for name, value in vars(module).items()}
     probes["reached"] = lambda: REACHED
     for line in sys.stdin:

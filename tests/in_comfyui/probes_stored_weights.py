@@ -1,0 +1,161 @@
+"""Models whose weights are not plain tensors in memory: scaled fp8, and those that newer ComfyUI streams.
+
+Each function returns plain JSON values.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import comfy.model_management
+import comfy.model_patcher
+import folder_paths
+import torch
+from probes import NAMES, apply, encode, error, face, load, make_identity, pack, photos, sample, training_job
+from probes_training import weights_hash
+from safetensors.torch import load_file, save_file
+
+import nodes
+
+FP8 = torch.float8_e4m3fn
+
+
+@cache
+def unet_files() -> tuple[str, str]:
+    """A UNet with scaled fp8 weights in its attentions, and one of the plain weights that those stand for."""
+    checkpoint = load_file(folder_paths.get_full_path("checkpoints", "tiny_sd15.safetensors"))
+    prefix = "model.diffusion_model."
+    plain = {key.removeprefix(prefix): value for key, value in checkpoint.items() if key.startswith(prefix)}
+    scaled, linear = {"scaled_fp8": torch.zeros(0, dtype=FP8)}, ("to_q.weight", "to_k.weight", "to_v.weight")
+    for key, weight in plain.items():
+        scaled[key] = weight
+        if key.endswith(linear):
+            scale = weight.float().abs().max() / torch.finfo(FP8).max
+            scaled[key] = (weight.float() / scale).to(FP8)
+            scaled[key.replace(".weight", ".scale_weight")] = scale
+            plain[key] = (scaled[key].float() * scale).half()
+    folder = folder_paths.get_folder_paths("diffusion_models")[0]
+    os.makedirs(folder, exist_ok=True)
+    names = "tiny_scaled_fp8.safetensors", "tiny_plain.safetensors"
+    for name, weights in zip(names, (scaled, plain)):
+        save_file(weights, f"{folder}/{name}")
+    return names
+
+
+def unet(name: str):
+    with torch.inference_mode():
+        return nodes.UNETLoader().load_unet(name, "default")[0]
+
+
+def trained(model, steps: int = 3, stop_at: int | None = None) -> dict:
+    """Losses of a training on a MODEL, and the largest value in what it learnt of keys and values."""
+    _, clip, vae = load("tiny_sd15")
+    config = pack("idea_core").TrainConfig(steps=steps, batch_size=1)
+    try:
+        with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, clip, vae, "fp32") as backbone:
+            trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES)
+
+            def on_step(step, *_):
+                if step == stop_at:
+                    raise comfy.model_management.InterruptProcessingException
+
+            losses = list(trainer.run(on_step))
+            kv = trainer.person.kv.state_dict()
+    except comfy.model_management.InterruptProcessingException:
+        return {"stopped": True}
+    return {"losses": losses, "kv": min(value.abs().max().item() for key, value in kv.items() if "up" in key)}
+
+
+def pictures(model, person_model) -> tuple[torch.Tensor, torch.Tensor]:
+    """The base alone, and a person who was applied before."""
+    _, clip, _ = load("tiny_sd15")
+    person_clip = apply("tiny_sd15", make_identity("tiny_sd15"))[1]
+    with torch.inference_mode():
+        negative = encode(clip, "blurry")
+        alone = sample(model, encode(clip, "a photo of a dog"), negative, steps=2)
+        return alone, sample(person_model, encode(person_clip, "photo of <ann>"), negative, steps=2)
+
+
+def scaled_fp8() -> dict:
+    """Trainings on a scaled fp8 UNet to the end, cancelled and failed; pictures before and after; its person."""
+    scaled, plain = map(unet, unet_files())
+    clip = load("tiny_sd15")[1]
+    weight = scaled.get_model_object("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k").weight
+    with torch.inference_mode():
+        person = apply("tiny_sd15", make_identity("tiny_sd15"), kv_strength=1.0, on=(scaled, clip))[0]
+        without = apply("tiny_sd15", make_identity("tiny_sd15"), kv_strength=0.0, on=(scaled, clip))[0]
+    before = pictures(scaled, person)
+    runs = {"whole": trained(scaled), "stopped": trained(scaled, stop_at=2)}
+    step = pack("idea_core").Trainer.step
+    try:
+        pack("idea_core").Trainer.step = lambda *_: 1 / 0
+        trained(scaled)
+    except ZeroDivisionError:
+        runs["failed"] = {}
+    finally:
+        pack("idea_core").Trainer.step = step
+    again = trained(scaled)
+    after = pictures(scaled, person)
+    return {
+        "stored": str(getattr(weight, "_qdata", weight).dtype),
+        "losses": runs["whole"]["losses"],
+        "plain losses": trained(plain)["losses"],
+        "again": again["losses"],
+        "runs": sorted(runs),
+        "kv": runs["whole"]["kv"],
+        "same pictures": [torch.equal(*pair) for pair in zip(before, after)],
+        "applied": error(before[1], pictures(scaled, without)[1]),
+        "against plain": error(before[0], pictures(plain, plain)[0]),
+    }
+
+
+def fingerprint_of_stored() -> list[str]:
+    """The fingerprints of trainings on two scaled fp8 UNets that differ in one layer's stored numbers."""
+    scaled, _ = unet_files()
+    path = folder_paths.get_full_path("diffusion_models", scaled)
+    weights = load_file(path)
+    key = next(key for key in weights if key.endswith("attn2.to_k.weight"))
+    weights[key] = weights[key].view(torch.uint8).flip(0).view(FP8)
+    save_file(weights, path.replace(scaled, "tiny_scaled_other.safetensors"))
+    job = training_job("ann", pack("idea_core").TrainConfig(steps=1))
+    _, clip, vae = load("tiny_sd15")
+    return [job.fingerprint(unet(name), clip, vae) for name in (scaled, scaled, "tiny_scaled_other.safetensors")]
+
+
+class Streamed(comfy.model_patcher.ModelPatcher):
+    """A patcher that says that it streams its weights, as those on GPUs do."""
+
+    def is_dynamic(self):
+        return True
+
+
+def streamed(known: bool) -> dict:
+    """A training on MODEL and CLIP whose patchers stream weights, with and without a way to load them again.
+
+    On a processor nothing is streamed; what is looked at is that the training asks for weights that stay.
+    """
+    model, clip, vae = load("tiny_sd15")
+    before = weights_hash(model, clip.patcher)
+    expected = trained(model)
+    copies = [part.clone() for part in (model, clip.patcher)]
+    if getattr(model, "cached_patcher_init", None) is None:  # a ComfyUI that streams nothing
+        return {}
+    for part in copies:
+        part.__class__ = Streamed
+        part.cached_patcher_init = part.cached_patcher_init if known else None
+    clip = clip.clone()
+    clip.patcher = copies[1]
+    with torch.inference_mode():
+        backbone = pack("nodes.comfy_backbone").ComfyBackbone(copies[0], clip, vae, "fp32")
+    static = not any(one.is_dynamic() for one in (backbone._patcher, backbone._text_patcher))
+    apart = backbone._unet is not model.model.diffusion_model
+    with torch.inference_mode(), backbone:
+        config = pack("idea_core").TrainConfig(steps=3, batch_size=1)
+        losses = list(pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES).run())
+    return {
+        "losses": error(torch.tensor(losses), torch.tensor(expected["losses"])),
+        "static": static,
+        "apart": apart,
+        "unchanged": before == weights_hash(model, load("tiny_sd15")[1].patcher),
+    }
