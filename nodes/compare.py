@@ -11,6 +11,7 @@ from ..idea_core.faces.likeness import compare
 from ..idea_core.faces.plot import draw_likeness
 from .face import CATEGORY, aligned_input, face_choice_inputs, face_model_input, face_settings
 from .face_models import engine_of
+from .inputs import SHOWS
 from .pictures import first, single_images, to_image, to_uint8
 from .sockets import IdEmbedsSocket, require_embeds
 
@@ -54,6 +55,7 @@ class IDSimilarity(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="IDEA_IDSimilarity",
+            **SHOWS,
             display_name="ID Similarity",
             category=CATEGORY,
             description="How alike the faces in images are to a person: cosines of ArcFace embeddings, and percent "

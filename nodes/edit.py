@@ -8,6 +8,7 @@ from ..idea_core.edit import blend, edit, shrink_kv
 from ..idea_core.identity import Identity
 from ..idea_core.identity_checks import require_name
 from .face import CATEGORY
+from .inputs import SHOWS
 from .sockets import IdentitySocket, require
 
 _SOURCE = "ID-Enhancer Train or Load ID-EA Embedding"
@@ -57,6 +58,7 @@ class EditIdentity(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="IDEA_EditIdentity",
+            **SHOWS,
             display_name="Edit Identity",
             category=CATEGORY,
             description="Renames a person, leaves out what others need not know, or makes the file smaller.",

@@ -17,7 +17,7 @@ from ..idea_core.faces.packs import require_pack
 from ..idea_core.faces.pictures import MARGIN, Cut, crop_face, draw_faces, face_mask
 from ..idea_core.faces.providers import PROVIDER_CHOICES, PROVIDERS
 from .face_models import FaceModels, engine_of
-from .inputs import advanced, require_finite
+from .inputs import SHOWS, advanced, require_finite
 from .paths import insightface_roots
 from .pictures import first, single_images, to_image, to_uint8
 from .sockets import FaceAnalysis, FaceModel, IdEmbedsSocket, InsightFace, require_embeds
@@ -32,6 +32,7 @@ class LoadFaceModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="IDEA_LoadFaceModel",
+            **SHOWS,
             display_name="Load Face Model",
             category=CATEGORY,
             description="Loads a face detector and an ArcFace recogniser from models/insightface/models. "
@@ -86,6 +87,7 @@ class IDEncode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="IDEA_IDEncode",
+            **SHOWS,
             display_name="ID Encode",
             category=CATEGORY,
             description="Finds the person's face in each photo and averages the ArcFace embeddings.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from comfy_api.v0_0_2 import io
@@ -9,6 +10,10 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.backbone import PRECISION_CHOICES
 from ..idea_core.errors import ConfigError
 
+_SCHEMA = {field.name for field in dataclasses.fields(io.Schema)}
+SHOWS = {name: True for name in ("has_intermediate_output",) if name in _SCHEMA}
+"""Schema arguments of a node that shows something and is no output node: from the cache it is shown again. Versions of
+ComfyUI that do not know them keep the results of the last prompt alone."""
 OF_PICTURES = "Side of the pictures in pixels, the checkpoint's own: 512 for most, 768 for SD 2.1 768-v, 1024 for SDXL."
 
 

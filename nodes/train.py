@@ -21,7 +21,7 @@ from ..idea_core.preview import PROMPT, PreviewConfig
 from ..idea_core.watch import WatchConfig
 from .comfy_models import require_pair, require_vae
 from .face import CATEGORY, face_model_input
-from .inputs import advanced, base_model_inputs, name_input, require_finite, resolution_input, seed_input
+from .inputs import SHOWS, advanced, base_model_inputs, name_input, require_finite, resolution_input, seed_input
 from .loss_curve import draw_losses
 from .pictures import require_images
 from .settings import TrainingSettings
@@ -37,6 +37,7 @@ class EnhancerTrain(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="IDEA_EnhancerTrain",
+            **SHOWS,
             display_name="ID-Enhancer Train",
             category=CATEGORY,
             description="Trains a person for this checkpoint from a few photos. The result is on disk, in "
