@@ -78,6 +78,22 @@ def test_photos_to_face_embedding(studio, tmp_path):
     assert "Expected a face in photo 0" in said and "nobody.png" in said
 
 
+@pytest.mark.parametrize("command", ["encode", "evaluate", "train"])
+def test_a_face_model_that_cannot_be_opened_is_named(studio, tmp_path, command):
+    shutil.copytree(studio / "faces", tmp_path / "faces")
+    (tmp_path / "faces" / "det_test.onnx").write_text("<!DOCTYPE html><html>404</html>")
+    photos, output = studio / "photos" / "alice", ["-o", tmp_path / "out.safetensors"]
+    arguments = {
+        "encode": [photos],
+        "evaluate": [photos, "--reference", photos],
+        "train": [*base(studio), "--photos", photos, "--name", "alice", *QUICK],
+    }[command]
+    said = run(command, *arguments, *output, "--face-models", tmp_path / "faces", code=1).stderr
+    assert "Error: Expected a face detector (SCRFD) model in" in said and "det_test.onnx (a web page)" in said
+    shutil.copy(studio / "faces" / "det_test.onnx", tmp_path / "faces" / "scrfd.onnx")
+    run(command, *arguments, *output, "--face-models", tmp_path / "faces")
+
+
 def test_the_right_faces_are_encoded(studio, tmp_path):
     alice, group = tmp_path / "alice.id.safetensors", tmp_path / "group.id.safetensors"
     run("encode", studio / "photos" / "alice", "-o", alice, *faces(studio))
