@@ -115,6 +115,24 @@ def test_the_right_faces_are_encoded(studio, tmp_path):
     assert "Expected ID_EMBEDS that the face is nearest to, got none" in refused
 
 
+def test_a_macs_folder_of_photos_and_a_broken_one(studio, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(studio / "photos" / "alice", photos)
+    for name in ("._0.png", ".DS_Store"):
+        (photos / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(60))
+    output = ["-o", tmp_path / "a.safetensors"]
+    assert len(run("encode", photos, *output, *faces(studio), "--json")["photos"]) == 3
+    run("train", *base(studio), *faces(studio), "--photos", photos, "--name", "alice", *output, *QUICK)
+    assert Identity.load(output[1]).training["photos"] == 3
+    (photos / "9.jpg").write_bytes(b"")
+    refused = run("encode", photos, *output, *faces(studio), code=1).stderr
+    assert "Expected a picture in 9.jpg, got an empty file. Leave the file out" in refused
+    rows = run("encode", photos, *output, *faces(studio), "--skip", "--json")["photos"]
+    assert [row["left_out"] for row in rows] == ["", "", "", "an empty file"] and rows[3]["photo"].endswith("9.jpg")
+    said = run("encode", photos, *output, *faces(studio), "--skip").stdout.splitlines()
+    assert said[0].endswith("9.jpg: left out, not read: an empty file") and said[4].startswith("3 of 4 photos taken")
+
+
 def test_a_trained_person_is_one_file(studio, alice):
     identity = Identity.load(alice)
     assert (identity.name, identity.base_model, identity.base_checkpoint) == ("alice", "sd1", "model")
