@@ -78,6 +78,22 @@ def test_photos_to_face_embedding(studio, tmp_path):
     assert "Expected a face in photo 0" in said and "nobody.png" in said
 
 
+@pytest.mark.parametrize("command", ["encode", "evaluate", "train"])
+def test_a_face_model_that_cannot_be_opened_is_named(studio, tmp_path, command):
+    shutil.copytree(studio / "faces", tmp_path / "faces")
+    (tmp_path / "faces" / "det_test.onnx").write_text("<!DOCTYPE html><html>404</html>")
+    photos, output = studio / "photos" / "alice", ["-o", tmp_path / "out.safetensors"]
+    arguments = {
+        "encode": [photos],
+        "evaluate": [photos, "--reference", photos],
+        "train": [*base(studio), "--photos", photos, "--name", "alice", *QUICK],
+    }[command]
+    said = run(command, *arguments, *output, "--face-models", tmp_path / "faces", code=1).stderr
+    assert "Error: Expected a face detector (SCRFD) model in" in said and "det_test.onnx (a web page)" in said
+    shutil.copy(studio / "faces" / "det_test.onnx", tmp_path / "faces" / "scrfd.onnx")
+    run(command, *arguments, *output, "--face-models", tmp_path / "faces")
+
+
 def test_the_right_faces_are_encoded(studio, tmp_path):
     alice, group = tmp_path / "alice.id.safetensors", tmp_path / "group.id.safetensors"
     run("encode", studio / "photos" / "alice", "-o", alice, *faces(studio))
@@ -97,6 +113,24 @@ def test_the_right_faces_are_encoded(studio, tmp_path):
     assert said[5].startswith("3 of 5 photos taken")
     refused = run("encode", *photos, *options, "--face", "nearest", code=1).stderr
     assert "Expected ID_EMBEDS that the face is nearest to, got none" in refused
+
+
+def test_a_macs_folder_of_photos_and_a_broken_one(studio, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(studio / "photos" / "alice", photos)
+    for name in ("._0.png", ".DS_Store"):
+        (photos / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(60))
+    output = ["-o", tmp_path / "a.safetensors"]
+    assert len(run("encode", photos, *output, *faces(studio), "--json")["photos"]) == 3
+    run("train", *base(studio), *faces(studio), "--photos", photos, "--name", "alice", *output, *QUICK)
+    assert Identity.load(output[1]).training["photos"] == 3
+    (photos / "9.jpg").write_bytes(b"")
+    refused = run("encode", photos, *output, *faces(studio), code=1).stderr
+    assert "Expected a picture in 9.jpg, got an empty file. Leave the file out" in refused
+    rows = run("encode", photos, *output, *faces(studio), "--skip", "--json")["photos"]
+    assert [row["left_out"] for row in rows] == ["", "", "", "an empty file"] and rows[3]["photo"].endswith("9.jpg")
+    said = run("encode", photos, *output, *faces(studio), "--skip").stdout.splitlines()
+    assert said[0].endswith("9.jpg: left out, not read: an empty file") and said[4].startswith("3 of 4 photos taken")
 
 
 def test_a_trained_person_is_one_file(studio, alice):

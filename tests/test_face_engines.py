@@ -1,5 +1,6 @@
 """onnxruntime alone gives what real insightface gives; engines are loaded once and can be freed."""
 
+import re
 import subprocess
 import sys
 
@@ -13,8 +14,9 @@ from face_models import photo, write_face_pack
 from idea_core.artist import faces_of
 from idea_core.errors import FaceError, SocketError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine, align, find_packs, free_engines, load_engine
-from idea_core.faces.face import Face
-from idea_core.faces.onnx_engine import _normalises
+from idea_core.faces.face import Face, RecogniserFile
+from idea_core.faces.onnx_file import normalises
+from idea_core.faces.torch_recogniser import TorchRecogniser
 from miniature import people
 from miniature.render import render_with_keypoints
 from miniature.scenes import draw_scenes
@@ -186,22 +188,88 @@ def test_a_recogniser_in_one_file(tmp_path, pack, ours):
             engine.detect(crop)
 
 
-@pytest.mark.parametrize(("left_out", "task"), [("det_test", "detection"), ("rec_test", "recognition")])
-def test_an_incomplete_pack_names_what_it_lacks(tmp_path, left_out, task):
+@pytest.mark.parametrize(("left_out", "kind"), [("det_test", "detector .SCRFD."), ("rec_test", "recogniser .ArcFace.")])
+def test_an_incomplete_pack_names_what_it_lacks(tmp_path, left_out, kind):
     write_face_pack(tmp_path)
     (tmp_path / f"{left_out}.onnx").unlink()
     for engine in (OnnxEngine, InsightFaceEngine):
-        with pytest.raises(FaceError, match=f"a {task} model in .*, got .*_test.onnx.*antelopev2 has scrfd_10g_bnkps"):
+        with pytest.raises(FaceError, match=f"a face {kind} model in .*, got .*_test.onnx.*antelopev2 has scrfd_10g"):
             engine(FacePack("part", tmp_path))
+
+
+def damaged(model: bytes) -> dict[str, bytes]:
+    """What lies in place of an ONNX file after a download that went wrong."""
+    network = onnx.load_from_string(model)
+    unknown = onnx.load_from_string(model)
+    unknown.graph.node[0].op_type = "NoSuchOperator"
+    network.ClearField("graph")
+    return {
+        "a file cut short, .* bytes of .* or more": model[: len(model) // 2],
+        "a web page": b"\n<!DOCTYPE html><html><body>404</body></html>" * 9,
+        "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 16923827\n",
+        "an empty file": b"",
+        "an archive": b"PK\x03\x04" + bytes(99),
+        "a file without a network in it": network.SerializeToString(),
+        "a damaged file, or one of another format": bytes(999),
+        ".*NoSuchOperator.*": unknown.SerializeToString(),
+    }
+
+
+@pytest.mark.parametrize("place", ["det_test.onnx", "rec_test.onnx"])
+@pytest.mark.parametrize("engine", [OnnxEngine, InsightFaceEngine])
+def test_a_model_that_cannot_be_opened_is_named_with_what_is_wrong(tmp_path, pack, engine, place):
+    whole = (pack.folder / place).read_bytes()
+    kind = {"det": "face detector [(]SCRFD[)]", "rec": "face recogniser [(]ArcFace[)]"}[place[:3]]
+    write_face_pack(tmp_path)
+    for said, content in damaged(whole).items():
+        (tmp_path / place).write_bytes(content)
+        got = rf"got .*{place} [(]{said}[)].*[.] Copy or download {place} again"
+        wanted = rf"^Expected a {kind} model in {re.escape(str(tmp_path))}, {got}"
+        with pytest.raises(FaceError, match=wanted) as refused:
+            engine(FacePack("broken", tmp_path), "cpu")
+        assert "onnxruntime_src" not in str(refused.value) and "ONNXRuntimeError" not in str(refused.value)
+
+
+def test_a_recogniser_that_cannot_be_read_into_torch_is_named_with_what_is_wrong(tmp_path, pack):
+    path = tmp_path / "rec.onnx"
+    name = re.escape(str(path))
+    contents = damaged((pack.folder / "rec_test.onnx").read_bytes())
+    contents.pop(".*NoSuchOperator.*")  # TorchRecogniser has words of its own for it
+    no_output = onnx.load(pack.folder / "rec_test.onnx")
+    no_output.graph.ClearField("output")
+    for said, content in {**contents, "a network without input or output": no_output.SerializeToString()}.items():
+        path.write_bytes(content)
+        wanted = rf"^Expected a face recogniser [(]ArcFace[)] model in {name}, got {said} there[.] Copy or download rec"
+        with pytest.raises(FaceError, match=wanted):
+            TorchRecogniser(RecogniserFile(path, 112, 127.5, 1 / 127.5))
+
+
+@pytest.mark.parametrize("engine", [OnnxEngine, InsightFaceEngine])
+def test_a_broken_spare_beside_whole_models_is_passed_over_and_named(tmp_path, pack, engine, caplog):
+    write_face_pack(tmp_path)
+    (tmp_path / "._det_test.onnx").write_bytes(b"\0\5\x16\7")  # a Mac's, and no file of the pack's
+    whole = engine(FacePack("spares", tmp_path), "cpu")
+    assert not caplog.messages
+    contents = damaged((pack.folder / "det_test.onnx").read_bytes())
+    for number, content in enumerate(contents.values()):
+        (tmp_path / f"{('det_0', 'rec_0', 'zebra')[number % 3]}{number}.onnx").write_bytes(content)
+    found = engine(FacePack("spares", tmp_path), "cpu")
+    scene = crowd(3)
+    for one, other in zip(found.detect(scene), whole.detect(scene), strict=True):
+        assert np.array_equal(found.embed(scene, one), whole.embed(scene, other))
+    (said,) = caplog.messages
+    assert said.startswith("ID-EA: passed over in the face models of spares: det_0")
+    assert "zebra2.onnx (a Git LFS pointer)" in said and "rec_01.onnx (a web page)" in said
+    assert said.count(".onnx (") == len(contents)
 
 
 def test_recognisers_that_normalise_pixels_themselves_are_told_by_their_nodes(tmp_path, pack):
     path = tmp_path / "mxnet.onnx"
     model = onnx.load(pack.folder / "rec_test.onnx")
-    assert not _normalises(pack.folder / "rec_test.onnx")
+    assert not normalises(pack.folder / "rec_test.onnx")
     model.graph.node[0].name, model.graph.node[1].name = "_minusscalar0", "_mulscalar0"
     onnx.save(model, path)
-    assert _normalises(path)
+    assert normalises(path)
 
 
 def test_engines_are_loaded_once_and_freed(pack):

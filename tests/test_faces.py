@@ -1,16 +1,19 @@
 """Photos to embeddings, with real insightface and onnxruntime on tiny models that find drawn faces."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from face_models import photo, write_face_pack
-from PIL import Image
+from PIL import Image, features
 
 from idea_core.errors import FaceError, IdentityFileError
 from idea_core.faces import IdEmbeds, InsightFaceEngine, encode_photos, find_packs
 from idea_core.faces.embeds_file import load_embeds, save_embeds
 from idea_core.faces.packs import FacePack, require_pack
-from idea_core.faces.photos import bucket_of, find_photos, fit, read_photo
+from idea_core.faces.photos import bucket_of, find_photos, fit, read_photo, read_photos
 from idea_core.faces.pictures import CHOSEN, Cut, crop_face, draw_faces
 from idea_core.faces.providers import PROVIDERS
 from idea_core.tensorfile import write_tensors
@@ -145,6 +148,161 @@ def test_photos_from_disk(tmp_path):
     assert photos["turned.jpg"].shape == (20, 10, 3) and photos["clear.png"].shape == (5, 5, 3)
     assert photos["deep.png"].min() == 0 and photos["deep.png"].max() == 255 and 100 < photos["deep.png"].mean() < 155
     assert fit(photos["turned.jpg"], 8, 8).shape == (8, 8, 3) and fit(photos["turned.jpg"], 16, 8).shape == (8, 16, 3)
+
+
+COLOR = (200, 120, 60)
+PLAIN = Image.new("RGB", (40, 30), COLOR)
+PALETTE = PLAIN.convert("P", palette=Image.Palette.ADAPTIVE)
+HEIC = Path(__file__).parent / "data" / "two_colors.heic"
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "options"),
+    [
+        ("a.jfif", PLAIN, {"format": "JPEG"}),
+        ("a", PLAIN, {"format": "PNG"}),
+        ("jpeg.png", PLAIN, {"format": "JPEG"}),
+        ("a.webp", PLAIN, {"lossless": True}),
+        ("a.bmp", PLAIN, {}),
+        ("a.tif", PLAIN, {}),
+        ("a.tga", PLAIN, {}),
+        pytest.param("a.avif", PLAIN, {}, marks=needs_avif),
+        ("cmyk.jpg", PLAIN.convert("CMYK"), {}),
+        ("cmyk.tif", PLAIN.convert("CMYK"), {}),
+        ("palette.png", PALETTE, {}),
+        ("clear_palette.png", PALETTE, {"transparency": bytes(256)}),
+        ("clear_palette.gif", PALETTE, {"transparency": 0}),
+        ("clear.png", Image.new("RGBA", (40, 30), (*COLOR, 0)), {}),
+        *(
+            (name, PLAIN, {"save_all": True, "append_images": [Image.new("RGB", (40, 30), (0, 0, 255))], **options})
+            for name, options in (("moving.gif", {}), ("moving.webp", {"lossless": True}), ("moving.png", {}))
+        ),
+    ],
+)
+def test_a_picture_is_told_by_content_and_read_in_its_colors(tmp_path, recwarn, name, picture, options):
+    picture.save(tmp_path / name, **options)
+    (path,) = find_photos([tmp_path])
+    photo = read_photo(path)
+    assert photo.shape == (30, 40, 3) and photo.dtype == np.uint8
+    assert np.abs(photo.astype(int) - COLOR).max() <= 3
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "grey16.png", "float.tif", "a.avif"])
+def test_a_photo_is_turned_as_its_camera_noted(tmp_path, name):
+    if name == "a.avif" and not features.check("avif"):
+        pytest.skip("Pillow without AVIF")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ramp = np.linspace(0, 1, 1200, dtype=np.float32).reshape(30, 40)
+    deep = {"grey16.png": (ramp * 65535).astype(np.uint16), "float.tif": ramp}.get(name)
+    (PLAIN if deep is None else Image.fromarray(deep)).save(tmp_path / name, exif=exif)
+    assert read_photo(tmp_path / name).shape == (40, 30, 3)
+
+
+def test_damaged_notes_of_the_camera_do_not_matter(tmp_path):
+    PLAIN.save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert read_photo(tmp_path / "a.jpg").shape == (30, 40, 3)
+
+
+RAMP = np.linspace(0, 1, 1200).reshape(30, 40)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint16, np.int32])
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_grey_of_more_than_8_bits_is_scaled(tmp_path, kind, white):
+    Image.fromarray((RAMP * white).round(4).astype(kind)).save(tmp_path / "grey.tif")
+    photo = read_photo(tmp_path / "grey.tif").astype(float)
+    if kind is np.float32 or white > 1:
+        assert np.abs(photo - RAMP[..., None] * 255).max() <= 1
+    assert photo.min() == 0 and photo.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (RAMP.astype(np.float32) * 4, "0 to 4"),
+        (RAMP.astype(np.float32) - 0.5, "-0.5 to 0.5"),
+        (np.full((30, 40), np.nan, np.float32), "nan to nan"),
+        ((RAMP * 4095).astype(np.uint16), "0 to 4095"),
+        ((RAMP * 2**30).astype(np.int32), "0 to 1.07374e"),
+    ],
+)
+def test_grey_of_another_scale_is_refused_by_name(tmp_path, values, said):
+    Image.fromarray(values).save(tmp_path / "grey.tif")
+    wanted = rf"a picture in grey\.tif, got one that cannot be read: values from {said}.*0…1, 0…255 and 0…65535\. Leave"
+    with pytest.raises(FaceError, match=wanted):
+        read_photo(tmp_path / "grey.tif")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html>", "another kind of file"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "another kind of file"),
+        (b"BM" + bytes(200), "one that cannot be read: "),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "another kind of file|one that cannot be read"),
+    ],
+)
+def test_a_damaged_picture_is_named(tmp_path, content, said):
+    (tmp_path / "a.jpg").write_bytes(content)
+    (path,) = find_photos([tmp_path])
+    with pytest.raises(FaceError, match=rf"a picture in a\.jpg, got ({said})"):
+        read_photo(path)
+
+
+def test_a_heic_photo_is_read_or_says_what_to_install(tmp_path, caplog):
+    (tmp_path / "IMG_1.jpg").write_bytes(HEIC.read_bytes())  # as some phones name them
+    if importlib.util.find_spec("pillow_heif"):
+        (path,) = find_photos([tmp_path])
+        assert np.abs(read_photo(path)[16, [8, 40]].astype(int) - [COLOR, (40, 60, 160)]).max() < 4
+        return
+    with pytest.raises(
+        FaceError, match=r"photo \(.*\), got none in .*, only IMG_1.jpg \(a HEIC photo: install pillow-he"
+    ):
+        find_photos([tmp_path])
+    with pytest.raises(
+        FaceError, match=r"a picture in two_colors\.heic, got a HEIC photo: install pillow-heif to read it"
+    ):
+        read_photo(HEIC)
+    PLAIN.save(tmp_path / "a.png")
+    assert find_photos([tmp_path]) == [tmp_path / "a.png"]
+    assert (
+        caplog.messages[-1]
+        == f"ID-EA: left out in {tmp_path}: IMG_1.jpg (a HEIC photo: install pillow-heif to read it)"
+    )
+
+
+def test_hidden_files_are_passed_over_and_others_are_named_once(tmp_path, caplog):
+    for name in ("0.png", "deep/1.png", "deep/@eaDir/1.png", ".trash/2.png", "__MACOSX/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        PLAIN.save(tmp_path / name)
+    for name in ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/._0.png"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(60))
+    (tmp_path / "0.txt").write_text("on a beach")
+    assert find_photos([tmp_path]) == [tmp_path / "0.png"]
+    assert find_photos([tmp_path], deep=True) == [tmp_path / "0.png", tmp_path / "deep" / "1.png"]
+    assert not caplog.messages
+    (tmp_path / "letter.pdf").write_bytes(b"%PDF-1.7\n")
+    (tmp_path / "readme.txt").write_text("no caption")
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(99))
+    assert find_photos([tmp_path]) == find_photos([tmp_path]) == [tmp_path / "0.png"]
+    assert caplog.messages == [f"ID-EA: left out in {tmp_path}: film.mp4, letter.pdf, readme.txt (no picture)"]
+
+
+def test_photos_that_cannot_be_read_may_be_skipped(tmp_path):
+    PLAIN.save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    paths = find_photos([tmp_path])
+    with pytest.raises(FaceError, match=r"a picture in b\.png, got an empty file"):
+        read_photos(paths)
+    files, photos, unread = read_photos(paths, skip=True)
+    assert files == [tmp_path / "a.png"] and photos[0].shape == (30, 40, 3)
+    assert unread == {tmp_path / "b.png": "an empty file"}
+    with pytest.raises(FaceError, match=r"a picture in b\.png"):
+        read_photos([tmp_path / "b.png"], skip=True)
 
 
 @pytest.mark.parametrize(

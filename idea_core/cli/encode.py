@@ -24,7 +24,9 @@ RULE_CHOICES = {rule.replace(" ", "-"): rule for rule in RULES}
 @click.option("--number", type=int, default=1, help="With --face by-number: of the face, from left to right.")
 @click.option("--nearest-to", type=PATH, help="With --face nearest: a file that `idea encode` wrote.")
 @click.option("--min-score", type=float, default=MIN_SCORE, help="Detection score below which a face does not count.")
-@click.option("--skip", is_flag=True, help="Leave photos without such a face out, in place of an error.")
+@click.option(
+    "--skip", is_flag=True, help="Leave photos out that cannot be read or have no such face, in place of an error."
+)
 @click.option("--leave-out-outliers", is_flag=True, help="Leave photos out that look like another person.")
 @click.option("--aligned", is_flag=True, help="The photos are square, aligned crops of one face: use no detector.")
 @face_options
@@ -35,14 +37,14 @@ def encode(
     """Find a person's face in PHOTOS (files or folders) and save its ArcFace embedding."""
     from ..faces.embeds_file import save_embeds
     from ..faces.encode import report
-    from ..faces.photos import find_photos, read_photo
+    from ..faces.photos import find_photos, read_photos
     from ..faces.pictures import Cut, crop_face, draw_faces
     from ..jobs.sources import encode_named
 
     source = take_faces(options)
     settings = _take_settings(options)
-    paths = find_photos(photos)
-    embeds, found = encode_named(source.load(), [read_photo(path) for path in paths], paths, settings)
+    paths, pictures, unread = read_photos(find_photos(photos), settings.skip)
+    embeds, found = encode_named(source.load(), pictures, paths, settings)
     taken = [f for f in found if not f.left_out]
     save_embeds(embeds, output, [paths[f.index].name for f in taken], source.find().name)
     names = [f"{number:03}_{path.stem}" for number, path in enumerate(paths)]
@@ -62,7 +64,11 @@ def encode(
         }
         for f in found
     ]
-    return Result({"output": str(output), "photos": rows}, f"{report(found, paths)}\nSaved {output}")
+    rows += [
+        {"photo": str(path), "faces": 0, "score": None, "to_mean": None, "outlier": False, "left_out": reason}
+        for path, reason in unread.items()
+    ]
+    return Result({"output": str(output), "photos": rows}, f"{report(found, paths, unread)}\nSaved {output}")
 
 
 def _take_settings(options: dict):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -60,13 +61,15 @@ def embed_faces(engine: FaceEngine, found: Sequence[FacePhoto], aligned: bool = 
     return IdEmbeds(torch.nn.functional.normalize(embeds), scores)
 
 
-def report(found: Sequence[FacePhoto], names: Sequence[object] = ()) -> str:
+def report(found: Sequence[FacePhoto], names: Sequence[object] = (), unread: Mapping[Path, str] | None = None) -> str:
     """A line for each photo, and one for all.
 
     Args:
         names: what each photo is called; default: "photo" and its index.
+        unread: files of others, and why they could not be read.
     """
-    lines = []
+    unread = unread or {}
+    lines = [f"{path}: left out, not read: {reason}" for path, reason in unread.items()]
     for f in found:
         name = names[f.index] if names else f"photo {f.index}"
         if f.chosen is None:
@@ -80,5 +83,7 @@ def report(found: Sequence[FacePhoto], names: Sequence[object] = ()) -> str:
         lines.append(line)
     counted = [f for f in found if not f.left_out]
     agreement = np.mean([f.cosine for f in counted])
-    lines.append(f"{len(counted)} of {len(found)} photos taken, mean cosine to their mean {agreement:.2f}")
+    lines.append(
+        f"{len(counted)} of {len(found) + len(unread)} photos taken, mean cosine to their mean {agreement:.2f}"
+    )
     return "\n".join(lines)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .align import align, resize
 from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, RecogniserFile, batches
+from .onnx_file import normalises
 from .packs import FacePack, take_models
 from .providers import choose_providers, require_onnxruntime
 
@@ -110,7 +109,7 @@ class Recogniser:
     def __init__(self, session, path: Path):
         self.session = session
         self._input = session.get_inputs()[0]
-        mean, scale = (0.0, 1.0) if _normalises(path) else (127.5, 1 / 127.5)
+        mean, scale = (0.0, 1.0) if normalises(path) else (127.5, 1 / 127.5)
         self.file = RecogniserFile(path, self._input.shape[2], mean, scale)
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
@@ -154,38 +153,3 @@ def _is_recogniser(session) -> bool:
     side = shape[2] if len(shape) == 4 and shape[2] == shape[3] and isinstance(shape[2], int) else 0
     # 192 pixels are a landmark model's.
     return len(outputs) == 1 and side != 192 and side >= 112 and (side % 112 == 0 or side % 128 == 0)
-
-
-def _normalises(path: Path) -> bool:
-    """Whether a recogniser subtracts the mean itself, as those from MXNet do: their first nodes are named so."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        graph = next(_fields(data, 7, 0, len(data)))  # ModelProto.graph
-        nodes = islice(_fields(data, 1, *graph), 8)  # GraphProto.node
-        names = [data[slice(*name)] for node in nodes for name in _fields(data, 3, *node)]  # NodeProto.name
-    return all(any(name.startswith(kind) for name in names) for kind in ((b"Sub", b"_minus"), (b"Mul", b"_mul")))
-
-
-def _fields(data: mmap.mmap, number: int, at: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where the fields of that number lie in a protobuf message: begin and end of each."""
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < end:
-        key = varint()
-        size = {0: 0, 1: 8, 5: 4}.get(key & 7)
-        if size == 0:
-            varint()
-        elif size is None:
-            size = varint()
-        if key == number << 3 | 2:
-            yield at, at + size
-        at += size

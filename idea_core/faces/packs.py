@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FaceError
+from ..errors import FaceError, IdeaError
+from .onnx_file import fault_in
 
+KINDS = {"detection": "face detector (SCRFD)", "recognition": "face recogniser (ArcFace)"}
 _EXAMPLES = (
     "antelopev2 has scrfd_10g_bnkps.onnx and glintr100.onnx for these, buffalo_l det_10g.onnx and w600k_r50.onnx"
 )
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?(/\S+:\d+ .*\) )?")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,11 @@ class FacePack:
     file: str = ""
 
     @property
+    def place(self) -> Path:
+        """Its folder, or its one file."""
+        return self.folder / self.file
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """What its models have to do."""
         return ("recognition",) if self.file else ("detection", "recognition")
@@ -36,7 +46,7 @@ class FacePack:
         if self.file:
             return [self.folder / self.file]
         likely = ("det", "scrfd", "rec", "w600k", "glint")
-        return sorted(self.folder.glob("*.onnx"), key=lambda p: (not p.stem.lower().startswith(likely), p.name))
+        return sorted(onnx_files(self.folder), key=lambda p: (not p.stem.lower().startswith(likely), p.name))
 
     def without_detector(self) -> FaceError:
         """The error of one who looks for faces with a recogniser alone."""
@@ -48,26 +58,61 @@ class FacePack:
 
 
 def take_models(pack: FacePack, load: Callable[[Path], tuple[str, Any]]) -> dict[str, Any]:
-    """Open the pack's files until each task has a model.
+    """Open the pack's files until each task has a model. Files that cannot be opened are passed over, and logged.
 
     Args:
         load: path → task and model.
 
     Raises:
-        FaceError: the pack lacks one; it names the files there and those expected.
+        FaceError: the pack lacks one; it names the files there, what is wrong with them, and those expected.
     """
     models: dict[str, Any] = {}
-    for path in pack.files():
-        task, model = load(path)
+    paths = pack.files()
+    faults = {path: fault for path in paths if (fault := fault_in(path))}
+    for path in paths:
+        if path in faults or len(models) == len(pack.tasks):
+            continue
+        try:
+            task, model = load(path)
+        except (IdeaError, MemoryError):
+            raise
+        except Exception as error:  # onnxruntime's are of many kinds
+            faults[path] = reason_of(error)
+            continue
         if task in pack.tasks:
             models.setdefault(task, model)
-        if len(models) == len(pack.tasks):
-            return models
-    missing = next(task for task in pack.tasks if task not in models)
-    names = ", ".join(path.name for path in pack.files()) or "no .onnx file"
-    raise FaceError(
-        f"a {missing} model in {pack.folder}", names, f"Unpack the whole face model pack there ({_EXAMPLES})."
+    if len(models) < len(pack.tasks):
+        missing = next(task for task in pack.tasks if task not in models)
+        raise _lacking(pack, missing, faults)
+    if faults:
+        named = ", ".join(f"{path.name} ({fault})" for path, fault in faults.items())
+        logging.warning("ID-EA: passed over in the face models of %s: %s", pack.name, named)
+    return models
+
+
+def reason_of(error: Exception) -> str:
+    """Why a model could not be opened, in a line, without what onnxruntime puts before it: paths and signatures."""
+    lines = _PREFIX.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(".")
+
+
+def unusable_model(task: str, place: Path, got: str, remedy: str) -> FaceError:
+    """The error of one who needs a model of a task and finds none that can be opened."""
+    return FaceError(f"a {KINDS[task]} model in {place}", got, remedy)
+
+
+def _lacking(pack: FacePack, task: str, faults: dict[Path, str]) -> FaceError:
+    paths = pack.files()
+    got = ", ".join(f"{path.name} ({faults[path]})" if path in faults else path.name for path in paths)
+    again = f"Copy or download {', '.join(path.name for path in faults)} again, or unpack" if faults else "Unpack"
+    return unusable_model(
+        task, pack.place, got or "no .onnx file", f"{again} the whole face model pack there ({_EXAMPLES})."
     )
+
+
+def onnx_files(folder: Path) -> list[Path]:
+    """The ONNX files in a folder; hidden ones, such as a Mac's notes on others ("._det.onnx"), are none."""
+    return [path for path in folder.glob("*.onnx") if not path.name.startswith(".") and path.is_file()]
 
 
 def pack_folders(roots: Iterable[Path]) -> list[Path]:
@@ -83,10 +128,12 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
     packs: dict[str, FacePack] = {}
     for folder in pack_folders(roots):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.name.startswith("."):
+                continue
             if path.suffix.lower() == ".onnx" and path.is_file():
                 packs.setdefault(path.name, FacePack(path.name, folder, path.name))
             for place in (path, path / path.name):
-                if any(place.glob("*.onnx")):
+                if onnx_files(place):
                     packs.setdefault(path.name, FacePack(path.name, place))
                     break
     return packs

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ..errors import FaceError
+from .picture_file import left_out, read_photo
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+# What systems leave in folders: no photos, and nobody's.
+_OF_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r", "__macosx", "@eadir"}
+_CAPTION = ".txt"
 
 
 def find_photos(places: Iterable[str | os.PathLike], deep: bool = False) -> list[Path]:
-    """Files as they are given, and the pictures in folders by name.
+    """Files as they are given, and the pictures in folders by name, told by content.
+
+    Hidden files are passed over, and so are captions. The log names all else that is left out, once.
 
     Args:
         deep: look into the folders' own folders too.
@@ -26,35 +33,74 @@ def find_photos(places: Iterable[str | os.PathLike], deep: bool = False) -> list
     """
     places = [Path(place) for place in places]
     found: list[Path] = []
+    without: dict[Path, str] = {}
     for place in places:
         if place.is_dir():
-            inside = place.rglob("*") if deep else place.iterdir()
-            found += sorted(path for path in inside if path.suffix.lower() in ENDINGS and path.is_file())
+            reasons = {path: left_out(path) for path in _files_in(place, deep)}
+            found += [path for path, reason in reasons.items() if not reason]
+            others = {path: reason for path, reason in reasons.items() if reason}
+            if others:
+                _say_once(f"ID-EA: left out in {place}: {_in_words(others)}")
+            without |= others
         elif place.is_file():
             found.append(place)
         else:
             raise FaceError(f"photos at {place}", "nothing there", "Give files or a folder with photos.")
     if not found:
         where = ", ".join(map(str, places)) or "no place"
-        kinds = ", ".join(sorted(ENDINGS))
-        raise FaceError(f"at least one photo ({kinds})", f"none in {where}", "Give files or a folder with photos.")
+        got = f"none in {where}" + (f", only {_in_words(without)}" if without else "")
+        raise FaceError("at least one photo (JPEG, PNG, WebP …)", got, "Give files or a folder with photos.")
     return found
 
 
-def read_photo(path: str | os.PathLike) -> np.ndarray:
-    """A photo (H, W, 3), RGB, uint8, upright as its camera noted; an alpha channel is left out.
+def read_photos(paths: Iterable[Path], skip: bool = False) -> tuple[list[Path], list[np.ndarray], dict[Path, str]]:
+    """Photos (H, W, 3), RGB, uint8: their files, themselves, and why others could not be read.
+
+    Args:
+        skip: leave those out, in place of an error.
 
     Raises:
-        FaceError: not a picture, or a damaged one.
+        FaceError: one that cannot be read or, where they may be skipped, none that can.
     """
-    try:
-        with Image.open(path) as photo:
-            upright = ImageOps.exif_transpose(photo)
-            if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
-                upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
-            return np.asarray(upright.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FaceError(f"a picture in {Path(path).name}", f"{error}", "Leave the file out, or save it anew.") from None
+    files, photos, errors = [], [], {}
+    for path in paths:
+        try:
+            photos.append(read_photo(path))
+            files.append(path)
+        except FaceError as error:
+            if not skip:
+                raise
+            errors[path] = error
+    if errors and not photos:
+        raise next(iter(errors.values()))
+    return files, photos, {path: error.got for path, error in errors.items()}
+
+
+def _files_in(folder: Path, deep: bool) -> list[Path]:
+    """Its files by name, but for hidden ones and captions: texts beside a file of the same name."""
+    inside = folder.rglob("*") if deep else folder.iterdir()
+    shown = (path for path in inside if not any(map(_hidden, path.relative_to(folder).parts)))
+    files = sorted(path for path in shown if path.is_file())
+    captions = {path.with_suffix(_CAPTION) for path in files if path.suffix != _CAPTION}
+    return [path for path in files if path not in captions]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def _in_words(reasons: Mapping[Path, str]) -> str:
+    """Files by reason: "1.heic, 2.heic (…), letter.pdf (…)"."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(path.name)
+    return ", ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+
+
+@cache
+def _say_once(line: str) -> None:
+    """A training looks for its photos several times."""
+    logging.warning(line)
 
 
 def fit(photo: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional
 from ..errors import FaceError, MissingPackageError
 from .align import template
 from .face import RecogniserFile
+from .onnx_file import fault_in
+from .packs import reason_of, unusable_model
 
 
 class TorchRecogniser(nn.Module):
@@ -20,13 +23,13 @@ class TorchRecogniser(nn.Module):
 
     Raises:
         MissingPackageError: onnx is not installed.
-        FaceError: the file has operations of other kinds than ArcFace recognisers have.
+        FaceError: the file cannot be opened, or has operations of other kinds than ArcFace recognisers have.
     """
 
     def __init__(self, file: RecogniserFile):
         super().__init__()
         onnx = _require_onnx()
-        model = onnx.load(str(file.path))
+        model = _load(onnx, file.path)
         self.file = file
         constants = {weight.name: weight for weight in model.graph.initializer}
         self._nodes = []
@@ -111,6 +114,27 @@ def _require_onnx():
     except ImportError:
         raise MissingPackageError("onnx to be installed", "none", "Install it: pip install onnx.") from None
     return onnx
+
+
+def _load(onnx, path: Path):
+    """The model in a file, with an input and an output.
+
+    Raises:
+        FaceError: the file cannot be opened.
+    """
+    fault = fault_in(path)
+    if not fault:
+        try:
+            model = onnx.load(str(path))
+            fault = "" if model.graph.input and model.graph.output else "a network without input or output"
+        except MemoryError:
+            raise
+        except Exception as error:  # protobuf's and onnx's own
+            fault = reason_of(error)
+    if fault:
+        got, remedy = f"{fault} there", f"Copy or download {path.name} again."
+        raise unusable_model("recognition", path, got, remedy)
+    return model
 
 
 def _padded(said: Mapping[str, Any], x: Tensor) -> Tensor:

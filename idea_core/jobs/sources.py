@@ -19,6 +19,7 @@ from ..batches import Photos
 from ..errors import ConfigError, FaceError
 from ..faces import FaceEngine, FacePack, FaceSettings, IdEmbeds, encode_photos, find_packs, free_engines, load_engine
 from ..faces.embeds_file import load_embeds
+from ..faces.packs import onnx_files
 from ..faces.photos import bucket_of, find_photos, fit, read_photo
 from ..faces.pictures import Cut, crop_face, face_mask
 from ..textfile import read_text
@@ -92,7 +93,7 @@ class FaceSource:
             FaceError: none there; it lists the folders searched.
         """
         roots = [self.folder] if self.folder else usual_face_folders()
-        if self.folder and any(self.folder.glob("*.onnx")):
+        if self.folder and onnx_files(self.folder):
             return FacePack(self.folder.name, self.folder)
         packs = find_packs([*roots, *([self.folder.parent] if self.folder and self.folder.name == "models" else [])])
         if not packs or self.pack not in (None, *packs):
