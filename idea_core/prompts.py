@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from .captions import PLACEHOLDER
 from .errors import ConfigError
+from .names import alike, is_name_character
 
 _MENTION = re.compile(r"\{\}|<(\w[\w-]{0,63})>")
+_OPEN, _CLOSE = "<＜〈《⟨‹«", ">＞〉》⟩›»"
+_BRACKETED = re.compile(rf"(?:[{_OPEN}]|&lt;)([^{_OPEN}{_CLOSE}&]{{1,200}})(?:[{_CLOSE}]|&gt;)", re.IGNORECASE)
+_PREFIX = re.compile(r"(lora|lyco|embedding)\s*:", re.IGNORECASE)
+_WEIGHT = re.compile(r"\d*\.?\d+")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
 Token = TypeVar("Token")
 
 
@@ -42,6 +49,62 @@ def strangers(prompt: str, names: Iterable[str]) -> list[str]:
     """Names in angle brackets that nobody has."""
     known = {name.lower() for name in names}
     return [match[0] for match in _MENTION.finditer(prompt) if match[1] and match[1].lower() not in known]
+
+
+def near_misses(text: str, names: Iterable[str]) -> list[str]:
+    """What in `text` was probably meant for a person and names nobody: a sentence each, which says what to write.
+
+    That is a name in other brackets ("＜alice＞", "&lt;alice&gt;"), with blanks or a weight in them ("<alice >",
+    "<alice:1.2>", "<lora:alice:1>"), or without any, where the text does not name that person otherwise.
+
+    Args:
+        names: of the people, without brackets.
+    """
+    known = {_loosely(name): name for name in names}
+    meant: dict[str, str] = {}
+    tried: set[str] = set()
+
+    def look(match: re.Match) -> str:
+        spelled, weight = _inner(match[1])
+        name = known.get(_loosely(spelled))
+        if name is not None:
+            tried.add(name)
+            if alike(match[0]) != alike(f"<{name}>"):
+                meant[match[0]] = f"(<{name}>:{weight})" if weight else f"<{name}>"
+        return " "
+
+    rest = alike(_BRACKETED.sub(look, text))
+    meant |= {name: f"<{name}>" for name in known.values() if name not in tried and _stands_bare(name, rest)}
+    return [f"{found} stays plain text. For the person write {right}." for found, right in meant.items()]
+
+
+def _loosely(name: str) -> str:
+    """`name` without what a keyboard or a web page may make of its signs."""
+    return alike(unicodedata.normalize("NFKC", name)).replace("’", "'")
+
+
+def _inner(text: str) -> tuple[str, str]:
+    """Name and weight, "" for none or 1, of what stands between brackets as other programs write it."""
+    text = text.strip(" \t\n\\")
+    name, *rest = re.split(r"\s*[:：]\s*", _PREFIX.sub("", text, count=1).strip())
+    weight = rest[0] if rest and _WEIGHT.fullmatch(rest[0]) else ""
+    return name, "" if weight and float(weight) == 1 else weight
+
+
+def _stands_bare(name: str, text: str) -> bool:
+    """Whether `name` is a word of `text`, both as `alike` makes them; not as `embedding:name`."""
+    for match in re.finditer(re.escape(alike(name)), text):
+        around = text[match.start() - 1 : match.start()] + text[match.end() : match.end() + 1]
+        if not any(map(_continues_word, around)) and not text[: match.start()].endswith("embedding:"):
+            return True
+    return False
+
+
+def _continues_word(character: str) -> bool:
+    """Whether a word goes on with it; an apostrophe may begin "'s", and some scripts put no blanks between words."""
+    if character in "'’" or _UNSPACED.match(character) or unicodedata.east_asian_width(character) == "W":
+        return False
+    return is_name_character(character)
 
 
 def without_people(prompt: str) -> str:
