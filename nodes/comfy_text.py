@@ -7,7 +7,6 @@ difference that the adapter makes to it (computed once, here) to the MODEL, whic
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from itertools import zip_longest
 
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from ..idea_core.errors import ConfigError
 from ..idea_core.identity import Identity
+from ..idea_core.prompts import strangers, texts_around
 
 CHUNK = 77
-_ANY_NAME = re.compile(r"<\w[\w-]{0,63}>")
 _hinted: set[tuple[str, tuple[str, ...]]] = set()
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
 
@@ -36,8 +35,7 @@ class IdentityTokenizer:
         self._tokenizer = tokenizer
         self._vectors = {key: list(tokens.float()) for key, tokens in identity.tokens.items()}
         self._count = identity.n
-        trigger, name = re.escape(identity.trigger), re.escape(identity.name)
-        self._name = re.compile(rf"{trigger}|embedding:{name}(?![\w.-])", re.IGNORECASE)
+        self._person = identity.name
         self.triggers = (*getattr(tokenizer, "triggers", ()), identity.trigger)
 
     def __getattr__(self, name: str):
@@ -45,7 +43,7 @@ class IdentityTokenizer:
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list]:
         self._hint(text)
-        if not self._name.search(text):
+        if len(texts_around(text, self._person)) == 1:
             return self._tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
         word = next((word for word in _STAND_INS if word not in text.lower()), None)
         if word is None:
@@ -57,9 +55,8 @@ class IdentityTokenizer:
 
     def _hint(self, text: str) -> None:
         """Say, once, that a name in angle brackets is nobody's here."""
-        known = {trigger.lower() for trigger in self.triggers}
-        for name in _ANY_NAME.findall(text):
-            if name.lower() not in known and (name, self.triggers) not in _hinted:
+        for name in strangers(text, (trigger[1:-1] for trigger in self.triggers)):
+            if (name, self.triggers) not in _hinted:
                 # Tokenizers of people who were applied before see this text too, but know fewer names.
                 _hinted.update((name, self.triggers[: end + 1]) for end in range(len(self.triggers)))
                 logging.warning(
@@ -69,7 +66,7 @@ class IdentityTokenizer:
     def _with_stand_ins(self, text: str, weight: float, word: str) -> str:
         """A segment of a prompt, rewritten with its weight and with stand-ins for the name."""
         stand_ins = " ".join([word] * self._count)
-        parts = self._name.split(text)
+        parts = texts_around(text, self._person)
         written = [_weighted(stand_ins, weight)] * (2 * len(parts) - 1)
         written[::2] = [_weighted(part, weight) for part in parts]
         return "".join(written)

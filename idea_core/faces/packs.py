@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FaceError
+from ..names import one_form
 
 _EXAMPLES = (
     "antelopev2 has scrfd_10g_bnkps.onnx and glintr100.onnx for these, buffalo_l det_10g.onnx and w600k_r50.onnx"
@@ -83,11 +84,12 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
     packs: dict[str, FacePack] = {}
     for folder in pack_folders(roots):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            name = one_form(path.name)
             if path.suffix.lower() == ".onnx" and path.is_file():
-                packs.setdefault(path.name, FacePack(path.name, folder, path.name))
+                packs.setdefault(name, FacePack(name, folder, path.name))
             for place in (path, path / path.name):
                 if any(place.glob("*.onnx")):
-                    packs.setdefault(path.name, FacePack(path.name, place))
+                    packs.setdefault(name, FacePack(name, place))
                     break
     return packs
 
@@ -95,11 +97,11 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
 def require_pack(name: str, roots: Iterable[Path]) -> FacePack:
     """The pack called `name`; FaceError lists the folders searched if there is none."""
     packs = find_packs(roots)
-    if not isinstance(name, str) or name not in packs:
+    if not isinstance(name, str) or one_form(name) not in packs:
         searched = ", ".join(str(folder) for folder in pack_folders(roots))
         raise FaceError(
             f"a face model pack {name!r} in {searched}",
             f"only {', '.join(packs)}" if packs else "none there",
             "Put the pack's .onnx files (for instance antelopev2 or buffalo_l) into a folder of its name there.",
         )
-    return packs[name]
+    return packs[one_form(name)]
