@@ -20,6 +20,7 @@ from torch import Tensor
 from .backbone import Backbone
 from .base_models import BASE_MODELS
 from .errors import ConfigError
+from .names import one_form
 
 LEAST_NAMES = 32  # from which axes can be told
 _NAMES_AT_ONCE = 32
@@ -45,7 +46,7 @@ def celebrity_names() -> tuple[str, ...]:
 
 def parse_names(text: str) -> tuple[str, ...]:
     """A user's own list, one name or phrase a line, each once; the shipped list where there is none."""
-    names = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    names = tuple(dict.fromkeys(line.strip() for line in one_form(text).splitlines() if line.strip()))
     return names or celebrity_names()
 
 

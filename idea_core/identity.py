@@ -75,7 +75,7 @@ class Identity:
     thumbnail: str = ""
 
     def __post_init__(self):
-        require_name(self.name)
+        object.__setattr__(self, "name", require_name(self.name))
         require_settings(self, file_error)
         if self.thumbnail:
             decode_thumbnail(self.thumbnail)

@@ -13,20 +13,20 @@ from torch import Tensor
 from .base_models import BASE_MODELS
 from .errors import IdentityFileError
 from .kv import DOWN, FULL, UP, layers_of
+from .names import is_name, one_form
 
 PREDICTIONS = ("eps", "v")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _KV_LAYER = re.compile(r"diffusion_model(\.\w+)+\.attn2\.to_[kv]")
-_NAME = re.compile(r"\w[\w-]{0,63}")
 
 
 def require_name(name: str) -> str:
-    """`name` itself if it can be a trigger, else IdentityFileError."""
-    if not _NAME.fullmatch(name):
+    """`name` in Unicode's normal form C if it can be a trigger, else IdentityFileError."""
+    if not is_name(name):
         raise IdentityFileError(
-            "a name of 1 to 64 letters, digits, _ or -", repr(name), "Choose a name such as alice or bob-2."
+            "a name of 1 to 64 letters, digits, _, - or '", repr(name), "Choose a name such as alice or bob-2."
         )
-    return name
+    return one_form(name)
 
 
 def require_settings(one: Any, file_error: Callable[[str, str], IdentityFileError]) -> None:

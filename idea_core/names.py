@@ -1,8 +1,10 @@
-"""People's names: what may be one, and when two spellings are the same."""
+"""Names of people and of files: what may be a person's name, and when two spellings are the same."""
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from pathlib import Path
 
 LONGEST = 64
 _SIGNS = frozenset("_-'’·・\u200c\u200d")  # the last two shape letters in Persian and Indian names
@@ -32,3 +34,20 @@ def is_name(text: str) -> bool:
         and text[-1] not in "\u200c\u200d"
         and all(map(is_name_character, text))
     )
+
+
+def as_on_disk(path: Path) -> Path:
+    """`path` as the file system spells it, as far as it is there; what is not, in normal form C.
+
+    A Mac may write "é" as two characters, and other systems tell such a name from one of one character.
+    """
+    if os.path.exists(path) or str(path).isascii():
+        return path
+    *folders, name = path.parts
+    folder = as_on_disk(Path(*folders)) if folders else Path()
+    name = one_form(name)
+    try:
+        there = os.listdir(folder)
+    except OSError:
+        there = []
+    return folder / next((other for other in there if one_form(other) == name), name)

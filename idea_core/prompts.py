@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+from typing import NamedTuple, TypeVar
 
 from .captions import PLACEHOLDER
 from .errors import ConfigError
-from .names import alike, is_name_character
+from .names import alike, is_name, is_name_character
 
-_MENTION = re.compile(r"\{\}|<(\w[\w-]{0,63})>")
+_MENTION = re.compile(r"\{\}|<(?P<bracketed>[^<>]{1,300})>|embedding:(?=(?P<embedding>\S+))", re.IGNORECASE)
+_POSSESSIVE = re.compile(r"['’]s$")
 _OPEN, _CLOSE = "<＜〈《⟨‹«", ">＞〉》⟩›»"
 _BRACKETED = re.compile(rf"(?:[{_OPEN}]|&lt;)([^{_OPEN}{_CLOSE}&]{{1,200}})(?:[{_CLOSE}]|&gt;)", re.IGNORECASE)
 _PREFIX = re.compile(r"(lora|lyco|embedding)\s*:", re.IGNORECASE)
@@ -20,35 +22,80 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao
 Token = TypeVar("Token")
 
 
+class Mention(NamedTuple):
+    """Where a prompt may name a person.
+
+    Attributes:
+        start, end: of its characters in the prompt.
+        name: as the prompt spells it; "" for `{}`.
+        bracketed: whether it stands in angle brackets, not as `embedding:name`, as ComfyUI's prompts may say it.
+    """
+
+    start: int
+    end: int
+    name: str
+    bracketed: bool = True
+
+    def of(self, person: str) -> bool:
+        """Whether `person` is named, in upper or lower case and in any of Unicode's normal forms."""
+        return alike(self.name) == alike(person)
+
+
+def mentions(prompt: str) -> Iterator[Mention]:
+    """Each `{}`, `<name>` and `embedding:name`, in order, whoever that is."""
+    for match in _MENTION.finditer(prompt):
+        bracketed, run = match["bracketed"], match["embedding"]
+        if match[0] == PLACEHOLDER:
+            yield Mention(match.start(), match.end(), "")
+        elif bracketed and is_name(bracketed):
+            yield Mention(match.start(), match.end(), bracketed)
+        elif run:
+            name = "".join(takewhile(lambda sign: is_name_character(sign) or sign == ".", run))
+            name = _POSSESSIVE.sub("", name)
+            if is_name(name):
+                yield Mention(match.start(), match.start("embedding") + len(name), name, bracketed=False)
+
+
 def split_prompt(prompt: str, names: Sequence[str]) -> list[str | int]:
     """A prompt's texts, and between them the indices of the people named there, in order.
 
-    Names are found in upper and lower case; `<…>` that names nobody stays text.
+    Names are found in upper and lower case and in any normal form; what names nobody stays text.
 
     Raises:
         ConfigError: `{}` with several people.
     """
-    index = {name.lower(): number for number, name in enumerate(names)}
+    index = {alike(name): number for number, name in enumerate(names)}
     parts: list[str | int] = []
     end = 0
-    for match in _MENTION.finditer(prompt):
-        if match[0] == PLACEHOLDER and len(names) != 1:
+    for mention in mentions(prompt):
+        if not mention.name and len(names) != 1:
             raise ConfigError(
                 f"one identity for {PLACEHOLDER}",
                 f"{len(names)} in {prompt!r}",
                 f"Name each person: {', '.join(f'<{name}>' for name in names) or '<name>'}.",
             )
-        person = 0 if match[0] == PLACEHOLDER else index.get(match[1].lower())
+        person = index.get(alike(mention.name)) if mention.name else 0
         if person is not None:
-            parts += [prompt[end : match.start()], person]
-            end = match.end()
+            parts += [prompt[end : mention.start], person]
+            end = mention.end
     return [part for part in [*parts, prompt[end:]] if part != ""]
+
+
+def texts_around(prompt: str, person: str) -> list[str]:
+    """The texts between the places where `person` is named; one alone, the prompt itself, where that is nowhere."""
+    texts, end = [], 0
+    for mention in mentions(prompt):
+        if mention.of(person):
+            texts.append(prompt[end : mention.start])
+            end = mention.end
+    return [*texts, prompt[end:]]
 
 
 def strangers(prompt: str, names: Iterable[str]) -> list[str]:
     """Names in angle brackets that nobody has."""
-    known = {name.lower() for name in names}
-    return [match[0] for match in _MENTION.finditer(prompt) if match[1] and match[1].lower() not in known]
+    known = {alike(name) for name in names}
+    found = [mention for mention in mentions(prompt) if mention.name and mention.bracketed]
+    return [f"<{mention.name}>" for mention in found if alike(mention.name) not in known]
 
 
 def near_misses(text: str, names: Iterable[str]) -> list[str]:
@@ -109,7 +156,11 @@ def _continues_word(character: str) -> bool:
 
 def without_people(prompt: str) -> str:
     """The prompt with its people left out, for a measure of what else it asks for."""
-    return " ".join(_MENTION.sub(" ", prompt).split())
+    texts, end = [], 0
+    for mention in mentions(prompt):
+        texts.append(prompt[end : mention.start])
+        end = mention.end
+    return " ".join(" ".join([*texts, prompt[end:]]).split())
 
 
 def in_chunks(groups: Iterable[Sequence[Token]], size: int) -> list[list[Token]]:

@@ -11,7 +11,6 @@ shallow copies of the user's own, of a class derived from theirs, which share al
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -22,14 +21,14 @@ from torch import Tensor
 
 from ..idea_core.errors import ConfigError
 from ..idea_core.identity import Identity
-from ..idea_core.prompts import near_misses
+from ..idea_core.names import alike
+from ..idea_core.prompts import near_misses, strangers, texts_around
 from .comfy_models import current_layer
 from .notices import running_node, show_on_node, warn
 
 CHUNK = 77
 ADAPTED = "idea_people"
 """Entry of a conditioning: its `AdaptedText`."""
-_ANY_NAME = re.compile(r"<\w[\w-]{0,63}>")
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
 
 
@@ -162,10 +161,10 @@ class PeopleTokenizer:
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list]:
         read = super().tokenize_with_weights
-        people = {}
+        people = []
         if isinstance(text, str):
             _hint(text, self.idea_people)
-            people = {person: name for person in self.idea_people if (name := _name_of(person)).search(text)}
+            people = [person for person in self.idea_people if len(texts_around(text, person.identity.name)) > 1]
         if not people:
             return read(text, return_word_ids, **kwargs)
         free = [word for word in _STAND_INS if word not in text.lower()]
@@ -175,8 +174,7 @@ class PeopleTokenizer:
         words = dict(zip(people, free))
         for person, word in words.items():
             person.seen.named = True
-            stand_ins = " ".join([word] * person.identity.n)
-            text = "".join(_with_stand_ins(*segment, people[person], stand_ins) for segment in _segments(text))
+            text = "".join(_with_stand_ins(*segment, person.identity, word) for segment in _segments(text))
         chunks = read(text, return_word_ids, **kwargs)
         for person, word in words.items():
             stand_in = read(word)
@@ -218,7 +216,7 @@ def patch_clip(clip, person: AppliedPerson):
         ConfigError: it knows another person of that name.
     """
     known = getattr(clip.tokenizer, "idea_people", ())
-    if any(one.trigger.lower() == person.trigger.lower() and one.key != person.key for one in known):
+    if any(alike(one.trigger) == alike(person.trigger) and one.key != person.key for one in known):
         raise ConfigError(
             "people of different names in one CLIP",
             f"two called {person.trigger}",
@@ -242,13 +240,13 @@ def _mixed(mixin: type, part, person: AppliedPerson):
 
 def _hint(text: str, people: tuple[AppliedPerson, ...]) -> None:
     """Say, once for each set of people, what in a prompt looks like a person's name and is none."""
-    triggers = {person.trigger.lower(): person.trigger for person in people}
-    unknown = [name for name in dict.fromkeys(_ANY_NAME.findall(text)) if name.lower() not in triggers]
+    names = list(dict.fromkeys(person.identity.name for person in people))
+    applied = ", ".join(f"<{name}>" for name in names)
     said = [
-        f"No person called {name} is applied: it stays plain text. Applied: {', '.join(triggers.values())}."
-        for name in unknown
+        f"No person called {name} is applied: it stays plain text. Applied: {applied}."
+        for name in dict.fromkeys(strangers(text, names))
     ]
-    for line in said + near_misses(text, [person.identity.name for person in people]):
+    for line in said + near_misses(text, names):
         people[-1].seen.tell(line)
 
 
@@ -263,15 +261,10 @@ def _require_layer(encoder, person: AppliedPerson) -> None:
         )
 
 
-def _name_of(person: AppliedPerson) -> re.Pattern:
-    trigger, name = re.escape(person.trigger), re.escape(person.identity.name)
-    return re.compile(rf"{trigger}|embedding:{name}(?![\w.-])", re.IGNORECASE)
-
-
-def _with_stand_ins(text: str, weight: float, name: re.Pattern, stand_ins: str) -> str:
+def _with_stand_ins(text: str, weight: float, identity: Identity, word: str) -> str:
     """A segment of a prompt, rewritten with its weight and with stand-ins for the name."""
-    parts = name.split(text)
-    written = [_weighted(stand_ins, weight)] * (2 * len(parts) - 1)
+    parts = texts_around(text, identity.name)
+    written = [_weighted(" ".join([word] * identity.n), weight)] * (2 * len(parts) - 1)
     written[::2] = [_weighted(part, weight) for part in parts]
     return "".join(written)
 

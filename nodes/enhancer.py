@@ -9,7 +9,7 @@ from ..idea_core.identity_checks import require_name
 from ..idea_core.pretrained import PretrainedEnhancer
 from .face import CATEGORY
 from .inputs import name_input
-from .paths import enhancer_files, enhancer_path, file_state
+from .paths import ENHANCER_FILES, enhancer_files, enhancer_path, file_state, known_file
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, require
 
 
@@ -37,6 +37,10 @@ class LoadEnhancer(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, file) -> bool | str:
+        return known_file(ENHANCER_FILES, file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:

@@ -16,7 +16,7 @@ from ..idea_core.identity import Identity
 from ..idea_core.thumbnail import decode_thumbnail, encode_thumbnail
 from .face import CATEGORY
 from .inputs import advanced
-from .paths import file_state, identity_files, identity_path, saved_path
+from .paths import IDENTITIES, file_state, identity_files, identity_path, known_file, saved_path
 from .pictures import require_images, to_image, to_uint8
 from .sockets import IdentitySocket, require
 
@@ -94,6 +94,10 @@ class LoadIdentity(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, file) -> bool | str:
+        return known_file(IDENTITIES, file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:

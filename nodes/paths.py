@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ..idea_core.errors import IdentityFileError
+from ..idea_core.names import as_on_disk, is_name, is_name_character, one_form
 
 IDENTITIES = "idea"
 """ComfyUI's folder name for identities: `models/idea` and `output/idea`."""
@@ -17,7 +18,7 @@ ENHANCER_FILES = "idea_enhancers"
 INSIGHTFACE = "insightface"
 AUTOSAVE = "autosave"
 EXTENSION = ".safetensors"
-_FILE_NAME = re.compile(r"\w([\w .-]{0,98}[\w-])?")
+_LONGEST = 100
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
 
 
@@ -50,7 +51,7 @@ def insightface_roots() -> list[Path]:
 
 
 def identity_files() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(IDENTITIES) if Path(name).parts[0] != ENHANCERS]
+    return [name for name in _files(IDENTITIES) if Path(name).parts[0] != ENHANCERS]
 
 
 def identity_path(name: str) -> Path:
@@ -59,7 +60,7 @@ def identity_path(name: str) -> Path:
 
 
 def enhancer_files() -> list[str]:
-    return folder_paths.get_filename_list(ENHANCER_FILES)
+    return _files(ENHANCER_FILES)
 
 
 def enhancer_path(name: str) -> Path:
@@ -73,8 +74,25 @@ def file_state(path: Path) -> str:
     return f"{path} {status.st_mtime_ns} {status.st_size}"
 
 
+def known_file(kind: str, name: str | None) -> bool | str:
+    """For `validate_inputs`: True where a file is there, however its name is spelled on disk; else what is wrong.
+
+    Args:
+        name: None where the name is another node's output, and not known yet.
+    """
+    if name is None or one_form(name) in _files(kind):
+        return True
+    return f"Value not in list: {name!r} is not in {_files(kind)}. Refresh the list and choose again."
+
+
+def _files(kind: str) -> list[str]:
+    """Files' names, in one normal form however they are spelled on disk."""
+    return list(dict.fromkeys(map(one_form, folder_paths.get_filename_list(kind))))
+
+
 def _listed(kind: str, title: str, name: str) -> Path:
-    path = folder_paths.get_full_path(kind, name)
+    spellings = {one_form(file): file for file in folder_paths.get_filename_list(kind)}
+    path = folder_paths.get_full_path(kind, spellings.get(one_form(name), name))
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(kind))
         raise IdentityFileError(f"{title} {name!r} in {folders}", "none", "Refresh the list and choose again.")
@@ -83,9 +101,16 @@ def _listed(kind: str, title: str, name: str) -> Path:
 
 def saved_path(name: str) -> Path:
     """Where an identity called `name` (subfolders allowed) is written; never outside the output folder."""
-    parts = re.split(r"[/\\]", name.removesuffix(EXTENSION))
-    if not all(_FILE_NAME.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts):
+    parts = re.split(r"[/\\]", one_form(name).removesuffix(EXTENSION))
+    if not all(map(_is_file_name, parts)):
         raise IdentityFileError(
             "a file name of letters, digits, _, -, dots and spaces", repr(name), "Choose one such as people/alice."
         )
-    return output_folder().joinpath(*parts).with_name(parts[-1] + EXTENSION)
+    return as_on_disk(output_folder().joinpath(*parts).with_name(parts[-1] + EXTENSION))
+
+
+def _is_file_name(part: str) -> bool:
+    """Whether it may be a file's or folder's name everywhere: what people's names may have, blanks and dots between."""
+    signs = part.replace(" ", "").replace(".", "")
+    ends = is_name(part[:1]) and part[-1] not in " ."
+    return ends and len(part) <= _LONGEST and all(map(is_name_character, signs)) and not _RESERVED.fullmatch(part)

@@ -223,6 +223,32 @@ def test_training_leaves_a_state_that_the_next_run_takes_up(studio, tmp_path, mo
     assert not path.with_suffix(".training").exists()
 
 
+def test_a_name_is_one_name_in_every_normal_form(studio, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    composed, apart = "Jos\u00e9", "Jose\u0301"
+    photos = (tmp_path / apart).absolute()
+    shutil.copytree(studio / "photos" / "alice", photos)
+    arguments = [*base(studio), *faces(studio), *QUICK]
+    run("train", *arguments, "--photos", tmp_path / composed, "--name", apart)
+    file = tmp_path / f"{composed}.safetensors"
+    file.rename(tmp_path / f"{apart}.safetensors")  # as a Mac writes it
+    draw = ["generate", *base(studio), "--steps", "1", "--count", "1", "--save-dir", tmp_path / "out", "--json"]
+    said = [run(*draw, "--identity", file, "--prompt", f"a <{spelled}>")["images"] for spelled in (composed, apart)]
+    assert np.array_equal(*[np.asarray(Image.open(image["path"])) for (image,) in said])
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    people = tmp_path / "people.jsonl"
+    lines = [{"name": spelled, "photos": spelled, "seed": seed} for seed, spelled in enumerate((composed, apart))]
+    people.write_text("\n".join(map(json.dumps, lines)))
+    found = json.loads(run("batch", people, *arguments, "--save-dir", tmp_path, "--json", code=1).stdout)["people"]
+    assert [row["status"] for row in found] == ["finished before", "failed"]
+    assert "Line 1 has the same output" in found[1]["message"]
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [f"{apart}.safetensors"]
+
+
+def test_a_long_prompt_of_any_script_is_a_folders_name(tmp_path):
+    (tmp_path / folder_name("आरती का चित्र " * 40)).mkdir()
+
+
 def test_pictures_on_the_way_change_no_result(studio, tmp_path, alice):
     path = tmp_path / "alice.safetensors"
     seen = train(studio, path, "--preview-prompt", "{} smiling", "--preview-every", "1", "--json")

@@ -152,7 +152,7 @@ DAMAGE = {
     "kv alone": (lambda t, m: t.pop(f"{K}.lora_up.weight"), "only keys of an identity"),
     "kv other layer": (lambda t, m: t.update({f"{K.replace('2', '1')}.diff": torch.zeros(3, 768)}), "only keys"),
     "kv rank": (lambda t, m: t.update({f"{K}.lora_down.weight": torch.zeros(4, 768)}), r"shape \(8, 768\), got"),
-    "name": (lambda t, m: m.update(name="../alice"), r"a name of 1 to 64 letters, digits, _ or -, got '../alice'"),
+    "name": (lambda t, m: m.update(name="../alice"), r"a name of 1 to 64 letters, digits, _, - or ', got '../alice'"),
 }
 DAMAGE |= {f"no {key}": (lambda t, m, key=key: m.pop(key), "got") for key in make_identity().metadata()}
 

@@ -4,9 +4,30 @@ import unicodedata
 
 import pytest
 
-from idea_core.prompts import near_misses
+from idea_core.errors import IdeaError
+from idea_core.identity_checks import require_name
+from idea_core.names import as_on_disk
+from idea_core.prompts import near_misses, split_prompt, strangers, texts_around, without_people
 
 JOSE = "José"
+NAMES = ["alice", "bob-2", "o'brien", "आरती", JOSE, "王小明", "عائشة", "Нина", "สมชาย", "علی\u200cرضا", "Ng\u0303uyên"]
+REFUSED = [
+    "",
+    "-a",
+    "'a",
+    "a b",
+    "a/b",
+    "a\\b",
+    "<a>",
+    "a.b",
+    "a\n",
+    "a\0",
+    "\u0301a",
+    "a\u200d",
+    "a\u202eb",
+    "a" * 65,
+    "😀",
+]
 
 
 def decomposed(text: str) -> str:
@@ -65,3 +86,43 @@ def test_near_misses_in_any_script():
     assert not near_misses(f"photo of <{decomposed(JOSE)}>", [JOSE])
     assert near_misses("王小明在海滩", ["王小明"]) and near_misses("＜王小明＞在海滩", ["王小明"])
     assert near_misses("<o’brien>", ["o'brien"]) and not near_misses("Jose\u0301", ["Jose"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_any_script_are_names_in_each_normal_form(name, form):
+    composed = unicodedata.normalize("NFC", name)
+    spelled = unicodedata.normalize(form, name)
+    assert require_name(spelled) == composed
+    for prompt in (f"a <{spelled}>, smiling", f"a <{spelled.upper()}>, smiling", f"a embedding:{spelled}, smiling"):
+        assert split_prompt(prompt, [composed]) == ["a ", 0, ", smiling"]
+        assert split_prompt(prompt, [decomposed(name)]) == ["a ", 0, ", smiling"]
+        assert texts_around(prompt, composed) == ["a ", ", smiling"]
+        assert without_people(prompt) == "a , smiling"
+        assert strangers(prompt, [composed]) == []
+    assert strangers(f"<{spelled}>", ["eve"]) == [f"<{spelled}>"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(IdeaError, match="Expected a name of 1 to 64 letters, digits, _, - or '"):
+        require_name(name)
+
+
+def test_a_name_is_not_found_in_a_longer_one():
+    assert split_prompt("<José>, embedding:José, embedding:Jose.safetensors", ["Jose"]) == [
+        "<José>, embedding:José, embedding:Jose.safetensors"
+    ]
+    assert split_prompt(decomposed("embedding:José"), ["Jose"]) == [decomposed("embedding:José")]
+    assert split_prompt("embedding:bob,<alice>'s", ["alice"]) == ["embedding:bob,", 0, "'s"]
+    assert split_prompt("<STRASSE> embedding:alice's", ["straße", "alice"]) == [0, " ", 1, "'s"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("given", ["NFC", "NFD"])
+def test_files_are_found_however_the_disk_spells_them(tmp_path, form, given):
+    there = tmp_path / unicodedata.normalize(form, "Zoë") / unicodedata.normalize(form, f"{JOSE}.txt")
+    there.parent.mkdir()
+    there.write_text("")
+    assert as_on_disk(tmp_path / unicodedata.normalize(given, f"Zoë/{JOSE}.txt")) == there
+    assert as_on_disk(tmp_path / unicodedata.normalize(given, "Zoë/é.png")) == there.parent / "é.png"

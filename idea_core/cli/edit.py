@@ -8,6 +8,7 @@ import click
 
 from ..errors import ConfigError
 from ..identity_checks import require_name
+from ..names import as_on_disk
 from .console import Result, reports
 from .options import PATH
 
@@ -29,8 +30,8 @@ def blend(files, weights, name: str, rank: int | None, output: Path | None) -> R
     mixed, lost = mix(people, weights or [1.0] * len(people), require_name(name)), 0.0
     if rank:
         mixed, lost = shrink_kv(mixed, rank)
-    path = mixed.save(output or Path(f"{name}.safetensors"))
-    data = {"output": str(path), "name": name, "shares": mixed.training["blend"], "kv_lost": round(lost, 4)}
+    path = mixed.save(output or as_on_disk(Path(f"{mixed.name}.safetensors")))
+    data = {"output": str(path), "name": mixed.name, "shares": mixed.training["blend"], "kv_lost": round(lost, 4)}
     return Result(data, f"{mixed.trigger} → {path}" + _said(lost))
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
+from ..names import as_on_disk, one_form
 from ..prompts import split_prompt, strangers
 from ..textfile import read_text
 from .console import Result, progress, reports, warn
 from .options import PATH, model_options, take_model
 
 SCHEDULERS = ("dpm++", "ddim", "euler", "euler-a")
+_LONGEST = 250  # bytes: file systems take 255
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 
@@ -62,7 +64,7 @@ def generate(files, prompts, prompt_file, save_dir, count, n_iter, strength, kv_
     saved = []
     with progress(len(prompts) * count * n_iter, "generating", "image") as bar:
         for prompt in prompts:
-            folder = save_dir / folder_name(prompt)
+            folder = as_on_disk(save_dir / folder_name(prompt))
             folder.mkdir(parents=True, exist_ok=True)
             number = _next_number(folder)
             for seed, picture in pictures_of(pipeline, people, prompt, count * n_iter, config):
@@ -76,7 +78,8 @@ def generate(files, prompts, prompt_file, save_dir, count, n_iter, strength, kv_
 
 def folder_name(prompt: str) -> str:
     """A prompt as a folder's name: spaces become underscores, as in the published command."""
-    return _UNSAFE.sub("", prompt.strip().replace(" ", "_"))[:120].strip(".") or "_"
+    name = _UNSAFE.sub("", one_form(prompt).strip().replace(" ", "_"))[:120]
+    return name.encode()[:_LONGEST].decode(errors="ignore").strip(".") or "_"
 
 
 def _prompts(prompts: tuple[str, ...], file: Path | None) -> list[str]:

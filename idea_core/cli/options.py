@@ -15,10 +15,19 @@ from ..config import PRESETS, REGULARIZERS, STARTS, TrainConfig
 from ..faces.providers import PROVIDER_CHOICES
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
 from ..jobs.sources import CROPS
+from ..names import as_on_disk
 from ..refine import RefineConfig
 from ..textfile import read_text
 
-PATH = click.Path(path_type=Path)
+
+class _PathOnDisk(click.Path):
+    """A path, spelled as the file system spells it where it is there."""
+
+    def convert(self, value, param, ctx) -> Path:
+        return as_on_disk(super().convert(value, param, ctx))
+
+
+PATH = _PathOnDisk(path_type=Path)
 _CHOICES = {"start": click.Choice(STARTS), "regularizer": click.Choice(REGULARIZERS)}
 _HINTS = get_type_hints(TrainConfig)
 _FLAGS = {"n": "--tokens", "regularizer_weight": "--reg-weight"}

@@ -10,6 +10,7 @@ import click
 from ..faces.photos import find_photos
 from ..identity_checks import require_name
 from ..jobs import TrainJob
+from ..names import as_on_disk
 from ..preview import PROMPT, PreviewConfig
 from ..watch import WatchConfig
 from .console import Result, progress, reports, warn
@@ -51,7 +52,7 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
 
     Pictures on the way stand in a folder beside the output, each with the seed and the noise of the ones before it.
     """
-    output = output or Path(f"{require_name(name)}.safetensors")
+    output = output or as_on_disk(Path(f"{require_name(name)}.safetensors"))
     find_photos(places)  # before the model, which takes long to load
     preview = PreviewConfig(tuple(options.pop("preview_prompt")), tuple(range(options.pop("preview_count"))))
     watch = WatchConfig(options.pop("preview_every"), preview, until_likeness)

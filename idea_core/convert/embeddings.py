@@ -15,6 +15,7 @@ from torch import Tensor
 from ..base_models import BASE_MODELS
 from ..errors import ConfigError, IdentityFileError
 from ..identity import FORMAT, Identity
+from ..names import LONGEST, is_name, is_name_character, one_form
 from ..tensorfile import read_metadata, write_atomically, write_tensors
 from ..weights import read_weights
 
@@ -158,8 +159,9 @@ def _by_encoder(tokens: Tokens, file: str) -> tuple[str, Tokens]:
 
 def _trigger_name(token: str) -> str:
     """A token's name as a trigger name: "<alice>" → "alice", anything odd in it → "-"."""
-    bare = re.sub(r"[^\w-]+", "-", token).strip("-_")
-    return bare[:64] or "person"
+    signs = "".join(sign if is_name_character(sign) else " " for sign in one_form(token))
+    bare = "-".join(signs.split()).strip("-_")[:LONGEST]
+    return bare if is_name(bare) else "person"
 
 
 def _token(identity: Identity) -> str:

@@ -13,6 +13,7 @@ from ..base_models import BASE_MODELS
 from ..errors import BaseModelError, ConfigError
 from ..identity import Identity
 from ..kv import delta_of, kv_added, layers_of
+from ..names import alike
 from ..prompts import in_chunks, split_prompt
 from .layers import cross_attention_layers
 from .text import TextEncoders
@@ -126,9 +127,9 @@ def _unbroken(word: list[int]) -> list[list[int]]:
 
 
 def _require_names_apart(names: Sequence[str]) -> None:
-    lower = [name.lower() for name in names]
+    folded = [alike(name) for name in names]
     for name in names:
-        if lower.count(name.lower()) > 1:
+        if folded.count(alike(name)) > 1:
             raise ConfigError("people of different names", f"two of <{name}>", "Rename one: idea convert --name.")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FaceError, IdeaError
+from ..names import one_form
 from .onnx_file import fault_in
 
 KINDS = {"detection": "face detector (SCRFD)", "recognition": "face recogniser (ArcFace)"}
@@ -130,11 +131,12 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.name.startswith("."):
                 continue
+            name = one_form(path.name)
             if path.suffix.lower() == ".onnx" and path.is_file():
-                packs.setdefault(path.name, FacePack(path.name, folder, path.name))
+                packs.setdefault(name, FacePack(name, folder, path.name))
             for place in (path, path / path.name):
                 if onnx_files(place):
-                    packs.setdefault(path.name, FacePack(path.name, place))
+                    packs.setdefault(name, FacePack(name, place))
                     break
     return packs
 
@@ -142,11 +144,11 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
 def require_pack(name: str, roots: Iterable[Path]) -> FacePack:
     """The pack called `name`; FaceError lists the folders searched if there is none."""
     packs = find_packs(roots)
-    if not isinstance(name, str) or name not in packs:
+    if not isinstance(name, str) or one_form(name) not in packs:
         searched = ", ".join(str(folder) for folder in pack_folders(roots))
         raise FaceError(
             f"a face model pack {name!r} in {searched}",
             f"only {', '.join(packs)}" if packs else "none there",
             "Put the pack's .onnx files (for instance antelopev2 or buffalo_l) into a folder of its name there.",
         )
-    return packs[name]
+    return packs[one_form(name)]

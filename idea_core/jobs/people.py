@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..errors import ConfigError, IdeaError
+from ..names import as_on_disk, one_form
 from ..textfile import parse_json, read_text
 from .train import TrainJob
 
@@ -107,7 +108,7 @@ def _read_entry(number: int, line: str, base: Path, common: TrainJob, folder: Pa
         entry = parse_json(line)
         if not isinstance(entry, dict):
             raise ConfigError("a JSON object", type(entry).__name__, 'Write {"name": …, "photos": …}.')
-        name = str(entry.get("name", name))
+        name = one_form(str(entry.get("name", name)))
         return Entry(number, name, _job(entry, base, common, folder))
     except (IdeaError, ValueError, TypeError) as error:
         return Entry(number, name, None, str(error))
@@ -123,15 +124,18 @@ def _job(entry: dict[str, Any], base: Path, common: TrainJob, folder: Path) -> T
             got,
             "Mend the line.",
         )
+    name = one_form(str(entry["name"]))
     places = entry["photos"] if isinstance(entry["photos"], list) else [entry["photos"]]
     own = entry.get("id_embeds")
     settings = {key: value for key, value in entry.items() if key in _SETTINGS}
     return dataclasses.replace(
         common,
-        name=str(entry["name"]),
-        output=folder / entry.get("output", f"{entry['name']}.safetensors"),
+        name=name,
+        output=as_on_disk(folder / entry.get("output", f"{name}.safetensors")),
         photos=dataclasses.replace(
-            common.photos, places=tuple(base / place for place in places), id_embeds=base / own if own else None
+            common.photos,
+            places=tuple(as_on_disk(base / place) for place in places),
+            id_embeds=as_on_disk(base / own) if own else None,
         ),
         config=dataclasses.replace(common.config, **settings),
     )

@@ -22,6 +22,7 @@ from ..faces.embeds_file import load_embeds
 from ..faces.packs import onnx_files
 from ..faces.photos import bucket_of, find_photos, fit, read_photo
 from ..faces.pictures import Cut, crop_face, face_mask
+from ..names import as_on_disk, one_form
 from ..textfile import read_text
 
 CROPS = ("face", "upright", "center", "whole")
@@ -96,14 +97,15 @@ class FaceSource:
         if self.folder and onnx_files(self.folder):
             return FacePack(self.folder.name, self.folder)
         packs = find_packs([*roots, *([self.folder.parent] if self.folder and self.folder.name == "models" else [])])
-        if not packs or self.pack not in (None, *packs):
+        pack = self.pack and one_form(self.pack)
+        if not packs or pack not in (None, *packs):
             searched = ", ".join(str(root / "models") for root in roots)
             raise FaceError(
                 f"a face model pack {self.pack or ''} in {searched}".replace("  ", " "),
                 f"only {', '.join(packs)}" if packs else "none there",
                 "Give the folder that holds the pack's .onnx files (for instance antelopev2) with --face-models.",
             )
-        return packs[self.pack or next(iter(packs))]
+        return packs[pack or next(iter(packs))]
 
     def load(self) -> FaceEngine:
         """The engine; the last one loaded is kept."""
@@ -214,8 +216,8 @@ def _by_size(cut: list[np.ndarray], notes: list[str], masks: list[np.ndarray] | 
 
 def _note(photo: Path) -> str:
     """The text beside a photo, in one line."""
-    file = photo.with_suffix(".txt")
-    return " ".join(read_text(file).split()) if file.is_file() else ""
+    file = as_on_disk(photo.with_suffix(".txt"))
+    return " ".join(one_form(read_text(file)).split()) if file.is_file() else ""
 
 
 def encode_named(

@@ -74,7 +74,7 @@ class TrainJob:
     refine: RefineConfig | None = None
 
     def __post_init__(self):
-        require_name(self.name)
+        object.__setattr__(self, "name", require_name(self.name))
         if not self.config.steps and not self.enhancer:
             raise ConfigError("at least 1 step without an ID-Enhancer", "0", "Give --steps, or --enhancer.")
         if self.refine and self.config.steps:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import unicodedata
 from types import SimpleNamespace
 
 import comfy.supported_models
+import folder_paths
 import torch
 from comfy.patcher_extension import WrappersMP
 from probes import apply, encode, error, load, make_identity, pack, people_in, plain, sample, unmarked
@@ -286,6 +288,40 @@ def hints(checkpoint: str, texts: list[str]) -> list[str]:
     finally:
         logging.getLogger().removeHandler(handler)
     return [line for line in said if line.startswith("ID-EA")]
+
+
+@torch.inference_mode()
+def spellings(checkpoint: str, name: str) -> dict:
+    """A person's name composed and decomposed, in prompts and in files."""
+    composed, apart = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    identity = make_identity(checkpoint, name=apart)
+    _, clip = apply(checkpoint, identity)
+    first, *others = [
+        encode(clip, f"photo of {mention}")[0][0]
+        for spelled in (composed, apart, composed.upper())
+        for mention in (f"<{spelled}>", f"embedding:{spelled}")
+    ]
+    paths, nodes_of = pack("nodes.paths"), pack("nodes.identity")
+    nodes_of.SaveIdentity.execute(identity, f"of {apart}/{apart}")
+    saved = paths.saved_path(f"of {apart}/{composed}")
+    result = {
+        "trigger": identity.trigger == f"<{composed}>",
+        "prompts": all(torch.equal(first, other) for other in others),
+        "plain text": torch.equal(first, encode(clip, f"photo of {composed}")[0][0]),
+        "saved": saved.name == f"{composed}.safetensors" and saved.is_file(),
+    }
+    saved.rename(saved.with_name(f"{apart}.safetensors"))  # as a Mac writes it
+    folder_paths.filename_list_cache.clear()
+    for spelled in (composed, apart):
+        file = f"of {spelled}/{spelled}.safetensors"
+        (read,) = nodes_of.LoadIdentity.execute(file).args
+        result |= {f"{len(spelled)} found": read.name == composed and nodes_of.LoadIdentity.validate_inputs(file)}
+    listed = [file for file in paths.identity_files() if file.startswith(f"of {composed}")]
+    result["listed once"] = listed == [f"of {composed}/{composed}.safetensors"]
+    nodes_of.SaveIdentity.execute(identity, f"of {apart}/{composed}")
+    result["one file"] = len(list(saved.parent.iterdir())) == 1
+    result["unknown"] = nodes_of.LoadIdentity.validate_inputs("nobody.safetensors")
+    return result
 
 
 @torch.inference_mode()

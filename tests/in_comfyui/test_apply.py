@@ -94,6 +94,13 @@ def test_an_unknown_name_is_said_once_with_those_who_are_known(probe):
     ]
 
 
+@pytest.mark.parametrize("name", ["José", "आरती", "Việt"])
+def test_a_name_is_one_name_in_every_normal_form(probe, name):
+    result = probe("spellings", checkpoint="tiny_sd15", name=name)
+    assert "Value not in list" in result.pop("unknown") and not result.pop("plain text")
+    assert result == dict.fromkeys(result, True)
+
+
 def test_one_person_twice_adds_up(probe):
     result = probe("one_person_twice", checkpoint="tiny_sd15")
     assert result["error"] < 1e-3 * result["of"]

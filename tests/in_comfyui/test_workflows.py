@@ -188,7 +188,7 @@ BAD = {
         "Expected a face in photo 0, got none in 320 × 240",
     ),
     "no such pack": ({"IDEA_LoadFaceModel": {"pack": "nowhere"}}, "Expected a face model pack 'nowhere' in"),
-    "odd name": ({"IDEA_EnhancerTrain": {"name": "a <b>"}}, "Expected a name of 1 to 64 letters, digits, _ or -"),
+    "odd name": ({"IDEA_EnhancerTrain": {"name": "a <b>"}}, "Expected a name of 1 to 64 letters, digits, _, - or '"),
     "fewer than no steps": ({"IDEA_EnhancerTrain": {"steps": -1}}, "smaller than min of 0"),
     "too few notes": ({"IDEA_EnhancerTrain": {"notes": "in rain"}}, "a line of notes for each of the 2 photos, got 1"),
     "likeness without a face model": (
