@@ -11,9 +11,10 @@ shallow copies of the user's own, of a class derived from theirs, which share al
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from numbers import Integral
 
 import comfy.sd1_clip
 import torch
@@ -79,10 +80,9 @@ class AppliedPerson:
         """Pseudo-tokens (n, width) for ComfyUI's name of an encoder: "l" → "clip_l"."""
         return self.identity.tokens[f"clip_{encoder}"].float()
 
-    def holds(self, encoder: str, chunk: list[tuple]) -> bool:
+    def holds(self, encoder: str, chunk: Sequence) -> bool:
         """Whether a chunk of tokens has this person in it."""
-        first = self.vectors(encoder)[0]
-        return any(torch.is_tensor(token) and torch.equal(token.to(first), first) for token, *_ in chunk)
+        return _holds(chunk, self.vectors(encoder)[0])
 
     def difference(self, context: Tensor, chunks_with_person: list[bool]) -> Tensor:
         """The adapter's difference (1, L, d) to the chunks that hold the person; zero elsewhere.
@@ -152,33 +152,36 @@ def combine(text: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[
 class PeopleTokenizer:
     """A CLIP's tokenizer that also knows people's names. Mixed into the class of the tokenizer itself.
 
-    Names are looked for with ComfyUI's own reading of weights and brackets: each `<name>` becomes `n` copies of a
-    common word that the prompt does not hold, in a group of its own so that no chunk border falls into it, and the
-    tokens of that word are then replaced.
+    Each `<name>` becomes `n` copies of a common word that the prompt does not hold, and the tokens of that word are
+    then replaced. Names are looked for with ComfyUI's own reading of weights and brackets, and the copies stand in a
+    group of their own, so that no chunk border falls into it. Packs that read prompts in their own way give lists.
     """
 
     idea_people: tuple[AppliedPerson, ...]
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list]:
-        read = super().tokenize_with_weights
-        people = []
-        if isinstance(text, str):
-            _hint(text, self.idea_people)
-            people = [person for person in self.idea_people if len(texts_around(text, person.identity.name)) > 1]
+    def tokenize_with_weights(self, text, return_word_ids: bool = False, **kwargs) -> dict[str, list]:
+        read, texts = super().tokenize_with_weights, [text] if isinstance(text, str) else list(text)
+        if not all(isinstance(one, str) for one in texts):
+            return read(text, return_word_ids, **kwargs)
+        whole = "\n".join(texts)
+        _hint(whole, self.idea_people)
+        people = {p.key: p for p in self.idea_people if len(texts_around(whole, p.identity.name)) > 1}.values()
         if not people:
             return read(text, return_word_ids, **kwargs)
-        free = [word for word in _STAND_INS if word not in text.lower()]
-        if len(free) < len(people):
-            expected = f"a prompt without {len(people)} of {', '.join(_STAND_INS)}"
-            raise ConfigError(expected, f"only {len(free)} of them free", "Leave some of these words out.")
-        words = dict(zip(people, free))
-        for person, word in words.items():
+        words = dict(zip((person.key for person in people), _free_words(whole, len(people))))
+        for person in people:
             person.seen.named = True
-            text = "".join(_with_stand_ins(*segment, person.identity, word) for segment in _segments(text))
-        chunks = read(text, return_word_ids, **kwargs)
-        for person, word in words.items():
-            stand_in = read(word)
-            chunks = {key: _replaced(person.vectors(key), part, stand_in[key][0][1][0]) for key, part in chunks.items()}
+            put = _grouped if isinstance(text, str) else _put
+            texts = [put(one, person.identity, words[person.key]) for one in texts]
+        if not isinstance(text, str):
+            text = copy.copy(text)
+            text[:] = texts
+        chunks = read(texts[0] if isinstance(text, str) else text, return_word_ids, **kwargs)
+        for person in people:
+            for key, part in chunks.items():
+                reader = getattr(self, f"clip_{key}")
+                stand_in = reader.tokenizer(words[person.key])["input_ids"][reader.tokens_start]
+                chunks[key] = _replaced(part, stand_in, itertools.cycle(person.vectors(key)))
         return chunks
 
 
@@ -193,7 +196,7 @@ class PeopleTextEncoder:
         differences, strengths = {}, {}
         for person in self.idea_people:
             found = [[person.holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
-            here = [any(held) for held in zip_longest(*found, fillvalue=False)]
+            here = [any(held) for held in itertools.zip_longest(*found, fillvalue=False)]
             if any(here):
                 person.seen.encoded = True
                 _require_layer(self, person)
@@ -261,26 +264,43 @@ def _require_layer(encoder, person: AppliedPerson) -> None:
         )
 
 
-def _with_stand_ins(text: str, weight: float, identity: Identity, word: str) -> str:
-    """A segment of a prompt, rewritten with its weight and with stand-ins for the name."""
-    parts = texts_around(text, identity.name)
-    written = [_weighted(" ".join([word] * identity.n), weight)] * (2 * len(parts) - 1)
-    written[::2] = [_weighted(part, weight) for part in parts]
-    return "".join(written)
+def _free_words(text: str, count: int) -> list[str]:
+    """Words to stand for people, none of which the text holds."""
+    free = [word for word in _STAND_INS if word not in text.lower()]
+    if len(free) < count:
+        expected = f"a prompt without {count} of {', '.join(_STAND_INS)}"
+        raise ConfigError(expected, f"only {len(free)} of them free", "Leave some of these words out.")
+    return free[:count]
 
 
-def _replaced(vectors: Tensor, chunks: list[list[tuple]], stand_in: int) -> list[list[tuple]]:
-    """The chunks with a person's vectors, in order, where the stand-in's token stands."""
-    replaced, position = [], 0
-    for chunk in chunks:
-        entries = []
-        for token, *rest in chunk:
-            if not torch.is_tensor(token) and token == stand_in:
-                token = vectors[position % len(vectors)]
-                position += 1
-            entries.append((token, *rest))
-        replaced.append(entries)
-    return replaced
+def _put(text: str, identity: Identity, word: str) -> str:
+    """A prompt with stand-ins for a name."""
+    return " ".join([word] * identity.n).join(texts_around(text, identity.name))
+
+
+def _grouped(text: str, identity: Identity, word: str) -> str:
+    """A prompt of ComfyUI's own kind with stand-ins for a name, each in a group of its own, at the name's weight."""
+    written = ""
+    for segment, weight in _segments(text):
+        first, *others = texts_around(segment, identity.name)
+        written += _weighted(first, weight)
+        for other in others:
+            written += _weighted(" ".join([word] * identity.n), weight) + _weighted(other, weight)
+    return written
+
+
+def _replaced(tokens, stand_in: int, vectors: Iterator[Tensor]):
+    """Nested lists of tokens, with a person's vectors in order where the stand-in's token stands."""
+    if isinstance(tokens, (list, tuple)):
+        return type(tokens)([_replaced(token, stand_in, vectors) for token in tokens])
+    return next(vectors) if isinstance(tokens, Integral) and tokens == stand_in else tokens
+
+
+def _holds(tokens, vector: Tensor) -> bool:
+    """Whether nested lists of tokens have a vector in them."""
+    if isinstance(tokens, (list, tuple)):
+        return any(_holds(token, vector) for token in tokens)
+    return torch.is_tensor(tokens) and tokens.shape == vector.shape and torch.equal(tokens.to(vector), vector)
 
 
 def _segments(text: str) -> list[tuple[str, float]]:

@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused():
         People(pipeline, [make_identity(kv={}), make_identity(kv={}, name="Alice")])
     with pytest.raises(ConfigError, match="a width that 8 divides, got 500"):
         GenerateConfig(width=500)
-    with pytest.raises(BaseModelError, match="people trained on one text encoder layer, got (-2, default|default, -2)"):
+    with pytest.raises(BaseModelError, match="people trained on one text encoder layer, got -2, -1"):
         People(pipeline, [make_identity(kv={}), make_identity(kv={}, name="bob", clip_layer=-2)])
     with pytest.raises(ConfigError, match="a clip_layer from -2 to -1, got -5"):
         DiffusersBackbone(pipeline, clip_layer=-5)
