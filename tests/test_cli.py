@@ -383,7 +383,7 @@ def _other_weights(_studio: Path, folder: Path) -> Path:
         (_cut_off, "Expected a whole pipeline in"),
         (_with_code, "Expected parts of diffusers and transformers alone in"),
         (_odd_index, "Expected a model_index.json that names a pipeline's parts in"),
-        (_malicious, "Expected only weights in bad.ckpt, got a damaged file or one that holds code"),
+        (_malicious, "mkdir in it, which could run code"),
         (_other_weights, "Expected a UNet under model.diffusion_model. in tokens.ckpt"),
     ],
 )
