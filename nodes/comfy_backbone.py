@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..idea_core.backbone import PRECISIONS, Latents, TextCondition, TokenIds, TokenSequence
-from ..idea_core.errors import ConfigError
+from ..idea_core.tokenized import too_long
 from .comfy_autograd import (
     CopiedNormInputs,
     differentiable_attention,
@@ -44,6 +44,8 @@ class ComfyBackbone:
     Raises:
         BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
     """
+
+    prompt_length = CONTEXT_LENGTH - 2
 
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
         self.base_model = require_pair(model, clip, trainable=True)
@@ -100,9 +102,7 @@ class ComfyBackbone:
         for prompt in prompts:
             row = [special["start"], *prompt, special["end"]]
             if len(row) > CONTEXT_LENGTH:
-                raise ConfigError(
-                    f"captions of at most {CONTEXT_LENGTH - 2} tokens", str(len(prompt)), "Shorten the caption."
-                )
+                raise too_long(self.prompt_length, len(prompt))
             rows.append(row + [special["pad"]] * (CONTEXT_LENGTH - len(row)))
         with CopiedNormInputs():
             hidden, pooled = model(rows)[:2]
