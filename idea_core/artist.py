@@ -15,6 +15,7 @@ from .faces import FaceEngine
 from .images import to_pixels
 from .memory import give_back, ran_out, said_where_memory_runs_out
 from .sampling import empty_prompt, sample
+from .tokenized import quoted, require_short
 
 BLANK = 64  # pixels; any picture small enough tells how many latents a pixel has
 OnDrawn = Callable[[int], None]
@@ -83,6 +84,8 @@ class Artist:
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> TextCondition:
         ids = [self._backbone.tokenize(text) for text in texts]
+        for text, one in zip(texts, ids):
+            require_short(self._backbone, max(map(len, one.values())), quoted(text))
         return self._backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
 
 

@@ -53,6 +53,8 @@ class Backbone(Protocol):
     gradient_checkpointing: bool
     """Whether the UNet's inner values are computed twice and not kept; it may be set between two steps."""
     num_timesteps: int
+    prompt_length: int
+    """Tokens that the text encoders read at once, without start and end."""
     kv_shapes: Mapping[str, tuple[int, int]]
     """Cross attention's `to_k` and `to_v` → (out, in), named as in LDM checkpoints
     ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k")."""

@@ -34,6 +34,7 @@ class Photos:
         images: (P, H, W, 3) in 0…1.
         notes: of each photo what else is to be seen in it (`with_note`); none: nothing is said.
         masks: (P, H, W) in 0…1, how much each part of a photo counts, the face 1, the rest less; None: all alike.
+        names: what errors call each photo, such as its file's name; none: its number.
 
     Raises:
         ShapeError: parts that do not fit each other.
@@ -42,13 +43,15 @@ class Photos:
     images: Tensor
     notes: Sequence[str] = ()
     masks: Tensor | None = None
+    names: Sequence[str] = ()
 
     def __post_init__(self):
         require_shape("images", self.images, "P", "H", "W", 3)
         if self.masks is not None:
             require_shape("masks", self.masks, *self.images.shape[:3])
-        if len(self.notes) not in (0, len(self.images)):
-            raise ShapeError(f"{len(self.images)} notes, one for each photo", str(len(self.notes)), "Write them so.")
+        for what, said in (("notes", self.notes), ("names", self.names)):
+            if len(said) not in (0, len(self.images)):
+                raise ShapeError(f"{len(self.images)} {what}, one for each photo", str(len(said)), "Give them so.")
 
 
 def count_photos(photos: Sequence[Photos]) -> int:

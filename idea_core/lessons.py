@@ -47,7 +47,7 @@ class Material:
         self.backbone, self.model, self.pictures = backbone, model, pictures
         self.config, self.generator = config, generator
         self.names = [backbone.tokenize(name) for name in pictures.names]
-        self._captions = tokenize_captions(backbone, pictures.prompts)
+        self._captions = tokenize_captions(backbone, pictures.prompts, model.n)
         self._order, self._counts = pictures.people.argsort(stable=True), pictures.people.bincount()
         self._first = self._counts.cumsum(0) - self._counts
         self._place = self._order.argsort()  # of each picture among all, by person

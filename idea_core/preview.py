@@ -11,7 +11,7 @@ from torch import Tensor
 from .captions import PLACEHOLDER
 from .errors import ConfigError
 from .sampling import empty_prompt, sample
-from .tokenized import tokenize_captions
+from .tokenized import Caption, tokenize_captions
 from .trainer import Trainer
 
 PROMPT = "a photo of {}"
@@ -44,6 +44,15 @@ class PreviewConfig:
             raise ConfigError("a step, a seed and a prompt at least", got, "Change the preview.")
 
 
+def preview_captions(trainer: Trainer, config: PreviewConfig) -> list[Caption]:
+    """The prompts as token ids.
+
+    Raises:
+        ConfigError: one that is too long for the text encoder.
+    """
+    return tokenize_captions(trainer.backbone, config.prompts, trainer.config.n)
+
+
 @torch.no_grad()
 def draw_person(trainer: Trainer, config: PreviewConfig = PreviewConfig()) -> Tensor:
     """The person as learnt so far, inside `trainer.kv_deltas`: latents (B, c, h, w) of the photos' first size."""
@@ -51,6 +60,5 @@ def draw_person(trainer: Trainer, config: PreviewConfig = PreviewConfig()) -> Te
     negative = empty_prompt(backbone)
     shape = trainer.sampler.buckets[0].latents.mean.shape[1:]
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in config.seeds])
-    captions = tokenize_captions(backbone, config.prompts)
-    positives = (trainer.condition([caption]) for caption in captions)
+    positives = (trainer.condition([caption]) for caption in preview_captions(trainer, config))
     return torch.cat([sample(backbone, one, negative, noise, config.steps, config.guidance) for one in positives])

@@ -101,7 +101,7 @@ class Refiner:
         engine: finds faces in the pictures and embeds them, as it did with the person's photos.
 
     Raises:
-        ConfigError: an Enhancer for another family.
+        ConfigError: an Enhancer for another family, or a prompt that is too long for the text encoder.
         FaceError: face models without a detector.
     """
 
@@ -119,7 +119,7 @@ class Refiner:
         self._model = enhancer.build(backbone.device)
         self._artist = Artist(backbone, config.resolution, config.sampling_steps, config.guidance, config.at_once)
         prompts = [config.prompts[number % len(config.prompts)] for number in range(config.pictures)]
-        self._captions = tokenize_captions(backbone, prompts)
+        self._captions = tokenize_captions(backbone, prompts, enhancer.n)
 
     def refine(self, arcface: Tensor, on_picture: OnPicture | None = None) -> list[Look]:
         """The first look at a person, and those that were better than all before: the last one is the best.

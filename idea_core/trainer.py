@@ -18,7 +18,7 @@ from .anchor import Anchor, celebrity_names, cross_initialise, names_basis, spre
 from .backbone import Backbone, TextCondition
 from .base_models import BASE_MODELS
 from .batches import Batch, BatchSampler, Bucket, Photos, count_photos, undone_on_error
-from .captions import PERSON_CAPTIONS, with_note
+from .captions import PERSON_CAPTIONS
 from .config import TrainConfig
 from .divergence import HOPELESS, READ_EVERY, divergence
 from .errors import ConfigError, DivergedError
@@ -27,7 +27,7 @@ from .likeness_loss import LikenessLoss
 from .losses import mahalanobis_to, squared_to
 from .memory import with_less_memory
 from .person import BuildPerson, build_person
-from .tokenized import Caption, fill, tokenize_captions
+from .tokenized import Caption, captions_of_photos, fill
 from .transfer import send
 from .version import __version__
 
@@ -50,7 +50,7 @@ class Trainer:
         likeness: what `config.likeness_weight` is the weight of.
 
     Raises:
-        ShapeError, ConfigError: an input that does not fit.
+        ShapeError, ConfigError: an input that does not fit; a caption that is too long, before anything is encoded.
     """
 
     def __init__(
@@ -70,18 +70,17 @@ class Trainer:
             config = dataclasses.replace(config, kv_rank=BASE_MODELS[backbone.base_model].kv_rank)
         self.backbone, self.config, self.likeness = backbone, config, likeness
         photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
-        said = [[with_note(captions, note) for note in part.notes or [""] * len(part.images)] for part in photos]
-        buckets, texts = [], []
-        for part, of_photos in zip(photos, said):  # before the text encoder and the UNet need the memory
-            buckets.append(Bucket.of(backbone, part, list(map(len, of_photos)), len(texts)))
-            texts += [caption for captions in of_photos for caption in captions]
+        self._captions, counts = captions_of_photos(backbone, photos, captions, config.n)
+        buckets, first = [], 0
+        for part, each in zip(photos, counts):  # before the text encoder and the UNet need the memory
+            buckets.append(Bucket.of(backbone, part, each, first))
+            first += sum(each)
         names = celebrity_names() if names is None else tuple(names)
         anchor = cross_initialise(backbone, names, config.n)
         basis = names_basis(backbone, names, config.n, config.axes) if config.start == "names" else None
         self.person = build_person(backbone, anchor, arcface, config, basis)
         start = {encoder: tokens.detach().clone() for encoder, tokens in self.person.tokens.items()}
         self._distances = _distances(backbone, start, anchor, names, config)
-        self._captions = tokenize_captions(backbone, texts)
         self.sampler = BatchSampler(buckets, backbone.num_timesteps, config)
         self.optimizer = torch.optim.AdamW(
             self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
-from .preview import PreviewConfig, draw_person
+from .preview import PreviewConfig, draw_person, preview_captions
 
 FALLEN = 0.03  # below the best likeness, by which a training has gone too far
 
@@ -95,6 +95,9 @@ class Watch(Judged):
 
     Attributes:
         likeness: of pictures; None: they are only shown.
+
+    Raises:
+        ConfigError: a prompt that is too long for the text encoder.
     """
 
     config: WatchConfig
@@ -102,6 +105,7 @@ class Watch(Judged):
 
     def __post_init__(self):
         self.every = self.config.every
+        preview_captions(self.trainer, self.config.preview)  # what is wrong with them is said before the training
 
     def look(self, step: int) -> Tensor:
         """Images (B, H, W, 3) of the person as learnt so far; it may end the training."""

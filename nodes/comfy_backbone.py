@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..idea_core.backbone import PRECISIONS, Latents, TextCondition, TokenIds, TokenSequence
-from ..idea_core.errors import BaseModelError, ConfigError
+from ..idea_core.errors import BaseModelError
 from ..idea_core.kv import kv_added
+from ..idea_core.tokenized import too_long
 from .comfy_autograd import (
     CopiedNormInputs,
     GradientWeights,
@@ -52,6 +53,8 @@ class ComfyBackbone:
     Raises:
         BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
     """
+
+    prompt_length = CONTEXT_LENGTH - 2
 
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
         self.base_model = require_pair(model, clip, trainable=True)
@@ -116,9 +119,7 @@ class ComfyBackbone:
         for prompt in prompts:
             row = [special["start"], *prompt, special["end"]]
             if len(row) > CONTEXT_LENGTH:
-                raise ConfigError(
-                    f"captions of at most {CONTEXT_LENGTH - 2} tokens", str(len(prompt)), "Shorten the caption."
-                )
+                raise too_long(self.prompt_length, len(prompt))
             rows.append(row + [special["pad"]] * (CONTEXT_LENGTH - len(row)))
         with CopiedNormInputs():
             hidden, pooled = model(rows)[:2]

@@ -100,8 +100,8 @@ class IDSimilarity(io.ComfyNode):
                 io.Float.Output(
                     "percent",
                     display_name="percent",
-                    tooltip="The mean in percent; not a number without a scale (one reference photo) or without "
-                    "a face.",
+                    tooltip="The mean in percent; not a number without a scale (one reference photo, or photos that "
+                    "look like several people) or without a face.",
                 ),
                 io.Image.Output("plot", display_name="plot", tooltip="Each image's cosine, between 0 % and 100 %."),
                 io.String.Output("report", display_name="report", tooltip="All of it as text."),

@@ -9,9 +9,9 @@ from face_models import photo, write_face_pack
 from PIL import Image
 
 from idea_core.errors import ConfigError, FaceError
-from idea_core.faces import FacePack, FaceSettings, IdEmbeds, OnnxEngine, blend, encode_photos
+from idea_core.faces import FacePack, FaceSettings, IdEmbeds, OnnxEngine, blend, encode_photos, plot
 from idea_core.faces.encode import report
-from idea_core.faces.likeness import Scale, compare
+from idea_core.faces.likeness import Likeness, Scale, compare, described
 from idea_core.faces.pictures import CHOSEN, OTHER, Cut, crop_face, draw_faces, face_mask, stack
 from idea_core.faces.plot import POINT, draw_likeness
 
@@ -266,6 +266,29 @@ def test_the_scale_is_set_by_the_references():
     assert Scale.of(people(0.0)).percent(0.9) is None
 
 
+@pytest.mark.parametrize(
+    ("references", "others", "said"),
+    [
+        (people(-40.0, 40.0), people(90.0), "a cosine of 0.17 and 0 % one of 0.00"),  # of two people
+        (people(-50.0, 50.0), people(90.0), "a cosine of -0.17 and 0 % one of 0.00"),
+        (people(-20.0, 20.0), people(48.0), "a cosine of 0.77 and 0 % one of 0.67"),  # the others are like the person
+        (people(-20.0, 20.0), people(0.0), "a cosine of 0.77 and 0 % one of 1.00"),
+    ],
+)
+def test_a_scale_whose_ends_are_near_gives_no_percent(references, others, said):
+    scale = Scale.of(references, others)
+    likeness = Likeness((0.9, None), scale)
+    assert scale.percent(0.9) is None and likeness.percent is None
+    assert described(0.9, scale) == "cosine 0.90"
+    lines = likeness.report().splitlines()
+    assert not [line for line in lines[:-1] if "alike" in line]
+    assert lines[-1].startswith(f"scale: no percent: 100 % would be {said}, too near to each other: the reference")
+    drawn = draw_likeness(likeness)
+    assert not (drawn == plot.SAME).all(-1).any() and not (drawn == plot.OTHER).all(-1).any()
+    with_scale = draw_likeness(Likeness((0.9, None), Scale.of(people(-20.0, 20.0), people(90.0))))
+    assert (with_scale == plot.SAME).all(-1).any() and (with_scale == plot.OTHER).all(-1).any()
+
+
 def test_pictures_are_compared_with_a_person(engine):
     references, _ = encode_photos(engine, [portrait(), portrait(size=80, seed=2), portrait(x=120, seed=4)])
     strangers, _ = encode_photos(engine, [portrait(BOB)])
@@ -288,7 +311,7 @@ def test_likeness_of_nothing(engine):
     references, _ = encode_photos(engine, [portrait()])
     nobody = compare(engine, [NOBODY], references)
     assert nobody.mean is None and nobody.percent is None and nobody.detection_rate == 0
-    assert "100 % is a cosine of unknown: give two or more reference photos" in nobody.report()
+    assert nobody.report().endswith("scale: no percent: give two or more reference photos.")
     assert draw_likeness(nobody).shape == (360, 640, 3)
     with pytest.raises(FaceError, match="at least one image, got none"):
         compare(engine, [], references)

@@ -1,8 +1,13 @@
 """A person's file in and out of the formats of others."""
 
+import argparse
 import os
 import re
+import sys
+import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -123,11 +128,121 @@ def test_a_pickle_that_runs_code_does_not_run(tmp_path):
     witness = tmp_path / "ran"
     for path in (tmp_path / "a.bin", tmp_path / "a.ckpt", tmp_path / "a.safetensors"):
         torch.save({"<a>_v0": RunsCode(witness)}, path)
-        with pytest.raises(
-            IdentityFileError, match=r"only weights in a\.\w+, got a damaged file or one that holds code"
-        ):
+        wanted = r"^Expected only weights in a\.\w+, got \w+\.mkdir in it, which could run code\. Use a \.safetensors"
+        with pytest.raises(IdentityFileError, match=wanted):
             read_person(path)
+    torch.save({"<a>": RunsCode(witness), "notes": argparse.Namespace()}, path, pickle_protocol=4)
+    with pytest.raises(IdentityFileError, match=r"got \w+\.mkdir in it"):
+        read_person(path)
     assert not witness.exists()
+
+
+TOKENS = torch.randn(2, 768, generator=torch.Generator().manual_seed(3))
+PARAMETER = torch.nn.Parameter(TOKENS)
+
+
+def noted(monkeypatch, name: str, base: type = object) -> type:
+    """A class of a package that is not installed, as a file names it."""
+    package, *parts, kind = name.split(".")
+    for end in range(len(parts) + 1):
+        module = ".".join([package, *parts[:end]])
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    found = type(kind, (base,), {"__module__": module})
+    setattr(sys.modules[module], kind, found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (TOKENS, "anna"),
+        (PARAMETER, "anna"),
+        ({"<eve>": PARAMETER}, "eve"),
+        (torch.nn.ParameterDict({"<eve>": PARAMETER}), "eve"),
+        ({"string_to_token": {"*": 265}, "string_to_param": torch.nn.ParameterDict({"*": PARAMETER})}, "anna"),
+        ({"string_to_param": {"*": TOKENS}, "name": "eve"}, "eve"),
+        ({"string_to_param": {"*": TOKENS}, "name": "*"}, "anna"),
+        ({"*": TOKENS}, "anna"),
+        ({"<*>": TOKENS}, "anna"),
+        ({"clip_l": TOKENS}, "anna"),
+        ({"emb_params": TOKENS}, "anna"),
+        ({"state_dict": {"embedding_manager.string_to_param_dict.*": TOKENS, "unet": torch.zeros(2)}}, "anna"),
+        ({"state_dict": {"embedding.weight": TOKENS}, "epoch": 3}, "anna"),
+        ({"state_dict": {"<eve>": TOKENS}, "epoch": 3}, "eve"),
+    ],
+)
+def test_embeddings_as_others_keep_them(tmp_path, content, name):
+    """The person has the file's name where the file itself says none."""
+    torch.save(content, tmp_path / "anna.pt")
+    person = read_person(tmp_path / "anna.pt")
+    assert (person.name, person.base_model) == (name, "sd1")
+    assert torch.equal(person.tokens["clip_l"], TOKENS) and not person.tokens["clip_l"].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("key", "width", "family"), [("clip_l", 768, "sd1"), ("clip_h", 1024, "sd2"), ("x", 768, "sd1")]
+)
+def test_an_embedding_of_one_encoder_in_safetensors(tmp_path, key, width, family):
+    tokens = torch.randn(2, width)
+    safetensors.torch.save_file({key: tokens}, tmp_path / "my anna.safetensors")
+    person = read_person(tmp_path / "my anna.safetensors")
+    assert (person.name, person.base_model) == ("x" if key == "x" else "my-anna", family)
+    assert torch.equal(next(iter(person.tokens.values())), tokens)
+
+
+def test_an_sdxl_embedding_has_its_files_name(tmp_path):
+    safetensors.torch.save_file(
+        {"clip_l": torch.rand(2, 768), "clip_g": torch.rand(2, 1280)}, tmp_path / "anna.safetensors"
+    )
+    assert read_person(tmp_path / "anna.safetensors").trigger == "<anna>"
+
+
+def test_what_trainers_note_beside_weights_is_left_out(tmp_path, monkeypatch):
+    checkpoint = noted(monkeypatch, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
+    settings = noted(monkeypatch, "pytorch_lightning.utilities.parsing.AttributeDict", dict)
+    content = {
+        "state_dict": {"embedding_manager.string_to_param_dict.<eve>": TOKENS},
+        "callbacks": {checkpoint: {"best_model_score": np.float64(0.5)}},
+        "hyper_parameters": settings(rate=0.1, more=argparse.Namespace(folder=Path("x"))),
+    }
+    torch.save(content, tmp_path / "last.ckpt")
+    monkeypatch.undo()
+    assert read_person(tmp_path / "last.ckpt").trigger == "<eve>"
+    assert not [name for name in sys.modules if name.startswith("pytorch_lightning")]
+    assert list(tensors_in(read_weights(tmp_path / "last.ckpt"))) == list(content["state_dict"])
+
+
+class Foreign:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        ({"<a>": TOKENS, "b": Foreign()}, {}, "test_convert.Foreign in it, which could run code"),
+        ({"<a>": TOKENS, "b": Foreign()}, {"pickle_protocol": 4}, "test_convert.Foreign in it, which"),
+        ({"<a>": Foreign()}, {"_use_new_zipfile_serialization": False}, "test_convert.Foreign in it, which"),
+        (torch.nn.Linear(2, 2), {}, "torch.nn.modules.linear.Linear in it, which"),
+        ({"<a>": np.zeros((2, 768))}, {}, "numpy.ndarray in it, which"),
+        ({"<a>": TOKENS}, {"pickle_protocol": 4}, "a pickle of protocol 4, of which torch reads no weights"),
+        (
+            torch.nn.ParameterDict({"*": TOKENS}),
+            {"_use_new_zipfile_serialization": False},
+            "source code of classes in it, which",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's, of source code
+def test_what_is_no_weights_is_named(tmp_path, content, options, said):
+    torch.save(content, tmp_path / "anna.pt", **options)
+    with pytest.raises(IdentityFileError) as refused:
+        read_person(tmp_path / "anna.pt")
+    assert str(refused.value).startswith("Expected only weights in anna.pt, got ") and said in refused.value.got
+    assert "weights_only" not in str(refused.value) and "\x1b" not in str(refused.value)
+    whole = (tmp_path / "anna.pt").read_bytes()
+    (tmp_path / "anna.pt").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(IdentityFileError, match="only weights in anna.pt, got"):
+        read_person(tmp_path / "anna.pt")
 
 
 def _save(content):

@@ -201,6 +201,7 @@ def test_what_does_not_fit_is_refused():
         DiffusersBackbone(pipeline).encode_images(torch.zeros(1, 15, 16, 3))
     with pytest.raises(ConfigError, match="captions of at most 75 tokens, got 80"):
         DiffusersBackbone(pipeline).encode({"clip_l": [[5] * 80]})
+    assert DiffusersBackbone(pipeline).prompt_length == 75
 
 
 def test_nobody_is_the_base_model_alone():

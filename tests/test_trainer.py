@@ -372,6 +372,22 @@ def test_a_note_stands_in_its_own_photos_captions_alone(backbone):
     assert tokens[0] == tokens[1] == backbone.tokenize(", in rain")["clip_l"] and tokens[2] == []
 
 
+@pytest.mark.parametrize(("names", "called"), [((), "1"), (("a.jpg", "b.jpg"), "b.jpg")])
+def test_a_caption_that_is_too_long_names_its_photo_before_anything_is_encoded(backbone, names, called):
+    """75 tokens fit: a token a letter here, two of the person, and the comma."""
+    trainer(backbone, pictures=[Photos(photos(), ["", "x" * 72], names=names)], captions=["{}"]).run()
+    odd = torch.rand(2, 15, 15, 3)  # the VAE refuses them
+    wanted = f"captions of at most 75 tokens, got 76 for photo {called}, its note included[.] Say it in fewer words"
+    with pytest.raises(ConfigError, match=wanted):
+        trainer(backbone, pictures=[Photos(odd, ["", "x" * 73], names=names)], captions=["{}"])
+    with pytest.raises(ConfigError, match="got 77 for photo b.jpg[.]"):
+        trainer(backbone, pictures=[Photos(odd[:1], names=["b.jpg"]), Photos(odd)], captions=["x" * 75 + "{}"])
+    with pytest.raises(ConfigError, match="got 82 for photo 2, its note included"):
+        trainer(backbone, pictures=[Photos(odd), Photos(odd, ["x" * 80 + "{}", ""])])
+    with pytest.raises(ShapeError, match="2 names, one for each photo, got 1"):
+        Photos(photos(), names=["a.jpg"])
+
+
 def drawn(batch) -> tuple[list[int], list[int]]:
     return batch.photos.tolist(), batch.captions.tolist()
 

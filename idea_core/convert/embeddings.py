@@ -17,10 +17,13 @@ from ..errors import ConfigError, IdentityFileError
 from ..identity import FORMAT, Identity
 from ..names import LONGEST, is_name, is_name_character, one_form
 from ..tensorfile import read_metadata, write_atomically, write_tensors
-from ..weights import read_weights
+from ..weights import UNNAMED, read_weights
 
 _PUBLISHED_KEY = re.compile(r"(?P<token>.+)_v(?P<number>\d+)", re.DOTALL)
 _A1111_PARAM = "string_to_param"
+_CHECKPOINT = "state_dict"
+_MANAGED = re.compile(r"string_to_param_dict\.(.+)")
+_UNSAYING = {UNNAMED, "*", "clip_l", "clip_h", "clip_g", "emb", "embedding", "embeddings", "param", "tokens", "weight"}
 _FIX = "Choose a Textual Inversion file of Stable Diffusion 1.x, 2.x or XL."
 PLACEHOLDER_TOKEN = "placeholder_token"
 """Entry of `Identity.training`: the token's name in the file that a person came from, for the way back."""
@@ -121,7 +124,10 @@ FORMATS: Mapping[str, tuple[tuple[str, ...], Callable[[Identity, Path], Path]]] 
 
 
 def _tokens_in(content: Mapping[str, Any], file: str) -> tuple[Tokens, str | None]:
-    """The pseudo-tokens by text encoder ("" where the file does not say), and the token's name in the file."""
+    """The pseudo-tokens by text encoder ("" where the file does not say), and the token's name in the file.
+
+    The name is None where the file has none, or one that says nothing of the person.
+    """
     if set(content) == {"clip_l", "clip_g"}:
         return content, None
     if "emb_params" in content:
@@ -129,7 +135,9 @@ def _tokens_in(content: Mapping[str, Any], file: str) -> tuple[Tokens, str | Non
     if isinstance(content.get(_A1111_PARAM), Mapping):
         (tokens, *others) = content[_A1111_PARAM].values() or [None]
         name = content.get("name")
-        return {"": tokens}, f"<{name}>" if isinstance(name, str) and not others else None
+        return {"": tokens}, f"<{name}>" if isinstance(name, str) and _says(name) and not others else None
+    if isinstance(content.get(_CHECKPOINT), Mapping):
+        return _tokens_in(_embedding_of(content[_CHECKPOINT]), file)
     published = [_PUBLISHED_KEY.fullmatch(key) for key in content]
     if published and all(published):
         rows = {int(match["number"]): content[match[0]] for match in published}
@@ -138,9 +146,20 @@ def _tokens_in(content: Mapping[str, Any], file: str) -> tuple[Tokens, str | Non
             return {"": torch.stack([rows[number] for number in sorted(rows)])}, tokens.pop()
     if len(content) == 1:
         (token, tokens), *_ = content.items()
-        return {"": tokens}, token
+        return {"": tokens}, token if _says(token) else None
     some = ", ".join(sorted(map(str, content))[:5])
     raise IdentityFileError(f"a Textual Inversion file in {file}", f"entries {some}", _FIX)
+
+
+def _says(token: str) -> bool:
+    """Whether a token's name is a person's, not a place in the file."""
+    return token.strip("<>").rpartition(".")[2] not in _UNSAYING
+
+
+def _embedding_of(weights: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The embedding among a trainer's weights, under its token; all of them where none is marked as one."""
+    tensors = {key: value for key, value in weights.items() if isinstance(key, str) and torch.is_tensor(value)}
+    return {match[1]: value for key, value in tensors.items() if (match := _MANAGED.search(key))} or tensors
 
 
 def _by_encoder(tokens: Tokens, file: str) -> tuple[str, Tokens]:

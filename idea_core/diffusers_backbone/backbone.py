@@ -39,6 +39,7 @@ class DiffusersBackbone:
         self._unet, self._vae = pipeline.unet, pipeline.vae
         self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         self.base_model, self.clip_layer = self._text.family, clip_layer
+        self.prompt_length = self._text.length - 2
         self.prediction = prediction_of(self._schedule)
         self.num_timesteps = self._schedule.config.num_train_timesteps
         self._factor = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels of a latent's side

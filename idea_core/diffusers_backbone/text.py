@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..backbone import TextCondition, TokenIds, TokenSequence
 from ..base_models import BASE_MODELS
 from ..errors import BaseModelError, ConfigError
+from ..tokenized import too_long
 from ..transfer import send
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -137,9 +138,7 @@ class TextEncoders:
         rows, vectors = [], {}
         for number, sequence in enumerate(sequences):
             if len(sequence) > length - 2:
-                raise ConfigError(
-                    f"captions of at most {length - 2} tokens", str(len(sequence)), "Shorten the caption."
-                )
+                raise too_long(length - 2, len(sequence))
             row = [tokenizer.bos_token_id, *sequence, tokenizer.eos_token_id]
             row += [tokenizer.pad_token_id] * (length - len(row))
             for column, entry in enumerate(row):

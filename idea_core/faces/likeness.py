@@ -16,6 +16,9 @@ from .face import FaceEngine
 from .find import FaceSettings, find_face
 
 STRANGER = 0.0  # cosine of two people on average, where no other people are given
+LEAST_SPAN = (
+    0.2  # of cosines from 0 % to 100 %; on a shorter scale what differs in any two photos is hundreds of percent
+)
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,27 @@ class Scale:
         other = STRANGER if others is None else float((others.embeds @ references.mean).mean())
         return cls(float(np.mean(left_out)) if left_out else None, other)
 
+    @property
+    def problem(self) -> str:
+        """Why there are no percent, as a sentence without its end; "" where there are."""
+        if self.same is None:
+            return "give two or more reference photos"
+        if self.same - self.other < LEAST_SPAN:
+            return (
+                f"100 % would be a cosine of {self.same:.2f} and 0 % one of {self.other:.2f}, too near to each other: "
+                "the reference photos look like several people, or the others like the person"
+            )
+        return ""
+
+    def in_words(self) -> str:
+        """The scale, or why there is none."""
+        if self.problem:
+            return f"no percent: {self.problem}."
+        return f"100 % is a cosine of {self.same:.2f}; 0 % one of {self.other:.2f}"
+
     def percent(self, cosine: float) -> float | None:
-        """Likeness; None where the references set no scale."""
-        if self.same is None or self.same - self.other < 1e-6:
+        """Likeness; None where there is a `problem`."""
+        if self.problem:
             return None
         return 100 * (cosine - self.other) / (self.same - self.other)
 
@@ -88,8 +109,7 @@ class Likeness:
         """A line for each picture, best first, and one for all."""
         lines = [f"image {i}: {described(self.cosines[i], self.scale)}" for i in self.order]
         lines.append(f"mean: {described(self.mean, self.scale)}, a face in {self.detection_rate:.0%} of the images")
-        same = "unknown: give two or more reference photos" if self.scale.same is None else f"{self.scale.same:.2f}"
-        lines.append(f"scale: 100 % is a cosine of {same}; 0 % one of {self.scale.other:.2f}")
+        lines.append(f"scale: {self.scale.in_words()}")
         return "\n".join(lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -19,11 +21,12 @@ PAPER, GRID, POINT, SAME, OTHER, INK = (
 
 
 def draw_likeness(likeness: Likeness) -> np.ndarray:
-    """A plot (H, W, 3) uint8: each picture's cosine, best first, between the lines of 100 % and 0 %."""
+    """A plot (H, W, 3) uint8: each picture's cosine, best first, between the lines of 100 % and 0 % if they stand."""
     picture = Image.new("RGB", SIZE, PAPER)
     draw = ImageDraw.Draw(picture)
-    same, other = likeness.scale.same, likeness.scale.other
-    marks = [*likeness.found, other, 0.0, *([] if same is None else [same])]
+    scale = likeness.scale
+    ends = {} if scale.problem else {"0 %": (scale.other, OTHER), "100 %": (scale.same, SAME)}
+    marks = [*likeness.found, 0.0, *(cosine for cosine, _ in ends.values())]
     low, high = min(marks) - 0.05, max(marks) + 0.05
     left, right = BORDER, SIZE[0] - BORDER
 
@@ -37,9 +40,10 @@ def draw_likeness(likeness: Likeness) -> np.ndarray:
     for cosine in np.linspace(low, high, 5):
         draw.line([left, height(cosine), right, height(cosine)], fill=GRID)
         draw.text((8, height(cosine) - FONT_SIZE / 2), f"{cosine:.2f}", fill=INK, font_size=FONT_SIZE)
-    line(other, OTHER, "0 %")
-    if same is not None:
-        line(same, SAME, "100 %")
+    for label, (cosine, color) in ends.items():
+        line(cosine, color, label)
+    for row, text in enumerate(textwrap.wrap(f"no percent: {scale.problem}", 88) if scale.problem else ()):
+        draw.text((8, 6 + row * (FONT_SIZE + 3)), text, fill=INK, font_size=FONT_SIZE)
     step = (right - left) / len(likeness.cosines)
     for place, index in enumerate(likeness.order):
         if (cosine := likeness.cosines[index]) is not None:

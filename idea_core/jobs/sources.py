@@ -183,7 +183,7 @@ class PhotoSource:
                 masks = [1 - self.focus * (1 - face_mask(f.chosen, how)) for f in found]
         else:
             cut = [fit(photo, *self._size_of(photo)) for photo in photos]
-        return Prepared(_by_size(cut, list(map(_note, paths)), masks), embeds)
+        return Prepared(_by_size(cut, paths, masks), embeds)
 
     def _size_of(self, photo: np.ndarray) -> tuple[int, int]:
         """Width and height that a photo is trained at."""
@@ -200,15 +200,16 @@ class PhotoSource:
         return digest.hexdigest()
 
 
-def _by_size(cut: list[np.ndarray], notes: list[str], masks: list[np.ndarray] | None) -> tuple[Photos, ...]:
+def _by_size(cut: list[np.ndarray], paths: list[Path], masks: list[np.ndarray] | None) -> tuple[Photos, ...]:
     sizes: dict[tuple[int, ...], list[int]] = {}
     for number, photo in enumerate(cut):
         sizes.setdefault(photo.shape, []).append(number)
     return tuple(
         Photos(
             images=torch.from_numpy(np.stack([cut[number] for number in same])).float() / 255,
-            notes=tuple(notes[number] for number in same),
+            notes=tuple(_note(paths[number]) for number in same),
             masks=None if masks is None else torch.from_numpy(np.stack([masks[number] for number in same])),
+            names=tuple(paths[number].name for number in same),
         )
         for same in sizes.values()
     )

@@ -429,6 +429,18 @@ def no_pixels(shape: list[int]) -> list[str]:
     return said
 
 
+def long_note(words: int) -> str:
+    """What a training says of a second photo whose note has so many words; without a VAE, nothing can be encoded."""
+    model, clip, _ = load("tiny_sd15")
+    noted = pack("idea_core.batches").Photos(photos(), ["", "hat " * words])
+    config = pack("idea_core").TrainConfig(steps=1, batch_size=1)
+    try:
+        with pack("nodes.comfy_backbone").ComfyBackbone(model, clip, None) as backbone:
+            pack("idea_core").Trainer(backbone, [noted], face(), config, NAMES, ["{}"])
+    except (pack("idea_core").IdeaError, AttributeError) as refused:
+        return str(refused)
+
+
 def half_precision() -> dict:
     """Training a UNet of half weights without manual cast, as on a GPU; then a partial load with a weight patch."""
     path = folder_paths.get_full_path("checkpoints", "tiny_sd15.safetensors")

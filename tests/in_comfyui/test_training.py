@@ -126,6 +126,13 @@ def test_photos_without_pixels_are_refused(probe, shape):
     assert "Expected photos with pixels, got shape" in said[1]
 
 
+def test_a_note_that_is_too_long_is_said_with_its_photo_before_anything_is_encoded(probe):
+    """The person has two tokens, the comma one, and each word one."""
+    assert "'NoneType' object has no attribute" in probe("long_note", words=72)
+    said = "Expected captions of at most 75 tokens, got 76 for photo 1, its note included. Say it in fewer words."
+    assert probe("long_note", words=73) == said
+
+
 def test_half_weights_train_as_single_ones_and_leave_the_model_as_it_was(probe):
     result = probe("half_precision")
     assert result["dtype"] == "torch.float16"
