@@ -48,19 +48,18 @@ def test_advanced_text_encode(stranger, weights):
     probe = stranger("ComfyUI_ADV_CLIP_emb", "BNK_CLIPTextEncodeAdvanced")
     how = {"token_normalization": "none", "weight_interpretation": weights}
     result = probe("encoded_by", node_id="BNK_CLIPTextEncodeAdvanced", **how)
-    assert result["adapter"] > 1e-3 and result["person"] > 1e-3 and result["without the name"] == 0
+    assert result["adapter"] > 1e-3 and result["without the name"] == 0
+    assert result["against a stock prompt"] <= 1e-4
     assert len(result["said"]) == 1 and DROPPED in result["said"][0]
     weighted = probe("encoded_by", node_id="BNK_CLIPTextEncodeAdvanced", text="photo of (<ann>:1.3)", **how)
-    assert weighted["adapter"] > 1e-3
-    if weights == "comfy":
-        assert result["against a stock prompt"] <= 1e-4
+    assert weighted["adapter"] > 1e-3 and weighted["without the name"] == 0
 
 
 def test_advanced_text_encode_takes_sdxls_text_encoders_one_by_one_and_that_is_said(stranger):
     probe = stranger("ComfyUI_ADV_CLIP_emb", "BNK_CLIPTextEncodeAdvanced")
     how = {"token_normalization": "none", "weight_interpretation": "comfy"}
     result = probe("encoded_by", node_id="BNK_CLIPTextEncodeAdvanced", checkpoint="tiny_sdxl", **how)
-    assert result["person"] > 1e-3 and result["adapter"] == 0
+    assert result["against the name alone"] <= 1e-3 and result["adapter"] == 0
     assert len(result["said"]) == 1 and BYPASSED in result["said"][0]
 
 
@@ -71,14 +70,16 @@ def test_smz_text_encode(stranger, parser):
     how = {"mean_normalization": True, "multi_conditioning": True, "use_old_emphasis_implementation": False}
     how |= {"with_SDXL": False, "ascore": 6.0, "crop_w": 0, "crop_h": 0, "text_g": "", "text_l": "", **sizes}
     result = probe("encoded_by", node_id="smZ CLIPTextEncode", parser=parser, **how)
-    assert result["adapter"] > 1e-3 and result["person"] > 1e-3 and result["without the name"] == 0
+    assert result["adapter"] > 1e-3 and result["without the name"] == 0
+    assert result["against a stock prompt"] <= 1e-4
 
 
 def test_prompt_control(stranger):
     probe = stranger("comfyui-prompt-control", "PCTextEncode")
-    for text in ("photo of <ann> smiling", "STYLE(A1111) photo of (<ann>:1.2) CAT in a forest"):
-        result = probe("encoded_by", node_id="PCTextEncode", text=text)
-        assert result["adapter"] > 1e-3 and result["person"] > 1e-3 and result["without the name"] == 0
+    plain = probe("encoded_by", node_id="PCTextEncode")
+    assert plain["adapter"] > 1e-3 and plain["against a stock prompt"] <= 1e-4
+    styled = probe("encoded_by", node_id="PCTextEncode", text="STYLE(A1111) photo of (<ann>:1.2) CAT in a forest")
+    assert styled["adapter"] > 1e-3 and styled["without the name"] == plain["without the name"] == 0
 
 
 def test_regions_that_another_pack_computes(stranger):
