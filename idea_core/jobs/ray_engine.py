@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ class Cluster:
             MissingPackageError: Ray is not installed.
             ConfigError, ConnectionError: no cluster at the address, or none of its machines can hold a task.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         try:
             import ray
         except ImportError as error:
