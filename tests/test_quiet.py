@@ -1,5 +1,6 @@
 """Nothing leaves the machine, and nothing is written that was not asked for, whatever was imported first."""
 
+import json
 import os
 import runpy
 import subprocess
@@ -115,6 +116,20 @@ def test_commands_work_without_a_user_and_a_home_folder(studio, tmp_path):
     (packs / "testpack").symlink_to(studio / "faces")
     found = nobody_runs(command(IDEA, "encode", photos, "-o", "face.safetensors"), tmp_path, COMFYUI_PATH=tmp_path)
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_ones_own_leaves_the_home_folder_alone(studio, tmp_path):
+    people, home = tmp_path / "people.jsonl", tmp_path / "home"
+    home.mkdir()
+    people.write_text(json.dumps({"name": "alice", "photos": str(studio / "photos" / "alice")}))
+    batch = command(IDEA, "batch", people, *base(studio), *faces(studio), *QUICK, "--engine", "ray", "--save-dir")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([*batch, "at_home"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and list(home.iterdir()) == [], done.stderr
+    if _can_be_nobody():
+        done = nobody_runs([*batch, "homeless"], tmp_path)
+        assert done.returncode == 0, done.stderr
 
 
 def nobody_runs(command: list[str], folder: Path, **more) -> subprocess.CompletedProcess:
