@@ -13,6 +13,7 @@ from torch import Tensor
 from .errors import IdentityFileError
 from .tensorfile import require_file
 
+_GGUF = b"GGUF"
 _PICKLES = (b"\x80", b"PK\x03\x04")  # bare pickles, and the archives that torch.save writes
 
 
@@ -30,15 +31,19 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     require_file(path)
     with open(path, "rb") as file:
         start = file.read(9)
+    if start.startswith(_GGUF):
+        raise _no_weights(path, "GGUF, quantised weights", "Choose the .safetensors file of the same model.")
     # A safetensors file begins with the length of a JSON object, whose bytes may be anything.
     if start.startswith(_PICKLES) and not start.endswith(b"{"):
         return _read_pickle(path)
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise IdentityFileError(
-            f"weights in {path.name}, as .safetensors, .ckpt, .pt or .bin", str(error), "Copy or download it again."
-        ) from None
+        raise _no_weights(path, str(error), "Copy or download it again.") from None
+
+
+def _no_weights(path: Path, got: str, remedy: str) -> IdentityFileError:
+    return IdentityFileError(f"weights in {path.name}, as .safetensors, .ckpt, .pt or .bin", got, remedy)
 
 
 def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
