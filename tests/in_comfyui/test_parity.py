@@ -2,21 +2,24 @@
 
 import json
 import math
+import random
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from test_emphasis import CASES
 from test_identity import make_identity
 
 from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, celebrity_names
 from idea_core.diffusers_backbone import DiffusersBackbone, People, load_pipeline
 from idea_core.diffusers_backbone.layers import cross_attention_layers
 from idea_core.diffusers_backbone.ldm_config import UNET, ldm_config
+from idea_core.emphasis import weighted_texts
 from idea_core.faces import Face, FacePack, OnnxEngine
 from idea_core.likeness_loss import LikenessLoss
 
-PROMPT = "photo of <ann> smiling, (not) a drawing"
+PROMPT = r"photo of (<ann>:1.4) smiling, (not (a:0.6)) \(drawing\)"
 LONG = "photo of a " + "very " * 70 + "happy <ann> smiling"
 VAE = "random_kl.safetensors"
 NAMES = ["brad pitt", "emma stone", "tom hanks"]
@@ -84,9 +87,8 @@ def test_some_steps_train_the_same_person(base, probe, pipelines, tmp_path, chec
     ],
 )
 def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoint, prompt):
-    escaped = prompt.replace("(", "\\(").replace(")", "\\)")
     strengths = {"strength": 0.8, "kv_strength": 0.6}
-    probe("unet_call", checkpoint=checkpoint, prompt=escaped, target=tmp_path, **strengths)
+    probe("unet_call", checkpoint=checkpoint, prompt=prompt, target=tmp_path, **strengths)
     seen, identity = load_file(tmp_path / "call.safetensors"), Identity.load(tmp_path / "identity.safetensors")
     pipeline = pipelines(checkpoint)
     people = People(pipeline, [identity], **strengths)
@@ -98,6 +100,14 @@ def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoi
             output = backbone.predict(seen["x"], seen["timesteps"], condition)
     assert (output - seen["output"]).abs().max() <= 1e-5
     assert (without - seen["output"]).abs().max() > 1e-2
+
+
+def test_weights_are_read_alike(probe):
+    generator = random.Random(0)
+    lengths = [generator.randrange(1, 24) for _ in range(2000)]
+    prompts = [*CASES, *("".join(generator.choices("()()\\:.15 ab", k=length)) for length in lengths)]
+    for prompt, theirs in zip(prompts, probe("weights_in", prompts=prompts)):
+        assert weighted_texts(prompt) == [tuple(one) for one in theirs], prompt
 
 
 @pytest.mark.parametrize("layout", ["old", "new"])
