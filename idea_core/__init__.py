@@ -19,6 +19,7 @@ y      (B, L, d)            text condition
 ====== ==================== =====================================================
 """
 
+from . import quiet  # isort: split  # before anything that imports what it keeps quiet
 from .adapter import Adapter, GatedAttention
 from .anchor import celebrity_names, cross_initialise
 from .backbone import Backbone, TextCondition
@@ -47,4 +48,5 @@ __all__ = [
     "celebrity_names",
     "cross_initialise",
     "mahalanobis",
+    "quiet",
 ]

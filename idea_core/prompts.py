@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from .captions import PLACEHOLDER
+from .emphasis import weighted_texts
 from .errors import ConfigError
 from .names import alike, is_name, is_name_character
 
@@ -155,12 +156,15 @@ def _continues_word(character: str) -> bool:
 
 
 def without_people(prompt: str) -> str:
-    """The prompt with its people left out, for a measure of what else it asks for."""
-    texts, end = [], 0
-    for mention in mentions(prompt):
-        texts.append(prompt[end : mention.start])
-        end = mention.end
-    return " ".join(" ".join([*texts, prompt[end:]]).split())
+    """The prompt with its people and weights left out, for a measure of what else it asks for."""
+    texts = []
+    for text, _weight in weighted_texts(prompt):
+        end = 0
+        for mention in mentions(text):
+            texts.append(text[end : mention.start])
+            end = mention.end
+        texts.append(text[end:])
+    return " ".join(" ".join(texts).split())
 
 
 def in_chunks(groups: Iterable[Sequence[Token]], size: int) -> list[list[Token]]:

@@ -19,6 +19,7 @@ from .tensorfile import require_file
 
 UNNAMED = ""
 """Key of the tensor in a file that holds nothing else."""
+_GGUF = b"GGUF"
 _PICKLES = (b"\x80", b"PK\x03\x04")  # bare pickles, and the archives that torch.save writes
 
 
@@ -36,15 +37,19 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     require_file(path)
     with open(path, "rb") as file:
         start = file.read(9)
+    if start.startswith(_GGUF):
+        raise _no_weights(path, "GGUF, quantised weights", "Choose the .safetensors file of the same model.")
     # A safetensors file begins with the length of a JSON object, whose bytes may be anything.
     if start.startswith(_PICKLES) and not start.endswith(b"{"):
         return _read_pickle(path)
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise IdentityFileError(
-            f"weights in {path.name}, as .safetensors, .ckpt, .pt or .bin", str(error), "Copy or download it again."
-        ) from None
+        raise _no_weights(path, str(error), "Copy or download it again.") from None
+
+
+def _no_weights(path: Path, got: str, remedy: str) -> IdentityFileError:
+    return IdentityFileError(f"weights in {path.name}, as .safetensors, .ckpt, .pt or .bin", got, remedy)
 
 
 def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:

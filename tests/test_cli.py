@@ -259,6 +259,22 @@ def test_a_name_is_one_name_in_every_normal_form(studio, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [f"{apart}.safetensors"]
 
 
+def test_what_is_nearly_a_name_is_said_once_with_what_to_write(studio, alice, tmp_path):
+    quick = ["--steps", "1", "--count", "1", "--save-dir", tmp_path / "out", "--negative", "<alice:2>"]
+    prompts = ["--prompt", "a photo of alice", "--prompt", "(alice:1.2) again", "--prompt", "a dog"]
+    said = run("generate", *base(studio), "--identity", alice, *prompts, *quick).stderr
+    assert [line for line in said.splitlines() if line.startswith("Warning")] == [
+        "Warning: 'a dog' names none of <alice>.",
+        "Warning: <alice:2> stays plain text. For the person write (<alice>:2).",
+        "Warning: alice stays plain text. For the person write <alice>.",
+    ]
+    pictures = []
+    for prompt in ("a <alice>", "a (<alice>:1)", "a (<alice>:1.5)"):
+        drawn = run("generate", *base(studio), "--identity", alice, "--prompt", prompt, *quick, "--json")["images"]
+        pictures.append(np.asarray(Image.open(drawn[0]["path"])))
+    assert np.array_equal(pictures[0], pictures[1]) and not np.array_equal(pictures[0], pictures[2])
+
+
 def test_a_long_prompt_of_any_script_is_a_folders_name(tmp_path):
     (tmp_path / folder_name("आरती का चित्र " * 40)).mkdir()
 

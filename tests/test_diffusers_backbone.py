@@ -233,7 +233,7 @@ def test_short_words_stay_whole_and_long_ones_do_not():
     pipeline = tiny_pipeline()  # with a token a letter
     people = People(pipeline, [make_identity(kv={})])
     for words, chunks in [(["x" * 74, "yyy"], [74, 3]), (["x" * 74, "y" * 8], [75, 7])]:
-        assert [len(chunk) for chunk in people._sequences("clip_l", [" ".join(words)])] == chunks
+        assert [len(chunk) for chunk in people._sequences("clip_l", [(" ".join(words), 1.0)])] == chunks
 
 
 def test_schedules_of_checkpoints_in_one_file():

@@ -10,7 +10,7 @@ import click
 
 from ..errors import ConfigError
 from ..names import as_on_disk, one_form
-from ..prompts import split_prompt, strangers
+from ..prompts import near_misses, split_prompt, strangers
 from ..textfile import read_text
 from .console import Result, progress, reports, warn
 from .options import PATH, model_options, take_model
@@ -25,7 +25,12 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 @click.option(
     "--identity", "files", type=PATH, multiple=True, required=True, help="A trained person's file; may be repeated."
 )
-@click.option("--prompt", "prompts", multiple=True, help="What to draw. {} or <name> is the person; may be repeated.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help="What to draw. {} or <name> is the person, (…:1.3) weighs what is in it; may be repeated.",
+)
 @click.option("--prompt-file", type=PATH, help="File of prompts, one a line.")
 @click.option("--negative", default="", help="What the pictures should not show.")
 @click.option("--save-dir", type=PATH, default="images", help="Pictures go to a folder of the prompt's name in it.")
@@ -55,8 +60,7 @@ def generate(files, prompts, prompt_file, save_dir, count, n_iter, strength, kv_
     config = GenerateConfig(**options)
     identities = [read_person(path) for path in files]
     names = [identity.name for identity in identities]
-    for prompt in prompts:
-        _check(prompt, names)
+    _check(prompts, options["negative"], names)
     pipeline = model.load()
     _check_predictions(pipeline, identities)
     people = People(pipeline, identities, strength, kv_strength)
@@ -91,12 +95,18 @@ def _prompts(prompts: tuple[str, ...], file: Path | None) -> list[str]:
     return lines
 
 
-def _check(prompt: str, names: list[str]) -> None:
-    """Warn of a prompt that names nobody, or somebody who is not there."""
-    if not any(isinstance(part, int) for part in split_prompt(prompt, names)):
-        warn(f"{prompt!r} names none of {', '.join(f'<{name}>' for name in names)}.")
-    for stranger in strangers(prompt, names):
-        warn(f"{stranger} in {prompt!r} is none of {', '.join(f'<{name}>' for name in names)}, and stays plain text.")
+def _check(prompts: list[str], negative: str, names: list[str]) -> None:
+    """Warn of prompts that name nobody, or somebody who is not there, or a person in a way that is not read."""
+    triggers, hints = ", ".join(f"<{name}>" for name in names), dict.fromkeys(near_misses(negative, names))
+    for prompt in prompts:
+        missed = near_misses(prompt, names)
+        hints |= dict.fromkeys(missed)
+        if not missed and not any(isinstance(part, int) for part in split_prompt(prompt, names)):
+            warn(f"{prompt!r} names none of {triggers}.")
+        for stranger in strangers(prompt, names):
+            warn(f"{stranger} in {prompt!r} is none of {triggers}, and stays plain text.")
+    for hint in hints:
+        warn(hint)
 
 
 def _next_number(folder: Path) -> int:

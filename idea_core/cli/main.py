@@ -21,8 +21,6 @@ from .train import train
 # For the libraries, before any of them is imported: ask no host, and speak of errors only.
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
 }

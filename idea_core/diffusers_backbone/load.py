@@ -75,8 +75,8 @@ def _load_folder(path: Path, dtype: torch.dtype, prediction: str | None):
         pipeline = PIPELINES[name].from_pretrained(
             path, torch_dtype=dtypes, local_files_only=True, variant=_variant(path), **extra
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, ImportError, SafetensorError) as error:  # quantised parts want other packages
+        reason = next(filter(None, str(error).splitlines()), type(error).__name__)
         raise BaseModelError(f"a whole pipeline in {path}", reason, _AGAIN) from None
     for part in TEXT_ENCODERS:
         _require_entries(path / part, getattr(pipeline, part, None))

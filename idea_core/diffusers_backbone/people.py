@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isfinite
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..backbone import TextCondition
 from ..base_models import BASE_MODELS
+from ..emphasis import weighted_texts
 from ..errors import BaseModelError, ConfigError
 from ..identity import Identity
 from ..kv import delta_of, kv_added, layers_of
@@ -19,6 +22,14 @@ from .layers import cross_attention_layers
 from .text import TextEncoders
 
 LONG_WORD = 8  # tokens
+
+
+class _Token(NamedTuple):
+    """A token's id or vector in a prompt, its weight, and the person that it belongs to."""
+
+    token: int | Tensor
+    weight: float = 1.0
+    person: int | None = None
 
 
 class People:
@@ -60,19 +71,25 @@ class People:
     def encode(self, prompt: str, chunks: int = 1) -> TextCondition:
         """``y' = y + strength · difference`` (1, 77·k, d), each difference where its person's name stands.
 
+        Weights in the prompt count as in ComfyUI: `y` is what `_weigh` makes of it.
+
         Args:
             chunks: least number k of chunks of 77 tokens; longer prompts take more.
+
+        Raises:
+            ConfigError: `{}` with several people, or a weight that is not finite.
         """
-        parts = split_prompt(prompt, self.names)
+        parts = [(part, weight) for text, weight in weighted_texts(prompt) for part in split_prompt(text, self.names)]
+        _require_finite(prompt, [weight for _, weight in parts])
         sequences = {encoder: self._sequences(encoder, parts) for encoder in BASE_MODELS[self.text.family].encoders}
         chunks = max(chunks, *map(len, sequences.values()))
-        prompts, present = {}, [set() for _ in range(chunks)]
-        for encoder, pairs in sequences.items():
-            padded = pairs + [[]] * (chunks - len(pairs))
-            prompts[encoder] = [[token for token, _ in chunk] for chunk in padded]
-            for people, chunk in zip(present, padded):
-                people.update(person for _, person in chunk if person is not None)
-        context, pooled = self.text.encode(prompts)
+        padded = {encoder: rows + [[]] * (chunks - len(rows)) for encoder, rows in sequences.items()}
+        present = [{one.person for rows in padded.values() for one in rows[row]} - {None} for row in range(chunks)]
+        context, pooled = self.text.encode(
+            {encoder: [[one.token for one in row] for row in rows] for encoder, rows in padded.items()}
+        )
+        if any(weight != 1 for _, weight in parts):
+            context = self._weigh(context, padded)
         adapted = context + self.strength * self._differences(context, present)
         return TextCondition(adapted.reshape(1, -1, context.shape[-1]), None if pooled is None else pooled[:1])
 
@@ -82,16 +99,32 @@ class People:
         with kv_added(self._layers, self._deltas.__getitem__):
             yield
 
-    def _sequences(self, encoder: str, parts: Sequence[str | int]) -> list[list[tuple[int | Tensor, int | None]]]:
-        """Chunks of (token, person that it belongs to); a person's tokens stay together."""
+    def _sequences(self, encoder: str, parts: Sequence[tuple[str | int, float]]) -> list[list[_Token]]:
+        """Chunks of tokens; a person's tokens stay together."""
         groups = []
-        for part in parts:
+        for part, weight in parts:
             if isinstance(part, str):
                 words = [self.text.tokenize(word)[encoder] for word in part.split()]
-                groups += [[(token, None) for token in group] for word in words for group in _unbroken(word)]
+                groups += [[_Token(token, weight) for token in group] for word in words for group in _unbroken(word)]
             else:
-                groups.append([(vector, part) for vector in self.identities[part].tokens[encoder].float()])
+                vectors = self.identities[part].tokens[encoder].float()
+                groups.append([_Token(vector, weight, part) for vector in vectors])
         return in_chunks(groups, self.text.length - 2)
+
+    def _weigh(self, context: Tensor, rows: Mapping[str, Sequence[Sequence[_Token]]]) -> Tensor:
+        """``z' = z₀ + w · (z − z₀)`` for each token (k, 77, d), with `z₀` of the empty prompt there (ComfyUI's way).
+
+        Args:
+            rows: the tokens of each chunk, by text encoder.
+        """
+        encoders = BASE_MODELS[self.text.family].encoders
+        empty, _ = self.text.encode({encoder: [[]] for encoder in encoders})
+        weights = torch.ones_like(context)
+        for part, encoder in zip(weights.split(list(encoders.values()), dim=-1), encoders):  # views
+            for number, row in enumerate(rows[encoder]):
+                said = torch.tensor([one.weight for one in row]).to(part)
+                part[number, 1 : len(row) + 1] = said[:, None]
+        return torch.where(weights == 1, context, empty + weights * (context - empty))
 
     def _differences(self, context: Tensor, present: Sequence[set[int]]) -> Tensor:
         """The adapters' differences (k, L, d), each to the chunks that hold its person."""
@@ -124,6 +157,12 @@ class People:
 def _unbroken(word: list[int]) -> list[list[int]]:
     """A word's tokens in groups that no chunk border may split: all of a short word's, as in ComfyUI."""
     return [word] if len(word) < LONG_WORD else [[token] for token in word]
+
+
+def _require_finite(prompt: str, weights: Sequence[float]) -> None:
+    if not all(map(isfinite, weights)):
+        got = ", ".join(str(weight) for weight in weights if not isfinite(weight))
+        raise ConfigError(f"finite weights in {prompt[:80]!r}", got, "Write weights such as (…:1.3).")
 
 
 def _require_names_apart(names: Sequence[str]) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from ..errors import BaseModelError
-from ..weights import read_weights, tensors_in
 from .ldm_config import UNET, ldm_config
+from .quantised import plain_weights
 from .schedule import stable_diffusion_schedule
 from .tokenizers import clip_tokenizer
 from .vae import load_vae, vae_from
@@ -76,10 +76,10 @@ def load_single_file(
         prediction: "eps" or "v"; None: told from the weights.
 
     Raises:
-        BaseModelError: no checkpoint of a supported family, or one with parts missing.
+        BaseModelError: no checkpoint of a supported family, one with parts missing, or quantised in an unknown way.
         IdentityFileError: not a weight file, damaged, or a pickle with more than weights in it.
     """
-    weights = tensors_in(read_weights(path))
+    weights = plain_weights(path, UNET, dtype)
     family, config = ldm_config(weights, path.name)
     if any(key.startswith("edm_") for key in weights):
         raise BaseModelError("a model on Stable Diffusion's noise schedule", f"EDM's in {path.name}", _FIX)

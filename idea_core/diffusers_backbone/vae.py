@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..base_models import BASE_MODELS
 from ..errors import BaseModelError
-from ..weights import read_weights, tensors_in
+from .quantised import plain_weights
 
 SCALES = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
 """Base model → factor from the VAE's latents to the UNet's."""
@@ -35,7 +35,7 @@ def load_vae(path: Path, family: str, dtype: torch.dtype) -> AutoencoderKL:
     elif family not in SCALES:
         raise BaseModelError(f"a VAE's folder for {BASE_MODELS[family].title}", f"the file {path}", "Give a folder.")
     else:
-        vae = vae_from(tensors_in(read_weights(path)), family, path.name, dtype)
+        vae = vae_from(plain_weights(path), family, path.name, dtype)
     if vae.config.latent_channels != 4:
         raise BaseModelError("a VAE of 4 latent channels", str(vae.config.latent_channels), "Choose another VAE.")
     return vae

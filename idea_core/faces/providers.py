@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from ..errors import FaceError, MissingPackageError
@@ -18,12 +17,11 @@ PROVIDER_CHOICES = ("auto", *PROVIDERS)
 
 
 def require_onnxruntime():
-    """onnxruntime, without its telemetry: it looks up a host when it is imported, unless told not to before that.
+    """onnxruntime.
 
     Raises:
         MissingPackageError: it is not installed.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

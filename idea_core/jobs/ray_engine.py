@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,6 @@ class Cluster:
             MissingPackageError: Ray is not installed.
             ConfigError, ConnectionError: no cluster at the address, or none of its machines can hold a task.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         try:
             import ray
         except ImportError as error:
@@ -49,6 +49,8 @@ class Cluster:
                 'Install the extra, above the package\'s folder: python -m pip install "./id-ea[ray]".',
             ) from error
         _require_cluster(self.address)
+        if self.address is None:
+            _keep_token_here()
         ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
         try:
             machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -118,6 +120,12 @@ def _require_cluster(address: str | None) -> None:
         raise ConfigError(
             f"a Ray cluster at {address}", f"no answer ({error})", "Start one with `ray start --head`, or leave it out."
         ) from None
+
+
+def _keep_token_here() -> None:
+    """Give a cluster of our own a token that lasts as long as it: Ray would write one into the home folder."""
+    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _require_resources(machines: Sequence[Mapping[str, float]], threads: int, gpus: float | None) -> float:

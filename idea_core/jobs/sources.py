@@ -99,7 +99,7 @@ class FaceSource:
         packs = find_packs([*roots, *([self.folder.parent] if self.folder and self.folder.name == "models" else [])])
         pack = self.pack and one_form(self.pack)
         if not packs or pack not in (None, *packs):
-            searched = ", ".join(str(root / "models") for root in roots)
+            searched = ", ".join(str(root / "models") for root in roots) or "the usual places"
             raise FaceError(
                 f"a face model pack {self.pack or ''} in {searched}".replace("  ", " "),
                 f"only {', '.join(packs)}" if packs else "none there",
@@ -234,8 +234,17 @@ def encode_named(
 
 def usual_face_folders() -> list[Path]:
     """Where face model packs usually lie: insightface's own folder, and ComfyUI's."""
-    comfyui = [Path(place) for place in (os.environ.get("COMFYUI_PATH"), Path.home() / "comfy" / "ComfyUI") if place]
-    return [*(place / "models" / "insightface" for place in comfyui), Path.home() / ".insightface"]
+    named, home = os.environ.get("COMFYUI_PATH"), _home()
+    comfyui = [*([Path(named)] if named else []), *(place / "comfy" / "ComfyUI" for place in home)]
+    return [*(place / "models" / "insightface" for place in comfyui), *(place / ".insightface" for place in home)]
+
+
+def _home() -> list[Path]:
+    """The user's own folder; none where there is no such user, as in some containers."""
+    try:
+        return [Path.home()]
+    except RuntimeError:
+        return []
 
 
 def choose_device(device: str) -> torch.device:

@@ -290,6 +290,11 @@ def hints(checkpoint: str, texts: list[str]) -> list[str]:
     return [line for line in said if line.startswith("ID-EA")]
 
 
+def weights_in(prompts: list[str]) -> list:
+    """ComfyUI's own reading of prompts: texts and their weights."""
+    return [pack("nodes.comfy_text")._segments(prompt) for prompt in prompts]
+
+
 @torch.inference_mode()
 def spellings(checkpoint: str, name: str) -> dict:
     """A person's name composed and decomposed, in prompts and in files."""

@@ -8,12 +8,12 @@ import os
 import sys
 
 import folder_paths
+import server
 import torch
 from probes import apply, encode, error, load, make_identity, pack, sample
 from probes_stored_weights import pictures, trained
 
 import nodes
-import server
 
 PERSON, NEGATIVE = "photo of <ann> smiling", "blurry"
 

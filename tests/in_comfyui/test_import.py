@@ -1,8 +1,10 @@
 """The pack without its optional packages."""
 
+import os
 import subprocess
 
 import pytest
+from comfyui_place import PACK
 
 OPTIONAL = ("insightface", "onnxruntime", "diffusers")
 
@@ -46,3 +48,30 @@ def test_every_node_is_there_without_optional_packages(comfyui, python, base, mi
     else:
         assert "MissingPackageError Expected onnxruntime to be installed, got no onnxruntime." in lines["ERROR"]
         assert 'pip install ".[face-cpu]"' in lines["ERROR"]
+
+
+FIRST = """
+import sys
+print("FIRST", not any(name.endswith("idea_core.quiet") for name in sys.modules))
+import onnxruntime
+NODE_CLASS_MAPPINGS = {}
+"""
+
+
+def test_onnxruntime_reports_nothing_though_another_pack_imports_it_first(comfyui, python, tmp_path):
+    packs, home = tmp_path / "custom_nodes", tmp_path / "home"
+    packs.mkdir()
+    home.mkdir()
+    (packs / "id-ea").symlink_to(PACK)
+    while os.listdir(packs)[0] == "id-ea":  # in whose order ComfyUI loads them
+        (packs / f"faces_{len(os.listdir(packs))}.py").write_text(FIRST)
+    options = ["--cpu", "--quick-test-for-ci", "--disable-api-nodes", "--base-directory", tmp_path]
+    options += ["--database-url", f"sqlite:///{tmp_path / 'comfyui.db'}"]
+    environment = {**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [python, "main.py", *options]
+    done = subprocess.run(command, cwd=comfyui, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout + done.stderr
+    assert "FIRST True" in said and "/id-ea" in said and "IMPORT FAILED" not in said
+    assert not list(home.rglob("*onnxruntime*"))

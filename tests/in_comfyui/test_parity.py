@@ -1,21 +1,25 @@
 """ComfyUI and diffusers, given the same files, compute the same."""
 
+import json
 import math
+import random
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from test_emphasis import CASES
 from test_identity import make_identity
 
 from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, celebrity_names
 from idea_core.diffusers_backbone import DiffusersBackbone, People, load_pipeline
 from idea_core.diffusers_backbone.layers import cross_attention_layers
-from idea_core.diffusers_backbone.ldm_config import ldm_config
+from idea_core.diffusers_backbone.ldm_config import UNET, ldm_config
+from idea_core.emphasis import weighted_texts
 from idea_core.faces import Face, FacePack, OnnxEngine
 from idea_core.likeness_loss import LikenessLoss
 
-PROMPT = "photo of <ann> smiling, (not) a drawing"
+PROMPT = r"photo of (<ann>:1.4) smiling, (not (a:0.6)) \(drawing\)"
 LONG = "photo of a " + "very " * 70 + "happy <ann> smiling"
 VAE = "random_kl.safetensors"
 NAMES = ["brad pitt", "emma stone", "tom hanks"]
@@ -83,9 +87,8 @@ def test_some_steps_train_the_same_person(base, probe, pipelines, tmp_path, chec
     ],
 )
 def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoint, prompt):
-    escaped = prompt.replace("(", "\\(").replace(")", "\\)")
     strengths = {"strength": 0.8, "kv_strength": 0.6}
-    probe("unet_call", checkpoint=checkpoint, prompt=escaped, target=tmp_path, **strengths)
+    probe("unet_call", checkpoint=checkpoint, prompt=prompt, target=tmp_path, **strengths)
     seen, identity = load_file(tmp_path / "call.safetensors"), Identity.load(tmp_path / "identity.safetensors")
     pipeline = pipelines(checkpoint)
     people = People(pipeline, [identity], **strengths)
@@ -97,6 +100,53 @@ def test_a_person_gives_the_same_prediction(probe, pipelines, tmp_path, checkpoi
             output = backbone.predict(seen["x"], seen["timesteps"], condition)
     assert (output - seen["output"]).abs().max() <= 1e-5
     assert (without - seen["output"]).abs().max() > 1e-2
+
+
+def test_weights_are_read_alike(probe):
+    generator = random.Random(0)
+    lengths = [generator.randrange(1, 24) for _ in range(2000)]
+    prompts = [*CASES, *("".join(generator.choices("()()\\:.15 ab", k=length)) for length in lengths)]
+    for prompt, theirs in zip(prompts, probe("weights_in", prompts=prompts)):
+        assert weighted_texts(prompt) == [tuple(one) for one in theirs], prompt
+
+
+@pytest.mark.parametrize("layout", ["old", "new"])
+def test_a_scaled_fp8_checkpoint_is_the_same_model_in_both(base, probe, tmp_path, layout):
+    checkpoints = base / "models" / "checkpoints"
+    path = checkpoints / f"fp8_{layout}.safetensors"
+    plain = load_file(checkpoints / "tiny_sd15.safetensors")
+    scaled, meant = in_scaled_fp8(plain, layout)
+    save_file(scaled, path)
+    save_file(meant, tmp_path / "meant.safetensors")
+    vae = base / "models" / "vae" / VAE
+    pipeline, other = (load_pipeline(file, vae=vae) for file in (path, tmp_path / "meant.safetensors"))
+    theirs = other.unet.state_dict()
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in pipeline.unet.state_dict().items())
+    call = {"checkpoint": path.stem, "prompt": "photo of a dog", "strength": 0.0, "kv_strength": 0.0}
+    seen = seen_by_unet(probe, tmp_path / "seen", **call)
+    path.unlink()  # other tests list what is there
+    condition = People(pipeline, []).encode("photo of a dog")
+    with torch.no_grad():
+        output = DiffusersBackbone(pipeline).predict(seen["x"], seen["timesteps"], condition)
+    assert (output - seen["output"]).abs().max() <= 1e-5
+
+
+def in_scaled_fp8(weights: dict, layout: str) -> tuple[dict, dict]:
+    """A checkpoint whose UNet's matrices are stored as ComfyUI stores them in fp8, and what it stands for."""
+    scaled, meant = dict(weights), dict(weights)
+    for key, weight in weights.items():
+        if key.startswith(UNET) and key.endswith(".weight") and weight.ndim == 2:
+            scale = weight.float().abs().max() / 448  # float8_e4m3fn's largest number
+            layer = key.removesuffix(".weight")
+            scaled[key] = (weight.float() / scale).to(torch.float8_e4m3fn)
+            scaled[f"{layer}.{'scale_weight' if layout == 'old' else 'weight_scale'}"] = scale
+            meant[key] = scaled[key].float() * scale
+            if layout == "new":
+                said = json.dumps({"format": "float8_e4m3fn", "full_precision_matrix_mult": True})
+                scaled[f"{layer}.comfy_quant"] = torch.tensor(list(said.encode()), dtype=torch.uint8)
+    if layout == "old":
+        scaled[f"{UNET}scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+    return scaled, meant
 
 
 @pytest.mark.parametrize(
