@@ -268,8 +268,11 @@ def _free_words(text: str, count: int) -> list[str]:
     """Words to stand for people, none of which the text holds."""
     free = [word for word in _STAND_INS if word not in text.lower()]
     if len(free) < count:
-        expected = f"a prompt without {count} of {', '.join(_STAND_INS)}"
-        raise ConfigError(expected, f"only {len(free)} of them free", "Leave some of these words out.")
+        raise ConfigError(
+            f"a prompt without {count} of {', '.join(_STAND_INS)}",
+            f"only {len(free)} of them free",
+            "Leave some of these words out.",
+        )
     return free[:count]
 
 
