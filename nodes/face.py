@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.errors import FaceError
 from ..idea_core.faces import FaceSettings, encode_photos, find_packs
 from ..idea_core.faces.encode import report
 from ..idea_core.faces.face import MIN_SCORE
@@ -65,12 +64,8 @@ class LoadFaceModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, pack) -> bool | str:
-        try:
-            require_pack(pack, insightface_roots())
-        except FaceError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, pack) -> bool:
+        return True  # execute says what to do; of what is refused here the front end says so only after more clicks
 
     @classmethod
     def execute(cls, pack: str, provider: str) -> io.NodeOutput:
