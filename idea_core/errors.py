@@ -12,12 +12,17 @@ class IdeaError(Exception):
         remedy: what to do now, as a whole sentence.
     """
 
+    __module__ = "id_ea"  # ComfyUI shows it before the sentence; the real one begins there with the pack's folder
+
     def __init__(self, expected: str, got: str, remedy: str):
         super().__init__(f"Expected {expected}, got {got}. {remedy}")
         self.expected, self.got, self.remedy = expected, got, remedy
 
+    def __init_subclass__(cls):
+        cls.__module__ = IdeaError.__module__
+
     def __reduce__(self):
-        return type(self), (self.expected, self.got, self.remedy)  # so that it travels between processes
+        return _again, (type(self).__name__, self.expected, self.got, self.remedy)  # between processes
 
 
 class ShapeError(IdeaError):
@@ -54,3 +59,8 @@ class SocketError(IdeaError):
 
 class MissingPackageError(IdeaError):
     """An optional package is needed for what was asked."""
+
+
+def _again(kind: str, *said: str) -> IdeaError:
+    """An error from another process; pickles cannot name its class, whose module is not a real one."""
+    return globals()[kind](*said)

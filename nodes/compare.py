@@ -9,7 +9,7 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.faces import blend
 from ..idea_core.faces.likeness import compare
 from ..idea_core.faces.plot import draw_likeness
-from .face import CATEGORY, aligned_input, face_choice_inputs, face_model_input, face_settings
+from .face import CATEGORY, aligned_input, face_choice_inputs, face_model_input, face_settings, more_images_input
 from .face_models import engine_of
 from .inputs import SHOWS
 from .pictures import first, single_images, to_image, to_uint8
@@ -64,6 +64,7 @@ class IDSimilarity(io.ComfyNode):
             inputs=[
                 face_model_input(),
                 io.Image.Input("images", tooltip="Pictures to judge; a list may have any sizes."),
+                more_images_input("More pictures to judge, of any size."),
                 IdEmbedsSocket.Input(
                     "id_embeds",
                     tooltip="The person, from ID Encode. With two or more photos there is a scale: each photo's "
@@ -109,11 +110,11 @@ class IDSimilarity(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, face_model, images, id_embeds, others=None, **choice) -> io.NodeOutput:
+    def execute(cls, face_model, images, id_embeds, more_images=(), others=None, **choice) -> io.NodeOutput:
         person, strangers = first(id_embeds), first(others)
         for embeds in (person, *([] if strangers is None else [strangers])):
             require_embeds(embeds)
-        shown = single_images(images)
+        shown = single_images([*images, *more_images])
         pictures = [to_uint8(image) for image in shown]
         likeness = compare(engine_of(first(face_model)), pictures, person, strangers, face_settings(**choice))
         text = likeness.report()

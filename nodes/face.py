@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.errors import FaceError
 from ..idea_core.faces import FaceSettings, encode_photos, find_packs
 from ..idea_core.faces.encode import report
 from ..idea_core.faces.face import MIN_SCORE
@@ -66,12 +65,8 @@ class LoadFaceModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, pack) -> bool | str:
-        try:
-            require_pack(pack, insightface_roots())
-        except FaceError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, pack) -> bool:
+        return True  # execute says what to do; of what is refused here the front end says so only after more clicks
 
     @classmethod
     def execute(cls, pack: str, provider: str) -> io.NodeOutput:
@@ -95,6 +90,7 @@ class IDEncode(io.ComfyNode):
             inputs=[
                 face_model_input(),
                 io.Image.Input("images", tooltip="One or more photos of one person; a list may have any sizes."),
+                more_images_input("More photos of the person, of any size."),
                 *face_choice_inputs(),
                 io.Combo.Input(
                     "no_face",
@@ -167,11 +163,20 @@ class IDEncode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, face_model, images, no_face=ERROR, outliers=KEEP, crop_size=512, crop_margin=MARGIN, upright=True, **choice
+        cls,
+        face_model,
+        images,
+        more_images=(),
+        no_face=ERROR,
+        outliers=KEEP,
+        crop_size=512,
+        crop_margin=MARGIN,
+        upright=True,
+        **choice,
     ) -> io.NodeOutput:
         require_finite(crop_margin=first(crop_margin))
         settings = face_settings(**choice, skip=first(no_face) == SKIP, leave_out_outliers=first(outliers) == LEAVE_OUT)
-        photos = [to_uint8(image) for image in single_images(images)]
+        photos = [to_uint8(image) for image in single_images([*images, *more_images])]
         id_embeds, found = encode_photos(engine_of(first(face_model)), photos, settings)
         cut = Cut(first(crop_size), first(crop_margin), first(upright))
         taken = [f for f in found if not f.left_out]
@@ -185,6 +190,11 @@ def face_model_input(
     tooltip: str = "From Load Face Model, or another pack's FACEANALYSIS or INSIGHTFACE.", optional: bool = False
 ) -> io.Input:
     return io.MultiType.Input("face_model", [FaceModel, FaceAnalysis, InsightFace], tooltip=tooltip, optional=optional)
+
+
+def more_images_input(tooltip: str) -> io.Input:
+    """So that two pictures need no node that makes a batch, where ComfyUI would crop one to the other's size."""
+    return io.Image.Input("more_images", optional=True, tooltip=tooltip)
 
 
 def face_choice_inputs() -> list[io.Input]:

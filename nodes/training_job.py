@@ -35,6 +35,7 @@ from .checkpoint import checkpoint_meanwhile
 from .comfy_backbone import ComfyBackbone
 from .face_models import engine_of, face_digest
 from .fingerprint import training_fingerprint
+from .live import show_as_output
 from .notices import show_on_node
 from .paths import AUTOSAVE, output_folder
 from .settings import TrainingSettings
@@ -162,7 +163,6 @@ class _Training:
             self.started.run(self.progress.show)
             if watch and not self._seen(watch):
                 self.progress.look(len(trainer.losses), self._drawn(watch))
-            self.progress.compare()
 
     def _seen(self, watch: Watch) -> bool:
         """Whether the last look in this run was at what came out at last."""
@@ -229,13 +229,11 @@ class Progress:
 
     def look(self, step: int, images: Tensor) -> None:
         self.last = images
-        self._preview(step, _row(images))
-
-    def compare(self) -> None:
-        """In the end: before and after."""
         both = self.before_and_after()
-        if both is not None:
-            self._preview(self._steps, both[0])
+        if both is not None and show_as_output(_small(both), self._node_id):
+            self._bar.update_absolute(step, self._steps)
+        else:
+            self._preview(step, _row(images) if both is None else both[0])
 
     def _preview(self, step: int, image: Tensor) -> None:
         self._bar.update_absolute(step, self._steps, ("JPEG", _picture(image), PREVIEW_SIZE))
@@ -271,6 +269,14 @@ class Progress:
 def _row(images: Tensor) -> Tensor:
     """(B, H, W, 3) → (H, B · W, 3)"""
     return torch.cat(list(images), dim=1)
+
+
+def _small(images: Tensor) -> Tensor:
+    """(B, H, W, 3), made smaller where it is larger than a preview."""
+    scale = PREVIEW_SIZE / max(images.shape[1:3])
+    if scale >= 1:
+        return images
+    return torch.nn.functional.interpolate(images.movedim(-1, 1), scale_factor=scale, mode="area").movedim(1, -1)
 
 
 def _picture(image: Tensor) -> Image.Image:

@@ -1,0 +1,22 @@
+"""Pictures on a node that runs, in the place of the one that it returns."""
+
+from __future__ import annotations
+
+import sys
+
+from comfy_api.v0_0_2 import ui
+from torch import Tensor
+
+
+def show_as_output(image: Tensor, node_id: str | None) -> bool:
+    """Show an IMAGE (1, H, W, 3) as the node's output, until another one comes; False where nobody is there to see it.
+
+    In Nodes 2.0 a preview of ComfyUI's progress bar would stay on the node, beside the picture that the node returns.
+    """
+    module = sys.modules.get("server")  # where ComfyUI runs without one there is nobody to tell
+    server = getattr(getattr(module, "PromptServer", None), "instance", None)
+    if server is None or server.client_id is None or node_id is None:
+        return False
+    said = {"node": node_id, "display_node": node_id, "prompt_id": server.last_prompt_id}
+    server.send_sync("executed", {**said, "output": ui.PreviewImage(image).as_dict()}, server.client_id)
+    return True
