@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from comfy_api.v0_0_2 import ui
 from torch import Tensor
+
+from .notices import running_server
 
 
 def show_as_output(image: Tensor, node_id: str | None) -> bool:
@@ -13,8 +13,7 @@ def show_as_output(image: Tensor, node_id: str | None) -> bool:
 
     In Nodes 2.0 a preview of ComfyUI's progress bar would stay on the node, beside the picture that the node returns.
     """
-    module = sys.modules.get("server")  # where ComfyUI runs without one there is nobody to tell
-    server = getattr(getattr(module, "PromptServer", None), "instance", None)
+    server = running_server()
     if server is None or server.client_id is None or node_id is None:
         return False
     said = {"node": node_id, "display_node": node_id, "prompt_id": server.last_prompt_id}

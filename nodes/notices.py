@@ -8,10 +8,14 @@ import sys
 from comfy_execution.utils import get_executing_context
 
 
+def running_server():
+    """ComfyUI's server; None where ComfyUI runs without one."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
 def show_on_node(text: str, node_id: str | None) -> None:
-    """Show `text` as a line on a node, where a server runs and somebody looks."""
-    module = sys.modules.get("server")  # ComfyUI as a library runs without one
-    server = getattr(getattr(module, "PromptServer", None), "instance", None)
+    """Show `text` as a line on a node, where a server runs."""
+    server = running_server()
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id)
 
