@@ -22,6 +22,12 @@ def find_comfyui() -> Path | None:
     return next((place for place in places if (place / "comfy").is_dir()), None)
 
 
+def version_of(comfyui: Path) -> str:
+    """As ComfyUI's own file says it."""
+    said = (comfyui / "comfyui_version.py").read_text("utf-8")
+    return said.partition('__version__ = "')[2].partition('"')[0]
+
+
 def find_python(comfyui: Path) -> Path:
     """COMFYUI_PYTHON, else the virtual environment in ComfyUI's folder, else this one."""
     if named := os.environ.get("COMFYUI_PYTHON"):

@@ -11,7 +11,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before torch counts cores, here
     threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
 
-from comfyui_place import find_comfyui, find_python, without_face_packages
+from comfyui_place import find_comfyui, find_python, version_of, without_face_packages
 from studio import build_studio
 
 COMFYUI_TESTS = "in_comfyui"
@@ -59,7 +59,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    if find_comfyui() is None:
+    if comfyui := find_comfyui():
+        terminalreporter.write_line(f">>> COMFYUI {version_of(comfyui)}: its tests ran in {comfyui}.", bold=True)
+    else:
         terminalreporter.write_line(
             "!!! NO COMFYUI FOUND: every test in real ComfyUI was SKIPPED. "
             "Set COMFYUI_PATH (and COMFYUI_PYTHON) to run them.",

@@ -77,36 +77,62 @@ def pictures(model, person_model) -> tuple[torch.Tensor, torch.Tensor]:
         return alone, sample(person_model, encode(person_clip, "photo of <ann>"), negative, steps=2)
 
 
-def scaled_fp8() -> dict:
-    """Trainings on a scaled fp8 UNet to the end, cancelled and failed; pictures before and after; its person."""
-    scaled, plain = map(unet, unet_files())
-    clip = load("tiny_sd15")[1]
-    weight = scaled.get_model_object("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k").weight
+def trains_and_stays(model) -> dict:
+    """Trainings on a MODEL to the end, cancelled and failed, with pictures of it and of its person before and after."""
+    clip, ann = load("tiny_sd15")[1], make_identity("tiny_sd15")
     with torch.inference_mode():
-        person = apply("tiny_sd15", make_identity("tiny_sd15"), kv_strength=1.0, on=(scaled, clip))[0]
-        without = apply("tiny_sd15", make_identity("tiny_sd15"), kv_strength=0.0, on=(scaled, clip))[0]
-    before = pictures(scaled, person)
-    runs = {"whole": trained(scaled), "stopped": trained(scaled, stop_at=2)}
+        person = apply("tiny_sd15", ann, kv_strength=1.0, on=(model, clip))[0]
+        without = apply("tiny_sd15", ann, kv_strength=0.0, on=(model, clip))[0]
+    before = pictures(model, person)
+    runs = {"whole": trained(model), "stopped": trained(model, stop_at=2)}
     step = pack("idea_core").Trainer.step
     try:
         pack("idea_core").Trainer.step = lambda *_: 1 / 0
-        trained(scaled)
+        trained(model)
     except ZeroDivisionError:
         runs["failed"] = {}
     finally:
         pack("idea_core").Trainer.step = step
-    again = trained(scaled)
-    after = pictures(scaled, person)
+    again = trained(model)
+    after = pictures(model, person)
     return {
-        "stored": str(getattr(weight, "_qdata", weight).dtype),
         "losses": runs["whole"]["losses"],
-        "plain losses": trained(plain)["losses"],
         "again": again["losses"],
         "runs": sorted(runs),
         "kv": runs["whole"]["kv"],
-        "same pictures": [torch.equal(*pair) for pair in zip(before, after)],
-        "applied": error(before[1], pictures(scaled, without)[1]),
-        "against plain": error(before[0], pictures(plain, plain)[0]),
+        "changed pictures": max(error(*pair) for pair in zip(before, after)),
+        "applied": error(before[1], pictures(model, without)[1]),
+        "picture": before[0],
+    }
+
+
+def scaled_fp8() -> dict:
+    """A UNet of scaled fp8 weights, against one of the plain weights that it stands for."""
+    scaled, plain = map(unet, unet_files())
+    weight = scaled.get_model_object("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k").weight
+    result = trains_and_stays(scaled)
+    return {
+        **result,
+        "stored": str(getattr(weight, "_qdata", weight).dtype),
+        "plain losses": trained(plain)["losses"],
+        "picture": error(result["picture"], pictures(plain, plain)[0]),
+    }
+
+
+def as_started() -> dict:
+    """The same on the checkpoint as ComfyUI's options have it loaded, and where that is."""
+    model = load("tiny_sd15")[0]
+    result = trains_and_stays(model)
+    weight = model.get_model_object("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k").weight
+    device = comfy.model_management.get_torch_device()
+    on_gpu = device.type == "cuda"
+    return {
+        **result,
+        "picture": result["picture"].flatten().tolist(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
+        "streamed": bool(getattr(model, "is_dynamic", bool)()),
+        "stored": str(weight.dtype),
+        "peak": torch.cuda.max_memory_allocated(device) if on_gpu else 0,
     }
 
 

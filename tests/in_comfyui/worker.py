@@ -18,7 +18,8 @@ ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what ComfyUI prints goes to the log
 HERE = Path(__file__).parent
 sys.path[:] = [str(Path.cwd()), *(path for path in sys.path if Path(path) != HERE)]
-BASE, sys.argv[1:] = sys.argv[1], ["--cpu", "--base-directory", *sys.argv[1:]]
+DEVICE = [] if os.environ.get("IDEA_TEST_DEVICE") == "gpu" else ["--cpu"]
+BASE, sys.argv[1:] = sys.argv[1], [*DEVICE, "--base-directory", *sys.argv[1:]]
 
 import comfy.options  # noqa: E402
 
