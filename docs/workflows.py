@@ -18,7 +18,9 @@ from typing import Any
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 WIDTH, GAP, TOP = 340, 60, 60  # pixels
 BELOW = 90  # the next node's title, and the bar that Nodes 2.0 hangs below a node with an error
-ROW, ENDS, TEXT, PICTURE, NOTE = 30, 48, 110, 320, 330  # as Nodes 2.0 has them with advanced inputs unfolded
+# As Nodes 2.0 has them with advanced inputs unfolded, which the classic look never exceeds.
+ENDS, SOCKET, WIDGET, STRING, TEXT, PICTURE, FOLD = 38, 20, 28, 36, 110, 320, 24
+NOTE, LINE, LETTERS = 60, 22, 110  # a note's ends, and how much a line of it takes and holds
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 # As in ComfyUI's own templates.
 MODELS = {
@@ -127,21 +129,24 @@ def place(api: Graph, info: Mapping[str, Any]) -> dict[str, tuple[int, int, int]
 
 
 def height_of(node: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
-    kinds = inputs_of(spec)
-    sockets = sum(not is_widget(kind) for kind, _ in kinds.values())
-    texts = sum(bool(options.get("multiline")) for _, options in kinds.values())
-    widgets = len(kinds) - sockets - texts
-    texts += node["class_type"] == "PreviewAny"  # whose text the front end adds
-    shows = node["class_type"] in ("SaveImage", "PreviewImage", "LoadImage")
-    return ROW * (max(sockets, len(spec["output"])) + widgets) + ENDS + TEXT * texts + PICTURE * shows
+    kinds = inputs_of(spec).values()
+    sockets = sum(not is_widget(kind) for kind, _ in kinds)
+    height = ENDS + SOCKET * max(sockets, len(spec["output"]))
+    for kind, options in kinds:
+        if is_widget(kind):
+            height += TEXT if options.get("multiline") else STRING if kind == "STRING" else WIDGET
+    height += FOLD * any(options.get("advanced") for _, options in kinds)
+    height += TEXT * (node["class_type"] == "PreviewAny")  # whose text the front end adds
+    return height + PICTURE * (node["class_type"] in ("SaveImage", "PreviewImage", "LoadImage"))
 
 
 def note_node(number: int, text: str, above: int) -> dict[str, Any]:
+    lines = sum(max(-(-len(line) // LETTERS), 1) for line in text.split("\n"))
     return {
         "id": number,
         "type": "MarkdownNote",
         "pos": [40, above + BELOW],
-        "size": [2 * WIDTH + GAP, NOTE],
+        "size": [2 * WIDTH + GAP, NOTE + LINE * lines],
         "flags": {},
         "order": number - 1,
         "mode": 0,
