@@ -93,8 +93,8 @@ def _load_without_notes(path: Path) -> Any:
         except MemoryError:
             raise
         except Exception:
-            raise _no_weights(path, named) from None
-    raise _no_weights(path, named)
+            raise _refused(path, named) from None
+    raise _refused(path, named)
 
 
 def _plain(value: Any) -> Any:
@@ -105,7 +105,7 @@ def _plain(value: Any) -> Any:
     return dict(inside) if isinstance(inside, Mapping) else {}
 
 
-def _no_weights(path: Path, named: Named) -> IdentityFileError:
+def _refused(path: Path, named: Named) -> IdentityFileError:
     """The error of a pickle that the restricted loader refuses: it names what stands in it besides weights."""
     foreign = named.foreign
     remedy = "Use a .safetensors file. Where the file was made, its tensors can be saved alone, as one."
