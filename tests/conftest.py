@@ -60,7 +60,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 def pytest_terminal_summary(terminalreporter) -> None:
     if comfyui := find_comfyui():
-        terminalreporter.write_line(f">>> COMFYUI {version_of(comfyui)}: its tests ran in {comfyui}.", bold=True)
+        done = [report for kind in ("passed", "failed", "error") for report in terminalreporter.getreports(kind)]
+        ran = sum(COMFYUI_TESTS in report.nodeid for report in done)
+        terminalreporter.write_line(f">>> COMFYUI {version_of(comfyui)}: {ran} tests ran in it.", bold=True)
     else:
         terminalreporter.write_line(
             "!!! NO COMFYUI FOUND: every test in real ComfyUI was SKIPPED. "
