@@ -31,9 +31,9 @@ from .comfy_models import layer_shape
 from .comfy_text import ADAPTED, Seen
 
 WRAPPER = "id-ea"
-_DROPPED = (
-    "start_percent and end_percent of {} do not act on prompts that another node has taken apart. Their text is "
-    "adapted from start to end, at the strength of the Apply ID-Adapter whose CLIP encoded them."
+_UNMARKED = (
+    "No prompt of this sampling is marked as holding {}. If one has the name, another node has rebuilt it. "
+    "start_percent, end_percent and kv_scope 'prompts with the person' do not act on it."
 )
 _PASSED_BY = (
     "The adapter of {} does not act: a node encoded the prompt past Apply's CLIP. The name's word and kv_strength act. "
@@ -152,16 +152,13 @@ class PeopleWrapper:
         return {**entry, "model_conds": parts}
 
     def _tell_what_is_missing(self, conds: list) -> None:
-        """Tell the user of people whose prompts were encoded, or taken apart, by nodes that pass Apply's CLIP by."""
+        """Tell the user of people whose prompts other nodes have encoded past Apply's CLIP, or rebuilt."""
         held = {key for part in conds for entry in part or () if ADAPTED in entry for key in entry[ADAPTED].strengths}
         for schedule in self.schedules:
             if schedule.seen.named and not schedule.seen.encoded and schedule.strength != 0:
                 schedule.tell(_PASSED_BY)
-            elif schedule.seen.encoded and schedule.key not in held:
-                if not schedule.always:
-                    schedule.tell(_DROPPED)
-                if schedule.scoped:
-                    schedule.tell(_UNSCOPED)
+            elif schedule.seen.encoded and schedule.key not in held and (schedule.scoped or not schedule.always):
+                schedule.tell(_UNMARKED)
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,6 +69,12 @@ class LoadFaceModel(io.ComfyNode):
         return True  # execute says what to do; of what is refused here the front end says so only after more clicks
 
     @classmethod
+    def fingerprint_inputs(cls, pack, provider) -> str:
+        """Files that were replaced or have gone are looked at anew."""
+        files = packs[pack].files() if pack in (packs := find_packs(insightface_roots())) else ()
+        return repr([(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files])
+
+    @classmethod
     def execute(cls, pack: str, provider: str) -> io.NodeOutput:
         models = FaceModels(require_pack(pack, insightface_roots()), provider)
         runs = models.engine().providers[0]

@@ -70,7 +70,7 @@ def other_packs_sockets() -> dict:
     folder = pack("idea_core.faces.packs").require_pack("testpack", pack("nodes.paths").insightface_roots()).folder
     analysis = FaceAnalysis(str(folder), providers=["CPUExecutionProvider"])
     analysis.prepare(ctx_id=0, det_size=(640, 640))
-    said = refusal(lambda: encode_faces([photo("photo_1.png")], {"not": "theirs"}))
+    said = said_by(lambda: encode_faces([photo("photo_1.png")], {"not": "theirs"}))
     theirs, ours = (encode_faces([photo("photo_1.png")], model)[0].mean for model in (analysis, None))
     return {"cosine": float(theirs @ ours), "said": said}
 
@@ -92,7 +92,7 @@ def other_places(place: str) -> dict:
         found = pack("idea_core.faces").encode_photos(nested.engine(), [(photo("photo_1.png")[0] * 255).byte().numpy()])
         crop = nested.engine().align(found[1][0].photo, found[1][0].chosen)
         aligned = encode_faces([torch.from_numpy(crop)[None] / 255], single, aligned=True)[0]
-        said = refusal(lambda: encode_faces([photo("photo_1.png")], single))
+        said = said_by(lambda: encode_faces([photo("photo_1.png")], single))
     finally:
         folder_paths.folder_names_and_paths["insightface"][0].remove(place)
     return {
@@ -100,11 +100,11 @@ def other_places(place: str) -> dict:
         "runs_on": runs_on,
         "cosine": float(embeds.mean @ aligned.mean),
         "said": said,
-        "refused": refusal(lambda: node.execute("antelopev2", "cpu")),
+        "refused": said_by(lambda: node.execute("antelopev2", "cpu")),
     }
 
 
-def refusal(call: Callable[[], object]) -> str:
+def said_by(call: Callable[[], object]) -> str:
     """What the pack's error says; "" without one."""
     try:
         call()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 PLACE = "IDEA_STRANGERS"
 BYPASSED = "The adapter of <ann> does not act: a node encoded the prompt past Apply's CLIP."
-DROPPED = "start_percent and end_percent of <ann> do not act on prompts that another node has taken apart."
+UNMARKED = "No prompt of this sampling is marked as holding <ann>."
 UNSCOPED = "The change to keys and values of <ann> does not act in regions that another node computes itself."
 
 
@@ -50,7 +50,7 @@ def test_advanced_text_encode(stranger, weights):
     result = probe("encoded_by", node_id="BNK_CLIPTextEncodeAdvanced", **how)
     assert result["adapter"] > 1e-3 and result["without the name"] == 0
     assert result["against a stock prompt"] <= 1e-4
-    assert len(result["said"]) == 1 and DROPPED in result["said"][0]
+    assert len(result["said"]) == 1 and UNMARKED in result["said"][0]
     weighted = probe("encoded_by", node_id="BNK_CLIPTextEncodeAdvanced", text="photo of (<ann>:1.3)", **how)
     assert weighted["adapter"] > 1e-3 and weighted["without the name"] == 0
 

@@ -47,12 +47,22 @@ def load_pack() -> None:
     asyncio.run(nodes.load_custom_node(os.path.join(BASE, "custom_nodes", "id-ea"), module_parent="custom_nodes"))
 
 
+def _is_probe(value, module) -> bool:
+    """Whether a value is a function of a module's own that tests may call."""
+    return (
+        callable(value) and getattr(value, "__module__", "") == module.__name__ and not value.__name__.startswith("_")
+    )
+
+
 def main() -> None:
     watch_the_borders()
     load_pack()
     sys.path.append(str(HERE))
     modules = [importlib.import_module(path.stem) for path in sorted(HERE.glob("probes_*.py"))]
     probes = {name: value for module in modules for name, value in vars(module).items()}
+    own = [name for module in modules for name, value in vars(module).items() if _is_probe(value, module)]
+    if len(own) > len(set(own)):
+        raise SystemExit(f"Two probes of one name: {sorted(name for name in set(own) if own.count(name) > 1)}")
     probes["reached"] = lambda: REACHED
     for line in sys.stdin:
         call = json.loads(line)
