@@ -215,10 +215,14 @@ def unfold(browser: webdriver.Chrome, kind: str) -> None:
     node_element(browser, kind).find_element(By.CSS_SELECTOR, UNFOLD).click()
 
 
-def help_of(browser: webdriver.Chrome, kind: str) -> str:
-    """Text of the help panel of a node in the graph, opened from the toolbox over it."""
+def open_help(browser: webdriver.Chrome, kind: str) -> None:
+    """Open the help panel of a node in the graph, from the toolbox over it."""
     browser.execute_script(SELECT, kind)
     click(browser, "[data-testid=info-button]")
+
+
+def help_text(browser: webdriver.Chrome) -> str:
+    """What the help panel says; a page takes a moment to come."""
     return _found(browser, By.CSS_SELECTOR, ".node-help-content").text
 
 

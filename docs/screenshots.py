@@ -32,7 +32,7 @@ def main(url: str) -> None:
         keep(browser, "templates")
         front_end.reload(browser)
         front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
-        front_end.help_of(browser, "IDEA_ApplyAdapter")
+        front_end.open_help(browser, "IDEA_ApplyAdapter")
         keep(browser, "generate")
     finally:
         browser.quit()
