@@ -9,8 +9,9 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.errors import BaseModelError
 from ..idea_core.identity import Identity
 from .comfy_models import described_prediction, require_pair
+from .comfy_names import AppliedPerson
 from .comfy_patch import AdapterSchedule, patch_model
-from .comfy_text import AppliedPerson, patch_clip
+from .comfy_text import patch_clip
 from .face import CATEGORY
 from .inputs import advanced, require_finite
 from .notices import running_node

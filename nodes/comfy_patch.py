@@ -11,24 +11,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple
 
 import comfy.conds
 import comfy.lora
-import comfy.utils
 import torch
-from comfy.patcher_extension import PatcherInjection, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
-from torch.nn.functional import linear
 
 from ..idea_core.errors import BaseModelError
 from ..idea_core.identity import Identity
-from ..idea_core.kv import DOWN, FULL, UP, layers_of, shape_of
+from ..idea_core.kv import layers_of, shape_of
 from .comfy_models import layer_shape
-from .comfy_text import ADAPTED, Seen
+from .comfy_names import Seen
+from .comfy_scoped_kv import SideBranch, rows_marked
+from .comfy_text import ADAPTED
 
 WRAPPER = "id-ea"
 _UNMARKED = (
@@ -39,25 +36,6 @@ _PASSED_BY = (
     "The adapter of {} does not act: a node encoded the prompt past Apply's CLIP. The name's word and kv_strength act. "
     "For the adapter too, encode with CLIP Text Encode."
 )
-_UNSCOPED = (
-    "The change to keys and values of {} does not act in regions that another node computes itself. "
-    "Set kv_scope of Apply ID-Adapter to 'whole model', or use ComfyUI's own masks."
-)
-
-
-class Rows(NamedTuple):
-    """During a call of the UNet: which rows of its batch hold a person.
-
-    Attributes:
-        context: the text conditions (B, L, d) that the UNet was given.
-        here: key of a person → 1 for each row (B, 1, 1) whose prompt holds the person, else 0.
-    """
-
-    context: Tensor | None
-    here: Mapping[str, Tensor]
-
-
-_rows: ContextVar[Rows] = ContextVar("rows", default=Rows(None, {}))  # noqa: B039 - never changed in place
 
 
 @dataclass(frozen=True)
@@ -115,14 +93,11 @@ class PeopleWrapper:
         return executor(model, adapted, x, sigmas, model_options)
 
     def mark_rows(self, executor, x, timesteps, context=None, *rest, **more):
-        """Wrapper of the UNet: says in `_rows` which prompts of the batch hold the person."""
+        """Wrapper of the UNet: tells side branches which prompts of the batch hold the person."""
         keys = {schedule.key: schedule.rows_key for schedule in self.schedules}
         here = {key: more.pop(rows_key) for key, rows_key in keys.items() if rows_key in more}
-        before = _rows.set(Rows(context, here))
-        try:
+        with rows_marked(context, here):
             return executor(x, timesteps, context, *rest, **more)
-        finally:
-            _rows.reset(before)
 
     def _strengths(self, sampling, sigmas: Tensor) -> dict[str, float]:
         """Key of a person → strength at this step; who was applied twice has both."""
@@ -161,58 +136,6 @@ class PeopleWrapper:
                 schedule.tell(_UNMARKED)
 
 
-@dataclass(frozen=True, eq=False)
-class SideBranch:
-    """K/V deltas beside the layers' own weights, for the rows of prompts that hold the person.
-
-    ComfyUI hangs it into the model's layers while a MODEL with it is loaded; clones of the MODEL share it.
-
-    Attributes:
-        strength: factor on the deltas.
-    """
-
-    schedule: AdapterSchedule
-    kv: Mapping[str, Tensor]
-    strength: float
-    _handles: dict = field(default_factory=dict)  # by MODEL clone, each of which may be dropped while another is loaded
-    _weights: dict = field(default_factory=dict)  # on devices
-
-    def injection(self) -> PatcherInjection:
-        return PatcherInjection(inject=self._hang_in, eject=self._take_out)
-
-    def _hang_in(self, patcher) -> None:
-        parts = {layer: comfy.utils.get_attr(patcher.model, layer) for layer in layers_of(self.kv)}
-        hooks = [part.register_forward_hook(partial(self._add, layer)) for layer, part in parts.items()]
-        self._handles.setdefault(id(patcher), []).extend(hooks)
-
-    def _take_out(self, patcher) -> None:
-        for handle in self._handles.pop(id(patcher), []):
-            handle.remove()
-        if not self._handles:
-            self._weights.clear()
-
-    def _add(self, layer: str, _part, inputs: tuple, output: Tensor) -> Tensor:
-        context, rows = _rows.get().context, _rows.get().here.get(self.schedule.key)
-        if rows is None:
-            return output
-        change = inputs[0]
-        if len(rows) != len(output) or not _same_text(change, context):
-            self.schedule.tell(_UNSCOPED)
-            return output
-        for weight in self._on(layer, change):
-            change = linear(change, weight)
-        return output + rows.to(output) * change
-
-    def _on(self, layer: str, like: Tensor) -> tuple[Tensor, ...]:
-        """The layer's delta as matrices to multiply with, one after the other; the last has the strength in it."""
-        place = layer, like.device, like.dtype
-        if place not in self._weights:
-            names = (layer + FULL,) if layer + FULL in self.kv else (layer + DOWN, layer + UP)
-            *first, last = (self.kv[name].to(like.device, torch.float32) for name in names)
-            self._weights[place] = tuple(weight.to(like.dtype) for weight in (*first, self.strength * last))
-        return self._weights[place]
-
-
 def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strength: float):
     """A clone of MODEL with the person's schedule and K/V deltas.
 
@@ -224,7 +147,7 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
     if kv_strength != 0 and identity.kv:
         _require_layers(model, identity)
         if schedule.scoped:
-            branch = SideBranch(schedule, identity.kv, kv_strength)
+            branch = SideBranch(schedule.key, schedule.tell, identity.kv, kv_strength)
             model.set_injections(f"{schedule.key}_{len(model.injections)}", [branch.injection()])
         else:
             keys = comfy.lora.model_lora_keys_unet(model.model, {})
@@ -242,11 +165,6 @@ def _add_schedule(model, schedule: AdapterSchedule) -> None:
     for kind, wrapper in wrappers.items():
         model.remove_wrappers_with_key(kind, WRAPPER)
         model.add_wrapper_with_key(kind, WRAPPER, wrapper)
-
-
-def _same_text(one: Tensor, other: Tensor | None) -> bool:
-    """Whether two text conditions are the same memory: other nodes may give a layer regions' texts of their own."""
-    return other is not None and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _require_layers(model, identity: Identity) -> None:

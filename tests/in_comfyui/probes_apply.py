@@ -274,59 +274,40 @@ def shared_ids() -> dict[str, list[str]]:
     return {key: ids for key, ids in shared.items() if ids}
 
 
-def hints(checkpoint: str, texts: list[str]) -> list[str]:
-    """What is logged when prompts are read by a CLIP that knows two people."""
-    on = apply(checkpoint, make_identity(checkpoint))
-    _, clip = apply(checkpoint, make_identity(checkpoint, seed=9, name="bob"), on=on)
-    said = []
-    handler = logging.Handler()
+def notices(call) -> list[str]:
+    """What the pack logs meanwhile."""
+    said, handler = [], logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
     logging.getLogger().addHandler(handler)
     try:
-        for text in texts:
-            clip.tokenize(text)
+        call()
     finally:
         logging.getLogger().removeHandler(handler)
     return [line for line in said if line.startswith("ID-EA")]
 
 
-def weights_in(prompts: list[str]) -> list:
-    """ComfyUI's own reading of prompts: texts and their weights."""
-    return [pack("nodes.comfy_text")._segments(prompt) for prompt in prompts]
+def hints(checkpoint: str, texts: list[str]) -> list[str]:
+    """What is logged when prompts are read by a CLIP that knows two people."""
+    on = apply(checkpoint, make_identity(checkpoint))
+    _, clip = apply(checkpoint, make_identity(checkpoint, seed=9, name="bob"), on=on)
+    return notices(lambda: [clip.tokenize(text) for text in texts])
 
 
 @torch.inference_mode()
-def spellings(checkpoint: str, name: str) -> dict:
-    """A person's name composed and decomposed, in prompts and in files."""
-    composed, apart = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
-    identity = make_identity(checkpoint, name=apart)
-    _, clip = apply(checkpoint, identity)
-    first, *others = [
-        encode(clip, f"photo of {mention}")[0][0]
-        for spelled in (composed, apart, composed.upper())
-        for mention in (f"<{spelled}>", f"embedding:{spelled}")
-    ]
-    paths, nodes_of = pack("nodes.paths"), pack("nodes.identity")
-    nodes_of.SaveIdentity.execute(identity, f"of {apart}/{apart}")
-    saved = paths.saved_path(f"of {apart}/{composed}")
-    result = {
-        "trigger": identity.trigger == f"<{composed}>",
-        "prompts": all(torch.equal(first, other) for other in others),
-        "plain text": torch.equal(first, encode(clip, f"photo of {composed}")[0][0]),
-        "saved": saved.name == f"{composed}.safetensors" and saved.is_file(),
-    }
-    saved.rename(saved.with_name(f"{apart}.safetensors"))  # as a Mac writes it
-    folder_paths.filename_list_cache.clear()
-    for spelled in (composed, apart):
-        file = f"of {spelled}/{spelled}.safetensors"
-        (read,) = nodes_of.LoadIdentity.execute(file).args
-        result |= {f"{len(spelled)} found": read.name == composed and nodes_of.LoadIdentity.validate_inputs(file)}
-    listed = [file for file in paths.identity_files() if file.startswith(f"of {composed}")]
-    result["listed once"] = listed == [f"of {composed}/{composed}.safetensors"]
-    nodes_of.SaveIdentity.execute(identity, f"of {apart}/{composed}")
-    result["one file"] = len(list(saved.parent.iterdir())) == 1
-    result["unknown"] = nodes_of.LoadIdentity.validate_inputs("nobody.safetensors")
-    return result
+def clip_layers(checkpoint: str, own: int, other: int) -> dict:
+    """What is said of CLIP layers set before Apply and behind it, and which one a training on them notes."""
+    model, clip, vae = load(checkpoint)
+    ann, said, noted = make_identity(checkpoint), {}, {}
+
+    def at(clip, layer):
+        return nodes.CLIPSetLastLayer().set_last_layer(clip, layer)[0]
+
+    for name, layer in (("own", own), ("other", other)):
+        before = apply(checkpoint, ann, on=(model, at(clip, layer)))[1]
+        behind = at(apply(checkpoint, ann)[1], layer)
+        said[name] = [notices(lambda one=one: encode(one, "photo of <ann>")) for one in (before, behind)]
+        noted[name] = pack("nodes.comfy_backbone").ComfyBackbone(model, at(clip, layer), vae).clip_layer
+    return {"said": said, "noted": noted}
 
 
 @torch.inference_mode()
@@ -454,6 +435,12 @@ def refusal(checkpoint: str, case: str) -> str:
             pack("nodes.comfy_models").require_pair(SimpleNamespace(model=SimpleNamespace()), clip)
         elif case == "no clip":
             apply(checkpoint, make_identity(checkpoint), on=(model, None))
+        elif case == "two of one name":
+            apply(
+                checkpoint,
+                make_identity(checkpoint, seed=9, name="Ann"),
+                on=apply(checkpoint, make_identity(checkpoint)),
+            )
         elif case == "no vae":
             pack("nodes.comfy_models").require_vae(None)
         elif case == "not an identity":

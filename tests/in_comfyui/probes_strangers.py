@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 
@@ -11,6 +10,7 @@ import folder_paths
 import server
 import torch
 from probes import apply, encode, error, load, make_identity, pack, sample
+from probes_apply import notices
 from probes_stored_weights import pictures, trained
 
 import nodes
@@ -34,18 +34,6 @@ def run(node_id: str, **inputs):
     if hasattr(node, "define_schema"):
         return node.execute(**inputs).args[0]
     return getattr(node(), node.FUNCTION)(**inputs)[0]
-
-
-def notices(call) -> list[str]:
-    """What the pack says meanwhile."""
-    said, handler = [], logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
-    logging.getLogger().addHandler(handler)
-    try:
-        call()
-    finally:
-        logging.getLogger().removeHandler(handler)
-    return [line for line in said if line.startswith("ID-EA")]
 
 
 @torch.inference_mode()

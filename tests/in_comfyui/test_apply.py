@@ -101,6 +101,17 @@ def test_a_name_is_one_name_in_every_normal_form(probe, name):
     assert result == dict.fromkeys(result, True)
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "own"), [("tiny_sd15", -1), pytest.param("tiny_sd21", -2, marks=pytest.mark.slow)]
+)
+def test_a_clip_layer_counts_by_what_it_does_where_the_prompt_is_encoded(probe, checkpoint, own):
+    result = probe("clip_layers", checkpoint=checkpoint, own=own, other=own - 2)
+    assert result["noted"] == {"own": None, "other": own - 2}
+    assert result["said"]["own"] == [[], []]
+    line = f"ID-EA: <ann> was trained on CLIP layer {own}, and this CLIP gives layer {own - 2}."
+    assert [[said.startswith(line) for said in one] for one in result["said"]["other"]] == [[True], [True]]
+
+
 def test_one_person_twice_adds_up(probe):
     result = probe("one_person_twice", checkpoint="tiny_sd15")
     assert result["error"] < 1e-3 * result["of"]
@@ -175,6 +186,7 @@ def test_a_name_is_never_cut_by_a_chunk_border(probe):
             "Expected a MODEL of Stable Diffusion 1.x, Stable Diffusion 2.x, Stable Diffusion XL, got NoneType",
         ),
         ("no clip", "Expected the CLIP of Stable Diffusion 2.x (clip_h of width 1024), got no CLIP text encoder"),
+        ("two of one name", "Expected people of different names in one CLIP, got two called <Ann>. Rename one with"),
         ("no vae", "Expected a VAE of 4 latent channels, got a checkpoint without one"),
         ("not an identity", "Expected IDENTITY from Load ID-EA Embedding, got a dict. Connect Load ID-EA Embedding."),
         ("kv of another checkpoint", "input_blocks.7.1.transformer_blocks.0.attn2.to_k of shape (320, 1024), got none"),
