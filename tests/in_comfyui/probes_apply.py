@@ -293,6 +293,45 @@ def hints(checkpoint: str, texts: list[str]) -> list[str]:
     return notices(lambda: [clip.tokenize(text) for text in texts])
 
 
+def weights_in(prompts: list[str]) -> list:
+    """ComfyUI's own reading of prompts: texts and their weights."""
+    return [pack("nodes.comfy_text")._segments(prompt) for prompt in prompts]
+
+
+@torch.inference_mode()
+def spellings(checkpoint: str, name: str) -> dict:
+    """A person's name composed and decomposed, in prompts and in files."""
+    composed, apart = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    identity = make_identity(checkpoint, name=apart)
+    _, clip = apply(checkpoint, identity)
+    first, *others = [
+        encode(clip, f"photo of {mention}")[0][0]
+        for spelled in (composed, apart, composed.upper())
+        for mention in (f"<{spelled}>", f"embedding:{spelled}")
+    ]
+    paths, nodes_of = pack("nodes.paths"), pack("nodes.identity")
+    nodes_of.SaveIdentity.execute(identity, f"of {apart}/{apart}")
+    saved = paths.saved_path(f"of {apart}/{composed}")
+    result = {
+        "trigger": identity.trigger == f"<{composed}>",
+        "prompts": all(torch.equal(first, other) for other in others),
+        "plain text": torch.equal(first, encode(clip, f"photo of {composed}")[0][0]),
+        "saved": saved.name == f"{composed}.safetensors" and saved.is_file(),
+    }
+    saved.rename(saved.with_name(f"{apart}.safetensors"))  # as a Mac writes it
+    folder_paths.filename_list_cache.clear()
+    for spelled in (composed, apart):
+        file = f"of {spelled}/{spelled}.safetensors"
+        (read,) = nodes_of.LoadIdentity.execute(file).args
+        result |= {f"{len(spelled)} found": read.name == composed and nodes_of.LoadIdentity.validate_inputs(file)}
+    listed = [file for file in paths.identity_files() if file.startswith(f"of {composed}")]
+    result["listed once"] = listed == [f"of {composed}/{composed}.safetensors"]
+    nodes_of.SaveIdentity.execute(identity, f"of {apart}/{composed}")
+    result["one file"] = len(list(saved.parent.iterdir())) == 1
+    result["unknown"] = nodes_of.LoadIdentity.validate_inputs("nobody.safetensors")
+    return result
+
+
 @torch.inference_mode()
 def clip_layers(checkpoint: str, own: int, other: int) -> dict:
     """What is said of CLIP layers set before Apply and behind it, and which one a training on them notes."""
