@@ -295,7 +295,7 @@ def hints(checkpoint: str, texts: list[str]) -> list[str]:
 
 def weights_in(prompts: list[str]) -> list:
     """ComfyUI's own reading of prompts: texts and their weights."""
-    return [pack("nodes.comfy_text")._segments(prompt) for prompt in prompts]
+    return [pack("nodes.comfy_names")._segments(prompt) for prompt in prompts]
 
 
 @torch.inference_mode()
