@@ -103,7 +103,7 @@ def near_misses(text: str, names: Iterable[str]) -> list[str]:
     """What in `text` was probably meant for a person and names nobody: a sentence each, which says what to write.
 
     That is a name in other brackets ("＜alice＞", "&lt;alice&gt;"), with blanks or a weight in them ("<alice >",
-    "<alice:1.2>", "<lora:alice:1>"), or without any, where the text does not name that person otherwise.
+    "<alice:1.2>", "<lora:alice:1>"), or without any, where the text names nobody.
 
     Args:
         names: of the people, without brackets.
@@ -122,7 +122,8 @@ def near_misses(text: str, names: Iterable[str]) -> list[str]:
         return " "
 
     rest = alike(_BRACKETED.sub(look, text))
-    meant |= {name: f"<{name}>" for name in known.values() if name not in tried and _stands_bare(name, rest)}
+    if not any(mention.of(name) for mention in mentions(text) for name in known.values()):
+        meant |= {name: f"<{name}>" for name in known.values() if name not in tried and _stands_bare(name, rest)}
     return [f"{found} stays plain text. For the person write {right}." for found, right in meant.items()]
 
 

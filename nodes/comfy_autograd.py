@@ -6,16 +6,16 @@ forward passes write in place, and some attentions know no gradients.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
-from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from ..idea_core.errors import BaseModelError
 
 
 @contextmanager
@@ -37,26 +37,21 @@ def trainable_clone(patcher):
     """A clone whose weights stay put.
 
     Newer ComfyUI streams weights through reused buffers (dynamic VRAM), which would give wrong gradients. There the
-    clone has weights of its own: read from the checkpoint again, or else copied. Elsewhere all clones share theirs.
+    clone has weights of its own, read from the checkpoint again. Elsewhere all clones share theirs.
+
+    Raises:
+        BaseModelError: the weights are streamed, and the node that loaded them did not say how to load them again.
     """
     with torch.inference_mode(False):
         if not getattr(patcher, "is_dynamic", bool)():
             return patcher.clone()
-        try:
-            return patcher.clone(disable_dynamic=True)
-        except RuntimeError:  # the node that loaded it did not say how to load it again
-            return patcher.clone(disable_dynamic=True, model_override=_static_copy(patcher))
-
-
-def _static_copy(patcher) -> tuple:
-    """What `ModelPatcher.clone` takes in place of a dynamic patcher's model: a copy of the model in memory."""
-    model = patcher.model
-    streams = [part.__dict__["_v"] for part in model.modules() if "_v" in part.__dict__]
-    shared = [value for value in vars(model).values() if not isinstance(value, (torch.nn.Module, Tensor, dict))]
-    copied = copy.deepcopy(model, {id(part): part for part in (*streams, *shared)})
-    for part in copied.modules():
-        part.__dict__.pop("_v", None)
-    return ModelPatcher(copied, patcher.load_device, patcher.offload_device).get_clone_model_override()
+        if patcher.cached_patcher_init is None:
+            raise BaseModelError(
+                "a MODEL and CLIP that can be held in memory",
+                "ones whose weights are streamed, from a node that cannot load them again",
+                "Load them with ComfyUI's own loaders, or start ComfyUI with --disable-dynamic-vram.",
+            )
+        return patcher.clone(disable_dynamic=True)
 
 
 class GradientWeights:

@@ -93,10 +93,10 @@ def current_layer(clip_model, encoder: str) -> int | None:
 def layer_of(clip) -> int | None:
     """The layer that CLIP Set Last Layer chose, or None where that acts as if nobody had chosen."""
     base = BASE_MODELS[next(key for key, one in BASE_MODELS.items() if one.encoders == text_encoders_of(clip))]
-    depths = {getattr(clip.cond_stage_model, key).num_layers for key in base.encoders}
+    depths = [getattr(clip.cond_stage_model, key).num_layers for key in base.encoders]
     layer = clip.layer_idx
-    if layer is not None and abs(layer) > min(depths):
-        layer = -1  # as ComfyUI reads it
+    if layer is not None and abs(layer) > max(depths):
+        layer = -1  # as ComfyUI reads it: the last
     return None if layer in (None, base.clip_layer) else layer
 
 

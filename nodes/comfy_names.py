@@ -15,7 +15,7 @@ from torch import Tensor
 from ..idea_core.errors import ConfigError
 from ..idea_core.identity import Identity
 from ..idea_core.prompts import near_misses, strangers, texts_around
-from .notices import running_node, show_on_node, warn
+from .notices import running_node, running_server, show_on_node, warn
 
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
 
@@ -27,20 +27,23 @@ class Seen:
     Attributes:
         named: a prompt with the name was read.
         encoded: a text condition with the person was made.
-        told: the notices that were logged.
+        told: the notices that were logged, and the node and run that showed each last.
     """
 
     named: bool = False
     encoded: bool = False
-    told: set[str] = field(default_factory=set)
+    told: dict[str, tuple] = field(default_factory=dict)
 
     def tell(self, text: str, node_id: str | None = None) -> None:
-        """Show a notice on a node, the running one if none is given, and log it the first time."""
+        """Log a notice the first time, and show it on a node, the running one if none is given, once in each run."""
+        place = (node_id or running_node(), getattr(running_server(), "last_prompt_id", None))
+        if self.told.get(text) == place:
+            return
         if text in self.told:
-            show_on_node(text, node_id or running_node())
+            show_on_node(text, place[0])
         else:
-            self.told.add(text)
-            warn(text, node_id)
+            warn(text, place[0])
+        self.told[text] = place
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ rows of those prompts alone that hold the person.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import comfy.conds
@@ -31,6 +31,10 @@ WRAPPER = "id-ea"
 _UNMARKED = (
     "No prompt of this sampling is marked as holding {}. If one has the name, another node has rebuilt it. "
     "start_percent, end_percent and kv_scope 'prompts with the person' do not act on it."
+)
+_MIXED = (
+    "Another node has mixed the prompt of {}. Its text keeps the strength of the Apply ID-Adapter whose CLIP encoded it. "
+    "Another strength, start_percent and end_percent do not act on it."
 )
 _PASSED_BY = (
     "The adapter of {} does not act: a node encoded the prompt past Apply's CLIP. The name's word and kv_strength act. "
@@ -117,7 +121,9 @@ class PeopleWrapper:
         if adapted is not None:
             own = entry.get("cross_attn")
             text = adapted.at(strengths, own)
-            if text is not own:
+            if text is None:
+                self._tell(_MIXED, adapted.strengths)
+            elif text is not own:
                 parts["c_crossattn"] = comfy.conds.CONDCrossAttn(text.to(parts["c_crossattn"].cond))
         held = () if adapted is None else adapted.strengths
         for schedule in self.schedules:
@@ -126,8 +132,15 @@ class PeopleWrapper:
                 parts[schedule.rows_key] = comfy.conds.CONDRegular(here)
         return {**entry, "model_conds": parts}
 
+    def _tell(self, notice: str, keys: Collection[str]) -> None:
+        for schedule in self.schedules:
+            if schedule.key in keys:
+                schedule.tell(notice)
+
     def _tell_what_is_missing(self, conds: list) -> None:
         """Tell the user of people whose prompts other nodes have encoded past Apply's CLIP, or rebuilt."""
+        if len(conds) < 2 or conds[0] is None:  # a node's own look at the negative prompt alone
+            return
         held = {key for part in conds for entry in part or () if ADAPTED in entry for key in entry[ADAPTED].strengths}
         for schedule in self.schedules:
             if schedule.seen.named and not schedule.seen.encoded and schedule.strength != 0:

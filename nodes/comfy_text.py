@@ -49,23 +49,23 @@ class AdaptedText:
     def of(cls, plain: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> AdaptedText:
         return cls(plain, combine(plain, differences, strengths), differences, strengths)
 
-    def at(self, strengths: Mapping[str, float], text: Tensor) -> Tensor:
+    def at(self, strengths: Mapping[str, float], text: Tensor) -> Tensor | None:
         """The text condition at other strengths; people whom `strengths` leaves out keep theirs.
 
         Args:
             text: the conditioning's own: `adapted`, or what other nodes have made of it since.
+
+        Returns:
+            None where other nodes have mixed it, and its share of each difference is not known.
         """
         wanted = {**self.strengths, **{key: value for key, value in strengths.items() if key in self.strengths}}
-        if wanted == self.strengths:
+        if wanted == self.strengths or not text.any():  # zeroed out
             return text
-        if text is self.adapted:
-            return combine(self.plain, self.differences, wanted)
-        if not text.any():  # zeroed out
-            return text
-        changes = {key: wanted[key] - self.strengths[key] for key in wanted}
-        length = min(text.shape[1], self.plain.shape[1])
-        differences = {key: difference[:, :length] for key, difference in self.differences.items()}
-        return torch.cat([combine(text[:, :length], differences, changes), text[:, length:]], dim=1)
+        length = self.adapted.shape[1]
+        if text is not self.adapted and not torch.equal(text[:, :length], self.adapted.to(text)):
+            return None
+        anew = combine(self.plain, self.differences, wanted).to(text)
+        return anew if text.shape[1] == length else torch.cat([anew, text[:, length:]], dim=1)
 
 
 def combine(text: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> Tensor:
@@ -85,13 +85,14 @@ class PeopleTextEncoder:
         context, pooled, *extra = super().encode_token_weights(tokens)
         extra = dict(*extra)
         differences, strengths = {}, {}
+        everywhere = {person.key for person in self.idea_people if person.everywhere}
         for person in self.idea_people:
             found = [[person.holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
             here = [any(held) for held in itertools.zip_longest(*found, fillvalue=False)]
             if any(here):
                 person.seen.encoded = True
                 _require_layer(self, person)
-            if person.everywhere:
+            if person.key in everywhere:
                 here = [True] * len(here)
             if any(here):
                 if person.key not in differences:

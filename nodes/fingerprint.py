@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from ..idea_core.tensorfile import tensor_bytes
+from .comfy_autograd import is_quantised
 from .comfy_models import layer_of
 
 UNUSED = ("logit_scale", "text_projection.weight")
@@ -45,10 +46,10 @@ def _add_patcher(digest, patcher) -> None:
             continue
         if key in patcher.backup:  # a LoRA is merged in right now: the weight under it counts
             weight = patcher.backup[key].weight
-        weight = _stored(weight)
-        digest.update(f"{key} {tuple(weight.shape)}".encode())
-        if not weight.is_meta:
-            _add_tensor(digest, _sample(weight))
+        for part in _stored(weight):
+            digest.update(f"{key} {tuple(part.shape)}".encode())
+            if not part.is_meta:
+                _add_tensor(digest, _sample(part))
     if getattr(patcher, "injections", None):
         digest.update(os.urandom(16))  # what they do is not to be seen from here: never found again
     for key, patches in sorted(patcher.patches.items()):
@@ -68,10 +69,12 @@ def _add_nested(digest, value) -> None:
         digest.update(repr(value).encode())
 
 
-def _stored(weight: Tensor) -> Tensor:
-    """A weight as it is stored: of a quantised one the small numbers."""
-    weight = getattr(weight, "_qdata", weight).detach()
-    return weight if type(weight) is Tensor else weight.as_subclass(Tensor)
+def _stored(weight: Tensor) -> list[Tensor]:
+    """A weight as it is stored: of a quantised one the small numbers, and their scales."""
+    parts = [weight]
+    if is_quantised(weight):
+        parts = [weight._qdata, *(part for part in vars(weight._params).values() if isinstance(part, Tensor))]
+    return [part.detach() if type(part.detach()) is Tensor else part.detach().as_subclass(Tensor) for part in parts]
 
 
 def _sample(tensor: Tensor) -> Tensor:

@@ -153,7 +153,9 @@ def composed(checkpoint: str) -> dict:
     errors["negative of the unpatched clip"] = error(
         sample(model, person, foreign), sample(base, unmarked(person), foreign)
     )
-    return {"errors": errors, "another strength after concat": combined}
+    mixed = cases["average"]
+    said = notices(lambda: errors.update(average=error(sample(half, mixed, negative), sample(model, mixed, negative))))
+    return {"errors": errors, "another strength after concat": combined, "said": said}
 
 
 @torch.inference_mode()

@@ -22,6 +22,7 @@ import comfy.sd
 import folder_paths
 import torch
 from probes import apply, encode, error, load, make_identity, sample, unmarked, weights_hash
+from probes_apply import notices
 from safetensors.torch import load_file, save_file
 
 import nodes
@@ -152,6 +153,7 @@ def beside(neighbour: str) -> dict:
         "adapter": error(sample(change(plain), positive, negative), wanted),
         "neighbour": error(sample(model, positive, negative), wanted),
         "finite": bool(wanted.isfinite().all()),
+        "said": notices(lambda: sample(change(applied(end=0.9)[0]), positive, negative)),
     }
 
 

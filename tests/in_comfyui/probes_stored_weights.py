@@ -137,16 +137,19 @@ def as_started() -> dict:
 
 
 def fingerprint_of_stored() -> list[str]:
-    """The fingerprints of trainings on two scaled fp8 UNets that differ in one layer's stored numbers."""
+    """The fingerprints of trainings on scaled fp8 UNets: of one twice, with other numbers, and with another scale."""
     scaled, _ = unet_files()
     path = folder_paths.get_full_path("diffusion_models", scaled)
-    weights = load_file(path)
-    key = next(key for key in weights if key.endswith("attn2.to_k.weight"))
-    weights[key] = weights[key].view(torch.uint8).flip(0).view(FP8)
-    save_file(weights, path.replace(scaled, "tiny_scaled_other.safetensors"))
+    names = [scaled, scaled]
+    for end, change in ((".weight", lambda one: one.view(torch.uint8).flip(0).view(FP8)), (".scale_weight", torch.neg)):
+        weights = load_file(path)
+        key = next(key for key in weights if key.endswith(f"attn2.to_k{end}"))
+        weights[key] = change(weights[key])
+        names.append(f"tiny_other{end}.safetensors")
+        save_file(weights, path.replace(scaled, names[-1]))
     job = training_job("ann", pack("idea_core").TrainConfig(steps=1))
     _, clip, vae = load("tiny_sd15")
-    return [job.fingerprint(unet(name), clip, vae) for name in (scaled, scaled, "tiny_scaled_other.safetensors")]
+    return [job.fingerprint(unet(name), clip, vae) for name in names]
 
 
 class Streamed(comfy.model_patcher.ModelPatcher):
@@ -162,18 +165,20 @@ def streamed(known: bool) -> dict:
     On a processor nothing is streamed; what is looked at is that the training asks for weights that stay.
     """
     model, clip, vae = load("tiny_sd15")
-    before = weights_hash(model, clip.patcher)
-    expected = trained(model)
-    copies = [part.clone() for part in (model, clip.patcher)]
     if getattr(model, "cached_patcher_init", None) is None:  # a ComfyUI that streams nothing
         return {}
+    before, expected = weights_hash(model, clip.patcher), trained(model)
+    copies = [part.clone() for part in (model, clip.patcher)]
     for part in copies:
         part.__class__ = Streamed
         part.cached_patcher_init = part.cached_patcher_init if known else None
     clip = clip.clone()
     clip.patcher = copies[1]
-    with torch.inference_mode():
-        backbone = pack("nodes.comfy_backbone").ComfyBackbone(copies[0], clip, vae, "fp32")
+    try:
+        with torch.inference_mode():
+            backbone = pack("nodes.comfy_backbone").ComfyBackbone(copies[0], clip, vae, "fp32")
+    except pack("idea_core").IdeaError as refused:
+        return {"refused": str(refused)}
     static = not any(one.is_dynamic() for one in (backbone._patcher, backbone._text_patcher))
     apart = backbone._unet is not model.model.diffusion_model
     with torch.inference_mode(), backbone:

@@ -7,7 +7,6 @@ import os
 import sys
 
 import folder_paths
-import server
 import torch
 from probes import apply, encode, error, load, make_identity, pack, sample
 from probes_apply import notices
@@ -21,6 +20,8 @@ PERSON, NEGATIVE = "photo of <ann> smiling", "blurry"
 def load_stranger(folder: str) -> list[str]:
     """Load a node pack as ComfyUI does, in a process that looks like a server to it; its nodes' ids."""
     os.environ.pop("PYTEST_CURRENT_TEST", None)  # with which one of them leaves its nodes out
+    import server
+
     if not hasattr(server.PromptServer, "instance"):
         server.PromptServer(asyncio.new_event_loop())
     before = set(nodes.NODE_CLASS_MAPPINGS)

@@ -47,6 +47,7 @@ def test_the_schedule_equals_one_switched_by_hand(probe, checkpoint):
 def test_stock_conditioning_nodes_keep_working(probe):
     result = probe("composed", checkpoint="tiny_sd15")
     assert len(result["errors"]) == 9 and set(result["errors"].values()) == {0}
+    assert len(result["said"]) == 1 and "Another node has mixed the prompt of <ann>." in result["said"][0]
     assert result["another strength after concat"] > 1e-3
 
 

@@ -62,9 +62,10 @@ def test_onnxruntime_reports_nothing_though_another_pack_imports_it_first(comfyu
     packs, home = tmp_path / "custom_nodes", tmp_path / "home"
     packs.mkdir()
     home.mkdir()
+    for number in range(20):  # of which one comes before id-ea in the folder's own order, in which ComfyUI loads them
+        (packs / f"faces_{number}.py").write_text(FIRST)
     (packs / "id-ea").symlink_to(PACK)
-    while os.listdir(packs)[0] == "id-ea":  # in whose order ComfyUI loads them
-        (packs / f"faces_{len(os.listdir(packs))}.py").write_text(FIRST)
+    assert os.listdir(packs)[0] != "id-ea"
     options = ["--cpu", "--quick-test-for-ci", "--disable-api-nodes", "--base-directory", tmp_path]
     options += ["--database-url", f"sqlite:///{tmp_path / 'comfyui.db'}"]
     environment = {**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -27,6 +27,7 @@ def test_a_neighbour_sees_the_adapted_text(probe, neighbour, acts):
     assert result["before"] <= 1e-5 and result["after"] <= 1e-5 and result["finite"]
     assert result["adapter"] > 1e-3
     assert result["neighbour"] > 1e-3 or not acts
+    assert result["said"] == []
 
 
 @slow

@@ -42,13 +42,13 @@ def test_a_model_trains_applies_and_stays_as_it_was_whatever_comfyui_was_told(st
 
 
 def test_a_training_knows_quantised_weights_apart(probe):
-    one, again, other = probe("fingerprint_of_stored")
-    assert one == again != other
+    one, again, other_numbers, other_scale = probe("fingerprint_of_stored")
+    assert one == again and len({one, other_numbers, other_scale}) == 3
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_training_on_streamed_weights_takes_ones_that_stay(probe, known):
-    result = probe("streamed", known=known)
+def test_a_training_on_streamed_weights_takes_ones_that_stay(probe):
+    result = probe("streamed", known=True)
     if not result:
         pytest.skip("this ComfyUI streams no weights")
+    assert "a MODEL and CLIP that can be held in memory" in probe("streamed", known=False)["refused"]
     assert result["losses"] == 0 and result["static"] and result["apart"] and result["unchanged"]
