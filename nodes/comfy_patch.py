@@ -33,8 +33,8 @@ _UNMARKED = (
     "start_percent, end_percent and kv_scope 'prompts with the person' do not act on it."
 )
 _MIXED = (
-    "Another node has mixed the prompt of {}. Its text keeps the strength of the Apply ID-Adapter whose CLIP encoded it. "
-    "Another strength, start_percent and end_percent do not act on it."
+    "Another node has mixed the prompt of {}. Its text keeps the strength of the Apply ID-Adapter whose CLIP encoded "
+    "it. Another strength, start_percent and end_percent do not act on it."
 )
 _PASSED_BY = (
     "The adapter of {} does not act: a node encoded the prompt past Apply's CLIP. The name's word and kv_strength act. "
