@@ -2,7 +2,8 @@
 
     python docs/workflows.py URL NAME…
 
-URL is a ComfyUI with this pack. A node's title and a note beside the graph stand in the API file under `_meta`.
+URL is a ComfyUI with this pack, the oldest that is supported: its nodes have no inputs or outputs that others lack. A
+node's title and a note beside the graph stand in the API file under `_meta`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,21 @@ from pathlib import Path
 from typing import Any
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
-WIDTH, GAP, TOP, TITLE_BAR = 340, 60, 60, 50  # pixels
-ROW, TEXT, PICTURE, NOTE = 26, 110, 320, 330
+WIDTH, GAP, TOP = 340, 60, 60  # pixels
+BELOW = 90  # the next node's title, and the bar that Nodes 2.0 hangs below a node with an error
+# As Nodes 2.0 has them with advanced inputs unfolded, which the classic look never exceeds.
+ENDS, SOCKET, WIDGET, STRING, TEXT, PICTURE, FOLD = 38, 20, 28, 36, 110, 320, 24
+NOTE, LINE, LETTERS = 60, 22, 110  # a note's ends, and how much a line of it takes and holds
+PICTURED = {"SaveImage", "PreviewImage", "LoadImage", "IDEA_EnhancerTrain"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+# As in ComfyUI's own templates.
+MODELS = {
+    name: f"https://huggingface.co/{place}/resolve/main/{name}?download=true"
+    for name, place in {
+        "v1-5-pruned-emaonly-fp16.safetensors": "Comfy-Org/stable-diffusion-v1-5-archive",
+        "sd_xl_base_1.0.safetensors": "stabilityai/stable-diffusion-xl-base-1.0",
+    }.items()
+}
 Graph = Mapping[str, Mapping[str, Any]]
 
 
@@ -53,7 +66,7 @@ def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
             "mode": 0,
             "inputs": sockets,
             "outputs": [{"name": n, "type": t, "links": []} for n, t in zip(spec["output_name"], spec["output"])],
-            "properties": {"Node name for S&R": node["class_type"]},
+            "properties": {"Node name for S&R": node["class_type"], **known_models(node["inputs"])},
             "widgets_values": widgets,
         }
         if node["_meta"]["title"] != spec["display_name"]:
@@ -62,7 +75,8 @@ def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
     for number, source, slot, *_ in links:
         nodes[source - 1]["outputs"][slot]["links"].append(number)
     (note,) = (node["_meta"]["note"] for node in api.values() if "note" in node["_meta"])
-    nodes.append(note_node(len(nodes) + 1, note, max(y + height for _, y, height in places.values())))
+    above = max(y + height for x, y, height in places.values() if x < 2 * (WIDTH + GAP))
+    nodes.append(note_node(len(nodes) + 1, note, above))
     return {
         "last_node_id": len(nodes),
         "last_link_id": len(links),
@@ -73,6 +87,16 @@ def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
         "extra": {},
         "version": 0.4,
     }
+
+
+def known_models(inputs: Mapping[str, Any]) -> dict[str, list]:
+    """Where a file that an input names is found, for the front end's list of missing models."""
+    found = [
+        {"name": value, "url": MODELS[value], "directory": "checkpoints"}
+        for value in inputs.values()
+        if isinstance(value, str) and value in MODELS
+    ]
+    return {"models": found} if found else {}
 
 
 def inputs_of(spec: Mapping[str, Any]) -> dict[str, tuple[Any, Mapping[str, Any]]]:
@@ -101,26 +125,29 @@ def place(api: Graph, info: Mapping[str, Any]) -> dict[str, tuple[int, int, int]
         column, y = columns[key], bottoms.get(columns[key], TOP)
         height = height_of(node, info[node["class_type"]])
         places[key] = 40 + column * (WIDTH + GAP), y, height
-        bottoms[column] = y + height + TITLE_BAR
+        bottoms[column] = y + height + BELOW
     return places
 
 
 def height_of(node: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
-    kinds = inputs_of(spec)
-    sockets = sum(not is_widget(kind) for kind, _ in kinds.values())
-    texts = sum(bool(options.get("multiline")) for _, options in kinds.values())
-    widgets = len(kinds) - sockets - texts
-    texts += node["class_type"] == "PreviewAny"  # whose text the front end adds
-    shows = node["class_type"] in ("SaveImage", "PreviewImage", "LoadImage", "IDEA_IDEncode")
-    return ROW * (max(sockets, len(spec["output"])) + widgets + 1) + TEXT * texts + PICTURE * shows
+    kinds = inputs_of(spec).values()
+    sockets = sum(not is_widget(kind) for kind, _ in kinds)
+    height = ENDS + SOCKET * max(sockets, len(spec["output"]))
+    for kind, options in kinds:
+        if is_widget(kind):
+            height += TEXT if options.get("multiline") else STRING if kind == "STRING" else WIDGET
+    height += FOLD * any(options.get("advanced") for _, options in kinds)
+    height += TEXT * (node["class_type"] == "PreviewAny")  # whose text the front end adds
+    return height + PICTURE * (node["class_type"] in PICTURED)
 
 
-def note_node(number: int, text: str, below: int) -> dict[str, Any]:
+def note_node(number: int, text: str, above: int) -> dict[str, Any]:
+    lines = sum(max(-(-len(line) // LETTERS), 1) for line in text.split("\n"))
     return {
         "id": number,
         "type": "MarkdownNote",
-        "pos": [40, below + TITLE_BAR],
-        "size": [2 * WIDTH + GAP, NOTE],
+        "pos": [40, above + BELOW],
+        "size": [2 * WIDTH + GAP, NOTE + LINE * lines],
         "flags": {},
         "order": number - 1,
         "mode": 0,

@@ -289,7 +289,7 @@ def examples_files(server, base, trained) -> None:
         ("person_with_lora", {"Save Image": 1}),
         ("best_of_a_batch", {"Best first": 8, "Scores": 1}),
         ("blend_people", {"Save Image": 1}),
-        ("strengths", {"Half, as trained, adapter 1.5, first half alone": 4}),
+        ("strengths", {"As trained": 1, "Half": 1, "Adapter 1.5": 1, "First half alone": 1}),
         ("instant_person", {"Save Image": 1}),
     ],
 )
