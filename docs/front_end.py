@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 PACK = "id-ea"
+PASSING = StaleElementReferenceException, ElementClickInterceptedException  # while the page is not at rest
+CLASSIC, NODES_2 = "classic", "Nodes 2.0"
+LOOKS = CLASSIC, NODES_2
 READY = """
 const app = window.app;
 return !!(app && app.graph && app.extensionManager && window.LiteGraph.registered_node_types['IDEA_ApplyAdapter']);
@@ -21,7 +25,7 @@ return !!(app && app.graph && app.extensionManager && window.LiteGraph.registere
 LISTEN = """
 window.heard = [];
 const live = ['b_preview', 'b_preview_with_metadata'];
-for (const kind of [...live, 'progress', 'execution_success', 'execution_error'])
+for (const kind of [...live, 'progress', 'executed', 'execution_success', 'execution_error'])
   window.app.api.addEventListener(kind, event => window.heard.push([kind, live.includes(kind) ? null : event.detail]));
 """
 COMMAND = """
@@ -43,6 +47,43 @@ window.app.canvas.selectNode(node);
 """
 TITLES = "return window.app.graph.nodes.map(node => node.title)"
 CATEGORY = f"//*[@role='dialog']//*[contains(@class, 'cursor-pointer') or self::li][normalize-space()='{PACK}']"
+BOXES = """
+const bar = window.LiteGraph.NODE_TITLE_HEIGHT;
+return window.app.graph.nodes.map(({ title, pos, size }) => [title, pos[0], pos[1] - bar, size[0], size[1] + bar]);
+"""
+NODES_2_BOXES = """
+const scale = window.app.canvas.ds.scale;
+const seen = { opacityProperty: true, visibilityProperty: true };
+return window.app.graph.nodes.map(node => {
+  const element = document.querySelector(`[data-node-id="${node.id}"]`);
+  const { x, y, width } = element.getBoundingClientRect();
+  const parts = [element, ...element.querySelectorAll('*')].filter(part => part.checkVisibility(seen));
+  const bottom = Math.max(...parts.map(part => part.getBoundingClientRect().bottom));  // a bar may hang below
+  return [node.title, ...[x, y, width, bottom - y].map(length => length / scale)];
+});
+"""
+PICTURES = """
+return Object.fromEntries(window.app.graph.nodes.map(node =>
+  [node.title, (node.imgs ?? []).map(image => [image.naturalWidth, image.naturalHeight])]));
+"""
+NODES_2_PICTURES = """
+return Object.fromEntries(window.app.graph.nodes.map(node => {
+  const element = document.querySelector(`[data-node-id="${node.id}"]`);
+  const shown = [...element.querySelectorAll('img')].map(image => [image.naturalWidth, image.naturalHeight]);
+  const dots = element.querySelectorAll('button[aria-label^="View image"]').length;  // older ones show one of several
+  return [node.title, shown.length === 1 && dots ? Array(dots).fill(shown[0]) : shown];
+}));
+"""
+WIDGET_PLACE = """
+const [type, name] = arguments;
+const node = window.app.graph.nodes.find(node => node.type === type);
+const widget = node.widgets.find(widget => widget.name === name);
+const [x, y] = window.app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + widget.y + 8]);
+const corner = window.app.canvas.canvas.getBoundingClientRect();
+return [Math.round(x + corner.x), Math.round(y + corner.y)];
+"""
+NODE_ID = "return window.app.graph.nodes.find(node => node.type === arguments[0]).id"
+UNFOLD = "[data-testid=advanced-inputs-button]"
 DIALOGS = "[role=dialog], [role=alertdialog], .p-toast-message-error"
 
 
@@ -62,6 +103,7 @@ def open_browser(url: str, profile: Path | None = None, size: tuple[int, int] = 
         browser.get(url)
         _ready(browser)
         set_value(browser, "Comfy.TutorialCompleted", True)  # else the templates open over everything, the first time
+        set_value(browser, "Comfy.Workflow.ShowMissingModelsWarning", False)  # else older ones open a dialog over it
         reload(browser)
     except BaseException:
         browser.quit()
@@ -84,19 +126,35 @@ def set_language(browser: webdriver.Chrome, locale: str) -> None:
     reload(browser)
 
 
+def version(browser: webdriver.Chrome) -> tuple[int, ...]:
+    """Of the front end."""
+    return tuple(map(int, browser.execute_script("return window.__COMFYUI_FRONTEND_VERSION__").split(".")[:2]))
+
+
+def set_look(browser: webdriver.Chrome, look: str) -> None:
+    """How nodes are drawn; one of `LOOKS`."""
+    set_value(browser, "Comfy.VueNodes.Enabled", look == NODES_2)
+    reload(browser)
+
+
 def show_templates(browser: webdriver.Chrome) -> None:
     """The template browser, at this pack's examples."""
     _done(browser.execute_async_script(COMMAND, "Comfy.BrowseTemplates"))
-    _found(browser, By.XPATH, CATEGORY).click()
+    click(browser, CATEGORY, By.XPATH)
     _found(browser, By.CSS_SELECTOR, "[data-testid^=template-workflow-]")
 
 
 def open_example(browser: webdriver.Chrome, name: str, node: str) -> None:
     """Choose an example in the template browser, and wait until one of its nodes is there."""
     show_templates(browser)
-    _found(browser, By.CSS_SELECTOR, f"[data-testid=template-workflow-{name}]").click()
+    click(browser, f"[data-testid=template-workflow-{name}]")
     found = "return window.app.graph.nodes.some(node => node.type === arguments[0])"
     until(browser, lambda: browser.execute_script(found, node) and not _shown(browser, "[role=dialog]"))
+
+
+def click(browser: webdriver.Chrome, what: str, by: str = By.CSS_SELECTOR) -> None:
+    """Click on it as soon as nothing lies over it."""
+    until(browser, lambda: _found(browser, by, what).click() or True)
 
 
 def fill(browser: webdriver.Chrome, graph: Mapping[str, Any]) -> None:
@@ -107,7 +165,7 @@ def fill(browser: webdriver.Chrome, graph: Mapping[str, Any]) -> None:
 def run(browser: webdriver.Chrome, limit: float = 300) -> list[list]:
     """Click Run; all that was heard until the end, well or not: `[kind, detail]`."""
     browser.execute_script("window.heard.length = 0")
-    _found(browser, By.CSS_SELECTOR, "[data-testid=queue-button] button, button[data-testid=queue-button]").click()
+    click(browser, "[data-testid=queue-button] button, button[data-testid=queue-button]")
     ends = "return window.heard.some(([kind]) => kind.startsWith('execution_'))"
     until(browser, lambda: browser.execute_script(ends) or complaints(browser), limit)
     return browser.execute_script("return window.heard")
@@ -118,10 +176,54 @@ def complaints(browser: webdriver.Chrome) -> list[str]:
     return [element.text for element in _shown(browser, DIALOGS)]
 
 
+def show_error(browser: webdriver.Chrome) -> str:
+    """All that is to be read when an error has been opened, where newer front ends fold it away."""
+    for button in _shown(browser, "[data-testid=error-overlay-see-errors]"):
+        button.click()
+    return browser.find_element(By.TAG_NAME, "body").text
+
+
+def boxes(browser: webdriver.Chrome, look: str) -> list[list]:
+    """Each node in the graph's pixels: `[title, x, y, width, height]`."""
+    return browser.execute_script(NODES_2_BOXES if look == NODES_2 else BOXES)
+
+
+def pictures(browser: webdriver.Chrome, look: str) -> dict[str, list[list[int]]]:
+    """A node's title → width and height of each picture on it."""
+    return browser.execute_script(NODES_2_PICTURES if look == NODES_2 else PICTURES)
+
+
+def fit(browser: webdriver.Chrome) -> None:
+    """All of the graph in view."""
+    _done(browser.execute_async_script(COMMAND, "Comfy.Canvas.FitView"))
+
+
+def point_at(browser: webdriver.Chrome, look: str, kind: str, name: str) -> None:
+    """Hold the mouse over an input with a widget."""
+    actions = ActionChains(browser)
+    if look == NODES_2:
+        labels = [part for part in node_element(browser, kind).find_elements(By.CSS_SELECTOR, "*") if part.text == name]
+        actions.move_to_element_with_offset(labels[-1], 0, -3).move_to_element(labels[-1])
+    else:
+        x, y = browser.execute_script(WIDGET_PLACE, kind, name)
+        actions.w3c_actions.pointer_action.move_to_location(x - 3, y).move_to_location(x, y)
+    actions.perform()
+
+
+def node_element(browser: webdriver.Chrome, kind: str) -> WebElement:
+    """A node in Nodes 2.0."""
+    return _found(browser, By.CSS_SELECTOR, f"[data-node-id='{browser.execute_script(NODE_ID, kind)}']")
+
+
+def unfold(browser: webdriver.Chrome, kind: str) -> None:
+    """Click on what shows a node's advanced inputs in Nodes 2.0."""
+    node_element(browser, kind).find_element(By.CSS_SELECTOR, UNFOLD).click()
+
+
 def help_of(browser: webdriver.Chrome, kind: str) -> str:
     """Text of the help panel of a node in the graph, opened from the toolbox over it."""
     browser.execute_script(SELECT, kind)
-    _found(browser, By.CSS_SELECTOR, "[data-testid=info-button]").click()
+    click(browser, "[data-testid=info-button]")
     return _found(browser, By.CSS_SELECTOR, ".node-help-content").text
 
 
@@ -144,4 +246,4 @@ def _found(browser: webdriver.Chrome, by: str, what: str) -> WebElement:
 
 def until(browser: webdriver.Chrome, true: Callable[[], Any], limit: float = 30) -> Any:
     """What `true` gives as soon as it gives something; TimeoutException after `limit` seconds."""
-    return WebDriverWait(browser, limit, 0.2, [StaleElementReferenceException]).until(lambda _: true())
+    return WebDriverWait(browser, limit, 0.2, PASSING).until(lambda _: true())
