@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 PACK = "id-ea"
+PASSING = StaleElementReferenceException, ElementClickInterceptedException  # while the page is not at rest
 CLASSIC, NODES_2 = "classic", "Nodes 2.0"
 LOOKS = CLASSIC, NODES_2
 READY = """
@@ -66,9 +67,12 @@ return Object.fromEntries(window.app.graph.nodes.map(node =>
   [node.title, (node.imgs ?? []).map(image => [image.naturalWidth, image.naturalHeight])]));
 """
 NODES_2_PICTURES = """
-return Object.fromEntries(window.app.graph.nodes.map(node =>
-  [node.title, [...document.querySelectorAll(`[data-node-id="${node.id}"] img`)].map(
-    image => [image.naturalWidth, image.naturalHeight])]));
+return Object.fromEntries(window.app.graph.nodes.map(node => {
+  const element = document.querySelector(`[data-node-id="${node.id}"]`);
+  const shown = [...element.querySelectorAll('img')].map(image => [image.naturalWidth, image.naturalHeight]);
+  const dots = element.querySelectorAll('button[aria-label^="View image"]').length;  // older ones show one of several
+  return [node.title, shown.length === 1 && dots ? Array(dots).fill(shown[0]) : shown];
+}));
 """
 WIDGET_PLACE = """
 const [type, name] = arguments;
@@ -136,7 +140,7 @@ def set_look(browser: webdriver.Chrome, look: str) -> None:
 def show_templates(browser: webdriver.Chrome) -> None:
     """The template browser, at this pack's examples."""
     _done(browser.execute_async_script(COMMAND, "Comfy.BrowseTemplates"))
-    _found(browser, By.XPATH, CATEGORY).click()
+    click(browser, CATEGORY, By.XPATH)
     _found(browser, By.CSS_SELECTOR, "[data-testid^=template-workflow-]")
 
 
@@ -148,8 +152,9 @@ def open_example(browser: webdriver.Chrome, name: str, node: str) -> None:
     until(browser, lambda: browser.execute_script(found, node) and not _shown(browser, "[role=dialog]"))
 
 
-def click(browser: webdriver.Chrome, selector: str) -> None:
-    _found(browser, By.CSS_SELECTOR, selector).click()
+def click(browser: webdriver.Chrome, what: str, by: str = By.CSS_SELECTOR) -> None:
+    """Click on it as soon as nothing lies over it."""
+    until(browser, lambda: _found(browser, by, what).click() or True)
 
 
 def fill(browser: webdriver.Chrome, graph: Mapping[str, Any]) -> None:
@@ -245,4 +250,4 @@ def _found(browser: webdriver.Chrome, by: str, what: str) -> WebElement:
 
 def until(browser: webdriver.Chrome, true: Callable[[], Any], limit: float = 30) -> Any:
     """What `true` gives as soon as it gives something; TimeoutException after `limit` seconds."""
-    return WebDriverWait(browser, limit, 0.2, [StaleElementReferenceException]).until(lambda _: true())
+    return WebDriverWait(browser, limit, 0.2, PASSING).until(lambda _: true())

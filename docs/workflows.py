@@ -21,6 +21,7 @@ BELOW = 90  # the next node's title, and the bar that Nodes 2.0 hangs below a no
 # As Nodes 2.0 has them with advanced inputs unfolded, which the classic look never exceeds.
 ENDS, SOCKET, WIDGET, STRING, TEXT, PICTURE, FOLD = 38, 20, 28, 36, 110, 320, 24
 NOTE, LINE, LETTERS = 60, 22, 110  # a note's ends, and how much a line of it takes and holds
+PICTURED = {"SaveImage", "PreviewImage", "LoadImage", "IDEA_EnhancerTrain"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 # As in ComfyUI's own templates.
 MODELS = {
@@ -137,7 +138,7 @@ def height_of(node: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
             height += TEXT if options.get("multiline") else STRING if kind == "STRING" else WIDGET
     height += FOLD * any(options.get("advanced") for _, options in kinds)
     height += TEXT * (node["class_type"] == "PreviewAny")  # whose text the front end adds
-    return height + PICTURE * (node["class_type"] in ("SaveImage", "PreviewImage", "LoadImage"))
+    return height + PICTURE * (node["class_type"] in PICTURED)
 
 
 def note_node(number: int, text: str, above: int) -> dict[str, Any]:

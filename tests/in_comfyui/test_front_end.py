@@ -180,7 +180,8 @@ def test_clicks_train_a_person_and_draw_it(browser, untouched, look):
     assert len(shown) == 3 and all(len(images) == 1 for images in shown)  # two looks, and the result
     front_end.until(browser, lambda: all_shown(front_end.pictures(browser, look)))
     time.sleep(1)  # until a picture too many would be there
-    assert all_shown(front_end.pictures(browser, look)) and not overlapping(browser, look)
+    assert all_shown(front_end.pictures(browser, look))
+    assert overlapping(browser, look) == []
 
     front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
     front_end.fill(browser, generation("tiny_sd15", name))
