@@ -111,7 +111,9 @@ def test_weights_are_read_alike(probe):
 
 
 @pytest.mark.parametrize("layout", ["old", "new"])
-def test_a_scaled_fp8_checkpoint_is_the_same_model_in_both(base, probe, tmp_path, layout):
+def test_a_scaled_fp8_checkpoint_is_the_same_model_in_both(comfyui, base, probe, tmp_path, layout):
+    if layout == "new" and not (comfyui / "comfy" / "quant_ops.py").exists():
+        pytest.skip("this ComfyUI does not know the layout")
     checkpoints = base / "models" / "checkpoints"
     path = checkpoints / f"fp8_{layout}.safetensors"
     plain = load_file(checkpoints / "tiny_sd15.safetensors")

@@ -14,7 +14,7 @@ def test_a_scaled_fp8_model_trains_applies_and_stays_as_it_was(probe):
     result = probe("scaled_fp8")
     require_trained(result)
     assert result["stored"] == "torch.float8_e4m3fn"
-    assert result["losses"] == pytest.approx(result["plain losses"], rel=2e-3)
+    assert result["losses"] == pytest.approx(result["plain losses"], rel=5e-3)
 
 
 def test_a_model_trains_applies_and_stays_as_it_was(probe):
