@@ -300,7 +300,8 @@ def samplers() -> dict[str, float]:
 def at_strength_0() -> list[str]:
     """Samplers and schedulers with which Apply at strength 0 changes any bit of two steps."""
     plain, _, _ = load("tiny_sd15")
-    model, clip = applied(strength=0.0)
+    ann = make_identity("tiny_sd15", kv=False)
+    model, clip = apply("tiny_sd15", ann, 0.0, kv_strength=1.0)[0], apply("tiny_sd15", ann)[1]
     positive, negative = encode(clip, PERSON), encode(clip, NEGATIVE)
     bare = [[positive[0][1]["idea_people"].plain, unmarked(positive)[0][1]]]
     different = []
