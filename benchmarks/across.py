@@ -18,16 +18,16 @@ import torch
 from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
-from idea_core.across import AcrossConfig, AcrossTrainer
-from idea_core.anchor import celebrity_names, cross_initialise
-from idea_core.backbone import TextCondition
-from idea_core.captions import PORTRAIT_PROMPTS
-from idea_core.diffusers_backbone import DiffusersBackbone
-from idea_core.diffusers_backbone.text import text_encoders_of
-from idea_core.people import PeopleConfig
-from idea_core.people_pictures import PeoplePictures
-from idea_core.pretrained import PretrainedEnhancer
-from idea_core.sampling import sample
+from idea_core.diffusion.backbone import TextCondition
+from idea_core.diffusion.sampling import sample
+from idea_core.enhancers.dataset import PeopleConfig
+from idea_core.enhancers.pictures import PeoplePictures
+from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.enhancers.trainer import AcrossConfig, AcrossTrainer
+from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.headless.diffusers.text import text_encoders_of
+from idea_core.method.anchor import celebrity_names, cross_initialise
+from idea_core.text.captions import PORTRAIT_PROMPTS
 
 from .random_models import POOLED, WIDTH, random_pipeline
 from .tables import now, write

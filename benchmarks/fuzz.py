@@ -32,16 +32,16 @@ import torch
 from torch import Tensor
 
 from idea_core import GatedAttention, Identity
-from idea_core.anchor import parse_names
-from idea_core.convert import read_kv, read_person, write_kv, write_person
-from idea_core.describe import describe, in_lines, last_likeness
+from idea_core.enhancers.model import FaceModel
+from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.errors import IdeaError
-from idea_core.face_model import FaceModel
 from idea_core.faces import IdEmbeds
 from idea_core.faces.embeds_file import load_embeds, save_embeds
-from idea_core.pretrained import PretrainedEnhancer
-from idea_core.textfile import read_text
-from idea_core.thumbnail import decode_thumbnail, encode_thumbnail
+from idea_core.files.textfile import read_text
+from idea_core.identity.convert import read_kv, read_person, write_kv, write_person
+from idea_core.identity.describe import describe, in_lines, last_likeness
+from idea_core.identity.thumbnail import decode_thumbnail, encode_thumbnail
+from idea_core.method.anchor import parse_names
 
 SECONDS, MEGABYTES = 2.0, 500  # of one input
 FINE = ("read", "refused")

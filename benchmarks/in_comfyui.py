@@ -63,7 +63,7 @@ def training(model, clip, vae) -> tuple[dict, object]:
     photos = torch.rand(2, OPTIONS.size, OPTIONS.size, 3)
     face = torch.nn.functional.normalize(torch.randn(512), dim=0)
     parts: dict[str, list[float]] = {}
-    with pack("nodes.comfy_backbone").ComfyBackbone(model, clip, vae) as backbone:
+    with pack("nodes.comfy.backbone").ComfyBackbone(model, clip, vae) as backbone:
         trainer = pack("idea_core").Trainer(backbone, photos, face, config)
         with trainer.kv_deltas():
             for _ in range(OPTIONS.steps + 1):
@@ -83,7 +83,7 @@ def timed_step(trainer, batch) -> dict[str, float]:
     distinct, position = batch.captions.unique(return_inverse=True)
     captions = [trainer._captions[index] for index in distinct.tolist()]
     tokens = {encoder: [vectors] * len(captions) for encoder, vectors in person.tokens.items()}
-    text = backbone.encode(pack("idea_core.tokenized").fill(captions, tokens))
+    text = backbone.encode(pack("idea_core.text.tokenized").fill(captions, tokens))
     clock.append(now())
     condition = person.adapt(text)
     condition = type(condition)(*(part if part is None else part[position.to(device)] for part in condition))

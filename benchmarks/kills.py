@@ -73,7 +73,7 @@ class ByCommand:
         options = {"model": studio / "model", "photos": studio / "photos" / "alice", "face-models": studio / "faces"}
         options |= {"provider": "cpu", "device": "cpu", "name": "alice", "output": self.result, "steps": STEPS}
         options |= {"batch-size": 2, "resolution": 32, "phrase": "ab", "save-every": 1}
-        command = [sys.executable, "-c", "from idea_core.cli import idea; idea()", "train"]
+        command = [sys.executable, "-c", "from idea_core.headless.cli import idea; idea()", "train"]
         command += [str(part) for name, value in options.items() for part in (f"--{name}", value)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         start = time.monotonic()

@@ -18,11 +18,11 @@ from typing import Any
 import click
 import torch
 
-from idea_core.across import AcrossConfig, AcrossTrainer
-from idea_core.anchor import cross_initialise
-from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
-from idea_core.people_pictures import PeoplePictures
-from idea_core.pretrained import PretrainedEnhancer
+from idea_core.enhancers.pictures import PeoplePictures
+from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.enhancers.trainer import AcrossConfig, AcrossTrainer
+from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.method.anchor import cross_initialise
 from miniature.train_enhancer import people_job
 from miniature.trial import NAME, measure, prompts_of
 from miniature.world import BASE, all_names, draw

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from idea_core.batches import Batch
-from idea_core.config import TrainConfig
+from idea_core.training.batches import Batch
+from idea_core.training.config import TrainConfig
 
 HEADS, BETA, ZETA = 8, 0.4, 2e-5
 

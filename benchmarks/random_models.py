@@ -11,8 +11,8 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
-from idea_core.diffusers_backbone.tokenizers import clip_tokenizer
+from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
+from idea_core.headless.diffusers.tokenizers import clip_tokenizer
 
 TEXT = {
     "clip_l": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},

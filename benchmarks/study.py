@@ -23,10 +23,10 @@ from typing import Any
 import click
 import torch
 
-from idea_core.cli.options import together
-from idea_core.config import PRESETS
-from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
-from idea_core.jobs.sources import Prepared
+from idea_core.headless.cli.options import together
+from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.headless.jobs.sources import Prepared
+from idea_core.training.config import PRESETS
 from miniature.methods import (
     CELEB_BASIS,
     CROSS_ID_EA,

@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from idea_core import Trainer
-from idea_core.captions import CAPTIONS
-from idea_core.config import PRESETS, TrainConfig
-from idea_core.diffusers_backbone import DiffusersBackbone
 from idea_core.faces import Face, OnnxEngine
-from idea_core.likeness_loss import LikenessLoss
+from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.text.captions import CAPTIONS
+from idea_core.training.config import PRESETS, TrainConfig
+from idea_core.training.likeness_loss import LikenessLoss
 from miniature.world import FACE_MODELS
 
 from .published import PublishedLoop

@@ -20,16 +20,16 @@ y      (B, L, d)            text condition
 """
 
 from . import quiet  # isort: split  # before anything that imports what it keeps quiet
-from .adapter import Adapter, GatedAttention
-from .anchor import celebrity_names, cross_initialise
-from .backbone import Backbone, TextCondition
-from .base_models import BASE_MODELS, BaseModel
-from .config import TrainConfig
-from .enhancer import Enhancer
+from .diffusion.backbone import Backbone, TextCondition
 from .errors import IdeaError
-from .identity import Identity
-from .losses import mahalanobis
-from .trainer import Trainer
+from .families.base_models import BASE_MODELS, BaseModel
+from .identity.identity import Identity
+from .method.adapter import Adapter, GatedAttention
+from .method.anchor import celebrity_names, cross_initialise
+from .method.enhancer import Enhancer
+from .method.losses import mahalanobis
+from .training.config import TrainConfig
+from .training.trainer import Trainer
 from .version import __version__
 
 __all__ = [

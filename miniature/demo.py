@@ -14,10 +14,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from idea_core.config import PRESETS
-from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
 from idea_core.evaluation.report import data_address
-from idea_core.identity import Identity
+from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.identity.identity import Identity
+from idea_core.training.config import PRESETS
 
 from .methods import CROSS_INITIALIZATION, ID_EA, REFINED, SEEN, TEXTUAL_INVERSION
 from .people import named_people

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import torch
 
-from idea_core.diffusers_backbone import load_pipeline
+from idea_core.headless.diffusers import load_pipeline
 
 from .people import named_people
 from .render import render

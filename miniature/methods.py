@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idea_core.anchor import Anchor, NamesBasis
-from idea_core.backbone import Backbone
-from idea_core.config import PRESETS, TrainConfig
-from idea_core.person import RATE_WIDTH, BuildPerson, PersonModel, build_person
-from idea_core.refine import RefineConfig, Refiner
+from idea_core.diffusion.backbone import Backbone
+from idea_core.enhancers.refine import RefineConfig, Refiner
+from idea_core.method.anchor import Anchor, NamesBasis
+from idea_core.training.config import PRESETS, TrainConfig
+from idea_core.training.person import RATE_WIDTH, BuildPerson, PersonModel, build_person
 
 from .models import WIDTH
 from .render import SIZE

@@ -7,7 +7,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
+from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
 
 from .render import SIZE
 from .words import LENGTH, write_tokenizer_files

@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from idea_core.captions import OBJECT_TEMPLATES
-from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
+from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
+from idea_core.text.captions import OBJECT_TEMPLATES
 
 from .models import LATENT_CHANNELS, LATENT_SIZE, build_pipeline, build_text_encoder, build_tokenizer, build_unet
 from .people import NAMED_PEOPLE, named_people

@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import torch
 
-from idea_core.across import AcrossConfig
-from idea_core.jobs.enhancer import PeopleJob
-from idea_core.jobs.sources import ModelSource
-from idea_core.people import PeopleConfig
-from idea_core.pretrained import PretrainedEnhancer
+from idea_core.enhancers.dataset import PeopleConfig
+from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.enhancers.trainer import AcrossConfig
+from idea_core.headless.jobs.enhancer import PeopleJob
+from idea_core.headless.jobs.sources import ModelSource
 
 from .render import SIZE
 from .world import AT_ONCE, BASE, DRAWING_STEPS, FACE_MODELS, GUIDANCE, all_names, portraits

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from idea_core.config import TrainConfig
-from idea_core.diffusers_backbone import DiffusersBackbone
-from idea_core.identity import Identity
-from idea_core.jobs.sources import PhotoSource, Prepared
-from idea_core.likeness_loss import LikenessLoss
-from idea_core.trainer import Trainer
+from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.headless.jobs.sources import PhotoSource, Prepared
+from idea_core.identity.identity import Identity
+from idea_core.training.config import TrainConfig
+from idea_core.training.likeness_loss import LikenessLoss
+from idea_core.training.trainer import Trainer
 
 from .methods import Method
 from .people import PARAMETERS, held_out_people

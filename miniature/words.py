@@ -7,8 +7,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from idea_core.captions import OBJECT_TEMPLATES
-from idea_core.diffusers_backbone.tokenizers import vocabulary
+from idea_core.headless.diffusers.tokenizers import vocabulary
+from idea_core.text.captions import OBJECT_TEMPLATES
 
 from .people import first_names, last_names
 from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, STYLES

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
-from idea_core.captions import PLACEHOLDER
-from idea_core.diffusers_backbone import GenerateConfig, People
-from idea_core.diffusers_backbone.generate import conditions, sample
+from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.faces import Face, FaceEngine
-from idea_core.identity import Identity
-from idea_core.jobs.sources import FaceSource
-from idea_core.pretrained import PretrainedEnhancer
+from idea_core.headless.diffusers import GenerateConfig, People
+from idea_core.headless.diffusers.generate import conditions, sample
+from idea_core.headless.jobs.sources import FaceSource
+from idea_core.identity.identity import Identity
+from idea_core.text.captions import PLACEHOLDER
 
 from .align import TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser

@@ -7,14 +7,14 @@ import logging
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.errors import BaseModelError
-from ..idea_core.identity import Identity
-from .comfy_models import described_prediction, require_pair
-from .comfy_names import AppliedPerson
-from .comfy_patch import AdapterSchedule, patch_model
-from .comfy_text import patch_clip
-from .face import CATEGORY
+from ..idea_core.identity.identity import Identity
+from .comfy.models import described_prediction, require_pair
+from .comfy.names import AppliedPerson
+from .comfy.notices import running_node
+from .comfy.patch import AdapterSchedule, patch_model
+from .comfy.text import patch_clip
+from .faces import CATEGORY
 from .inputs import advanced, require_finite
-from .notices import running_node
 from .sockets import IdentitySocket, require
 
 WITH_PERSON, ALL_PROMPTS, WHOLE_MODEL = "prompts with the person", "all prompts", "whole model"

@@ -9,10 +9,10 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.faces import blend
 from ..idea_core.faces.likeness import compare
 from ..idea_core.faces.plot import draw_likeness
-from .face import CATEGORY, aligned_input, face_choice_inputs, face_model_input, face_settings, more_images_input
-from .face_models import engine_of
+from .comfy.face_models import engine_of
+from .comfy.images import first, single_images, to_image, to_uint8
+from .faces import CATEGORY, aligned_input, face_choice_inputs, face_model_input, face_settings, more_images_input
 from .inputs import SHOWS
-from .pictures import first, single_images, to_image, to_uint8
 from .sockets import IdEmbedsSocket, require_embeds
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.edit import blend, edit, shrink_kv
-from ..idea_core.identity import Identity
-from ..idea_core.identity_checks import require_name
-from .face import CATEGORY
+from ..idea_core.identity.checks import require_name
+from ..idea_core.identity.edit import blend, edit, shrink_kv
+from ..idea_core.identity.identity import Identity
+from .faces import CATEGORY
 from .inputs import SHOWS
 from .sockets import IdentitySocket, require
 

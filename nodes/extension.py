@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-from .across import SaveEnhancer, TrainAcross
 from .apply import ApplyAdapter
+from .comfy.paths import register_folders
 from .compare import BlendIDEmbeds, IDSimilarity
 from .edit import BlendIdentities, EditIdentity
-from .enhancer import InstantIdentity, LoadEnhancer
-from .face import IDEncode, LoadFaceModel
-from .identity import IdentityInfo, LoadIdentity, SaveIdentity
-from .paths import register_folders
+from .enhancers import InstantIdentity, LoadEnhancer
+from .faces import IDEncode, LoadFaceModel
+from .identities import IdentityInfo, LoadIdentity, SaveIdentity
 from .refine import RefinedIdentity
 from .settings import TrainingSettingsNode
 from .train import EnhancerTrain
+from .train_enhancer import SaveEnhancer, TrainAcross
 
 
 class IdeaExtension(ComfyExtension):

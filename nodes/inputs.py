@@ -7,7 +7,7 @@ import math
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.backbone import PRECISION_CHOICES
+from ..idea_core.diffusion.backbone import PRECISION_CHOICES
 from ..idea_core.errors import ConfigError
 
 _SCHEMA = {field.name for field in dataclasses.fields(io.Schema)}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.captions import parse_prompts
+from ..idea_core.enhancers.pretrained import PretrainedEnhancer
+from ..idea_core.enhancers.refine import RefineConfig, Refiner
 from ..idea_core.faces import IdEmbeds
-from ..idea_core.identity_checks import require_name
-from ..idea_core.pretrained import PretrainedEnhancer
-from ..idea_core.refine import RefineConfig, Refiner
-from .checkpoint import checkpoint_meanwhile
-from .comfy_backbone import ComfyBackbone
-from .comfy_models import require_pair, require_vae
-from .face import CATEGORY, face_model_input
-from .face_models import ReloadedEngine
+from ..idea_core.identity.checks import require_name
+from ..idea_core.text.captions import parse_prompts
+from .comfy.backbone import ComfyBackbone
+from .comfy.checkpoint import checkpoint_meanwhile
+from .comfy.face_models import ReloadedEngine
+from .comfy.models import require_pair, require_vae
+from .faces import CATEGORY, face_model_input
 from .inputs import (
     OF_PICTURES,
     advanced,

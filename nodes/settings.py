@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.backbone import PRECISION_CHOICES
-from ..idea_core.captions import CAPTIONS, captions_of
-from ..idea_core.config import PRESETS, REGULARIZERS, STARTS, TrainConfig
-from .face import CATEGORY
+from ..idea_core.diffusion.backbone import PRECISION_CHOICES
+from ..idea_core.text.captions import CAPTIONS, captions_of
+from ..idea_core.training.config import PRESETS, REGULARIZERS, STARTS, TrainConfig
+from .faces import CATEGORY
 from .inputs import advanced, float_input, int_input
 from .sockets import SettingsSocket
 

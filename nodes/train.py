@@ -9,21 +9,21 @@ import torch
 from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
 
-from ..idea_core.anchor import parse_names
-from ..idea_core.batches import Photos
-from ..idea_core.config import PRESETS
+from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.errors import ConfigError, TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.photos import bucket_of
-from ..idea_core.identity_checks import require_name
-from ..idea_core.pretrained import PretrainedEnhancer
-from ..idea_core.preview import PROMPT, PreviewConfig
-from ..idea_core.watch import WatchConfig
-from .comfy_models import require_pair, require_vae
-from .face import CATEGORY, face_model_input
+from ..idea_core.identity.checks import require_name
+from ..idea_core.method.anchor import parse_names
+from ..idea_core.training.batches import Photos
+from ..idea_core.training.config import PRESETS
+from ..idea_core.training.preview import PROMPT, PreviewConfig
+from ..idea_core.training.watch import WatchConfig
+from .comfy.images import require_images
+from .comfy.loss_curve import draw_losses
+from .comfy.models import require_pair, require_vae
+from .faces import CATEGORY, face_model_input
 from .inputs import SHOWS, advanced, base_model_inputs, name_input, require_finite, resolution_input, seed_input
-from .loss_curve import draw_losses
-from .pictures import require_images
 from .settings import TrainingSettings
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, SettingsSocket, require
 from .training_job import TrainingJob

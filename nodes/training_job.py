@@ -15,29 +15,29 @@ from PIL import Image
 from torch import Tensor
 
 from ..idea_core import __version__
-from ..idea_core.batches import Photos
-from ..idea_core.captions import CAPTIONS
+from ..idea_core.diffusion.memory import said_where_memory_runs_out
+from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.errors import TrainingError
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
-from ..idea_core.identity import Identity
+from ..idea_core.files.tensorfile import load_if_same
+from ..idea_core.identity.identity import Identity
+from ..idea_core.identity.thumbnail import encode_thumbnail
 from ..idea_core.images import to_pixels
-from ..idea_core.likeness_loss import LikenessLoss
-from ..idea_core.memory import said_where_memory_runs_out
-from ..idea_core.person import build_person
-from ..idea_core.pretrained import PretrainedEnhancer
-from ..idea_core.tensorfile import load_if_same
-from ..idea_core.thumbnail import encode_thumbnail
-from ..idea_core.trainer import Trainer, training_record
-from ..idea_core.training_run import TrainingRun, keep
-from ..idea_core.watch import Watch, WatchConfig
-from .checkpoint import checkpoint_meanwhile
-from .comfy_backbone import ComfyBackbone
-from .face_models import engine_of, face_digest
-from .fingerprint import training_fingerprint
-from .live import show_as_output
-from .notices import show_on_node
-from .paths import AUTOSAVE, output_folder
+from ..idea_core.text.captions import CAPTIONS
+from ..idea_core.training.batches import Photos
+from ..idea_core.training.likeness_loss import LikenessLoss
+from ..idea_core.training.person import build_person
+from ..idea_core.training.run import TrainingRun, keep
+from ..idea_core.training.trainer import Trainer, training_record
+from ..idea_core.training.watch import Watch, WatchConfig
+from .comfy.backbone import ComfyBackbone
+from .comfy.checkpoint import checkpoint_meanwhile
+from .comfy.face_models import engine_of, face_digest
+from .comfy.fingerprint import training_fingerprint
+from .comfy.live import show_as_output
+from .comfy.notices import show_on_node
+from .comfy.paths import AUTOSAVE, output_folder
 from .settings import TrainingSettings
 
 PREVIEW_SIZE = 512

@@ -9,15 +9,15 @@ from test_trainer import MANY_NAMES, NAMES, face, photos, require_same_end, weig
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
-from idea_core.across import AcrossConfig, AcrossTrainer
-from idea_core.anchor import mean_name, names_basis
-from idea_core.diffusers_backbone import DiffusersBackbone, GenerateConfig, People, generate
+from idea_core.enhancers.model import FaceModel
+from idea_core.enhancers.objectives import PictureLesson, min_snr
+from idea_core.enhancers.pictures import PeoplePictures
+from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.enhancers.trainer import AcrossConfig, AcrossTrainer
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
-from idea_core.face_model import FaceModel
-from idea_core.lessons import PictureLesson, min_snr
-from idea_core.people_pictures import PeoplePictures
-from idea_core.pretrained import PretrainedEnhancer
-from idea_core.training_run import TrainingRun
+from idea_core.headless.diffusers import DiffusersBackbone, GenerateConfig, People, generate
+from idea_core.method.anchor import mean_name, names_basis
+from idea_core.training.run import TrainingRun
 
 QUICK = AcrossConfig(steps=3, batch_size=2)
 QUICK_PERSON = TrainConfig(steps=1, batch_size=1)

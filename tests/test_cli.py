@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from test_convert import RunsCode, published
 
 from idea_core import Identity
-from idea_core.cli import idea
-from idea_core.cli.generate import folder_name
-from idea_core.cli.options import take_config
-from idea_core.config import PRESETS
-from idea_core.jobs import FaceSource, PhotoSource
+from idea_core.headless.cli import idea
+from idea_core.headless.cli.generate import folder_name
+from idea_core.headless.cli.options import take_config
+from idea_core.headless.jobs import FaceSource, PhotoSource
+from idea_core.training.config import PRESETS
 
 QUICK = ["--steps", "2", "--batch-size", "1", "--resolution", "16", "--phrase", "ab"]
 
@@ -181,7 +181,7 @@ def refuse(event, arguments):
             reached.append(event)
         raise PermissionError(f"{event} {arguments}")
 sys.addaudithook(refuse)
-from idea_core.cli import idea
+from idea_core.headless.cli import idea
 for command in (line.split("\\n") for line in sys.stdin.read().split("\\n\\n")):
     idea(command, standalone_mode=False)
 sys.exit(f"reached: {reached}" if reached else 0)
@@ -228,7 +228,9 @@ def test_the_paper_preset_is_the_published_command(studio, tmp_path):
 def test_training_leaves_a_state_that_the_next_run_takes_up(studio, tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     whole = train(studio, tmp_path / "whole.safetensors", "--steps", "4", "--json")
-    monkeypatch.setattr("idea_core.jobs.train.Trainer.identity", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
+    monkeypatch.setattr(
+        "idea_core.headless.jobs.train.Trainer.identity", lambda *_, **__: (_ for _ in ()).throw(OSError("cut"))
+    )
     train(studio, path, "--steps", "4", "--save-every", "3", code=1)
     monkeypatch.undo()
     assert path.with_suffix(".training").exists() and not path.exists()
@@ -501,7 +503,7 @@ def test_a_full_disk_leaves_the_old_file_whole(studio, alice, tmp_path):
     def small_files_only():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 
-    command = [sys.executable, "-c", "from idea_core.cli import idea; idea()", "convert", alice, "-o", path]
+    command = [sys.executable, "-c", "from idea_core.headless.cli import idea; idea()", "convert", alice, "-o", path]
     result = subprocess.run([*command, "--name", "eve"], preexec_fn=small_files_only, capture_output=True, text=True)
     assert result.returncode == 1 and "Error: " in result.stderr and "Traceback" not in result.stderr
     assert path.read_bytes() == alice.read_bytes()

@@ -14,9 +14,9 @@ import torch
 from test_identity import K, V, make_identity
 from tiny_pipeline import tiny_pipeline
 
-from idea_core.convert import FORMATS, left_out, read_kv, read_person, write_kv, write_person
 from idea_core.errors import ConfigError, IdentityFileError
-from idea_core.weights import read_weights, tensors_in
+from idea_core.files.weights import read_weights, tensors_in
+from idea_core.identity.convert import FORMATS, left_out, read_kv, read_person, write_kv, write_person
 
 
 def published(path, name: str = "<00011>", width: int = 1024, count: int = 2) -> dict[str, torch.Tensor]:

@@ -5,8 +5,8 @@ import torch
 from test_cli import run
 
 from idea_core import Identity
-from idea_core.config import PRESETS
-from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.training.config import PRESETS
 from miniature.methods import ID_EA
 from miniature.people import named_people
 from miniature.trial import Stranger, learn, measure, prompts_of

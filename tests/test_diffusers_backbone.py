@@ -7,8 +7,10 @@ from test_identity import make_identity
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer
-from idea_core.cli.generate import SCHEDULERS as SCHEDULER_NAMES
-from idea_core.diffusers_backbone import (
+from idea_core.errors import BaseModelError, ConfigError
+from idea_core.families.ldm_names import to_diffusers, to_ldm
+from idea_core.headless.cli.generate import SCHEDULERS as SCHEDULER_NAMES
+from idea_core.headless.diffusers import (
     SCHEDULERS,
     DiffusersBackbone,
     GenerateConfig,
@@ -16,11 +18,9 @@ from idea_core.diffusers_backbone import (
     generate,
     load_pipeline,
 )
-from idea_core.diffusers_backbone.layers import cross_attention_layers
-from idea_core.diffusers_backbone.schedule import prediction_of, stable_diffusion_schedule
-from idea_core.errors import BaseModelError, ConfigError
-from idea_core.ldm_names import to_diffusers, to_ldm
-from idea_core.prompts import in_chunks, split_prompt, strangers, without_people
+from idea_core.headless.diffusers.layers import cross_attention_layers
+from idea_core.headless.diffusers.schedule import prediction_of, stable_diffusion_schedule
+from idea_core.text.prompts import in_chunks, split_prompt, strangers, without_people
 
 QUICK = TrainConfig(steps=2, batch_size=2)
 FAMILIES = ["sd1", "sd2", "sdxl"]

@@ -6,9 +6,9 @@ import sys
 from error_messages import messages
 from test_package import ROOT
 
-from idea_core.cli import idea
+from idea_core.headless.cli import idea
 
-sys.path.append(str(ROOT / "docs"))
+sys.path.append(str(ROOT / "tools"))
 
 import cli  # noqa: E402
 
@@ -19,7 +19,7 @@ def options_of(command: str) -> set[str]:
 
 def test_the_reference_is_the_commands_own_help():
     page = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    assert page == cli.render(), "Write it anew: python docs/cli.py > docs/cli.md"
+    assert page == cli.render(), "Write it anew: python tools/cli.py > docs/cli.md"
 
 
 def test_the_table_of_published_options_names_real_ones():

@@ -6,9 +6,9 @@ from test_cli import run
 from test_identity import make_identity
 
 from idea_core import Identity
-from idea_core.edit import blend, edit, shrink_kv
 from idea_core.errors import ConfigError
-from idea_core.kv import DOWN, UP, delta_of, layers_of
+from idea_core.identity.edit import blend, edit, shrink_kv
+from idea_core.method.kv import DOWN, UP, delta_of, layers_of
 
 
 def people():

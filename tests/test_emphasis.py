@@ -8,11 +8,11 @@ from test_diffusers_backbone import FAMILIES, train
 from test_identity import make_identity
 from tiny_pipeline import tiny_pipeline
 
-from idea_core.diffusers_backbone import People
-from idea_core.diffusers_backbone.generate import conditions
-from idea_core.emphasis import weighted_texts
 from idea_core.errors import ConfigError
-from idea_core.prompts import without_people
+from idea_core.headless.diffusers import People
+from idea_core.headless.diffusers.generate import conditions
+from idea_core.text.emphasis import weighted_texts
+from idea_core.text.prompts import without_people
 
 CASES = {
     "a dog": [("a dog", 1.0)],

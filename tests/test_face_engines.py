@@ -11,7 +11,7 @@ import pytest
 import torch
 from face_models import photo, write_face_pack
 
-from idea_core.artist import faces_of
+from idea_core.enhancers.drawing import faces_of
 from idea_core.errors import FaceError, SocketError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine, align, find_packs, free_engines, load_engine
 from idea_core.faces.face import Face, RecogniserFile

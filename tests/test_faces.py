@@ -16,7 +16,7 @@ from idea_core.faces.packs import FacePack, require_pack
 from idea_core.faces.photos import bucket_of, find_photos, fit, read_photo, read_photos
 from idea_core.faces.pictures import CHOSEN, Cut, crop_face, draw_faces
 from idea_core.faces.providers import PROVIDERS
-from idea_core.tensorfile import write_tensors
+from idea_core.files.tensorfile import write_tensors
 
 ALICE, BOB = ((205, 150, 110), (60, 40, 30)), ((120, 90, 70), (200, 170, 90))
 

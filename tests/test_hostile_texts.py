@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from test_identity import make_identity
 
 from idea_core import Identity
-from idea_core.anchor import celebrity_names, parse_names
-from idea_core.captions import PLACEHOLDER, with_note
-from idea_core.config import TrainConfig
+from idea_core.enhancers.dataset import PeopleConfig
 from idea_core.errors import ConfigError, IdeaError
-from idea_core.identity_checks import require_name
-from idea_core.people import PeopleConfig
-from idea_core.prompts import in_chunks, split_prompt, strangers, without_people
-from idea_core.textfile import parse_json
+from idea_core.files.textfile import parse_json
+from idea_core.identity.checks import require_name
+from idea_core.method.anchor import celebrity_names, parse_names
+from idea_core.text.captions import PLACEHOLDER, with_note
+from idea_core.text.prompts import in_chunks, split_prompt, strangers, without_people
+from idea_core.training.config import TrainConfig
 
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=200, database=None)
 settings.load_profile("same")

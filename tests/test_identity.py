@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from idea_core import GatedAttention, Identity
-from idea_core.describe import describe
 from idea_core.errors import IdentityFileError
-from idea_core.identity_checks import require_finite
-from idea_core.tensorfile import read_tensors, write_tensors
-from idea_core.thumbnail import decode_thumbnail, encode_thumbnail
+from idea_core.files.tensorfile import read_tensors, write_tensors
+from idea_core.identity.checks import require_finite
+from idea_core.identity.describe import describe
+from idea_core.identity.thumbnail import decode_thumbnail, encode_thumbnail
 
 K = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
 V = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v"

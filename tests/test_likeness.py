@@ -12,17 +12,17 @@ from test_trainer import NAMES, face, photos, require_same_end, weights_hash
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig, Trainer, cross_initialise
-from idea_core.across import AcrossConfig, AcrossTrainer
-from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.enhancers.pictures import PeoplePictures
+from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.enhancers.trainer import AcrossConfig, AcrossTrainer
 from idea_core.errors import ConfigError, FaceError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine
 from idea_core.faces.face import RecogniserFile
 from idea_core.faces.torch_recogniser import TorchRecogniser, crop_faces
+from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from idea_core.images import to_pixels
-from idea_core.likeness_loss import LikenessLoss
-from idea_core.people_pictures import PeoplePictures
-from idea_core.pretrained import PretrainedEnhancer
-from idea_core.training_run import TrainingRun
+from idea_core.training.likeness_loss import LikenessLoss
+from idea_core.training.run import TrainingRun
 from miniature.methods import SEEN
 from miniature.trial import Stranger
 from miniature.world import BASE, ENHANCER, GUIDANCE, all_names, embed, face_engine, largest_faces

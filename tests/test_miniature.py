@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from idea_core.captions import PERSON_CAPTIONS
 from idea_core.faces import Face, InsightFaceEngine
 from idea_core.faces.packs import FacePack
+from idea_core.text.captions import PERSON_CAPTIONS
 from miniature import face_nets, people
 from miniature.align import CROP, TEMPLATE, align
 from miniature.models import LATENT_SIZE, build_text_encoder, build_tokenizer

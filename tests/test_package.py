@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from idea_core import __version__, celebrity_names
-from idea_core.anchor import parse_names
+from idea_core.method.anchor import parse_names
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +30,7 @@ def test_a_list_or_phrase_of_ones_own():
     assert parse_names(" \n ") == celebrity_names()
 
 
-HEADLESS = ("diffusers_backbone", "jobs", "cli", "evaluation")  # the front end without ComfyUI
+HEADLESS = ("headless", "evaluation")  # the front end without ComfyUI
 PICTURES = ("photos", "picture_file", "pictures", "plot")  # use PIL, and are imported by who reads or draws
 HEAVY = ("comfy", "folder_paths", "diffusers", "transformers", "insightface", "onnxruntime", "onnx", "cv2", "PIL")
 
@@ -44,6 +44,6 @@ def test_the_core_imports_no_heavy_package():
 
 
 def test_the_nodes_import_nothing_of_the_front_end_without_comfyui():
-    sources = [path.read_text("utf-8") for path in [ROOT / "__init__.py", *(ROOT / "nodes").glob("*.py")]]
+    sources = [path.read_text("utf-8") for path in [ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py")]]
     assert len(sources) > 10
     assert not [word for word in HEADLESS for source in sources if f"idea_core.{word}" in source]

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.enhancers.dataset import MANIFEST, PeopleConfig, PeopleFolder, recombined
+from idea_core.enhancers.draw_dataset import blocks, draw_people
 from idea_core.errors import ConfigError
-from idea_core.people import MANIFEST, PeopleConfig, PeopleFolder, recombined
-from idea_core.people_drawing import blocks, draw_people
+from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from miniature.people import named_people
 from miniature.world import BASE, face_engine
 

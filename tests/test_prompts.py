@@ -5,9 +5,9 @@ import unicodedata
 import pytest
 
 from idea_core.errors import IdeaError
-from idea_core.identity_checks import require_name
-from idea_core.names import as_on_disk
-from idea_core.prompts import near_misses, split_prompt, strangers, texts_around, without_people
+from idea_core.identity.checks import require_name
+from idea_core.text.names import as_on_disk
+from idea_core.text.prompts import near_misses, split_prompt, strangers, texts_around, without_people
 
 JOSE = "José"
 NAMES = ["alice", "bob-2", "o'brien", "आरती", JOSE, "王小明", "عائشة", "Нина", "สมชาย", "علی\u200cرضا", "Ng\u0303uyên"]

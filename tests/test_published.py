@@ -9,9 +9,9 @@ from tiny_pipeline import tiny_pipeline
 
 from benchmarks.published import PublishedLoop
 from idea_core import Trainer
-from idea_core.captions import CAPTIONS
-from idea_core.config import PRESETS
-from idea_core.diffusers_backbone import DiffusersBackbone
+from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.text.captions import CAPTIONS
+from idea_core.training.config import PRESETS
 
 
 def test_the_preset_paper_is_the_published_loop():

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from idea_core.diffusers_backbone import load_pipeline
-from idea_core.diffusers_backbone.ldm_config import UNET
-from idea_core.diffusers_backbone.quantised import plain_weights
 from idea_core.errors import BaseModelError, IdentityFileError
-from idea_core.weights import read_weights
+from idea_core.files.weights import read_weights
+from idea_core.headless.diffusers import load_pipeline
+from idea_core.headless.diffusers.ldm_config import UNET
+from idea_core.headless.diffusers.quantised import plain_weights
 
 FP8 = torch.float8_e4m3fn
 LAYERS = (f"{UNET}a.to_k", f"{UNET}b.conv", "cond_stage_model.fc1")

@@ -15,7 +15,7 @@ from test_package import ROOT
 
 from idea_core.quiet import SWITCHES
 
-IDEA = "import sys; sys.path.insert(0, sys.argv.pop(1)); from idea_core.cli import idea; idea()"
+IDEA = "import sys; sys.path.insert(0, sys.argv.pop(1)); from idea_core.headless.cli import idea; idea()"
 SMALL = ["--steps", "1", "--count", "1", "--width", "16", "--height", "16"]
 
 

@@ -15,7 +15,7 @@ from test_cli import QUICK, base, faces, run
 
 from idea_core import Identity
 from idea_core.errors import ConfigError
-from idea_core.jobs.ray_engine import _require_resources
+from idea_core.headless.jobs.ray_engine import _require_resources
 from miniature.people import named_people
 from miniature.world import BASE, FACES
 
@@ -63,7 +63,7 @@ def test_a_killed_worker_costs_nobody(studio, tmp_path, cluster):
     people.write_text("\n".join(map(json.dumps, entries)))
     settings = ["batch", people, *base(studio), *faces(studio), *QUICK, "--steps", "20", "--threads", "1", "--json"]
     on_ray = [*settings, "--engine", "ray", "--address", cluster, "--save-dir", tmp_path / "ray"]
-    script = [sys.executable, "-c", "from idea_core.cli import idea; idea()", *map(str, on_ray)]
+    script = [sys.executable, "-c", "from idea_core.headless.cli import idea; idea()", *map(str, on_ray)]
     driver = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | QUIET)
     end = time.monotonic() + PATIENCE
     while not (victims := working()):

@@ -8,11 +8,11 @@ from test_across import trained
 from test_trainer import weights_hash
 from tiny_pipeline import tiny_pipeline
 
-from idea_core.describe import last_likeness
-from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.enhancers.refine import Look, Refiner
 from idea_core.errors import ConfigError, FaceError, TrainingError
 from idea_core.faces import FacePack, OnnxEngine
-from idea_core.refine import Look, Refiner
+from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.identity.describe import last_likeness
 from miniature.methods import REFINING
 from miniature.trial import Stranger
 from miniature.world import BASE, FACES, enhancer, face_engine

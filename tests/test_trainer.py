@@ -11,15 +11,15 @@ from tiny_pipeline import tiny_pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, cross_initialise
-from idea_core.anchor import spread_of_names
-from idea_core.batches import Photos
-from idea_core.captions import with_note
-from idea_core.diffusers_backbone import DiffusersBackbone
-from idea_core.divergence import READ_EVERY, divergence
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, ShapeError, TrainingError
-from idea_core.kv import delta_of
-from idea_core.losses import mahalanobis_to, squared_to
-from idea_core.training_state import restore_state, save_state
+from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.method.anchor import spread_of_names
+from idea_core.method.kv import delta_of
+from idea_core.method.losses import mahalanobis_to, squared_to
+from idea_core.text.captions import with_note
+from idea_core.training.batches import Photos
+from idea_core.training.divergence import READ_EVERY, divergence
+from idea_core.training.state import restore_state, save_state
 
 NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
 QUICK = TrainConfig(steps=3, batch_size=2)

@@ -6,14 +6,14 @@ from test_trainer import trainer
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig
-from idea_core.diffusers_backbone import DiffusersBackbone, load_pipeline
+from idea_core.diffusion.sampling import sample
 from idea_core.errors import ConfigError
 from idea_core.faces.likeness import likeness_to
-from idea_core.preview import PreviewConfig, draw_person
-from idea_core.sampling import sample
-from idea_core.trainer import Trainer
-from idea_core.training_run import TrainingRun
-from idea_core.watch import Watch, WatchConfig
+from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.training.preview import PreviewConfig, draw_person
+from idea_core.training.run import TrainingRun
+from idea_core.training.trainer import Trainer
+from idea_core.training.watch import Watch, WatchConfig
 from miniature.trial import Stranger
 from miniature.world import BASE, all_names, face_engine
 

@@ -16,9 +16,9 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from idea_core.base_models import BASE_MODELS
-from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
-from idea_core.diffusers_backbone.tokenizers import vocabulary
+from idea_core.families.base_models import BASE_MODELS
+from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
+from idea_core.headless.diffusers.tokenizers import vocabulary
 
 
 def tiny_pipeline(family: str = "sd1", prediction: str = "eps", seed: int = 0):

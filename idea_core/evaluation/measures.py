@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..faces import FaceEngine
 from ..faces.photos import read_photo
-from ..prompts import without_people
+from ..text.prompts import without_people
 
 
 class PromptScorer(Protocol):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from ..enhancer import ARCFACE_WIDTH
 from ..errors import IdentityFileError
-from ..tensorfile import read_tensors, write_tensors
+from ..files.tensorfile import read_tensors, write_tensors
+from ..method.enhancer import ARCFACE_WIDTH
 from .embeds import IdEmbeds
 
 FORMAT, FORMAT_VERSION = "id-ea-face", "1"

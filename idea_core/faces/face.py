@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..enhancer import ARCFACE_WIDTH
 from ..errors import FaceError
+from ..method.enhancer import ARCFACE_WIDTH
 
 DETECTOR_SIZE = 640  # side in pixels of the square that a photo is scaled into before detection
 MIN_SCORE = 0.5

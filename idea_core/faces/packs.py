@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FaceError, IdeaError
-from ..names import one_form
+from ..text.names import one_form
 from .onnx_file import fault_in
 
 KINDS = {"detection": "face detector (SCRFD)", "recognition": "face recogniser (ArcFace)"}

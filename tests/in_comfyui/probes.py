@@ -42,7 +42,7 @@ def make_identity(checkpoint: str, seed: int = 0, name: str = "ann", kv: bool = 
     """An identity of random weights that fits a checkpoint."""
     model, _, _ = load(checkpoint)
     core = pack("idea_core")
-    base = pack("nodes.comfy_models").require_pair(*load(checkpoint)[:2])
+    base = pack("nodes.comfy.models").require_pair(*load(checkpoint)[:2])
     encoders, d = core.BASE_MODELS[base].encoders, core.BASE_MODELS[base].width
     generator = torch.Generator().manual_seed(seed)
 
@@ -51,7 +51,7 @@ def make_identity(checkpoint: str, seed: int = 0, name: str = "ann", kv: bool = 
 
     adapter = {key: random(*t.shape, scale=0.03) for key, t in core.GatedAttention(d).state_dict().items()}
     adapter["gamma"] = torch.tensor([gamma])
-    layers = pack("nodes.comfy_models").cross_attention_shapes(model.model) if kv else {}
+    layers = pack("nodes.comfy.models").cross_attention_shapes(model.model) if kv else {}
     kv_state = {}
     for layer, (rows, columns) in layers.items():
         kv_state[f"{layer}.lora_up.weight"] = random(rows, 4, scale=0.1)
@@ -59,7 +59,7 @@ def make_identity(checkpoint: str, seed: int = 0, name: str = "ann", kv: bool = 
     identity = core.Identity(
         name=name,
         base_model=base,
-        prediction=pack("nodes.comfy_models").prediction_of(model),
+        prediction=pack("nodes.comfy.models").prediction_of(model),
         clip_layer=None,
         heads=8,
         beta=0.4,
@@ -78,7 +78,7 @@ def training_job(name: str, config, images=None, enhancer=None, **options):
     own = {key: options.pop(key) for key in list(options) if key in settings.__dataclass_fields__}
     return pack("nodes.training_job").TrainingJob(
         name=name,
-        photos=pack("idea_core.batches").Photos(photos() if images is None else images),
+        photos=pack("idea_core.training.batches").Photos(photos() if images is None else images),
         embeds=pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1)),
         names=tuple(NAMES),
         settings=settings(config, **own),

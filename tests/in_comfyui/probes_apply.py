@@ -297,7 +297,7 @@ def hints(checkpoint: str, texts: list[str]) -> list[str]:
 
 def weights_in(prompts: list[str]) -> list:
     """ComfyUI's own reading of prompts: texts and their weights."""
-    return [pack("nodes.comfy_names")._segments(prompt) for prompt in prompts]
+    return [pack("nodes.comfy.names")._segments(prompt) for prompt in prompts]
 
 
 @torch.inference_mode()
@@ -311,7 +311,7 @@ def spellings(checkpoint: str, name: str) -> dict:
         for spelled in (composed, apart, composed.upper())
         for mention in (f"<{spelled}>", f"embedding:{spelled}")
     ]
-    paths, nodes_of = pack("nodes.paths"), pack("nodes.identity")
+    paths, nodes_of = pack("nodes.comfy.paths"), pack("nodes.identities")
     nodes_of.SaveIdentity.execute(identity, f"of {apart}/{apart}")
     saved = paths.saved_path(f"of {apart}/{composed}")
     result = {
@@ -347,7 +347,7 @@ def clip_layers(checkpoint: str, own: int, other: int) -> dict:
         before = apply(checkpoint, ann, on=(model, at(clip, layer)))[1]
         behind = at(apply(checkpoint, ann)[1], layer)
         said[name] = [notices(lambda one=one: encode(one, "photo of <ann>")) for one in (before, behind)]
-        noted[name] = pack("nodes.comfy_backbone").ComfyBackbone(model, at(clip, layer), vae).clip_layer
+        noted[name] = pack("nodes.comfy.backbone").ComfyBackbone(model, at(clip, layer), vae).clip_layer
     return {"said": said, "noted": noted}
 
 
@@ -471,9 +471,9 @@ def refusal(checkpoint: str, case: str) -> str:
         elif case == "refiner":
             config = comfy.supported_models.SDXLRefiner({"context_dim": 1280, "adm_in_channels": 2560})
             refiner = SimpleNamespace(diffusion_model=model.model.diffusion_model, model_config=config)
-            pack("nodes.comfy_models").require_pair(SimpleNamespace(model=refiner), clip)
+            pack("nodes.comfy.models").require_pair(SimpleNamespace(model=refiner), clip)
         elif case == "no unet":
-            pack("nodes.comfy_models").require_pair(SimpleNamespace(model=SimpleNamespace()), clip)
+            pack("nodes.comfy.models").require_pair(SimpleNamespace(model=SimpleNamespace()), clip)
         elif case == "no clip":
             apply(checkpoint, make_identity(checkpoint), on=(model, None))
         elif case == "two of one name":
@@ -483,7 +483,7 @@ def refusal(checkpoint: str, case: str) -> str:
                 on=apply(checkpoint, make_identity(checkpoint)),
             )
         elif case == "no vae":
-            pack("nodes.comfy_models").require_vae(None)
+            pack("nodes.comfy.models").require_vae(None)
         elif case == "not an identity":
             apply(checkpoint, {"face": "of another pack"})
     except pack("idea_core").IdeaError as refused:

@@ -18,7 +18,7 @@ UNKNOWN = object()
 def uses_of_comfyui() -> dict:
     """How many names of ComfyUI's the pack uses and calls, and those that are not there or cannot be called so."""
     root = Path(probes.pack("nodes.extension").__file__).parents[1]
-    found = [use for path in sorted((root / "nodes").glob("*.py")) for use in _uses(path)]
+    found = [use for path in sorted((root / "nodes").rglob("*.py")) for use in _uses(path)]
     return {
         "names": len({name for _, name, _, _ in found}),
         "calls": sum(call is not None for _, _, _, call in found),

@@ -21,13 +21,13 @@ def photo(name: str) -> torch.Tensor:
 
 
 def face_models():
-    return pack("nodes.face").LoadFaceModel.execute("testpack", "cpu").args[0]
+    return pack("nodes.faces").LoadFaceModel.execute("testpack", "cpu").args[0]
 
 
 def encode_faces(images: list[torch.Tensor], model=None, **settings):
     """The outputs of ID Encode, called as ComfyUI calls it: with lists."""
     listed = {name: [value] for name, value in settings.items()}
-    return pack("nodes.face").IDEncode.execute([model or face_models()], images, **listed).args
+    return pack("nodes.faces").IDEncode.execute([model or face_models()], images, **listed).args
 
 
 def unload_face_models() -> dict:
@@ -67,7 +67,9 @@ def other_packs_sockets() -> dict:
     """ID Encode with an object as other packs' loaders make it, and with one of theirs that does not fit."""
     from insightface.app import FaceAnalysis
 
-    folder = pack("idea_core.faces.packs").require_pack("testpack", pack("nodes.paths").insightface_roots()).folder
+    folder = (
+        pack("idea_core.faces.packs").require_pack("testpack", pack("nodes.comfy.paths").insightface_roots()).folder
+    )
     analysis = FaceAnalysis(str(folder), providers=["CPUExecutionProvider"])
     analysis.prepare(ctx_id=0, det_size=(640, 640))
     said = said_by(lambda: encode_faces([photo("photo_1.png")], {"not": "theirs"}))
@@ -77,13 +79,13 @@ def other_packs_sockets() -> dict:
 
 def other_places(place: str) -> dict:
     """Load Face Model with a pack and a recogniser's file in a folder that extra_model_paths.yaml names."""
-    roots = pack("nodes.paths").insightface_roots
+    roots = pack("nodes.comfy.paths").insightface_roots
     known = pack("idea_core.faces.packs").require_pack("testpack", roots()).folder
     models = Path(place) / "models"
     shutil.copytree(known, models / "antelopev2" / "antelopev2")
     shutil.copy(known / "rec_test.onnx", models / "arcface.onnx")
     folder_paths.add_model_folder_path("insightface", place)  # as the file's reader does
-    node = pack("nodes.face").LoadFaceModel
+    node = pack("nodes.faces").LoadFaceModel
     try:
         (options,) = (one.options for one in node.define_schema().inputs if one.id == "pack")
         nested, runs_on = node.execute("antelopev2", "cpu").args

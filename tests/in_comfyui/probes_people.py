@@ -20,11 +20,13 @@ def random_enhancer(checkpoint: str):
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False):
         anchor = {key: torch.randn(2, width, generator=generator) for key, width in person.base.encoders.items()}
-        model = pack("idea_core.face_model").FaceModel(anchor, anchor, anchor)
+        model = pack("idea_core.enhancers.model").FaceModel(anchor, anchor, anchor)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
         weights = {key: tensor.half() for key, tensor in model.state_dict().items()}
-    return pack("idea_core.pretrained").PretrainedEnhancer(person.base_model, person.prediction, None, 8, 0.4, weights)
+    return pack("idea_core.enhancers.pretrained").PretrainedEnhancer(
+        person.base_model, person.prediction, None, 8, 0.4, weights
+    )
 
 
 def instant(checkpoint: str) -> dict:
@@ -32,8 +34,8 @@ def instant(checkpoint: str) -> dict:
     core, node = pack("idea_core"), nodes.NODE_CLASS_MAPPINGS
     enhancer = random_enhancer(checkpoint)
     encoders = core.BASE_MODELS[enhancer.base_model].encoders
-    enhancer.save(pack("nodes.paths").output_folder() / "enhancers" / "people" / f"{checkpoint}.safetensors")
-    listed = pack("nodes.paths").enhancer_files()
+    enhancer.save(pack("nodes.comfy.paths").output_folder() / "enhancers" / "people" / f"{checkpoint}.safetensors")
+    listed = pack("nodes.comfy.paths").enhancer_files()
     name = next(entry for entry in listed if entry.endswith(f"{checkpoint}.safetensors"))
     loaded = node["IDEA_LoadEnhancer"].execute(name).args[0]
     embeds = pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1))
@@ -48,12 +50,12 @@ def instant(checkpoint: str) -> dict:
         blended = node["IDEA_BlendIdentities"].execute(identity, trained, 0.5, "eve").args[0]
         edited, report = node["IDEA_EditIdentity"].execute(trained, "dora", False, False, 2).args
     try:
-        core.Identity.load(pack("nodes.paths").enhancer_path(name))
+        core.Identity.load(pack("nodes.comfy.paths").enhancer_path(name))
         refused = ""
     except core.errors.IdeaError as problem:
         refused = str(problem)
     return {
-        "listed apart": name not in pack("nodes.paths").identity_files(),
+        "listed apart": name not in pack("nodes.comfy.paths").identity_files(),
         "adapted": error(named[0][0], plain[:, : named[0][0].shape[1]]) > 0 and len(named[0][1]) > 1,
         "near the start": error(trained.tokens[next(iter(encoders))], identity.tokens[next(iter(encoders))]) < 0.05,
         "trained": bool(trained.kv) and not identity.kv,
@@ -86,7 +88,7 @@ def across(
     settings |= {"text_steps": 0 if go_on else steps // 2, "likeness_steps": 1}
     settings |= {"batch_size": 2, "seed": 0, "sampling_steps": 2, "held_out": 0.34, "validate_every": 2}
     settings |= {"names": "ann one\nbob two\neve three", "prompts": "a photo of {}"}
-    folder = pack("nodes.paths").people_folder() / "across" / checkpoint / "people"
+    folder = pack("nodes.comfy.paths").people_folder() / "across" / checkpoint / "people"
     models = nodes.NODE_CLASS_MAPPINGS["IDEA_LoadFaceModel"].execute("testpack", "cpu").args[0]
     if go_on:
         saved = nodes.NODE_CLASS_MAPPINGS["IDEA_LoadEnhancer"].execute(f"saved_{checkpoint}.safetensors").args[0]
@@ -135,7 +137,7 @@ def across(
         "said": said,
         "pictures": len(list(folder.glob("*.safetensors"))),
         "digest": digest,
-        "listed": f"saved_{checkpoint}.safetensors" in pack("nodes.paths").enhancer_files(),
+        "listed": f"saved_{checkpoint}.safetensors" in pack("nodes.comfy.paths").enhancer_files(),
         "start": enhancer.training["start"] if enhancer else None,
         "validated": enhancer.training["report"]["likeness"] if enhancer else [],
         "unchanged": before == weights_hash(load(checkpoint)[0], load(checkpoint)[1].patcher),
@@ -196,5 +198,5 @@ def refined(checkpoint: str, faces: bool = True, interrupt_at: int | None = None
 
 
 def forget_enhancer(checkpoint: str) -> None:
-    for path in pack("nodes.paths").output_folder().glob(f"enhancers/autosave/across/{checkpoint}*"):
+    for path in pack("nodes.comfy.paths").output_folder().glob(f"enhancers/autosave/across/{checkpoint}*"):
         path.unlink()

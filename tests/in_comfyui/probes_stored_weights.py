@@ -53,7 +53,7 @@ def trained(model, steps: int = 3, stop_at: int | None = None) -> dict:
     _, clip, vae = load("tiny_sd15")
     config = pack("idea_core").TrainConfig(steps=steps, batch_size=1)
     try:
-        with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, clip, vae, "fp32") as backbone:
+        with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(model, clip, vae, "fp32") as backbone:
             trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES)
 
             def on_step(step, *_):
@@ -176,7 +176,7 @@ def streamed(known: bool) -> dict:
     clip.patcher = copies[1]
     try:
         with torch.inference_mode():
-            backbone = pack("nodes.comfy_backbone").ComfyBackbone(copies[0], clip, vae, "fp32")
+            backbone = pack("nodes.comfy.backbone").ComfyBackbone(copies[0], clip, vae, "fp32")
     except pack("idea_core").IdeaError as refused:
         return {"refused": str(refused)}
     static = not any(one.is_dynamic() for one in (backbone._patcher, backbone._text_patcher))

@@ -50,8 +50,8 @@ def train_for_parity(checkpoint: str, vae: str, settings: dict, target: str, nam
     engine = nodes.NODE_CLASS_MAPPINGS["IDEA_LoadFaceModel"].execute("testpack", "cpu").args[0].engine()
     engine.detect = lambda photo: [pack("idea_core.faces").Face.aligned(len(photo))]
     try:
-        with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, clip, vae) as backbone:
-            likeness = pack("idea_core.likeness_loss").LikenessLoss.of(backbone, engine, config)
+        with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(model, clip, vae) as backbone:
+            likeness = pack("idea_core.training.likeness_loss").LikenessLoss.of(backbone, engine, config)
             trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, names, likeness=likeness)
             losses = trainer.run()
             trained = trainer.person.state_dict() | trainer.person.kv.state_dict()
@@ -67,9 +67,11 @@ def fixed_batch(checkpoint: str, steps: int, enough: float) -> dict:
 
     Returns the losses, and how far each trained part moved.
     """
-    config, losses = pack("idea_core.config").TrainConfig(batch_size=2), []
-    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint)) as backbone:
-        trainer = pack("idea_core.trainer").Trainer(backbone, photos(), face(), config, NAMES, ["a photo of {}"])
+    config, losses = pack("idea_core.training.config").TrainConfig(batch_size=2), []
+    with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(*load(checkpoint)) as backbone:
+        trainer = pack("idea_core.training.trainer").Trainer(
+            backbone, photos(), face(), config, NAMES, ["a photo of {}"]
+        )
         person, batch = trainer.person, trainer.sampler.draw()
         start = {key: tensor.clone() for key, tensor in (person.state_dict() | person.kv.state_dict()).items()}
         with trainer.kv_deltas():
@@ -90,8 +92,8 @@ def train(
     """
     model, clip, vae = load(checkpoint)
     before = weights_hash(model, clip.patcher)
-    config = pack("idea_core.config").TrainConfig(**{"steps": steps, "batch_size": 1, **settings})
-    job = training_job(name, config, watch=pack("idea_core.watch").WatchConfig(looks))
+    config = pack("idea_core.training.config").TrainConfig(**{"steps": steps, "batch_size": 1, **settings})
+    job = training_job(name, config, watch=pack("idea_core.training.watch").WatchConfig(looks))
     hook, stop = comfy.utils.PROGRESS_BAR_HOOK, comfy.model_management.interrupt_current_processing
     seen, shown, outcome = [], [], "trained"
 
@@ -115,7 +117,7 @@ def train(
         comfy.utils.set_progress_bar_global_hook(hook)
     after = weights_hash(model, clip.patcher)
     sampled = sample_plainly(checkpoint)
-    files = sorted(pack("nodes.paths").output_folder().glob(f"autosave/{name}-*"))
+    files = sorted(pack("nodes.comfy.paths").output_folder().glob(f"autosave/{name}-*"))
     kept = [[path.suffix, path.stem.partition("-step-")[2]] for path in files]
     return {
         "before": before,
@@ -131,7 +133,7 @@ def train(
 def cancel_at_random(count: int, seed: int = 0) -> dict:
     """Trainings that a user cancels at any moment: how they ended, and whether the base ever changed."""
     model, clip, vae = load("tiny_sd15")
-    config, chance = pack("idea_core.config").TrainConfig(steps=6, batch_size=1), random.Random(seed)
+    config, chance = pack("idea_core.training.config").TrainConfig(steps=6, batch_size=1), random.Random(seed)
     before, outcomes, changed = weights_hash(model, clip.patcher), Counter(), 0
 
     def train(name: str) -> str:
@@ -162,20 +164,20 @@ def cancel_at_random(count: int, seed: int = 0) -> dict:
 
 def forget(name: str) -> None:
     """Remove a training's files."""
-    for path in pack("nodes.paths").output_folder().glob(f"autosave/{name}-*"):
+    for path in pack("nodes.comfy.paths").output_folder().glob(f"autosave/{name}-*"):
         path.unlink()
 
 
 def learnt(name: str) -> dict:
     """What is kept of a training that broke off."""
-    (path,) = pack("nodes.paths").output_folder().glob(f"autosave/{name}-*-step-*.safetensors")
+    (path,) = pack("nodes.comfy.paths").output_folder().glob(f"autosave/{name}-*-step-*.safetensors")
     identity = pack("idea_core").Identity.load(path)
     return {"losses": len(identity.training["losses"]), "fingerprint": identity.training["fingerprint"]}
 
 
 def diverge(checkpoint: str, name: str) -> str:
     """What a training says whose K/V rate is far too high after ten good steps."""
-    trainer = pack("idea_core.trainer").Trainer
+    trainer = pack("idea_core.training.trainer").Trainer
     step = trainer.step
 
     def spoiled(self, batch):
@@ -184,7 +186,7 @@ def diverge(checkpoint: str, name: str) -> str:
         return step(self, batch)
 
     trainer.step = spoiled
-    config = pack("idea_core.config").TrainConfig(steps=30, batch_size=1, kv_rank=0, kv_rate=1e-6)
+    config = pack("idea_core.training.config").TrainConfig(steps=30, batch_size=1, kv_rank=0, kv_rate=1e-6)
     try:
         with torch.inference_mode():
             training_job(name, config).run(*load(checkpoint), None, None)
@@ -197,18 +199,18 @@ def diverge(checkpoint: str, name: str) -> str:
 def other_ways(checkpoint: str) -> dict:
     """The same batch in other precisions, and with gradient checkpointing: loss, and gradients by parameter."""
     results, calls = {}, Counter()
-    config = pack("idea_core.config").TrainConfig(batch_size=2)
+    config = pack("idea_core.training.config").TrainConfig(batch_size=2)
     ways = {"fp32": ("fp32", False), "checkpointed": ("fp32", True), "bf16": ("bf16", False)}
     for way, options in ways.items():
         with (
             torch.inference_mode(),
-            pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint), *options) as backbone,
+            pack("nodes.comfy.backbone").ComfyBackbone(*load(checkpoint), *options) as backbone,
         ):
             blocks = [part for part in backbone._unet.modules() if type(part).__name__ == "ResBlock"]
             hooks = [
                 part.in_layers[0].register_forward_hook(lambda *_, way=way: calls.update([way])) for part in blocks
             ]
-            trainer = pack("idea_core.trainer").Trainer(backbone, photos(), face(), config, NAMES)
+            trainer = pack("idea_core.training.trainer").Trainer(backbone, photos(), face(), config, NAMES)
             with trainer.kv_deltas():
                 loss = trainer._gradients(trainer.sampler.draw()).item()
             parameters = [p for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -243,7 +245,7 @@ def loaded_in_inference_mode() -> dict:
         layer = torch.nn.Linear(4, 4).requires_grad_(False)
     layer.to(torch.float64)
     forgotten, before = not layer.weight.is_inference(), layer.weight.clone()
-    pack("nodes.comfy_autograd").GradientWeights().swap_in(layer)
+    pack("nodes.comfy.autograd").GradientWeights().swap_in(layer)
     inputs = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     layer(inputs).sum().backward()
     return {
@@ -266,7 +268,7 @@ def little_memory() -> Iterator[None]:
 
 def gradients(checkpoint: str) -> dict:
     """The backbone's gradients against torch's own means for in-place forwards, and against a finite difference."""
-    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint)) as backbone:
+    with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(*load(checkpoint)) as backbone:
         encoder, width = next(iter(pack("idea_core").BASE_MODELS[backbone.base_model].encoders.items()))
         generator = torch.Generator().manual_seed(0)
         vectors = torch.randn(2, width, generator=generator).requires_grad_()
@@ -308,7 +310,7 @@ def gradients(checkpoint: str) -> dict:
 
 def targets(checkpoint: str) -> dict:
     """The backbone's noise and target against the equations of the noise schedule."""
-    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(*load(checkpoint)) as backbone:
+    with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(*load(checkpoint)) as backbone:
         generator = torch.Generator().manual_seed(0)
         latents, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
         timesteps = torch.tensor([0, 400, 999])
@@ -333,7 +335,7 @@ def layers(checkpoint: str) -> dict:
         with torch.inference_mode():
             expected = encode(one, text)[0][0]
             encode(other, text)  # it leaves its layer set in the text encoder that both share
-        with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, one, vae) as backbone:
+        with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(model, one, vae) as backbone:
             prompt = {key: [ids] for key, ids in backbone.tokenize(text).items()}
             with torch.no_grad():
                 errors[name] = error(backbone.encode(prompt).context, expected)
@@ -343,7 +345,7 @@ def layers(checkpoint: str) -> dict:
 def parity(checkpoint: str) -> dict:
     """What training sees against what sampling gives: text condition, latents, and the UNet with K/V deltas."""
     model, clip, vae = load(checkpoint)
-    identity, delta_of = make_identity(checkpoint), pack("idea_core.kv").delta_of
+    identity, delta_of = make_identity(checkpoint), pack("idea_core.method.kv").delta_of
     seen = {}
 
     def record(executor, x, timesteps, context=None, *rest, **more):
@@ -358,7 +360,7 @@ def parity(checkpoint: str) -> dict:
         sample(patched, stock, [], steps=2, cfg=1.0)
         plain = sample_plainly(checkpoint)
         latents = vae.encode(photos())
-    with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(model, clip, vae) as backbone:
+    with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(model, clip, vae) as backbone:
         x, timesteps, context, output = (tensor.clone() for tensor in seen["call"])
         condition = pack("idea_core").TextCondition
         with torch.no_grad():
@@ -378,7 +380,7 @@ def parity(checkpoint: str) -> dict:
 
 def fingerprints() -> dict:
     """The hash that finds a training again: for equal inputs loaded anew, and for each single change."""
-    fingerprint = pack("nodes.fingerprint").training_fingerprint
+    fingerprint = pack("nodes.comfy.fingerprint").training_fingerprint
 
     def of(checkpoint="tiny_sd15", images=None, arcface=None, change=lambda model, clip: (model, clip), **settings):
         model, clip, vae = load(checkpoint)
@@ -412,12 +414,12 @@ def fingerprints() -> dict:
 def no_pixels(shape: list[int]) -> list[str]:
     """What ID Encode and ID-Enhancer Train say of an image of this shape."""
     said = []
-    engine = pack("nodes.face").LoadFaceModel.execute("testpack", "cpu").args[0]
+    engine = pack("nodes.faces").LoadFaceModel.execute("testpack", "cpu").args[0]
     model, clip, vae = load("tiny_sd15")
     embeds = pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1))
     settings = {"preset": "fast", "steps": 1, "seed": 0}
     for run in (
-        lambda image: pack("nodes.face").IDEncode.execute(engine, image),
+        lambda image: pack("nodes.faces").IDEncode.execute(engine, image),
         lambda image: pack("nodes.train").EnhancerTrain.execute(
             model, clip, vae, embeds, image, name="x", resolution=64, **settings
         ),
@@ -432,10 +434,10 @@ def no_pixels(shape: list[int]) -> list[str]:
 def long_note(words: int) -> str:
     """What a training says of a second photo whose note has so many words; without a VAE, nothing can be encoded."""
     model, clip, _ = load("tiny_sd15")
-    noted = pack("idea_core.batches").Photos(photos(), ["", "hat " * words])
+    noted = pack("idea_core.training.batches").Photos(photos(), ["", "hat " * words])
     config = pack("idea_core").TrainConfig(steps=1, batch_size=1)
     try:
-        with pack("nodes.comfy_backbone").ComfyBackbone(model, clip, None) as backbone:
+        with pack("nodes.comfy.backbone").ComfyBackbone(model, clip, None) as backbone:
             pack("idea_core").Trainer(backbone, [noted], face(), config, NAMES, ["{}"])
     except (pack("idea_core").IdeaError, AttributeError) as refused:
         return str(refused)
@@ -466,7 +468,7 @@ def half_precision() -> dict:
     losses = []
     for backbone_model in (model, load("tiny_sd15")[0]):
         config = pack("idea_core").TrainConfig(steps=3, batch_size=1)
-        with torch.inference_mode(), pack("nodes.comfy_backbone").ComfyBackbone(backbone_model, clip, vae) as backbone:
+        with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(backbone_model, clip, vae) as backbone:
             trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES)
             losses.append(trainer.run())
     hooks = sum(len(getattr(module, "weight_function", ())) for module in model.model.modules())
@@ -481,7 +483,7 @@ def half_precision() -> dict:
 
 def cancelled_while_hashing(seconds: float) -> float:
     """How long a cancelled node waits for the hash of a checkpoint that takes so many seconds."""
-    module, start = pack("nodes.checkpoint"), time.monotonic()
+    module, start = pack("nodes.comfy.checkpoint"), time.monotonic()
     hash_of, module.checkpoint_of = module.checkpoint_of, lambda *_: time.sleep(seconds)
     try:
         with module.checkpoint_meanwhile({}, "1") as hashed:

@@ -14,7 +14,7 @@ from comfyui_place import PACK
 from graphs import generation, workflow
 
 pytest.importorskip("selenium")
-sys.path.append(str(PACK / "docs"))
+sys.path.append(str(PACK / "tools"))
 import front_end  # noqa: E402
 
 TOOLS = shutil.which("chromium"), shutil.which("chromedriver")

@@ -12,12 +12,12 @@ from test_emphasis import CASES
 from test_identity import make_identity
 
 from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, celebrity_names
-from idea_core.diffusers_backbone import DiffusersBackbone, People, load_pipeline
-from idea_core.diffusers_backbone.layers import cross_attention_layers
-from idea_core.diffusers_backbone.ldm_config import UNET, ldm_config
-from idea_core.emphasis import weighted_texts
 from idea_core.faces import Face, FacePack, OnnxEngine
-from idea_core.likeness_loss import LikenessLoss
+from idea_core.headless.diffusers import DiffusersBackbone, People, load_pipeline
+from idea_core.headless.diffusers.layers import cross_attention_layers
+from idea_core.headless.diffusers.ldm_config import UNET, ldm_config
+from idea_core.text.emphasis import weighted_texts
+from idea_core.training.likeness_loss import LikenessLoss
 
 PROMPT = r"photo of (<ann>:1.4) smiling, (not (a:0.6)) \(drawing\)"
 LONG = "photo of a " + "very " * 70 + "happy <ann> smiling"

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 from comfyui_place import PACK
 
-sys.path.append(str(PACK / "docs"))
+sys.path.append(str(PACK / "tools"))
 from node_texts import texts_of  # noqa: E402
 
 OTHERS = ("ko", "zh", "ja")
@@ -32,7 +32,7 @@ def shape(texts: dict | str):
 
 def test_the_english_texts_are_the_nodes_own(english):
     written = json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
-    assert written == english, "Write them anew: docs/node_texts.py"
+    assert written == english, "Write them anew: tools/node_texts.py"
 
 
 @pytest.mark.parametrize("language", OTHERS)

@@ -18,9 +18,9 @@ from PIL import Image
 from server import PromptError
 
 from idea_core import Identity
-from idea_core.face_model import FaceModel
-from idea_core.pretrained import PretrainedEnhancer
-from idea_core.thumbnail import decode_thumbnail
+from idea_core.enhancers.model import FaceModel
+from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.identity.thumbnail import decode_thumbnail
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 

@@ -1,0 +1,66 @@
+"""Going on with less memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from ..errors import IdeaError
+
+Result = TypeVar("Result")
+_APPLES = "MPS backend out of memory"  # an error without a class of its own
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an error says that a device has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or _APPLES in str(error)
+
+
+def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
+    """`compute()`, again with less memory as often as that runs out and something is left to save.
+
+    First the backbone's gradients are checkpointed, then `training.micro_batch` is halved, from then on.
+    """
+    while True:
+        try:
+            return compute()
+        except RuntimeError as error:
+            if not ran_out(error) or not _save_memory(training):
+                raise
+        give_back()
+
+
+@contextmanager
+def said_where_memory_runs_out(error: IdeaError) -> Iterator[None]:
+    """Raise `error` in place of the device's own, where less memory could not be done with."""
+    try:
+        yield
+    except RuntimeError as own:
+        if not ran_out(own):
+            raise
+        raise error from own
+
+
+def give_back() -> None:
+    """Return memory that is not in use to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def _save_memory(training: Any) -> bool:
+    """Do with less memory from now on; whether that was possible."""
+    if not training.backbone.gradient_checkpointing:
+        training.backbone.gradient_checkpointing = True
+        logging.warning("ID-EA: out of memory; going on with gradient checkpointing.")
+        return True
+    if training.micro_batch == 1:
+        return False
+    training.micro_batch = (training.micro_batch + 1) // 2
+    logging.warning("ID-EA: out of memory; going on with %d photos at a time.", training.micro_batch)
+    return True

@@ -1,0 +1,255 @@
+"""Pictures that a base model makes of people whom it knows by name, on disk: what an ID-Enhancer learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from math import isfinite
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..diffusion.backbone import Backbone
+from ..errors import ConfigError, IdentityFileError, TrainingError
+from ..files.tensorfile import read_tensors, require_format, write_atomically, write_tensors
+from ..files.textfile import parse_json
+from ..method.anchor import celebrity_names
+from ..text.captions import PORTRAIT_PROMPTS, require_prompts
+from ..training.config import Settings
+from .drawing import Artist
+from .pictures import PeoplePictures
+
+FORMAT, FORMAT_VERSION = "id-ea-person-pictures", "2"
+MANIFEST = "manifest.json"
+_NO_WORD = re.compile(r"\W+")
+_LEAST_KEPT = 3  # pictures of a person; the face in one, the picture in another, and one to agree with them
+
+
+@dataclass(frozen=True)
+class PeopleConfig(Settings):
+    """Whose pictures are made, and how.
+
+    Attributes:
+        names: of people whom the base model can draw.
+        invented: so many more people, who have only names (`recombined`): where a base model draws one face for such a
+            name, there is one more person to learn from.
+        prompts: with `{}` for the name.
+        per_person: pictures of each.
+        resolution: their side in pixels.
+        sampling_steps: of each.
+        guidance: scale of classifier-free guidance.
+        seed: added to those of all pictures.
+        at_once: pictures sampled together; it changes no picture but for rounding.
+        agreement: least cosine of a picture's face to the mean face of the person's other pictures.
+        held_out: share of the names, the last ones, that only a validation uses.
+    """
+
+    names: tuple[str, ...] = field(default_factory=celebrity_names)
+    invented: int = 0
+    prompts: tuple[str, ...] = PORTRAIT_PROMPTS
+    per_person: int = 6
+    resolution: int = 512
+    sampling_steps: int = 25
+    guidance: float = 7.5
+    seed: int = 0
+    at_once: int = 4
+    agreement: float = 0.4
+    held_out: float = 0.05
+
+    def __post_init__(self):
+        self._require("invented", self.invented >= 0, "at least 0")
+        self._require("per_person", self.per_person >= _LEAST_KEPT, f"at least {_LEAST_KEPT}")
+        for name in ("sampling_steps", "at_once"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
+        for name in ("guidance", "agreement"):
+            self._require(name, isfinite(getattr(self, name)), "a finite number")
+        self._require("held_out", 0 <= self.held_out < 1, "from 0 to below 1")
+        require_prompts(self.prompts, "name")
+
+    def fingerprint(self, model: str, faces: str) -> str:
+        """SHA-256 of all that a person's pictures depend on.
+
+        Args:
+            model: digest of the base model and its precision.
+            faces: digest of the face models.
+        """
+        settings = {
+            "model": model,
+            "faces": faces,
+            "prompts": self.prompts,
+            "per_person": self.per_person,
+            "resolution": self.resolution,
+            "sampling_steps": self.sampling_steps,
+            "guidance": self.guidance,
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def everybody(self) -> tuple[str, ...]:
+        """The names, and behind them the invented ones, which no one held out has lent a part to."""
+        return self.names + recombined(self.names[: self._border], self.invented, self.names)
+
+    def numbers(self, held_out: bool) -> list[int]:
+        """Of the people to learn from, or of those held out."""
+        if held_out:
+            return list(range(self._border, len(self.names)))
+        return [*range(self._border), *range(len(self.names), len(self.everybody))]
+
+    @property
+    def _border(self) -> int:
+        return len(self.names) - round(len(self.names) * self.held_out)
+
+
+@dataclass(frozen=True)
+class PeopleFolder:
+    """One file a person, called after the person, and a manifest of settings.
+
+    A person's pictures depend on the settings and the name alone, not on whoever else is drawn, but for rounding.
+
+    Attributes:
+        fingerprint: `config.fingerprint(...)`; a folder holds pictures of one alone.
+    """
+
+    folder: Path
+    config: PeopleConfig
+    fingerprint: str
+
+    def file_of(self, number: int) -> Path:
+        name = self.config.everybody[number]
+        return self.folder / "people" / f"{_NO_WORD.sub('_', name)[:48]}-{number_of(name):08x}.safetensors"
+
+    def artist(self, backbone: Backbone) -> Artist:
+        """Who draws as these pictures are drawn."""
+        config = self.config
+        return Artist(backbone, config.resolution, config.sampling_steps, config.guidance, config.at_once)
+
+    def pictures(self, held_out: bool = False) -> PeoplePictures:
+        """What was drawn, as far as it is of use, of those to learn from or of those held out.
+
+        Raises:
+            TrainingError: too few people.
+        """
+        parts, names = [], []
+        for number in self.config.numbers(held_out):
+            stored = self.stored(number)
+            if stored is None:
+                continue
+            tensors, prompts = stored
+            kept = _agreeing(tensors["faces"].float(), self.config.agreement)
+            if int(kept.sum()) >= _LEAST_KEPT:
+                chosen = kept.nonzero()[:, 0]
+                people = torch.full((len(chosen),), len(names))
+                captions = [prompts[index] for index in chosen.tolist()]
+                parts.append((tensors["latents"][chosen], tensors["faces"][chosen].float(), people, captions))
+                names.append(self.config.everybody[number])
+        if not parts:
+            raise TrainingError(
+                f"people with {_LEAST_KEPT} pictures that agree, in {self.folder}",
+                "none",
+                "Use names that this base model can draw, or lower the agreement.",
+            )
+        latents, faces, people, captions = zip(*parts)
+        return PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)), names)
+
+    def stored(self, number: int) -> tuple[dict[str, Tensor], list[str]] | None:
+        """A person's pictures; None if they are not there, damaged, or of other settings."""
+        try:
+            tensors, metadata = read_tensors(self.file_of(number), _require_format)
+            same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.everybody[number]
+            return (tensors, parse_json(metadata["prompts"])) if same else None
+        except FileNotFoundError:
+            return None
+        except (IdentityFileError, KeyError, ValueError) as error:
+            logging.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
+            return None
+
+    def write(self, number: int, latents: Tensor, faces: Tensor, prompts: Sequence[str]) -> None:
+        """A person's pictures, in one move.
+
+        Args:
+            latents: (P, c, h, w).
+            faces: (P, 512), L2-normalised; zeros where there is not one face.
+            prompts: of each picture, with `{}` for the name.
+        """
+        metadata = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "name": self.config.everybody[number],
+            "prompts": json.dumps(prompts),
+        }
+        write_tensors(self.file_of(number), {"latents": latents, "faces": faces}, metadata)
+
+    def take(self) -> None:
+        """Write the manifest of a folder that is to hold these pictures; those that took hours are not overwritten.
+
+        Raises:
+            ConfigError: the folder holds pictures of another base model, or of other settings.
+        """
+        try:
+            said = parse_json((self.folder / MANIFEST).read_text("utf-8"))
+        except (OSError, ValueError):
+            said = {"fingerprint": self.fingerprint}  # lost: each file says it too
+        if said.get("fingerprint") != self.fingerprint and any((self.folder / "people").glob("*.safetensors")):
+            raise ConfigError(
+                "pictures of this base model, these face models and these settings",
+                f"others in {self.folder}",
+                "Choose another folder or name, or delete that folder.",
+            )
+        said = {**self.config.as_dict(), "fingerprint": self.fingerprint, "format_version": FORMAT_VERSION}
+        text = json.dumps(said, indent=1, ensure_ascii=False).encode()
+        write_atomically(self.folder / MANIFEST, lambda file: file.write(text))
+
+
+def recombined(names: Sequence[str], count: int, known: Iterable[str] = (), seed: int = 0) -> tuple[str, ...]:
+    """First words of names before the rest of other names, none of them known.
+
+    Raises:
+        ConfigError: the names do not give so many.
+    """
+    parts = [name.split(maxsplit=1) for name in names if " " in name.strip()]
+    first, last = (sorted(set(part)) for part in zip(*parts)) if parts else ([], [])
+    known, new = {*names, *known}, dict[str, None]()
+    generator = random.Random(seed)
+    if count > len(first) * len(last) - len(known):
+        raise ConfigError(
+            f"names that give {count} new ones", f"{len(names)} names", "Invent fewer, or give more names."
+        )
+    while len(new) < count:
+        name = f"{generator.choice(first)} {generator.choice(last)}"
+        if name not in known:
+            new[name] = None
+    return tuple(new)
+
+
+def digest_of(*parts: str | os.PathLike) -> str:
+    """SHA-256 of texts."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+
+
+def number_of(name: str) -> int:
+    """Always the same for a name, and hardly ever that of another one; below 2 to the 32nd."""
+    return int(digest_of(name)[:8], 16)
+
+
+def _agreeing(faces: Tensor, agreement: float) -> Tensor:
+    """Which faces (P, 512) are one person's: near enough to the mean of the others."""
+    found = faces.norm(dim=1) > 0
+    others = normalize(faces.sum(0) - faces, dim=1)
+    return found & ((faces * others).sum(1) >= agreement)
+
+
+def _require_format(metadata: Mapping[str, str]) -> None:
+    require_format(metadata, (FORMAT, FORMAT_VERSION))

@@ -1,0 +1,105 @@
+"""What an Enhancer that has seen people computes: from face embeddings to pseudo-tokens and the Adapter's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..diffusion.backbone import Backbone, TextCondition
+from ..errors import ConfigError
+from ..method.adapter import Adapter
+from ..method.anchor import Anchor
+from ..method.enhancer import ARCFACE_WIDTH, Enhancer
+from ..text.tokenized import Caption, fill
+
+HIDDEN, BLOCKS = 512, 8  # of the token predictor
+OPEN_GATE = 0.5  # γ at the start
+UNIT_VARIANCE = ARCFACE_WIDTH**0.5  # a normalised embedding's entries are tiny; layers want them near 1
+
+
+class TokenPredictor(nn.Module):
+    """Face embeddings → how far a person's pseudo-tokens are from the mean name: a residual network, zero at first.
+
+    A shallow one learns the people it sees by heart; with as many weights a deeper one finds more of those whom it has
+    not seen (docs/evidence.md).
+
+    Args:
+        width: of all tokens of a person together.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.expand = nn.Linear(ARCFACE_WIDTH, HIDDEN)
+        self.norms = nn.ModuleList(nn.LayerNorm(HIDDEN) for _ in range(BLOCKS))
+        self.inner = nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in range(BLOCKS))
+        self.outer = nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in range(BLOCKS))
+        self.out = nn.Linear(HIDDEN, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, faces: Tensor, dropout: Tensor | None = None) -> Tensor:
+        """(B, width) of faces (B, 512), with entries near 1; `dropout` as in `FaceModel.tokens`."""
+        hidden = self.expand(faces)
+        for block, (norm, inner, outer) in enumerate(zip(self.norms, self.inner, self.outer)):
+            found = functional.silu(inner(norm(hidden)))
+            hidden = hidden + outer(found if dropout is None else found * dropout[:, block])
+        return self.out(hidden)
+
+
+class FaceModel(nn.Module):
+    """Face embeddings → pseudo-tokens and the Adapter's input: token predictor, Enhancer, Adapter.
+
+    The tokens start at the mean of names and move on the scale on which names differ. From the anchor, which is an
+    encoder's output and far longer than any name's token, the predictor would have to find its way back first.
+
+    Args:
+        anchor: `A` of each text encoder, (n, d_enc).
+        start, scale: of names in each text encoder, (n, d_enc), as from `mean_name`.
+        heads: attention heads of Enhancer and Adapter.
+        beta: scale of the Adapter's gate.
+    """
+
+    def __init__(self, anchor: Anchor, start: Anchor, scale: Anchor, heads: int = 8, beta: float = 0.4):
+        super().__init__()
+        self.widths = {encoder: part.shape[1] for encoder, part in anchor.items()}
+        d, n = sum(self.widths.values()), next(iter(anchor.values())).shape[0]
+        if d % heads:
+            raise ConfigError(f"heads to divide the width {d}", str(heads), "Change heads.")
+        for name, parts in (("anchor", anchor), ("start", start), ("scale", scale)):
+            self.register_buffer(name, torch.cat([part.float() for part in parts.values()], dim=-1))  # (n, d)
+        self.predictor = TokenPredictor(n * d)
+        self.enhancer = Enhancer(d, n, heads, residual=True)
+        self.adapter = Adapter(d, heads, beta)
+        with torch.no_grad():  # everybody starts as nobody, behind an open gate
+            self.adapter.gamma.fill_(OPEN_GATE)
+            self.adapter.attention.out_proj.weight.zero_()
+            self.adapter.attention.out_proj.bias.zero_()
+
+    @property
+    def n(self) -> int:
+        return self.anchor.shape[0]
+
+    def tokens(self, arcface: Tensor, dropout: Tensor | None = None) -> dict[str, Tensor]:
+        """Text encoder → pseudo-tokens (B, n, d_enc) of faces (B, 512), L2-normalised.
+
+        Args:
+            dropout: (B, BLOCKS, HIDDEN), factors on the predictor's hidden values, while it learns.
+        """
+        moved = self.predictor(arcface * UNIT_VARIANCE, dropout).unflatten(-1, self.start.shape)
+        tokens = self.start + self.scale * moved
+        return dict(zip(self.widths, tokens.split(list(self.widths.values()), dim=-1)))
+
+    def fused(self, arcface: Tensor) -> Tensor:
+        """`F` (B, n, 2d) of faces (B, 512)."""
+        return self.enhancer(arcface * UNIT_VARIANCE, self.anchor)
+
+
+def face_condition(
+    backbone: Backbone, model: FaceModel, captions: Sequence[Caption], faces: Tensor, dropout: Tensor | None = None
+) -> TextCondition:
+    """Text condition of captions about the people whom faces (B, 512) show; `dropout` as in `FaceModel.tokens`."""
+    condition = backbone.encode(fill(captions, model.tokens(faces, dropout)))
+    return condition._replace(context=model.adapter(condition.context, model.fused(faces)))

@@ -1,0 +1,200 @@
+"""A person from a face alone, looked at and corrected: iterative refinement without gradients.
+
+An Enhancer that has seen people answers at once, and never sees what becomes of its answer. Here the base model draws
+the person, the recogniser says whose face that is, and the Enhancer is shown a face that differs from the wanted one
+the other way; then again. It is what ReStyle (arXiv 2104.02699) does with encoders for GANs, on the face embedding in
+place of the picture, so that nothing has to be trained for it, and nothing has gradients.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..diffusion.backbone import Backbone
+from ..errors import FaceError
+from ..faces import FaceEngine
+from ..faces.embeds import SAME_PERSON
+from ..identity.identity import Identity
+from ..text.captions import PORTRAIT_PROMPTS, require_prompts
+from ..text.tokenized import tokenize_captions
+from ..training.config import Settings
+from .drawing import Artist, faces_of
+from .model import face_condition
+from .pretrained import PretrainedEnhancer
+
+
+@dataclass(frozen=True)
+class RefineConfig(Settings):
+    """How a person is looked at and corrected.
+
+    Attributes:
+        rounds: corrections that are tried.
+        pictures: drawn at first, and for each correction.
+        rate: share of the difference between wanted and drawn face that a correction takes back; one that lowers the
+            likeness is not taken, and the next is half as far.
+        prompts: of the pictures, with `{}` for the person; taken in turn.
+        resolution: side of the pictures in pixels.
+        sampling_steps: of each.
+        guidance: scale of their classifier-free guidance.
+        seed: of the first picture; the others' count up. The same ones each time, so that looks can be compared.
+        at_once: pictures sampled together; it changes none but for rounding.
+    """
+
+    rounds: int = 3
+    pictures: int = 12
+    rate: float = 0.5
+    prompts: tuple[str, ...] = PORTRAIT_PROMPTS
+    resolution: int = 512
+    sampling_steps: int = 20
+    guidance: float = 7.5
+    seed: int = 0
+    at_once: int = 4
+
+    def __post_init__(self):
+        for name in ("rounds", "pictures", "sampling_steps", "at_once"):
+            self._require(name, isinstance(getattr(self, name), int) and getattr(self, name) >= 1, "at least 1")
+        self._require("rate", 0 < self.rate <= 1, "above 0, at most 1")
+        self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
+        self._require("guidance", isfinite(self.guidance) and self.guidance >= 0, "at least 0")
+        self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
+        require_prompts(self.prompts or ("",), "person")
+
+    @property
+    def drawn(self) -> int:
+        """How many pictures that are in all."""
+        return (self.rounds + 1) * self.pictures
+
+
+class Look(NamedTuple):
+    """What becomes of a face that the Enhancer is shown.
+
+    Attributes:
+        shown: that face (512,), L2-normalised.
+        likeness: mean cosine of the drawn faces and the wanted one; a picture without one face counts as 0.
+        drawn: mean of the drawn faces (512,), L2-normalised; zeros without any.
+        images: (P, H, W, 3) in 0…1; None of a look that a better one has followed.
+    """
+
+    shown: Tensor
+    likeness: float
+    drawn: Tensor
+    images: Tensor | None
+
+
+OnPicture = Callable[[int, Look | None], None]
+"""Called with how many pictures were drawn, and the look that the last ones complete, if they do; it may raise to
+cancel."""
+
+
+class Refiner:
+    """An Enhancer, the base model that it was trained for, and a recogniser.
+
+    Args:
+        engine: finds faces in the pictures and embeds them, as it did with the person's photos.
+
+    Raises:
+        ConfigError: an Enhancer for another family, or a prompt that is too long for the text encoder.
+        FaceError: face models without a detector.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        enhancer: PretrainedEnhancer,
+        engine: FaceEngine,
+        config: RefineConfig = RefineConfig(),
+    ):
+        enhancer.require_family(backbone)
+        engine.require_detector()
+        _warn_of_differences(enhancer, backbone)
+        self._backbone, self._enhancer, self._engine, self._config = backbone, enhancer, engine, config
+        self._model = enhancer.build(backbone.device)
+        self._artist = Artist(backbone, config.resolution, config.sampling_steps, config.guidance, config.at_once)
+        prompts = [config.prompts[number % len(config.prompts)] for number in range(config.pictures)]
+        self._captions = tokenize_captions(backbone, prompts, enhancer.n)
+
+    def refine(self, arcface: Tensor, on_picture: OnPicture | None = None) -> list[Look]:
+        """The first look at a person, and those that were better than all before: the last one is the best.
+
+        Args:
+            arcface: `a` (512,), L2-normalised.
+
+        Raises:
+            FaceError: no picture of the first look shows a face.
+        """
+        on_picture = on_picture or (lambda _drawn, _look: None)
+        arcface, rate = arcface.float().cpu(), self._config.rate
+        better = [self._look(arcface, arcface, on_picture)]
+        if not better[0].drawn.any():
+            raise FaceError(
+                f"a face in {self._config.pictures} pictures that the base model draws of the person",
+                "none",
+                "See that the ID-Enhancer is one for this base model, and the resolution the base model's own.",
+            )
+        if better[0].likeness < SAME_PERSON:
+            logging.warning(
+                "ID-EA: drawn at first, the person is like the wanted face by %.2f only. See that FACE_MODEL is ID "
+                "Encode's, and the ID-Enhancer and the resolution are this base model's.",
+                better[0].likeness,
+            )
+        for done in range(1, self._config.rounds + 1):
+            best, drawn = better[-1], done * self._config.pictures
+            shown = normalize(best.shown + rate * (arcface - best.drawn), dim=0)
+            look = self._look(shown, arcface, lambda count, look, drawn=drawn: on_picture(drawn + count, look))
+            if look.drawn.any() and look.likeness > best.likeness:
+                better[-1] = best._replace(images=None)
+                better.append(look)
+            else:
+                rate /= 2
+        return better
+
+    def identity(self, name: str, arcface: Tensor, looks: Sequence[Look], **provenance) -> Identity:
+        """The person as in the last of the looks that `refine` found better and better.
+
+        Args:
+            provenance: `base_checkpoint` and `base_hash`, of the base model that drew it.
+        """
+        person = self._enhancer.identity(name, arcface, looks[-1].shown)
+        likeness = [[number, round(look.likeness, 4)] for number, look in enumerate(looks)]
+        training = {**person.training, "refine": self._config.as_dict(), "report": {"likeness": likeness}}
+        drawn_by = {"prediction": self._backbone.prediction, "clip_layer": self._backbone.clip_layer}
+        return replace(person, training=training, **drawn_by, **provenance)
+
+    @torch.no_grad()
+    def _look(self, shown: Tensor, arcface: Tensor, on_picture: OnPicture) -> Look:
+        """Draw whom the Enhancer takes a face for, always from the same prompts and noise."""
+        config, count = self._config, len(self._captions)
+        faces = shown.to(self._backbone.device).expand(count, -1)
+        condition = face_condition(self._backbone, self._model, self._captions, faces)
+        seeds = [(config.seed + number) % 2**64 for number in range(count)]
+        images = self._artist.draw_conditions(condition, seeds, lambda drawn: on_picture(drawn, None))[1]
+        drawn = faces_of(self._engine, images)
+        look = Look(shown, float((drawn @ arcface).mean()), normalize(drawn.sum(0), dim=0), images)
+        on_picture(count, look)
+        return look
+
+
+def _warn_of_differences(enhancer: PretrainedEnhancer, backbone: Backbone) -> None:
+    """Between a base model and the one of an Enhancer's training."""
+    if enhancer.prediction != backbone.prediction:
+        logging.warning(
+            "ID-EA: the ID-Enhancer was trained for a checkpoint of %s prediction, and this one has %s.",
+            enhancer.prediction,
+            backbone.prediction,
+        )
+    layer = enhancer.base.text_layer(backbone.clip_layer)
+    if enhancer.text_layer != layer:
+        logging.warning(
+            "ID-EA: the ID-Enhancer was trained on CLIP layer %s, this CLIP gives layer %s; use CLIP Set Last Layer "
+            "(--clip-layer) as in training.",
+            enhancer.text_layer,
+            layer,
+        )

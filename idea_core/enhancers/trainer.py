@@ -1,0 +1,230 @@
+"""Training across people: a `FaceModel` learns, for one frozen base model, whom a face embedding shows.
+
+The base model is its own teacher: pictures that it made of people whom it knows by name, and their faces. Up to three
+lessons (`lessons.py`) follow each other: by text, by pictures, and by the likeness of what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion.backbone import Backbone
+from ..diffusion.memory import with_less_memory
+from ..errors import ConfigError, DivergedError
+from ..method.anchor import Anchor, mean_name
+from ..training.batches import undone_on_error
+from ..training.config import Settings
+from ..training.likeness_loss import LikenessLoss
+from ..training.trainer import OnStep
+from .model import FaceModel
+from .objectives import Lesson, LikenessLesson, Material, PictureLesson, TextLesson
+from .pictures import PeoplePictures
+from .pretrained import PretrainedEnhancer
+
+
+@dataclass(frozen=True)
+class AcrossConfig(Settings):
+    """How a `FaceModel` is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        text_steps: of these, so many first ones learn by text; by pictures those between the first and the last ones.
+            A training that goes on from an Enhancer has none (`going_on`).
+        likeness_steps: of these, so many last ones learn by the likeness of what is drawn, and by pictures besides.
+        batch_size: pictures per step; by text four times as many, for each costs a small part of what a picture costs.
+        seed: of every random choice.
+        heads, beta: of Enhancer and Adapter.
+        rate, text_rate, likeness_rate: AdamW's, by pictures, by text and by likeness. Each lesson warms up, and falls
+            to a twentieth over its last half.
+        likeness_weight: of the likeness loss (`LikenessLoss`), beside that of the lesson by pictures.
+        likeness_sampling_steps: of each picture that is drawn for it.
+        likeness_guidance: scale of their classifier-free guidance.
+        views: at most so many other pictures of a person give the face, as a user may give one photo or several.
+        snr: γ of min-SNR weights (arXiv 2303.09556).
+        noisiest: bound of those weights; the noisiest steps decide who is in a picture.
+        weight_decay: AdamW's.
+        dropout: share of the predictor's hidden values that each sample has to do without (arXiv 1207.0580): what is
+            learned of some thousand people has to hold for others.
+    """
+
+    steps: int = 5000
+    text_steps: int = 2500
+    likeness_steps: int = 0
+    batch_size: int = 32
+    seed: int = 0
+    heads: int = 8
+    beta: float = 0.4
+    rate: float = 1e-4
+    text_rate: float = 1e-3
+    likeness_rate: float = 3e-4
+    likeness_weight: float = 0.3
+    likeness_sampling_steps: int = 6
+    likeness_guidance: float = 5.0
+    views: int = 3
+    snr: float = 2.0
+    noisiest: float = 5.0
+    weight_decay: float = 1e-4
+    dropout: float = 0.2
+
+    @property
+    def text_batch_size(self) -> int:
+        return 4 * self.batch_size
+
+    def going_on(self, start: PretrainedEnhancer) -> AcrossConfig:
+        """The same for a training that goes on from an Enhancer: with its heads and beta, and without the lesson by
+        text, which it has had."""
+        return replace(self, heads=start.heads, beta=start.beta, text_steps=0)
+
+    def __post_init__(self):
+        for field in ("steps", "batch_size", "heads", "views", "likeness_sampling_steps"):
+            self._require(field, isinstance(getattr(self, field), int) and getattr(self, field) >= 1, "at least 1")
+        for field in ("beta", "rate", "text_rate", "likeness_rate", "likeness_weight", "snr", "noisiest"):
+            self._require(field, getattr(self, field) > 0, "above 0")
+        for field in ("text_steps", "weight_decay", "likeness_guidance"):
+            self._require(field, getattr(self, field) >= 0, "at least 0")
+        self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
+        self._require("likeness_steps", 0 <= self.likeness_steps <= self.steps, "from 0 to all steps")
+        self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+
+
+class AcrossTrainer:
+    """The training of a `FaceModel` on one backbone.
+
+    Args:
+        anchor: of the Enhancer; None with a `start`.
+        pictures: to learn from.
+        likeness: what the last `likeness_steps` ask.
+        start: an Enhancer to go on from, in place of one that knows nobody; its anchor, heads and beta are kept.
+
+    Raises:
+        ConfigError: `likeness_steps` without `likeness`, or a start for another family.
+        TrainingError: text steps, and no name of as many tokens as a person has.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        anchor: Anchor | None,
+        pictures: PeoplePictures,
+        config: AcrossConfig = AcrossConfig(),
+        likeness: LikenessLoss | None = None,
+        start: PretrainedEnhancer | None = None,
+    ):
+        if config.likeness_steps and likeness is None:
+            raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_steps to 0.")
+        self.backbone, self.pictures, self.config = backbone, pictures, config
+        if start:
+            start.require_family(backbone)
+            self.model = start.build(backbone.device).requires_grad_()
+        else:
+            names = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(config.seed)
+                self.model = FaceModel(anchor, *names, config.heads, config.beta).to(backbone.device)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=config.weight_decay)
+        self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
+        self.micro_batch = config.text_batch_size
+        self.losses: list[float] = []  # of the steps done
+        self.average: dict[str, Tensor] = {}
+        self._stopped = False
+        self.material = Material(backbone, self.model, pictures, config, self.generator)
+        self.lessons = self._lessons(likeness)
+
+    def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
+        """Train up to `config.steps`, from where the training stands; the loss of each step.
+
+        Raises:
+            DivergedError: the loss is no longer finite.
+        """
+        with torch.enable_grad():
+            for step in range(len(self.losses) + 1, self.config.steps + 1):
+                if self._stopped:
+                    break
+                with undone_on_error(self.generator):
+                    self.step()
+                if on_step:
+                    on_step(step, self.losses)
+        return tuple(self.losses)
+
+    def stop(self) -> None:
+        """End `run` after the step that is being done."""
+        self._stopped = True
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is trained, by name, detached."""
+        return self.model.state_dict()
+
+    def read_losses(self) -> list[float]:
+        return self.losses
+
+    def step(self) -> float:
+        """One step of the optimiser; its loss.
+
+        Raises:
+            DivergedError: a loss that is not finite, before anything has changed by it.
+        """
+        lesson, done = self._now()
+        if not done:  # what the gradients were like in another lesson says nothing of those now
+            self.optimizer.state.clear()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lesson.rate_after(done)
+        batch = lesson.draw()
+        value = with_less_memory(self, lambda: self._gradients(lesson, batch))
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not self.scaler.is_enabled() and not norm.isfinite():
+            raise self._diverged(lesson, f"gradients of norm {norm.item()}")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.losses.append(value)
+        return value
+
+    def kv_deltas(self) -> AbstractContextManager[None]:
+        """Nothing: keys and values are not trained across people."""
+        return nullcontext()
+
+    def _lessons(self, likeness: LikenessLoss | None) -> list[Lesson]:
+        config, material = self.config, self.material
+        before = config.steps - config.likeness_steps
+        by_text = min(config.text_steps, before)
+        lessons: list[Lesson] = []
+        if by_text:
+            lessons.append(TextLesson(by_text, config.text_rate, material))
+        if before > by_text:
+            lessons.append(PictureLesson(before - by_text, config.rate, material))
+        if config.likeness_steps:
+            lessons.append(LikenessLesson(config.likeness_steps, config.likeness_rate, material, likeness))
+        return lessons
+
+    def _now(self) -> tuple[Lesson, int]:
+        """The lesson of the next step, and how many of its steps are done."""
+        done = len(self.losses)
+        for lesson in self.lessons[:-1]:
+            if done < lesson.steps:
+                return lesson, done
+            done -= lesson.steps
+        return self.lessons[-1], done
+
+    def _gradients(self, lesson: Lesson, batch: Sequence[Tensor]) -> float:
+        """Gradients of a batch, in parts that fit into memory; its loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total, count = 0.0, len(batch[0])
+        self.micro_batch = min(self.micro_batch, count)
+        for part in zip(*(tensor.split(self.micro_batch) for tensor in batch)):
+            loss = lesson.loss(*part) * (len(part[0]) / count)
+            value = loss.item()
+            if not isfinite(value):
+                raise self._diverged(lesson, f"{value}")
+            self.scaler.scale(loss).backward()
+            total += value
+        return total
+
+    def _diverged(self, lesson: Lesson, got: str) -> DivergedError:
+        return DivergedError("a finite loss", f"{got} at step {len(self.losses) + 1}", f"Lower {lesson.rate_setting}.")

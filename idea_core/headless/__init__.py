@@ -1,0 +1,1 @@
+"""The front end without ComfyUI: diffusers, jobs from files to files, the `idea` command."""

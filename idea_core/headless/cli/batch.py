@@ -1,0 +1,88 @@
+"""`idea batch`"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import click
+
+from .console import Result, progress, reports
+from .options import (
+    PATH,
+    engine_options,
+    face_options,
+    model_options,
+    photo_options,
+    take_cluster,
+    take_job,
+    take_model,
+    train_options,
+)
+
+
+@click.command()
+@click.argument("people", type=PATH)
+@model_options
+@click.option("--save-dir", type=PATH, default="people", help="Folder for the identities.")
+@engine_options
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads a training; equal ones, equal results.")
+@photo_options
+@face_options
+@train_options
+@reports
+def batch(people: Path, save_dir: Path, threads: int, **options) -> Result:
+    """Train all PEOPLE of a file, a JSON object a line.
+
+    \b
+    {"name": "alice", "photos": "photos/alice"}
+    {"name": "bob", "photos": ["bob1.jpg", "bob2.jpg"], "steps": 50, "seed": 7, "output": "robert.safetensors"}
+
+    Paths are relative to the file. Who is finished is skipped when the same command runs again, a bad entry does not
+    stop the others, and on Ray a training whose worker dies starts again elsewhere. On Ray, every machine needs the
+    package, the model, the photos and the output folder under the same paths.
+    """
+    import torch
+
+    from ..jobs.batch import FAILED, read_people, train_locally
+    from ..jobs.sources import forget_models
+    from .train import native_resolution
+
+    cluster, model = take_cluster(options, threads), take_model(options).absolute()
+    resolution = options.pop("resolution")
+    if resolution is None:
+        here = dataclasses.replace(model, device="cpu") if cluster else model
+        resolution = native_resolution(here.load())
+        if cluster:
+            forget_models()  # this process trains nobody
+    common = take_job(options, "common", save_dir, model, resolution)
+    common = dataclasses.replace(common, faces=common.faces.absolute())
+    entries = read_people(people.absolute(), common, save_dir.absolute())
+    digest = model.digest()
+    if cluster:
+        from ..jobs.ray_engine import train_on_ray
+
+        outcomes = train_on_ray(entries, digest, cluster)
+    else:
+        torch.set_num_threads(threads)
+        outcomes = train_locally(entries, digest)
+    done = []
+    # Ray prints what its machines report; results alone belong on stdout.
+    with redirect_stdout(sys.stderr), progress(len(entries), "people", "person") as bar:
+        for outcome in outcomes:
+            done.append(outcome)
+            bar.update()
+    done.sort(key=lambda outcome: outcome.line)
+    failed = sum(outcome.status == FAILED for outcome in done)
+    data = {"people": [dataclasses.asdict(outcome) for outcome in done], "failed": failed}
+    return Result(data, _table(done, failed), failed=failed > 0)
+
+
+def _table(outcomes, failed: int) -> str:
+    rows = [(str(o.line), o.name, o.status, o.output or o.message) for o in outcomes]
+    widths = [max(len(row[column]) for row in [("line", "name", "status"), *rows]) for column in range(3)]
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows]
+    header = "  ".join(title.ljust(width) for title, width in zip(("line", "name", "status"), widths))
+    return "\n".join([header, *lines, f"{len(outcomes) - failed} of {len(outcomes)} people done"])

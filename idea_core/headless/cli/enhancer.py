@@ -1,0 +1,255 @@
+"""`idea enhancer`"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...enhancers.dataset import PeopleConfig
+from ...enhancers.draw_dataset import blocks
+from ...enhancers.run import VALIDATE_EVERY
+from ...enhancers.trainer import AcrossConfig
+from ...files.textfile import read_text
+from ...text.captions import parse_prompts
+from ..jobs.train import require_output
+from .console import Result, progress, reports, warn
+from .options import PATH, engine_options, face_options, model_options, take_cluster, take_faces, take_model, together
+
+WHOLE = "0/1"  # shard
+_DEFAULTS, _PICTURES = AcrossConfig(), PeopleConfig()
+_SETTINGS = tuple({field.name for field in dataclasses.fields(AcrossConfig)} - {"likeness_guidance"})
+
+pictures_options = together(
+    [
+        click.option("--work", type=PATH, default="people", help="Folder for the pictures, which are made once."),
+        click.option("--names", type=PATH, help="File of names that the base model can draw, one a line."),
+        click.option(
+            "--invented",
+            type=click.IntRange(0),
+            default=_PICTURES.invented,
+            help="So many more people, named by parts of different names.",
+        ),
+        click.option("--prompts", type=PATH, help="File of prompts with {} for the name, one a line."),
+        click.option(
+            "--per-person", type=click.IntRange(3), default=_PICTURES.per_person, help="Pictures of each person."
+        ),
+        click.option(
+            "--agreement",
+            type=float,
+            default=_PICTURES.agreement,
+            help="Least cosine of a face to the person's others.",
+        ),
+        click.option(
+            "--held-out",
+            type=click.FloatRange(0, 0.9),
+            default=_PICTURES.held_out,
+            help="Share of names kept for `eval`.",
+        ),
+        click.option("--resolution", type=int, help="Their side in pixels. Default: what the model was trained at."),
+        click.option(
+            "--sampling-steps",
+            type=click.IntRange(1),
+            default=_PICTURES.sampling_steps,
+            help="Sampling steps of the pictures.",
+        ),
+        click.option("--guidance", type=float, default=_PICTURES.guidance, help="Scale of classifier-free guidance."),
+        click.option(
+            "--picture-batch", type=click.IntRange(1), default=_PICTURES.at_once, help="Pictures sampled at once."
+        ),
+    ]
+)
+
+
+def _setting(field: str, text: str):
+    kind = type(getattr(_DEFAULTS, field))
+    return click.option("--" + field.replace("_", "-"), type=kind, default=getattr(_DEFAULTS, field), help=text)
+
+
+@click.group()
+def enhancer() -> None:
+    """An ID-Enhancer that has seen people: a new person in one step, without training.
+
+    The base model draws people whom it knows by name; from the faces in those pictures the Enhancer learns what a face
+    embedding means to this base model. `idea train --enhancer FILE --steps 0` then makes a person of a photo at once,
+    and a few steps more start near the goal.
+    """
+
+
+@enhancer.command("train")
+@model_options
+@face_options
+@pictures_options
+@engine_options
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of a task on Ray.")
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+@click.option("--pictures-only", is_flag=True, help="Make the pictures and stop.")
+@click.option("--save-every", type=click.IntRange(0), default=200, help="Steps between two saves of the training.")
+@click.option(
+    "--validate-every",
+    type=click.IntRange(0),
+    default=VALIDATE_EVERY,
+    help="Steps between two looks at people held out; where their likeness falls, the training ends, at its best. 0: "
+    "none.",
+)
+@click.option(
+    "--shard",
+    default=WHOLE,
+    help="Which people's pictures to make: 0/4, 1/4 … on four machines of one --picture-batch.",
+)
+@click.option("--start", type=PATH, help="File of an ID-Enhancer to go on from; it has learnt by text already.")
+@_setting("steps", "Optimiser steps.")
+@_setting("text_steps", "Of these, so many first ones learn by text alone, without the UNet.")
+@_setting("likeness_steps", "Of these, so many last ones draw people and ask the recogniser; they want large batches.")
+@_setting("batch_size", "Pictures per step; by text four times as many.")
+@_setting("seed", "Of every random choice of the training.")
+@_setting("heads", "Attention heads of Enhancer and Adapter.")
+@_setting("beta", "Scale of the Adapter's gate.")
+@_setting("rate", "Learning rate by pictures.")
+@_setting("text_rate", "Learning rate by text.")
+@_setting("likeness_rate", "Learning rate by likeness.")
+@_setting("likeness_weight", "How much likeness counts beside the pictures.")
+@_setting("likeness_sampling_steps", "Sampling steps of the people who are drawn for it.")
+@_setting("views", "At most so many pictures give a face together.")
+@_setting("snr", "γ of min-SNR weights.")
+@_setting("noisiest", "Bound of those weights.")
+@_setting("weight_decay", "AdamW's.")
+@_setting("dropout", "Share of the hidden values that are left out of a step.")
+@reports
+def train_enhancer(
+    output: Path,
+    pictures_only: bool,
+    shard: str,
+    threads: int,
+    save_every: int,
+    validate_every: int,
+    start: Path | None,
+    **options,
+) -> Result:
+    """Draw people by name, keep the pictures whose faces agree, and train.
+
+    What is drawn already is not drawn again, and a training that was stopped goes on when the same command runs again.
+    On Ray the pictures are drawn by all machines, which need the package, the model and the work folder under the same
+    paths; the training itself runs here.
+    """
+    from ...enhancers.pretrained import PretrainedEnhancer
+
+    settings = {field: options.pop(field) for field in _SETTINGS}
+    if settings["likeness_steps"]:
+        settings["likeness_guidance"] = options["guidance"]
+    config = AcrossConfig(**settings)
+    begun = PretrainedEnhancer.load(start) if start else None
+    part = _shard(shard)
+    require_output(output)
+    cluster = take_cluster(options, threads)
+    if cluster and shard != WHOLE:
+        raise click.UsageError("--engine ray shares the work by itself: leave --shard out.")
+    job = take_people(options)
+    digest = job.model.digest()
+    people = job.open(digest)
+    if not pictures_only:
+        job.require_trainable(config, digest, begun)
+    if cluster:
+        from ..jobs.ray_engine import draw_on_ray
+
+        drawn = draw_on_ray(job, people, cluster)
+    else:
+        drawn = job.draw(people, part)
+    # Ray prints what its machines report; results alone belong on stdout.
+    count = sum(map(len, blocks(job.config, part)))
+    with redirect_stdout(sys.stderr), progress(count, "drawing people", "person") as bar:
+        for _ in drawn:
+            bar.update()
+    if pictures_only:
+        return Result({"folder": str(job.folder)}, f"Pictures in {job.folder}")
+    with progress(config.steps, "training", "step") as bar:
+
+        def on_step(step: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+
+        trained = job.train(people, config, digest, output, save_every, validate_every, on_step, begun)
+    data = {"output": str(output), **trained.training}
+    count, pictures = trained.training["people"], trained.training["pictures"]
+    return Result(data, f"Trained across {count} people and {pictures} pictures: {output}")
+
+
+@enhancer.command("mean")
+@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+@reports
+def mean_enhancer(files: tuple[Path, ...], output: Path) -> Result:
+    """The mean of FILES, which `train --start` made of one ID-Enhancer with different seeds; often better than each."""
+    from ...enhancers.pretrained import PretrainedEnhancer
+
+    require_output(output)
+    PretrainedEnhancer.mean_of([PretrainedEnhancer.load(file) for file in files]).save(output)
+    data = {"output": str(output), "files": list(map(str, files))}
+    return Result(data, f"Mean of {len(files)} ID-Enhancers: {output}")
+
+
+@enhancer.command("eval")
+@click.argument("file", type=PATH)
+@model_options
+@face_options
+@pictures_options
+@reports
+def evaluate_enhancer(file: Path, **options) -> Result:
+    """Likeness of instant pictures of the people held out, beside the base model's own pictures of them by name."""
+    from ...enhancers.pretrained import PretrainedEnhancer
+
+    trained = PretrainedEnhancer.load(file)
+    job = take_people(options)
+    digest = job.model.digest()
+    if trained.base_hash != digest:
+        warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
+    rows = list(job.evaluate(job.open(digest), trained))
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in ("likeness", "by_name", "detected")}
+    lines = [f"{key:<10} {value:.3f}" for key, value in means.items()]
+    return Result({**means, "people": rows}, "\n".join([f"{len(rows)} people held out", *lines]))
+
+
+@enhancer.command("info")
+@click.argument("file", type=PATH)
+@reports
+def enhancer_info(file: Path) -> Result:
+    """What an ID-Enhancer's FILE holds."""
+    from ...enhancers.pretrained import PretrainedEnhancer
+
+    trained = PretrainedEnhancer.load(file)
+    data = {key: value for key, value in trained.metadata().items() if key != "training"}
+    data |= {"n": trained.n, "bytes": file.stat().st_size, **trained.training}
+    width = max(map(len, data))
+    return Result(data, "\n".join(f"{key:<{width}}  {value}" for key, value in data.items()))
+
+
+def take_people(options: dict[str, Any]):
+    """Take the pictures' job out of a command's options."""
+    from ...method.anchor import parse_names
+    from ..jobs.enhancer import PeopleJob
+    from .train import native_resolution
+
+    names, prompts = options.pop("names"), options.pop("prompts")
+    folder, model, faces = options.pop("work"), take_model(options), take_faces(options)
+    config = PeopleConfig(
+        names=parse_names(read_text(names) if names else ""),
+        prompts=parse_prompts(read_text(prompts) if prompts else ""),
+        at_once=options.pop("picture_batch"),
+        resolution=options.pop("resolution") or native_resolution(model.load()),
+        **options,
+    )
+    return PeopleJob(folder.absolute(), model.absolute(), faces.absolute(), config)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        number, of = map(int, text.split("/"))
+    except ValueError:
+        number, of = 0, 0
+    if not 0 <= number < of:
+        raise click.UsageError(f"--shard {text}: write 0/4 for the first of four parts.")
+    return number, of

@@ -1,0 +1,76 @@
+"""`idea evaluate`"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .console import Result, progress, reports
+from .options import PATH, face_options, take_faces
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--reference",
+    "references",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="The person's photos (files or folders), or a face embedding from `idea encode`; may be repeated.",
+)
+@click.option("--clip", type=PATH, help="Folder of a CLIP model in transformers' format, for prompt similarity.")
+@click.option("-o", "--output", type=PATH, default="evaluation", help="Folder for JSON, CSV and the HTML page.")
+@click.option("--device", default="auto", help="Where CLIP runs.")
+@face_options
+@reports
+def evaluate(images, references, clip: Path | None, output: Path, device: str, **options) -> Result:
+    """Measure IMAGES (files or folders, with all in them) by the Celeb Basis protocol.
+
+    Identity similarity is the mean cosine of the largest face to the reference photos; a picture without a face counts
+    as 0 in the strict score. Prompt similarity is CLIP's, with the person left out of the prompt, which comes from the
+    picture itself if `idea generate` made it, else from its folder's name (underscores for spaces).
+    """
+    import torch
+
+    from ...evaluation import ClipScorer, Evaluation, score_pictures, write_report
+    from ...faces.embeds_file import load_embeds
+    from ...faces.photos import find_photos, read_photo
+    from ..jobs.sources import choose_device, encode_named
+
+    engine = take_faces(options).load()
+    paths = find_photos(images, deep=True)
+    files = [path for path in references if path.suffix == ".safetensors"]
+    others = [path for path in references if path not in files]
+    photos = find_photos(others) if others else []
+    known = [load_embeds(path).embeds for path in files]
+    if photos:
+        known.append(encode_named(engine, [read_photo(path) for path in photos], photos)[0].embeds)
+    scorer = ClipScorer(clip, choose_device(device)) if clip else None
+    with progress(len(paths), "evaluating", "image") as bar:
+        scores = []
+        for score in score_pictures(paths, engine, torch.cat(known), prompt_of, scorer):
+            scores.append(score)
+            bar.update()
+    evaluation = Evaluation(tuple(scores))
+    written = write_report(evaluation, photos, output)
+    summary = evaluation.summary()
+    lines = [f"{key:<30} {'–' if value is None else f'{value:.4g}'}" for key, value in summary.items()]
+    return Result({**summary, "report": [str(path) for path in written]}, "\n".join([*lines, f"Report: {written[-1]}"]))
+
+
+def prompt_of(path: Path) -> str | None:
+    """A picture's prompt: from its own metadata, else from its folder's name if that names a person."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        said = picture.info.get("id-ea")
+    if said:
+        try:
+            return str(json.loads(said)["prompt"])
+        except (ValueError, KeyError, TypeError):
+            return None
+    folder = path.parent.name.replace("_", " ")
+    return folder if "{}" in folder else None

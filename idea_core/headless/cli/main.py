@@ -1,0 +1,50 @@
+"""The command and its sub-commands."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import click
+
+from ...version import __version__
+from .batch import batch
+from .convert import convert, info
+from .demo import demo
+from .edit import blend, edit
+from .encode import encode
+from .enhancer import enhancer
+from .evaluate import evaluate
+from .generate import generate
+from .train import train
+
+# For the libraries, before any of them is imported: ask no host, and speak of errors only.
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100})
+@click.version_option(__version__, prog_name="idea")
+def idea() -> None:
+    """ID-EA: a person in any prompt, from a few photos.
+
+    Train a person once, then generate pictures with the person's name in angle brackets in a prompt. A trained person
+    is one .safetensors file, the same for these commands and for ComfyUI. Nothing is downloaded and nothing is sent.
+
+    \b
+    idea train --model sd21.safetensors --photos photos/alice --name alice -o alice.safetensors
+    idea generate --model sd21.safetensors --identity alice.safetensors --prompt "photo of <alice> as an astronaut"
+
+    Results go to stdout, as JSON with --json; progress and warnings go to stderr. Exit codes: 0 done, 1 something to
+    mend (the message says what), 2 a wrong option, 130 stopped.
+    """
+    os.environ.update(_ENVIRONMENT)
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", category)
+
+
+for command in (encode, train, generate, evaluate, info, convert, blend, edit, batch, enhancer, demo):
+    idea.add_command(command)

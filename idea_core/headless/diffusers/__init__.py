@@ -1,0 +1,8 @@
+"""ID-EA on diffusers: a second front end under the same trainer, for scripts and other machines."""
+
+from .applied import People
+from .backbone import DiffusersBackbone
+from .generate import SCHEDULERS, GenerateConfig, generate
+from .load import load_pipeline
+
+__all__ = ["SCHEDULERS", "DiffusersBackbone", "GenerateConfig", "People", "generate", "load_pipeline"]

@@ -1,0 +1,148 @@
+"""A diffusers pipeline as the trainer's `Backbone`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cached_property
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ...diffusion.backbone import Latents, TextCondition, TokenIds, TokenSequence
+from ...errors import ConfigError
+from ...method.kv import kv_added
+from .layers import cross_attention_layers
+from .schedule import prediction_of
+from .text import TextEncoders, text_encoders_of
+
+DECODED_PIXELS = 512**2  # that the VAE decodes together, which bounds its memory
+
+
+class DiffusersBackbone:
+    """A frozen Stable Diffusion 1.x, 2.x or XL pipeline, open for gradients.
+
+    Args:
+        pipeline: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+        clip_layer: text encoder layer that is read, counted from the end; None: the model's own.
+        gradient_checkpointing: trade a second forward pass of the UNet for memory.
+
+    Raises:
+        BaseModelError: another kind of pipeline.
+    """
+
+    def __init__(self, pipeline, clip_layer: int | None = None, gradient_checkpointing: bool = False):
+        self._text = TextEncoders(pipeline, clip_layer)
+        self._unet, self._vae = pipeline.unet, pipeline.vae
+        self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self.base_model, self.clip_layer = self._text.family, clip_layer
+        self.prompt_length = self._text.length - 2
+        self.prediction = prediction_of(self._schedule)
+        self.num_timesteps = self._schedule.config.num_train_timesteps
+        self._factor = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels of a latent's side
+        for module in (self._unet, self._vae, *text_encoders_of(pipeline)):
+            module.requires_grad_(False).eval()
+        self.gradient_checkpointing = gradient_checkpointing
+        self._layers = cross_attention_layers(self._unet)
+        self.kv_shapes = {name: tuple(layer.weight.shape) for name, layer in self._layers.items()}
+
+    @property
+    def device(self) -> torch.device:
+        return self._unet.device
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return self._unet.is_gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        if on:
+            self._unet.enable_gradient_checkpointing()
+        else:
+            self._unet.disable_gradient_checkpointing()
+
+    @property
+    def scales_loss(self) -> bool:
+        return self._unet.dtype == torch.float16
+
+    def tokenize(self, text: str) -> TokenIds:
+        return self._text.tokenize(text)
+
+    def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
+        return self._text.embed(encoder, ids)
+
+    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
+        return self._text.encode(prompts)
+
+    def encode_images(self, images: Tensor) -> Latents:
+        height, width = images.shape[1:3]
+        if height % self._factor or width % self._factor:
+            raise ConfigError(
+                f"photos of a size that {self._factor} divides", f"{width} × {height}", "Change the resolution."
+            )
+        with self._exact_vae() as vae:
+            pixels = (images.movedim(-1, 1).float() * 2 - 1).to(vae.device)
+            posteriors = [vae.encode(image[None]).latent_dist for image in pixels]
+        mean, deviation = (
+            torch.cat([getattr(posterior, part) for posterior in posteriors]) for part in ("mean", "std")
+        )
+        return Latents(mean * vae.config.scaling_factor, deviation * vae.config.scaling_factor)
+
+    def decode_images(self, latents: Tensor) -> Tensor:
+        with self._exact_vae() as vae:
+            return self._decode(vae, latents).cpu()
+
+    def decode_with_gradients(self, latents: Tensor) -> Tensor:
+        return self._decode(self._lasting_vae, latents)
+
+    def _decode(self, vae: torch.nn.Module, latents: Tensor) -> Tensor:
+        def decode(latent: Tensor) -> Tensor:
+            return vae.decode(latent / vae.config.scaling_factor).sample
+
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
+        together = max(1, DECODED_PIXELS // (latents.shape[2:].numel() * self._factor**2))
+        parts = latents.split(together)
+        pixels = [checkpoint(decode, part, use_reentrant=False) if again else decode(part) for part in parts]
+        return (torch.cat(pixels).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
+
+    @cached_property
+    def _lasting_vae(self) -> torch.nn.Module:
+        """The VAE in single precision for good: a backward pass comes when `_exact_vae` is over."""
+        return self._vae if self._vae.dtype == torch.float32 else deepcopy(self._vae).to(torch.float32)
+
+    @contextmanager
+    def _exact_vae(self) -> Iterator[torch.nn.Module]:
+        """The VAE in single precision: SDXL's overflows in half."""
+        vae, dtype = self._vae, self._vae.dtype
+        torch.nn.Module.to(vae, torch.float32)
+        try:
+            yield vae
+        finally:
+            torch.nn.Module.to(vae, dtype)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return self._schedule.add_noise(latents, noise, timesteps)
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return noise if self.prediction == "eps" else self._schedule.get_velocity(latents, noise, timesteps)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
+        dtype = self._unet.dtype
+        added = None if condition.pooled is None else self._size_condition(noisy, condition.pooled.to(dtype))
+        context = condition.context.to(dtype)
+        output = self._unet(noisy.to(dtype), timesteps, encoder_hidden_states=context, added_cond_kwargs=added)
+        return output.sample.float()
+
+    @contextmanager
+    def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
+        with kv_added(self._layers, delta):
+            yield
+
+    def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+        """SDXL's vector conditioning: pooled text, and original size, crop and target size in pixels."""
+        height, width = (side * self._factor for side in noisy.shape[-2:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device, dtype=pooled.dtype)
+        return {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}

@@ -1,0 +1,94 @@
+"""The architecture of an LDM checkpoint, read off its weights, in the form that diffusers' converters take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+from torch import Tensor
+
+from ...errors import BaseModelError
+from ...families.base_models import BASE_MODELS
+
+Weights = Mapping[str, Tensor]
+UNET = "model.diffusion_model."
+LDM_FAMILIES = ("sd1", "sd2", "sdxl")  # those of which checkpoints in one file are made
+HEAD_CHANNELS, HEADS = 64, 8  # SD 2.x and XL fix the channels of a head, SD 1.x the number of heads
+_FIX = "Choose a checkpoint of Stable Diffusion 1.x, 2.x or XL, noise or velocity prediction, for text to image."
+
+
+def ldm_config(weights: Weights, name: str) -> tuple[str, dict]:
+    """Key in `BASE_MODELS` and configuration of a checkpoint.
+
+    Args:
+        name: the file's, for errors.
+
+    Raises:
+        BaseModelError: another kind of model.
+    """
+    unet = _unet_config(weights, name)
+    family = next((key for key in LDM_FAMILIES if BASE_MODELS[key].width == unet["context_dim"]), None)
+    if family is None or ("adm_in_channels" in unet) != (family == "sdxl"):
+        size = " and vector conditioning" if "adm_in_channels" in unet else ""
+        raise BaseModelError("a base model that ID-EA knows", f"text width {unet['context_dim']}{size} in {name}", _FIX)
+    if unet["in_channels"] != 4:
+        raise BaseModelError("a UNet with 4 latent channels", f"{unet['in_channels']} in {name}", _FIX)
+    # diffusers' converter wants to know how often the VAE halves a picture, too.
+    vae = {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4]}}}
+    return family, {"model": {"params": {"unet_config": {"params": unet}, "first_stage_config": vae}}}
+
+
+def _unet_config(weights: Weights, name: str) -> dict:
+    first, last = weights.get(f"{UNET}input_blocks.0.0.weight"), weights.get(f"{UNET}out.2.weight")
+    levels = _levels(weights)
+    attending = [level for level in levels if level.depth]
+    if first is None or last is None or not attending:
+        some = ", ".join(sorted({key.split(".")[0] for key in weights})[:5])
+        raise BaseModelError(f"a UNet under {UNET} in {name}", f"entries of {some or 'no tensor'}", _FIX)
+    width = first.shape[0]
+    probe = attending[0].attention
+    linear = weights[f"{probe}.proj_in.weight"].ndim == 2
+    vector = weights.get(f"{UNET}label_emb.0.0.weight")
+    depths = [max(level.depth, 1) for level in levels]
+    return {
+        "in_channels": first.shape[1],
+        "out_channels": last.shape[0],
+        "model_channels": width,
+        "channel_mult": [level.width // width for level in levels],
+        "num_res_blocks": levels[0].blocks,
+        "attention_resolutions": [2**number for number, level in enumerate(levels) if level.depth],
+        "transformer_depth": depths if max(depths) > 1 else 1,
+        "context_dim": weights[f"{probe}.transformer_blocks.0.attn2.to_k.weight"].shape[1],
+        "use_linear_in_transformer": linear,
+        **({"num_head_channels": HEAD_CHANNELS} if linear else {"num_heads": HEADS}),
+        **({} if vector is None else {"num_classes": "sequential", "adm_in_channels": vector.shape[1]}),
+    }
+
+
+class _Level:
+    """One resolution of the UNet's way down."""
+
+    def __init__(self):
+        self.width = self.blocks = self.depth = 0
+        self.attention = ""
+
+
+def _levels(weights: Weights) -> list[_Level]:
+    levels = [_Level()]
+    for number in count(1):
+        block = f"{UNET}input_blocks.{number}"
+        residual = weights.get(f"{block}.0.out_layers.3.weight")
+        if residual is not None:
+            level = levels[-1]
+            level.width, level.blocks = residual.shape[0], level.blocks + 1
+            if f"{block}.1.transformer_blocks.0.attn2.to_k.weight" in weights:
+                level.attention = f"{block}.1"
+                level.depth = _transformers(weights, f"{block}.1")
+        elif f"{block}.0.op.weight" in weights:
+            levels.append(_Level())
+        else:
+            return levels
+
+
+def _transformers(weights: Weights, attention: str) -> int:
+    return next(n for n in count() if f"{attention}.transformer_blocks.{n}.attn2.to_k.weight" not in weights)

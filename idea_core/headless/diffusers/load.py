@@ -1,0 +1,149 @@
+"""Base models from disk as diffusers pipelines: a folder or a checkpoint in one file. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError, safe_open
+from transformers.utils import logging as transformers_logging
+
+from ...errors import BaseModelError
+from .schedule import with_prediction
+from .single_file import load_single_file
+from .text import TEXT_ENCODERS, family_of
+from .vae import load_vae
+
+PIPELINES = {"StableDiffusionPipeline": StableDiffusionPipeline, "StableDiffusionXLPipeline": StableDiffusionXLPipeline}
+_INDEX = "model_index.json"
+_LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}  # the third holds the safety checker
+_AGAIN = "Copy it there again."
+_FIX = "Give the folder of a diffusers pipeline, or a .safetensors or .ckpt file."
+
+
+def load_pipeline(
+    path: str | os.PathLike,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    vae: str | os.PathLike | None = None,
+    prediction: str | None = None,
+) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
+    """A text-to-image pipeline, without safety checker.
+
+    Args:
+        path: folder of a diffusers pipeline, or a checkpoint in one file.
+        dtype: of UNet and VAE; text encoders are in single precision.
+        vae: a VAE's file or folder, in place of the model's own.
+        prediction: "eps" or "v"; None: what the model says.
+
+    Raises:
+        BaseModelError: nothing there, no Stable Diffusion 1.x, 2.x or XL, or weights missing.
+        IdentityFileError: a damaged file, or a pickle with more than weights in it.
+    """
+    path = Path(path)
+    with _without_bars():
+        pipeline = _load(path, dtype, Path(vae) if vae else None, prediction)
+    _require_whole(pipeline, path)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def _load(path: Path, dtype: torch.dtype, vae: Path | None, prediction: str | None):
+    if path.is_file():
+        return load_single_file(path, dtype, vae, prediction)
+    if not path.is_dir():
+        raise BaseModelError(f"a model at {path}", "nothing there", _FIX)
+    pipeline = _load_folder(path, dtype, prediction)
+    if vae:
+        pipeline.register_modules(vae=load_vae(vae, family_of(pipeline), dtype))
+    return pipeline
+
+
+def _load_folder(path: Path, dtype: torch.dtype, prediction: str | None):
+    name = _require_plain(path)
+    extra = {"safety_checker": None, "requires_safety_checker": False}
+    if name == "StableDiffusionXLPipeline":
+        extra = {"add_watermarker": False}
+    dtypes = {"default": dtype, **dict.fromkeys(TEXT_ENCODERS, torch.float32)}
+    try:
+        pipeline = PIPELINES[name].from_pretrained(
+            path, torch_dtype=dtypes, local_files_only=True, variant=_variant(path), **extra
+        )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:  # quantised parts want other packages
+        reason = next(filter(None, str(error).splitlines()), type(error).__name__)
+        raise BaseModelError(f"a whole pipeline in {path}", reason, _AGAIN) from None
+    for part in TEXT_ENCODERS:
+        _require_entries(path / part, getattr(pipeline, part, None))
+    if prediction:
+        pipeline.scheduler = with_prediction(pipeline.scheduler, prediction)
+    return pipeline
+
+
+def _require_plain(path: Path) -> str:
+    """The pipeline's class, after a look at whose classes it is made of: others' would come as code in the folder."""
+    index = path / _INDEX
+    if not index.is_file():
+        raise BaseModelError(f"the folder of a diffusers pipeline, with {_INDEX}", f"{path} without it", _FIX)
+    try:
+        parts = json.loads(index.read_text("utf-8"))
+        name = str(parts["_class_name"])
+        libraries = {entry[0] for entry in parts.values() if isinstance(entry, list) and entry}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseModelError(f"a {_INDEX} that names a pipeline's parts in {path}", f"{error!r}", _AGAIN) from None
+    if name not in PIPELINES:
+        raise BaseModelError(f"a {' or '.join(PIPELINES)} in {path}", name, _FIX)
+    strange = libraries - _LIBRARIES
+    if strange:
+        got = ", ".join(sorted(map(str, strange)))
+        raise BaseModelError(f"parts of diffusers and transformers alone in {path}", f"some of {got}", _FIX)
+    return name
+
+
+def _require_whole(pipeline, path: Path) -> None:
+    """No part lacks a weight; diffusers leaves those that are not in the file without memory."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            missing = [key for key, tensor in part.state_dict().items() if tensor.is_meta]
+            if missing:
+                got = f"none of {name}'s {missing[0]} and {len(missing) - 1} more"
+                raise BaseModelError(f"all weights in {path}", got, _AGAIN)
+
+
+def _require_entries(folder: Path, model: torch.nn.Module | None) -> None:
+    """Each weight of a text encoder stands in its folder's files; transformers would make up those that do not."""
+    files = list(folder.glob("*.safetensors"))
+    if model is None or not files:
+        return
+    keys: set[str] = set()
+    for file in files:
+        with safe_open(file, framework="pt") as content:
+            keys |= {key.removeprefix("text_model.") for key in content.keys()}
+    missing = {key.removeprefix("text_model.") for key in model.state_dict()} - keys
+    missing = {key for key in missing if not key.endswith("position_ids")}
+    if missing:
+        raise BaseModelError(f"all weights in {folder}", f"none of {sorted(missing)[0]}", _AGAIN)
+
+
+def _variant(path: Path) -> str | None:
+    """ "fp16" where the UNet's weights are there in half precision only."""
+    names = [file.name for file in (path / "unet").glob("*.*") if file.suffix in (".safetensors", ".bin")]
+    return "fp16" if names and all(".fp16." in name for name in names) else None
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The libraries' progress bars off, while open: a model's parts load in seconds."""
+    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()

@@ -1,0 +1,155 @@
+"""A pipeline's tokenizers and text encoders: prompts of token ids with vectors between them → text condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...diffusion.backbone import TextCondition, TokenIds, TokenSequence
+from ...diffusion.transfer import send
+from ...errors import BaseModelError, ConfigError
+from ...families.base_models import BASE_MODELS
+from ...text.tokenized import too_long
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+"""A pipeline's parts."""
+
+
+def family_of(pipeline) -> str:
+    """Key in `BASE_MODELS` of a pipeline, told by its text encoders and its UNet.
+
+    Raises:
+        BaseModelError: none fits.
+    """
+    widths = [encoder.config.hidden_size for encoder in text_encoders_of(pipeline)]
+    context = pipeline.unet.config.cross_attention_dim
+    for key, base in BASE_MODELS.items():
+        if list(base.encoders.values()) == widths and base.width == context:
+            return key
+    raise BaseModelError(
+        f"a pipeline of {', '.join(base.title for base in BASE_MODELS.values())}",
+        f"text encoders of width {widths} and cross attention of width {context}",
+        "Choose another base model.",
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One text encoder with its tokenizer.
+
+    Attributes:
+        hidden: which of its hidden states is read; -1 is the last.
+        normed: whether the final layer norm follows.
+    """
+
+    tokenizer: Any
+    model: nn.Module
+    hidden: int
+    normed: bool
+
+
+class TextEncoders:
+    """The text encoders of a pipeline under ID-EA's names, open for gradients in the vectors of a prompt.
+
+    Args:
+        clip_layer: layer that is read, counted from the end; None: the model's own.
+
+    Raises:
+        BaseModelError: a pipeline of no known family.
+        ConfigError: a layer that the model does not have.
+    """
+
+    def __init__(self, pipeline, clip_layer: int | None = None):
+        self.family = family_of(pipeline)
+        base = BASE_MODELS[self.family]
+        own = base.clip_layer
+        layer = own if clip_layer is None else clip_layer
+        tokenizers = [pipeline.tokenizer, getattr(pipeline, "tokenizer_2", None)]
+        # Several encoders are read without the final norm; a single one's own layer is its last, whatever came after.
+        several = len(base.encoders) > 1
+        last = own if several else -1
+        self._parts = {}
+        for name, tokenizer, model in zip(base.encoders, tokenizers, text_encoders_of(pipeline)):
+            hidden = layer - own + last
+            if not -model.config.num_hidden_layers <= hidden <= -1:
+                raise ConfigError(
+                    f"a clip_layer from {own - model.config.num_hidden_layers - last} to {own - last - 1}",
+                    str(clip_layer),
+                    "Change clip_layer.",
+                )
+            self._parts[name] = _Part(tokenizer, model, hidden, normed=not several)
+
+    @property
+    def length(self) -> int:
+        """Tokens of one encoded chunk, start and end included: 77."""
+        return min(part.model.config.max_position_embeddings for part in self._parts.values())
+
+    def tokenize(self, text: str) -> TokenIds:
+        """Ids of `text` per encoder, without special tokens."""
+        parts = self._parts.items()
+        return {name: part.tokenizer(text, add_special_tokens=False, verbose=False).input_ids for name, part in parts}
+
+    def embed(self, encoder: str, ids: Sequence[int]) -> Tensor:
+        """Input embeddings (len(ids), d_enc) in float32."""
+        table = self._parts[encoder].model.get_input_embeddings().weight
+        return table[torch.tensor(ids, device=table.device)].float()
+
+    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
+        """Text condition of prompts of one chunk each.
+
+        Raises:
+            ConfigError: a prompt too long for one chunk.
+        """
+        outputs = [self._encode(part, prompts[name]) for name, part in self._parts.items()]
+        contexts, pooled = zip(*outputs)
+        return TextCondition(torch.cat(contexts, dim=-1), pooled[-1])
+
+    def _encode(self, part: _Part, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor | None]:
+        """Hidden states (B, L, d_enc) and, where the encoder has a projection, the pooled output (B, p)."""
+        ids, vectors = self._rows(part, sequences)
+        device = part.model.get_input_embeddings().weight.device
+
+        def put_in(_module, _inputs, embedded: Tensor) -> Tensor:
+            if not vectors:
+                return embedded
+            places = send(torch.tensor(list(vectors)), device).T
+            return embedded.index_put(tuple(places), torch.stack(list(vectors.values())).to(embedded))
+
+        hook = part.model.get_input_embeddings().register_forward_hook(put_in)
+        try:
+            output = part.model(input_ids=send(torch.tensor(ids), device), output_hidden_states=True)
+        finally:
+            hook.remove()
+        hidden = output.hidden_states[part.hidden]
+        if part.normed:
+            inner = getattr(part.model, "text_model", part.model)
+            hidden = inner.final_layer_norm(hidden)
+        return hidden.float(), getattr(output, "text_embeds", None)
+
+    def _rows(
+        self, part: _Part, sequences: Sequence[TokenSequence]
+    ) -> tuple[list[list[int]], dict[tuple[int, int], Tensor]]:
+        """Padded ids, with the pad token where a vector stands, and the vectors by row and column."""
+        tokenizer, length = part.tokenizer, self.length
+        rows, vectors = [], {}
+        for number, sequence in enumerate(sequences):
+            if len(sequence) > length - 2:
+                raise too_long(length - 2, len(sequence))
+            row = [tokenizer.bos_token_id, *sequence, tokenizer.eos_token_id]
+            row += [tokenizer.pad_token_id] * (length - len(row))
+            for column, entry in enumerate(row):
+                if torch.is_tensor(entry):
+                    vectors[number, column] = entry
+                    row[column] = 0  # any id but the end token's, at which the pooled output is read
+            rows.append(row)
+        return rows, vectors
+
+
+def text_encoders_of(pipeline) -> list[nn.Module]:
+    """Those that the pipeline has, in its order."""
+    encoders = [getattr(pipeline, part, None) for part in TEXT_ENCODERS]
+    return [encoder for encoder in encoders if encoder is not None]

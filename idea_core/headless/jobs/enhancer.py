@@ -1,0 +1,85 @@
+"""An Enhancer across people, from names that a base model can draw to a file, on diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from ...enhancers.dataset import PeopleConfig, PeopleFolder, digest_of
+from ...enhancers.draw_dataset import draw_people
+from ...enhancers.pretrained import PretrainedEnhancer
+from ...enhancers.run import learn_people, require_trainable
+from ...enhancers.trainer import AcrossConfig
+from ...enhancers.validation import Validator
+from ...images import to_pixels
+from ..diffusers import DiffusersBackbone
+from .sources import FaceSource, ModelSource
+
+
+@dataclass(frozen=True)
+class PeopleJob:
+    """Pictures of people whom the base model knows by name, and what is learned from them.
+
+    Attributes:
+        folder: for the pictures, and a strip of each person's to look at.
+    """
+
+    folder: Path
+    model: ModelSource
+    faces: FaceSource = FaceSource()
+    config: PeopleConfig = PeopleConfig()
+
+    def open(self, model_digest: str) -> PeopleFolder:
+        """The pictures' folder.
+
+        Args:
+            model_digest: `self.model.digest()`, which takes long for a large model.
+        """
+        model = digest_of(model_digest, self.model.chosen_dtype(), str(self.model.prediction))
+        return PeopleFolder(self.folder, self.config, self.config.fingerprint(model, self.faces.digest()))
+
+    def draw(self, people: PeopleFolder, shard: tuple[int, int] = (0, 1)) -> Iterator[int]:
+        """Make the pictures that are not there yet; each person's number."""
+        backbone = DiffusersBackbone(self.model.load())
+        for number, images in draw_people(people, backbone, self.faces.load(), shard):
+            if images is not None:
+                _strip(images).save(people.file_of(number).with_suffix(".jpg"), quality=85)
+            yield number
+
+    def require_trainable(self, config: AcrossConfig, model_digest: str, start: PretrainedEnhancer | None) -> None:
+        """`across_run.require_trainable` on this base model."""
+        backbone = DiffusersBackbone(self.model.load())
+        require_trainable(backbone, self.faces.load(), config, start, self.model.path.name, model_digest)
+
+    def train(
+        self,
+        people: PeopleFolder,
+        config: AcrossConfig,
+        model_digest: str,
+        output: Path,
+        save_every: int = 0,
+        validate_every: int = 0,
+        on_step: Callable[[int, float], None] | None = None,
+        start: PretrainedEnhancer | None = None,
+    ) -> PretrainedEnhancer:
+        """`learn_people` on this base model."""
+        backbone = DiffusersBackbone(self.model.load())
+        provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
+        arguments = (people, backbone, self.faces.load(), config, output, save_every, validate_every, on_step, start)
+        return learn_people(*arguments, **provenance)
+
+    def evaluate(self, people: PeopleFolder, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:
+        """All people held out, measured."""
+        backbone = DiffusersBackbone(self.model.load())
+        return Validator(people, backbone, self.faces.load()).measure(enhancer.build(backbone.device))
+
+
+def _strip(images: Tensor, side: int = 128) -> Image.Image:
+    strip = Image.new("RGB", (side * len(images), side))
+    for number, image in enumerate(to_pixels(images)):
+        strip.paste(Image.fromarray(image).resize((side, side)), (number * side, 0))
+    return strip

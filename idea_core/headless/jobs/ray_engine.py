@@ -1,0 +1,152 @@
+"""Many people on a Ray cluster. A task whose worker dies is tried again by Ray."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ...enhancers.dataset import PeopleFolder
+from ...enhancers.draw_dataset import blocks
+from ...errors import ConfigError, MissingPackageError, TrainingError
+from .batch import FAILED, Entry, Outcome, bad_entry, train_entry
+from .enhancer import PeopleJob
+
+PEOPLE_PER_TASK = 4  # of those that are drawn
+RETRIES = 3  # of a task whose worker or machine died; errors of the training itself are outcomes, not retried
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where tasks run, and what each takes.
+
+    Attributes:
+        address: of a running cluster ("host:port" or "auto"); None starts one on this machine.
+        threads: CPU threads, and Ray CPUs, of a task.
+        gpus: Ray GPUs of a task; a fraction lets several share one; None: 1 where the cluster has any.
+    """
+
+    address: str | None = None
+    threads: int = 1
+    gpus: float | None = None
+
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+        """Call `function(*task)` for each task; as they come, its number and what it returned, or a `TaskFailed`.
+
+        Raises:
+            MissingPackageError: Ray is not installed.
+            ConfigError, ConnectionError: no cluster at the address, or none of its machines can hold a task.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingPackageError(
+                "ray to be installed",
+                f"no {error.name}",
+                'Install the extra, above the package\'s folder: python -m pip install "./id-ea[ray]".',
+            ) from error
+        _require_cluster(self.address)
+        if self.address is None:
+            _keep_token_here()
+        ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
+        try:
+            machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            gpus = _require_resources(machines, self.threads, self.gpus)
+            remote = ray.remote(function).options(num_cpus=self.threads, num_gpus=gpus, max_retries=RETRIES)
+            waiting = {remote.remote(*task): number for number, task in enumerate(tasks)}
+            while waiting:
+                (done, *_), _ = ray.wait(list(waiting))
+                number = waiting.pop(done)
+                try:
+                    result = ray.get(done)
+                except ray.exceptions.RayError as error:
+                    cause = getattr(error, "cause", None) or error
+                    reason = next(iter(str(cause).strip().splitlines()), "")
+                    result = TaskFailed(f"{type(cause).__name__}: {reason}")
+                yield number, result
+        finally:
+            ray.shutdown()
+
+
+class TaskFailed(NamedTuple):
+    """A task that ended with an error, or whose worker died again and again."""
+
+    message: str
+
+
+def train_on_ray(entries: Sequence[Entry], model_digest: str, cluster: Cluster) -> Iterator[Outcome]:
+    """Each entry's outcome, as they come."""
+    yield from map(bad_entry, (entry for entry in entries if not entry.job))
+    good = [entry for entry in entries if entry.job]
+    tasks = [(entry.job, entry.line, model_digest, cluster.threads) for entry in good]
+    for number, result in cluster.run(_train, tasks):
+        entry = good[number]
+        failed = isinstance(result, TaskFailed)
+        yield Outcome(entry.line, entry.name, FAILED, message=result.message) if failed else result
+
+
+def draw_on_ray(job: PeopleJob, people: PeopleFolder, cluster: Cluster) -> Iterator[int]:
+    """Make the pictures that are not there yet, as `PeopleJob.draw` does; each person's number.
+
+    Raises:
+        TrainingError: after all others are done, that some could not be drawn.
+    """
+    parts = max(1, min(len(people.config.everybody) // PEOPLE_PER_TASK, len(blocks(people.config))))
+    failures = []
+    for _, result in cluster.run(_draw, [(job, people, (part, parts), cluster.threads) for part in range(parts)]):
+        if isinstance(result, TaskFailed):
+            failures.append(result.message)
+        else:
+            yield from result
+    if failures:
+        raise TrainingError(
+            f"pictures of all people from {parts} tasks",
+            f"{len(failures)} that failed, the first with {failures[0].rstrip('.')}",
+            "Run the same command again: what is there is kept.",
+        )
+
+
+def _require_cluster(address: str | None) -> None:
+    """Knock where a cluster should be; Ray itself would wait for minutes."""
+    host, _, port = (address or "").split("://")[-1].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"a Ray cluster at {address}", f"no answer ({error})", "Start one with `ray start --head`, or leave it out."
+        ) from None
+
+
+def _keep_token_here() -> None:
+    """Give a cluster of our own a token that lasts as long as it: Ray would write one into the home folder."""
+    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _require_resources(machines: Sequence[Mapping[str, float]], threads: int, gpus: float | None) -> float:
+    """The GPUs of a task, which some machine can hold; Ray itself would wait for such a machine for ever."""
+    if gpus is None:
+        gpus = 1.0 if any(machine.get("GPU", 0) >= 1 for machine in machines) else 0.0
+    if not any(machine.get("CPU", 0) >= threads and machine.get("GPU", 0) >= gpus for machine in machines):
+        got = ", ".join(f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines)
+        raise ConfigError(f"a machine of {threads} CPUs and {gpus:g} GPUs", got, "Lower --threads or --gpus.")
+    return gpus
+
+
+def _train(job, line: int, model_digest: str, threads: int) -> Outcome:
+    import torch
+
+    torch.set_num_threads(threads)
+    return train_entry(job, line, model_digest)
+
+
+def _draw(job: PeopleJob, people: PeopleFolder, shard: tuple[int, int], threads: int) -> list[int]:
+    import torch
+
+    torch.set_num_threads(threads)
+    return list(job.draw(people, shard))

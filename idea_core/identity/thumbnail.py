@@ -1,0 +1,62 @@
+"""A small picture inside a person's file, as Stability AI's ModelSpec has it: a data URI of a JPEG."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+from ..errors import IdentityFileError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+KEY = "modelspec.thumbnail"
+SIDE = 256  # pixels, at most
+_PREFIX = "data:image/jpeg;base64,"
+_MOST = 200_000  # characters
+_FIX = "Save the person with another picture, or with none."
+
+
+def encode_thumbnail(image: Image.Image) -> str:
+    """The picture as a data URI, at most 256 pixels wide and high."""
+    small = image.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return _PREFIX + base64.b64encode(file.getvalue()).decode()
+
+
+def decode_thumbnail(text: str) -> Image.Image:
+    """The picture of a data URI.
+
+    Raises:
+        IdentityFileError: anything else than a small JPEG.
+    """
+    from PIL import Image
+
+    if len(text) > _MOST or not text.startswith(_PREFIX):
+        raise IdentityFileError(f"a thumbnail of at most {_MOST} characters, {_PREFIX}…", text[:40] + "…", _FIX)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(base64.b64decode(text[len(_PREFIX) :], validate=True)), formats=["JPEG"])
+            if max(image.size) > 4 * SIDE:
+                raise IdentityFileError("a small thumbnail", f"{image.width} × {image.height} pixels", _FIX)
+            return image.convert("RGB")
+    except (binascii.Error, OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
+        raise IdentityFileError("a thumbnail that is a JPEG", str(error), _FIX) from None
+
+
+def readable_thumbnail(text: str) -> str:
+    """The same if it can be decoded, else "", with a warning: another tool's picture keeps nobody from a file."""
+    try:
+        if text:
+            decode_thumbnail(text)
+        return text
+    except IdentityFileError as error:
+        logging.warning("ID-EA: a file's picture is left out. %s", error)
+        return ""

@@ -1,0 +1,1 @@
+"""Prompts, captions and names, up to the ids that text encoders read."""

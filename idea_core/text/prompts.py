@@ -1,0 +1,178 @@
+"""People in prompts: `<name>`, or `{}` where only one person is meant."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+from typing import NamedTuple, TypeVar
+
+from ..errors import ConfigError
+from .captions import PLACEHOLDER
+from .emphasis import weighted_texts
+from .names import alike, is_name, is_name_character
+
+_MENTION = re.compile(r"\{\}|<(?P<bracketed>[^<>]{1,300})>|embedding:(?=(?P<embedding>\S+))", re.IGNORECASE)
+_POSSESSIVE = re.compile(r"['’]s$")
+_OPEN, _CLOSE = "<＜〈《⟨‹«", ">＞〉》⟩›»"
+_BRACKETED = re.compile(rf"(?:[{_OPEN}]|&lt;)([^{_OPEN}{_CLOSE}&]{{1,200}})(?:[{_CLOSE}]|&gt;)", re.IGNORECASE)
+_PREFIX = re.compile(r"(lora|lyco|embedding)\s*:", re.IGNORECASE)
+_WEIGHT = re.compile(r"\d*\.?\d+")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
+Token = TypeVar("Token")
+
+
+class Mention(NamedTuple):
+    """Where a prompt may name a person.
+
+    Attributes:
+        start, end: of its characters in the prompt.
+        name: as the prompt spells it; "" for `{}`.
+        bracketed: whether it stands in angle brackets, not as `embedding:name`, as ComfyUI's prompts may say it.
+    """
+
+    start: int
+    end: int
+    name: str
+    bracketed: bool = True
+
+    def of(self, person: str) -> bool:
+        """Whether `person` is named, in upper or lower case and in any of Unicode's normal forms."""
+        return alike(self.name) == alike(person)
+
+
+def mentions(prompt: str) -> Iterator[Mention]:
+    """Each `{}`, `<name>` and `embedding:name`, in order, whoever that is."""
+    for match in _MENTION.finditer(prompt):
+        bracketed, run = match["bracketed"], match["embedding"]
+        if match[0] == PLACEHOLDER:
+            yield Mention(match.start(), match.end(), "")
+        elif bracketed and is_name(bracketed):
+            yield Mention(match.start(), match.end(), bracketed)
+        elif run:
+            name = "".join(takewhile(lambda sign: is_name_character(sign) or sign == ".", run))
+            name = _POSSESSIVE.sub("", name)
+            if is_name(name):
+                yield Mention(match.start(), match.start("embedding") + len(name), name, bracketed=False)
+
+
+def split_prompt(prompt: str, names: Sequence[str]) -> list[str | int]:
+    """A prompt's texts, and between them the indices of the people named there, in order.
+
+    Names are found in upper and lower case and in any normal form; what names nobody stays text.
+
+    Raises:
+        ConfigError: `{}` with several people.
+    """
+    index = {alike(name): number for number, name in enumerate(names)}
+    parts: list[str | int] = []
+    end = 0
+    for mention in mentions(prompt):
+        if not mention.name and len(names) != 1:
+            raise ConfigError(
+                f"one identity for {PLACEHOLDER}",
+                f"{len(names)} in {prompt!r}",
+                f"Name each person: {', '.join(f'<{name}>' for name in names) or '<name>'}.",
+            )
+        person = index.get(alike(mention.name)) if mention.name else 0
+        if person is not None:
+            parts += [prompt[end : mention.start], person]
+            end = mention.end
+    return [part for part in [*parts, prompt[end:]] if part != ""]
+
+
+def texts_around(prompt: str, person: str) -> list[str]:
+    """The texts between the places where `person` is named; one alone, the prompt itself, where that is nowhere."""
+    texts, end = [], 0
+    for mention in mentions(prompt):
+        if mention.of(person):
+            texts.append(prompt[end : mention.start])
+            end = mention.end
+    return [*texts, prompt[end:]]
+
+
+def strangers(prompt: str, names: Iterable[str]) -> list[str]:
+    """Names in angle brackets that nobody has."""
+    known = {alike(name) for name in names}
+    found = [mention for mention in mentions(prompt) if mention.name and mention.bracketed]
+    return [f"<{mention.name}>" for mention in found if alike(mention.name) not in known]
+
+
+def near_misses(text: str, names: Iterable[str]) -> list[str]:
+    """What in `text` was probably meant for a person and names nobody: a sentence each, which says what to write.
+
+    That is a name in other brackets ("＜alice＞", "&lt;alice&gt;"), with blanks or a weight in them ("<alice >",
+    "<alice:1.2>", "<lora:alice:1>"), or without any, where the text names nobody.
+
+    Args:
+        names: of the people, without brackets.
+    """
+    known = {_loosely(name): name for name in names}
+    meant: dict[str, str] = {}
+    tried: set[str] = set()
+
+    def look(match: re.Match) -> str:
+        spelled, weight = _inner(match[1])
+        name = known.get(_loosely(spelled))
+        if name is not None:
+            tried.add(name)
+            if alike(match[0]) != alike(f"<{name}>"):
+                meant[match[0]] = f"(<{name}>:{weight})" if weight else f"<{name}>"
+        return " "
+
+    rest = alike(_BRACKETED.sub(look, text))
+    if not any(mention.of(name) for mention in mentions(text) for name in known.values()):
+        meant |= {name: f"<{name}>" for name in known.values() if name not in tried and _stands_bare(name, rest)}
+    return [f"{found} stays plain text. For the person write {right}." for found, right in meant.items()]
+
+
+def _loosely(name: str) -> str:
+    """`name` without what a keyboard or a web page may make of its signs."""
+    return alike(unicodedata.normalize("NFKC", name)).replace("’", "'")
+
+
+def _inner(text: str) -> tuple[str, str]:
+    """Name and weight, "" for none or 1, of what stands between brackets as other programs write it."""
+    text = text.strip(" \t\n\\")
+    name, *rest = re.split(r"\s*[:：]\s*", _PREFIX.sub("", text, count=1).strip())
+    weight = rest[0] if rest and _WEIGHT.fullmatch(rest[0]) else ""
+    return name, "" if weight and float(weight) == 1 else weight
+
+
+def _stands_bare(name: str, text: str) -> bool:
+    """Whether `name` is a word of `text`, both as `alike` makes them; not as `embedding:name`."""
+    for match in re.finditer(re.escape(alike(name)), text):
+        around = text[match.start() - 1 : match.start()] + text[match.end() : match.end() + 1]
+        if not any(map(_continues_word, around)) and not text[: match.start()].endswith("embedding:"):
+            return True
+    return False
+
+
+def _continues_word(character: str) -> bool:
+    """Whether a word goes on with it; an apostrophe may begin "'s", and some scripts put no blanks between words."""
+    if character in "'’" or _UNSPACED.match(character) or unicodedata.east_asian_width(character) == "W":
+        return False
+    return is_name_character(character)
+
+
+def without_people(prompt: str) -> str:
+    """The prompt with its people and weights left out, for a measure of what else it asks for."""
+    texts = []
+    for text, _weight in weighted_texts(prompt):
+        end = 0
+        for mention in mentions(text):
+            texts.append(text[end : mention.start])
+            end = mention.end
+        texts.append(text[end:])
+    return " ".join(" ".join(texts).split())
+
+
+def in_chunks(groups: Iterable[Sequence[Token]], size: int) -> list[list[Token]]:
+    """Groups of tokens in chunks of at most `size`; no border falls into a group. At least one chunk."""
+    chunks: list[list[Token]] = [[]]
+    for group in groups:
+        if chunks[-1] and len(chunks[-1]) + len(group) > size:
+            chunks.append([])
+        chunks[-1].extend(group)
+    return chunks

@@ -1,0 +1,170 @@
+"""What the steps of a training see: photos, mirror images, captions, timesteps, noise, all drawn from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion.backbone import Backbone, Latents
+from ..errors import ShapeError, TrainingError
+from ..shapes import require_shape
+from .config import TrainConfig
+
+
+@contextmanager
+def undone_on_error(generator: torch.Generator) -> Iterator[None]:
+    """While open, what is drawn is drawn again if an error passes: a step that breaks off was not done."""
+    before = generator.get_state()
+    try:
+        yield
+    except BaseException:
+        generator.set_state(before)
+        raise
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """Photos of one size to train on.
+
+    Attributes:
+        images: (P, H, W, 3) in 0…1.
+        notes: of each photo what else is to be seen in it (`with_note`); none: nothing is said.
+        masks: (P, H, W) in 0…1, how much each part of a photo counts, the face 1, the rest less; None: all alike.
+        names: what errors call each photo, such as its file's name; none: its number.
+
+    Raises:
+        ShapeError: parts that do not fit each other.
+    """
+
+    images: Tensor
+    notes: Sequence[str] = ()
+    masks: Tensor | None = None
+    names: Sequence[str] = ()
+
+    def __post_init__(self):
+        require_shape("images", self.images, "P", "H", "W", 3)
+        if self.masks is not None:
+            require_shape("masks", self.masks, *self.images.shape[:3])
+        for what, said in (("notes", self.notes), ("names", self.names)):
+            if len(said) not in (0, len(self.images)):
+                raise ShapeError(f"{len(self.images)} {what}, one for each photo", str(len(said)), "Give them so.")
+
+
+def count_photos(photos: Sequence[Photos]) -> int:
+    return sum(len(part.images) for part in photos)
+
+
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Photos of one size in the VAE's terms: the photos, then their mirror images.
+
+    Attributes:
+        latents: of 2P photos.
+        emphasis: (2P, 1, h, w), how much each cell counts, of mean 1 in each photo; None: all alike.
+        captions: how many each of the P photos has.
+        first: index of each photo's first caption, (P,).
+    """
+
+    latents: Latents
+    emphasis: Tensor | None
+    captions: Tensor
+    first: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, backbone: Backbone, photos: Photos, captions: Sequence[int], first: int) -> Bucket:
+        """Encode photos.
+
+        Args:
+            captions: how many each photo has; they stand one photo after the other.
+            first: index of the first photo's first one.
+        """
+        latents = backbone.encode_images(torch.cat([photos.images, photos.images.flip(2)]))
+        counts = torch.tensor(captions)
+        emphasis = None if photos.masks is None else _emphasis(photos.masks, latents.mean)
+        return cls(latents, emphasis, counts, first + counts.cumsum(0) - counts)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step sees; drawn on the CPU."""
+
+    bucket: int  # that the photos are of
+    photos: Tensor  # (B,) indices of latents
+    captions: Tensor  # (B,) indices of captions
+    timesteps: Tensor  # (B,)
+    noise: Tensor  # (B, c, h, w)
+    posterior: Tensor | None = None  # (B, c, h, w), standard normal: where in the VAE's posterior the latents are
+    drawn: Tensor | None = None  # (Q, c, h, w), standard normal: of pictures of the person that are drawn
+    drawn_captions: Tensor | None = None  # (Q,) indices of captions
+
+    def parts(self, size: int) -> list[Batch]:
+        """The same batch in pieces of at most `size`."""
+        count = len(self.photos)
+        return [self._piece(slice(start, start + size)) for start in range(0, count, size)]
+
+    def _piece(self, of: slice) -> Batch:
+        fields = ("photos", "captions", "timesteps", "noise") + (("posterior",) if self.posterior is not None else ())
+        return replace(self, **{name: getattr(self, name)[of] for name in fields})
+
+
+@dataclass
+class BatchSampler:
+    """Draws batches from one seed. All photos of a batch are of one size; each photo is drawn as often as any other."""
+
+    buckets: Sequence[Bucket]
+    timesteps: int
+    config: TrainConfig
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self):
+        self.generator = torch.Generator().manual_seed(self.config.seed)
+
+    def draw(self) -> Batch:
+        size, generator = self.config.batch_size, self.generator
+        number = self._draw_bucket()
+        bucket = self.buckets[number]
+        photos = torch.randint(len(bucket), (size,), generator=generator)
+        mirrored = torch.rand(size, generator=generator) < self.config.flip
+        caption = (torch.rand(size, generator=generator) * bucket.captions[photos]).long()
+        latent = bucket.latents.mean.shape[1:]
+        shape = (size, *latent)
+        batch = Batch(
+            bucket=number,
+            photos=photos + mirrored * len(bucket),
+            captions=bucket.first[photos] + caption,
+            timesteps=torch.randint(self.timesteps, (size,), generator=generator),
+            noise=torch.randn(shape, generator=generator),
+            posterior=torch.randn(shape, generator=generator) if self.config.sample_latents else None,
+        )
+        if not self.config.likeness_weight:
+            return batch
+        count, captions = self.config.likeness_pictures, sum(int(part.captions.sum()) for part in self.buckets)
+        return replace(
+            batch,
+            drawn=torch.randn(count, *latent, generator=generator),
+            drawn_captions=torch.randint(captions, (count,), generator=generator),
+        )
+
+    def _draw_bucket(self) -> int:
+        if len(self.buckets) == 1:
+            return 0
+        sizes = torch.tensor([float(len(bucket)) for bucket in self.buckets])
+        return int(torch.multinomial(sizes, 1, generator=self.generator))
+
+
+def _emphasis(masks: Tensor, latents: Tensor) -> Tensor:
+    """Weights (2P, 1, h, w) of the latents' cells, of mean 1 in each photo, the second half mirrored."""
+    both = torch.cat([masks, masks.flip(2)]).unsqueeze(1).to(latents)
+    pooled = nn.functional.adaptive_avg_pool2d(both, latents.shape[-2:])
+    mean = pooled.mean((1, 2, 3), keepdim=True)
+    if not (mean > 0).all():
+        raise TrainingError("masks with something in them", "an empty one", "Leave it out, or mark the face.")
+    return pooled / mean

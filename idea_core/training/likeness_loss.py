@@ -1,0 +1,76 @@
+"""Likeness as a loss: the base model draws the person, and the face recogniser says how like the face is.
+
+Gradients go back from the recogniser through the picture and its sampling to what is trained, as rewards do in DRaFT
+(arXiv 2309.17400).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..diffusion.backbone import Backbone, TextCondition
+from ..diffusion.sampling import empty_prompt, sample
+from ..faces import FaceEngine
+from ..faces.torch_recogniser import TorchRecogniser
+from ..images import to_pixels
+
+LATENT_CHANNELS = 4  # of all families
+
+
+class LikenessSettings(Protocol):
+    """What a training's settings say of the likeness loss."""
+
+    @property
+    def likeness_sampling_steps(self) -> int: ...
+
+    @property
+    def likeness_guidance(self) -> float: ...
+
+
+class LikenessLoss:
+    """Pictures of few sampling steps, and the faces in them.
+
+    Args:
+        engine: finds faces; its recogniser is read into torch.
+        sampling_steps: of each picture.
+        guidance: scale of classifier-free guidance.
+
+    Raises:
+        MissingPackageError, FaceError: as `TorchRecogniser`.
+    """
+
+    def __init__(self, backbone: Backbone, engine: FaceEngine, sampling_steps: int, guidance: float):
+        self._backbone, self._engine = backbone, engine
+        self._steps, self._guidance = sampling_steps, guidance
+        self._recogniser = TorchRecogniser(engine.recogniser_file).to(backbone.device)
+        self._negative = empty_prompt(backbone)
+        with torch.no_grad():
+            # The VAE comes into memory now, not when it could push out what a picture's gradients need.
+            backbone.decode_with_gradients(torch.zeros(1, LATENT_CHANNELS, 8, 8, device=backbone.device))
+
+    @classmethod
+    def of(cls, backbone: Backbone, engine: FaceEngine, config: LikenessSettings) -> LikenessLoss:
+        """What a training with these settings needs."""
+        return cls(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
+
+    def __call__(self, condition: TextCondition, noise: Tensor, face: Tensor) -> Tensor:
+        """Mean of 1 − cosine of the one face in each picture and who was wanted; 1 where there is not one.
+
+        Args:
+            face: who, L2-normalised: (512,), or (B, 512) of each picture.
+            condition: of each picture.
+            noise: (B, c, h, w), standard normal, that the pictures are drawn from.
+        """
+        latents = sample(self._backbone, condition, self._negative, noise, self._steps, self._guidance)
+        images = self._backbone.decode_with_gradients(latents)
+        found = self._engine.detect_all(to_pixels(images.detach().cpu()))
+        clear = [number for number, faces in enumerate(found) if len(faces) == 1]
+        if not clear:
+            return 1 + 0 * images.sum()
+        keypoints = torch.stack([torch.from_numpy(found[number][0].keypoints).float() for number in clear])
+        drawn = self._recogniser.embed(images[clear], keypoints.to(images.device))
+        wanted = face.to(drawn).expand(len(images), -1)[clear]
+        return 1 - (drawn * wanted).sum() / len(images)

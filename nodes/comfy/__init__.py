@@ -1,0 +1,1 @@
+"""How ComfyUI is reached: models, text, patches, paths, progress."""

@@ -1,0 +1,290 @@
+"""ComfyUI's CLIP, UNet and VAE as the trainer's `Backbone`, in ComfyUI's own memory management.
+
+The MODEL, CLIP and VAE that came in are as before when training ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ...idea_core.diffusion.backbone import PRECISIONS, Latents, TextCondition, TokenIds, TokenSequence
+from ...idea_core.errors import BaseModelError
+from ...idea_core.method.kv import kv_added
+from ...idea_core.text.tokenized import too_long
+from .autograd import (
+    CopiedNormInputs,
+    GradientWeights,
+    differentiable_attention,
+    gradients_allowed,
+    trainable_clone,
+)
+from .models import (
+    VECTORS,
+    TextEncoders,
+    cross_attention_shapes,
+    layer_of,
+    prediction_of,
+    require_pair,
+)
+
+CONTEXT_LENGTH = 77
+ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
+
+
+class ComfyBackbone:
+    """A frozen MODEL, CLIP and VAE, open for gradients inside `with`.
+
+    Args:
+        precision: one of `PRECISION_CHOICES`, in which the UNet computes; all that is trained is in single precision.
+            "auto" takes half precision on GPUs, in bfloat16 where they have it.
+        gradient_checkpointing: trade a second forward pass of the UNet for memory.
+
+    Raises:
+        BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
+    """
+
+    prompt_length = CONTEXT_LENGTH - 2
+
+    def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
+        self.base_model = require_pair(model, clip, trainable=True)
+        self.prediction = prediction_of(model)
+        self.clip_layer = layer_of(clip)
+        self._vae = vae
+        self._patcher = trainable_clone(model)
+        self._text_patcher = trainable_clone(clip.patcher)
+        self._vae_patcher: ModelPatcher | None = None  # where gradients pass through the VAE
+        self._text = TextEncoders(self.base_model, self._text_patcher.model, clip.tokenizer)
+        self._unet = self._patcher.model.diffusion_model
+        self._sampling = self._patcher.get_model_object("model_sampling")
+        self.device = self._patcher.load_device
+        self._dtype = PRECISIONS.get(precision) or _best_dtype(self.device)
+        self.gradient_checkpointing = gradient_checkpointing
+        self.num_timesteps = len(self._sampling.sigmas)
+        self.kv_shapes = cross_attention_shapes(self._patcher.model)
+        self._sizes: dict[tuple[int, ...], Tensor] = {}
+        self._kv_layers = {name: comfy.utils.get_attr(self._patcher.model, name) for name in self.kv_shapes}
+        self._weights = GradientWeights()
+        self._loaded = self._pushed_out = False
+        self._exit = ExitStack()
+
+    def __enter__(self) -> ComfyBackbone:
+        self._exit.callback(self._unload)
+        self._exit.enter_context(gradients_allowed())
+        self._exit.callback(self._text.reset)
+        return self
+
+    def __exit__(self, _kind, error, _traceback) -> None:
+        self._exit.close()
+        if isinstance(error, RuntimeError) and "nference tensor" in str(error):
+            kinds = {type(weight).__name__ for weight in self._unet.parameters()} - {"Parameter"}
+            raise BaseModelError(
+                "a MODEL whose weights allow gradients",
+                ", ".join(sorted(kinds)) or "one that was loaded without them",
+                "Load the checkpoint itself, or a GGUF or fp8 one by the loader that it is made for.",
+            ) from error
+
+    @property
+    def scales_loss(self) -> bool:
+        return self._dtype == torch.float16
+
+    def tokenize(self, text: str) -> TokenIds:
+        return self._text.ids(text)
+
+    def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
+        self._load()
+        table = self._text.models[encoder].transformer.get_input_embeddings()
+        return table(torch.tensor(ids, device=self._text_patcher.load_device), out_dtype=torch.float32)
+
+    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
+        self._load()
+        hidden, pooled = zip(*(self._encode_with(key, prompts[key]) for key in self._text.models))
+        with_vector = self.base_model in VECTORS
+        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if with_vector else None)
+
+    def _encode_with(self, encoder: str, prompts: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
+        """Hidden states (B, 77, d_enc) and pooled output of one text encoder."""
+        model = self._text.models[encoder]
+        special, rows = model.special_tokens, []
+        for prompt in prompts:
+            row = [special["start"], *prompt, special["end"]]
+            if len(row) > CONTEXT_LENGTH:
+                raise too_long(self.prompt_length, len(prompt))
+            rows.append(row + [special["pad"]] * (CONTEXT_LENGTH - len(row)))
+        with CopiedNormInputs():
+            hidden, pooled = model(rows)[:2]
+        return hidden.to(self.device), pooled.to(self.device)
+
+    def encode_images(self, images: Tensor) -> Latents:
+        scaled = self._patcher.model.process_latent_in
+        parts = []
+        for image in images:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            with self.aside(), torch.inference_mode(), _recorded_deviation(self._vae) as deviation:
+                mean = self._vae.encode(image[None])
+                spread = deviation(mean)
+                parts.append((scaled(mean), scaled(spread) - scaled(torch.zeros_like(spread))))
+        return Latents(*(torch.cat(part).to(self.device, torch.float32) for part in zip(*parts)))
+
+    def decode_images(self, latents: Tensor) -> Tensor:
+        with self.aside(), torch.inference_mode():
+            images = self._vae.decode(self._patcher.model.process_latent_out(latents))
+        return images.float().clamp(0, 1).cpu().clone()
+
+    def decode_with_gradients(self, latents: Tensor) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if self._vae_patcher is None:
+            self._vae_patcher = trainable_clone(self._vae.patcher)
+            self._pushed_out = self._loaded
+        self._load()
+        vae, wanted = self._vae_patcher, self._patcher.model.process_latent_out(latents)
+        parts = wanted.to(vae.load_device, self._vae.vae_dtype).split(1)
+        decode = partial(checkpoint, vae.model.decode, use_reentrant=False, preserve_rng_state=False)
+        pixels = [(decode if self.gradient_checkpointing else vae.model.decode)(part) for part in parts]
+        return (torch.cat(pixels).float().movedim(1, -1) / 2 + 0.5).clamp(0, 1).to(self.device)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While open, other models have their turn, and may push UNet and text encoder out: later they come back."""
+        try:
+            yield
+        finally:
+            self._pushed_out = self._loaded
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        sigma = self._sigma(timesteps)
+        return self._sampling.calculate_input(sigma, self._noised(latents, noise, sigma))
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The network output from which ComfyUI computes `latents`: its denoised value is affine in it."""
+        sigma = self._sigma(timesteps)
+        noised = self._noised(latents, noise, sigma)
+        at_zero = self._sampling.calculate_denoised(sigma, torch.zeros_like(latents), noised)
+        slope = self._sampling.calculate_denoised(sigma, torch.ones_like(latents), noised) - at_zero
+        return (latents - at_zero) / slope
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._load()
+        timesteps = self._sampling.timestep(self._sigma(timesteps)).float()
+        options = {"optimized_attention_override": differentiable_attention}
+        vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
+        noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
+        with self._checkpointed():
+            return self._unet(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
+
+    def _vector(self, pooled: Tensor, noisy: Tensor) -> Tensor:
+        """Pooled text and the photos' size, as ComfyUI gives them to the UNet of Stable Diffusion XL."""
+        size = tuple(side * self._vae.downscale_ratio for side in noisy.shape[-2:])
+        if size not in self._sizes:  # ComfyUI computes them on the CPU, for which the device would have to wait
+            zeros = torch.zeros(1, pooled.shape[1])
+            vector = self._patcher.model.encode_adm(pooled_output=zeros, height=size[0], width=size[1])
+            self._sizes[size] = vector[:, pooled.shape[1] :].to(noisy.device)
+        return torch.cat([pooled, self._sizes[size].to(pooled).expand(len(pooled), -1)], dim=1)
+
+    @contextmanager
+    def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
+        with kv_added(self._kv_layers, delta):
+            yield
+
+    def _sigma(self, timesteps: Tensor) -> Tensor:
+        return self._sampling.sigma(timesteps.float()).to(self.device)
+
+    @staticmethod
+    def _noised(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Latents with noise on ComfyUI's scale, where the signal keeps its size."""
+        return latents + noise * sigma.view(-1, 1, 1, 1)
+
+    def _load(self) -> None:
+        """Bring UNet and text encoder to their devices, once, after the VAE had its turn."""
+        if self._pushed_out:
+            self._bring()
+            self._pushed_out = False
+        if self._loaded:
+            return
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._loaded = True
+        if self._patcher.model_dtype() != self._dtype:
+            self._patcher.set_model_compute_dtype(self._dtype)
+        self._bring()
+        self._text.prepare(self.clip_layer, self._text_patcher.load_device)
+
+    def _bring(self) -> None:
+        """See that what gradients pass through is on its devices whole, with weights that autograd may save."""
+        patchers = [self._patcher, self._text_patcher, *([self._vae_patcher] if self._vae_patcher else [])]
+        with torch.inference_mode():
+            comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
+        for patcher in patchers:
+            self._weights.swap_in(patcher.model)
+
+    @contextmanager
+    def _checkpointed(self) -> Iterator[None]:
+        """While open, the UNet's blocks compute again in the backward pass what they would have to keep."""
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            yield
+            return
+        blocks = [part for part in self._unet.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))]
+        before = [vars(block).get("forward") for block in blocks]  # of another pack's own
+        for block in blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+        try:
+            yield
+        finally:
+            for block, forward in zip(blocks, before):
+                del block.forward
+                if forward is not None:
+                    block.forward = forward
+
+    def _unload(self) -> None:
+        """Leave the modules as they were found: what training hung in outlives the patcher otherwise."""
+        if not self._loaded:
+            return
+        self._weights.restore()
+        self._patcher.detach()
+        for module in self._patcher.model.modules():
+            if hasattr(module, "prev_comfy_cast_weights"):
+                vars(module).pop("comfy_cast_weights", None)  # so that the class's own counts
+                del module.prev_comfy_cast_weights
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    """What the device computes in fastest: on the CPU single precision."""
+    management = comfy.model_management
+    if management.is_device_cpu(device):
+        return torch.float32
+    if management.should_use_bf16(device, prioritize_performance=True):
+        return torch.bfloat16
+    return torch.float16 if management.should_use_fp16(device, prioritize_performance=True) else torch.float32
+
+
+@contextmanager
+def _recorded_deviation(vae) -> Iterator[Callable[[Tensor], Tensor]]:
+    """While open, a function tells the standard deviation that goes with a mean which the VAE has just encoded.
+
+    ComfyUI's VAE gives the mean alone; where it encodes in tiles, or has no posterior, the deviation is 0.
+    """
+    seen: list[Tensor] = []
+    part = getattr(vae.first_stage_model, "regularization", None)
+    hook = None if part is None else part.register_forward_pre_hook(lambda _part, inputs: seen.append(inputs[0]))
+
+    def deviation(mean: Tensor) -> Tensor:
+        shapes = [(len(moments), moments.shape[1] // 2, *moments.shape[2:]) for moments in seen]
+        if shapes != [tuple(mean.shape)]:
+            return torch.zeros_like(mean)
+        return seen[0].chunk(2, dim=1)[1].to(mean).clamp(-30, 20).div(2).exp()
+
+    try:
+        yield deviation
+    finally:
+        if hook is not None:
+            hook.remove()

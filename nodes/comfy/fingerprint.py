@@ -1,0 +1,87 @@
+"""Content hash of a training's inputs, so that an unchanged input is never trained twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from ...idea_core.files.tensorfile import tensor_bytes
+from .autograd import is_quantised
+from .models import layer_of
+
+UNUSED = ("logit_scale", "text_projection.weight")
+"""Text encoder weights that the text condition does not depend on. SD 1.x checkpoints lack them, and ComfyUI leaves
+whatever was in memory there."""
+SAMPLES = 1024  # values read of each weight: any fine-tune, merge or LoRA changes nearly all of them
+
+
+def training_fingerprint(model, clip, vae, tensors: Iterable[Tensor], settings: Mapping) -> str:
+    """SHA-256, hexadecimal, of everything that a training's result depends on.
+
+    Args:
+        model, clip, vae: base weights are sampled; weight patches (LoRAs) enter with their strengths.
+        tensors: photos and face embedding, read whole.
+        settings: JSON values.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for tensor in tensors:
+        _add_tensor(digest, tensor)
+    for patcher in (model, clip.patcher, vae.patcher):
+        _add_patcher(digest, patcher)
+    digest.update(repr(layer_of(clip)).encode())
+    sampling = model.get_model_object("model_sampling")
+    digest.update(repr(type(sampling).__bases__).encode())
+    _add_tensor(digest, sampling.sigmas)
+    return digest.hexdigest()
+
+
+def _add_patcher(digest, patcher) -> None:
+    model = patcher.model
+    for key, weight in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
+        if key.endswith(UNUSED):
+            continue
+        if key in patcher.backup:  # a LoRA is merged in right now: the weight under it counts
+            weight = patcher.backup[key].weight
+        for part in _stored(weight):
+            digest.update(f"{key} {tuple(part.shape)}".encode())
+            if not part.is_meta:
+                _add_tensor(digest, _sample(part))
+    if getattr(patcher, "injections", None):
+        digest.update(os.urandom(16))  # what they do is not to be seen from here: never found again
+    for key, patches in sorted(patcher.patches.items()):
+        for strength, patch, *others in patches:
+            digest.update(f"{key} {strength} {others[0]}".encode())
+            _add_nested(digest, getattr(patch, "weights", patch))
+
+
+def _add_nested(digest, value) -> None:
+    """Tensors and plain values in the tuples that ComfyUI keeps patches in."""
+    if isinstance(value, Tensor):
+        _add_tensor(digest, _sample(value))
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            _add_nested(digest, part)
+    else:
+        digest.update(repr(value).encode())
+
+
+def _stored(weight: Tensor) -> list[Tensor]:
+    """A weight as it is stored: of a quantised one the small numbers, and their scales."""
+    parts = [weight]
+    if is_quantised(weight):
+        parts = [weight._qdata, *(part for part in vars(weight._params).values() if isinstance(part, Tensor))]
+    return [part.detach() if type(part.detach()) is Tensor else part.detach().as_subclass(Tensor) for part in parts]
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLES)]
+
+
+def _add_tensor(digest, tensor: Tensor) -> None:
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor_bytes(tensor))

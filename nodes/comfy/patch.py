@@ -1,0 +1,193 @@
+"""What Apply ID-Adapter hangs into MODEL: the adapter's strength and schedule, and the K/V deltas.
+
+Text conditions come adapted from Apply's CLIP. Where this MODEL's strength or schedule is another, it makes them anew
+at each step, from what the conditioning carries (`AdaptedText`), before UNet and ControlNets are given them.
+
+K/V deltas are weight patches, which act on every prompt at no cost, or a side branch of the layers that acts on the
+rows of those prompts alone that hold the person.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import comfy.conds
+import comfy.lora
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...idea_core.errors import BaseModelError
+from ...idea_core.identity.identity import Identity
+from ...idea_core.method.kv import layers_of, shape_of
+from .models import layer_shape
+from .names import Seen
+from .scoped_kv import SideBranch, rows_marked
+from .text import ADAPTED
+
+WRAPPER = "id-ea"
+_UNMARKED = (
+    "No prompt of this sampling is marked as holding {}. If one has the name, another node has rebuilt it. "
+    "start_percent, end_percent and kv_scope 'prompts with the person' do not act on it."
+)
+_MIXED = (
+    "Another node has mixed the prompt of {}. Its text keeps the strength of the Apply ID-Adapter whose CLIP encoded "
+    "it. Another strength, start_percent and end_percent do not act on it."
+)
+_PASSED_BY = (
+    "The adapter of {} does not act: a node encoded the prompt past Apply's CLIP. The name's word and kv_strength act. "
+    "For the adapter too, encode with CLIP Text Encode."
+)
+
+
+@dataclass(frozen=True)
+class AdapterSchedule:
+    """How strongly, and over which part of the sampling, a person's adapter acts.
+
+    Attributes:
+        key: of the person's difference in `AdaptedText`.
+        start_percent, end_percent: 0 is the first step, 1 the last.
+        scoped: whether K/V deltas act on the prompts alone that hold the person.
+        node_id: of the Apply node, which is told what cannot act.
+    """
+
+    key: str
+    trigger: str
+    strength: float
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    scoped: bool = False
+    seen: Seen = field(default_factory=Seen, compare=False)
+    node_id: str | None = None
+
+    @property
+    def rows_key(self) -> str:
+        """The condition that says whether a prompt holds the person."""
+        return f"{self.key}_here"
+
+    @property
+    def always(self) -> bool:
+        return self.start_percent <= 0 and self.end_percent >= 1
+
+    def strength_at(self, sampling, sigma: float) -> float:
+        """The adapter's strength at a noise level."""
+        first, last = sampling.percent_to_sigma(self.start_percent), sampling.percent_to_sigma(self.end_percent)
+        return self.strength if last <= sigma <= first else 0.0
+
+    def tell(self, notice: str) -> None:
+        self.seen.tell(notice.format(self.trigger), self.node_id)
+
+
+@dataclass(frozen=True)
+class PeopleWrapper:
+    """ComfyUI's wrappers for all people who were applied to a MODEL."""
+
+    schedules: tuple[AdapterSchedule, ...]
+
+    def __deepcopy__(self, _memo) -> PeopleWrapper:
+        return self  # MODEL clones share it
+
+    def adapt(self, executor, model, conds: list, x, sigmas: Tensor, model_options: dict):
+        """Wrapper of ComfyUI's `calc_cond_batch`: text conditions at the strengths of this step."""
+        strengths = self._strengths(model.model_sampling, sigmas)
+        adapted = [part and [self._adapted(entry, strengths, x.device) for entry in part] for part in conds]
+        self._tell_what_is_missing(conds)
+        return executor(model, adapted, x, sigmas, model_options)
+
+    def mark_rows(self, executor, x, timesteps, context=None, *rest, **more):
+        """Wrapper of the UNet: tells side branches which prompts of the batch hold the person."""
+        keys = {schedule.key: schedule.rows_key for schedule in self.schedules}
+        here = {key: more.pop(rows_key) for key, rows_key in keys.items() if rows_key in more}
+        with rows_marked(context, here):
+            return executor(x, timesteps, context, *rest, **more)
+
+    def _strengths(self, sampling, sigmas: Tensor) -> dict[str, float]:
+        """Key of a person → strength at this step; who was applied twice has both."""
+        strengths: dict[str, float] = defaultdict(float)
+        always = all(schedule.always for schedule in self.schedules)
+        sigma = None if always else float(sigmas[0])  # for which the device has to be waited for
+        for schedule in self.schedules:
+            strengths[schedule.key] += schedule.strength if always else schedule.strength_at(sampling, sigma)
+        return dict(strengths)
+
+    def _adapted(self, entry: dict, strengths: Mapping[str, float], device: torch.device) -> dict:
+        """One prompt's conditioning, as ComfyUI's sampling has it."""
+        parts, adapted = entry.get("model_conds", {}), entry.get(ADAPTED)
+        if "c_crossattn" not in parts:
+            return entry
+        parts = dict(parts)
+        if adapted is not None:
+            own = entry.get("cross_attn")
+            text = adapted.at(strengths, own)
+            if text is None:
+                self._tell(_MIXED, adapted.strengths)
+            elif text is not own:
+                parts["c_crossattn"] = comfy.conds.CONDCrossAttn(text.to(parts["c_crossattn"].cond))
+        held = () if adapted is None else adapted.strengths
+        for schedule in self.schedules:
+            if schedule.scoped:
+                here = torch.full((1, 1, 1), float(schedule.key in held), device=device)
+                parts[schedule.rows_key] = comfy.conds.CONDRegular(here)
+        return {**entry, "model_conds": parts}
+
+    def _tell(self, notice: str, keys: Collection[str]) -> None:
+        for schedule in self.schedules:
+            if schedule.key in keys:
+                schedule.tell(notice)
+
+    def _tell_what_is_missing(self, conds: list) -> None:
+        """Tell the user of people whose prompts other nodes have encoded past Apply's CLIP, or rebuilt."""
+        if len(conds) < 2 or conds[0] is None:  # a node's own look at the negative prompt alone
+            return
+        held = {key for part in conds for entry in part or () if ADAPTED in entry for key in entry[ADAPTED].strengths}
+        for schedule in self.schedules:
+            if schedule.seen.named and not schedule.seen.encoded and schedule.strength != 0:
+                schedule.tell(_PASSED_BY)
+            elif schedule.seen.encoded and schedule.key not in held and (schedule.scoped or not schedule.always):
+                schedule.tell(_UNMARKED)
+
+
+def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strength: float):
+    """A clone of MODEL with the person's schedule and K/V deltas.
+
+    Raises:
+        BaseModelError: a K/V delta has no layer in this MODEL.
+    """
+    model = model.clone()
+    _add_schedule(model, schedule)
+    if kv_strength != 0 and identity.kv:
+        _require_layers(model, identity)
+        if schedule.scoped:
+            branch = SideBranch(schedule.key, schedule.tell, identity.kv, kv_strength)
+            model.set_injections(f"{schedule.key}_{len(model.injections)}", [branch.injection()])
+        else:
+            keys = comfy.lora.model_lora_keys_unet(model.model, {})
+            model.add_patches(comfy.lora.load_lora(dict(identity.kv), keys, log_missing=False), kv_strength)
+    return model
+
+
+def _add_schedule(model, schedule: AdapterSchedule) -> None:
+    """Put one wrapper for all people in place of the one that knew the others."""
+    before = [wrapper.__self__ for wrapper in model.get_wrappers(WrappersMP.CALC_COND_BATCH, WRAPPER)]
+    people = PeopleWrapper((*(one for wrapper in before for one in wrapper.schedules), schedule))
+    wrappers = {WrappersMP.CALC_COND_BATCH: people.adapt}
+    if any(one.scoped for one in people.schedules):
+        wrappers[WrappersMP.DIFFUSION_MODEL] = people.mark_rows
+    for kind, wrapper in wrappers.items():
+        model.remove_wrappers_with_key(kind, WRAPPER)
+        model.add_wrapper_with_key(kind, WRAPPER, wrapper)
+
+
+def _require_layers(model, identity: Identity) -> None:
+    """Each K/V delta has a layer of its shape; ComfyUI alone would leave the others out with a log line."""
+    for layer in layers_of(identity.kv):
+        shape, wanted = layer_shape(model.model, layer), shape_of(identity.kv, layer)
+        if shape != wanted:
+            raise BaseModelError(
+                f"a MODEL with {layer} of shape {wanted}",
+                "none" if shape is None else str(shape),
+                f"{identity.trigger} was trained on {identity.base_checkpoint or 'another checkpoint'}: "
+                "use that, or set kv_strength to 0.",
+            )

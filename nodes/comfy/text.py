@@ -1,0 +1,162 @@
+"""What Apply ID-Adapter hangs into CLIP: people's names in prompts, and the adapter's change to their text.
+
+A prompt that holds `<name>` gets the person's pseudo-tokens there, and its text condition is the adapted one, at the
+strength that Apply was set to. The conditioning also carries what it was made of (`AdaptedText`), so that a MODEL of
+another strength or schedule can make it anew, without encoding anything.
+
+Other packs look into CLIP: at the parts of its tokenizer and text encoder, and at their classes. Both are therefore
+shallow copies of the user's own, of a class derived from theirs, which share all parts with them.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...idea_core.errors import ConfigError
+from ...idea_core.identity.identity import Identity
+from ...idea_core.text.names import alike
+from .models import current_layer
+from .names import AppliedPerson, PeopleTokenizer
+
+CHUNK = 77
+ADAPTED = "idea_people"
+"""Entry of a conditioning: its `AdaptedText`."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedText:
+    """How a text condition was adapted.
+
+    Attributes:
+        plain: as the text encoder gave it (1, L, d).
+        adapted: as it stands in the conditioning (1, L, d).
+        differences: key of a person → the adapter's difference (1, L, d).
+        strengths: key → factor that each has in `adapted`.
+    """
+
+    plain: Tensor
+    adapted: Tensor
+    differences: Mapping[str, Tensor]
+    strengths: Mapping[str, float]
+
+    @classmethod
+    def of(cls, plain: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> AdaptedText:
+        return cls(plain, combine(plain, differences, strengths), differences, strengths)
+
+    def at(self, strengths: Mapping[str, float], text: Tensor) -> Tensor | None:
+        """The text condition at other strengths; people whom `strengths` leaves out keep theirs.
+
+        Args:
+            text: the conditioning's own: `adapted`, or what other nodes have made of it since.
+
+        Returns:
+            None where other nodes have mixed it, and its share of each difference is not known.
+        """
+        wanted = {**self.strengths, **{key: value for key, value in strengths.items() if key in self.strengths}}
+        if wanted == self.strengths or not text.any():  # zeroed out
+            return text
+        length = self.adapted.shape[1]
+        if text is not self.adapted and not torch.equal(text[:, :length], self.adapted.to(text)):
+            return None
+        anew = combine(self.plain, self.differences, wanted).to(text)
+        return anew if text.shape[1] == length else torch.cat([anew, text[:, length:]], dim=1)
+
+
+def combine(text: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> Tensor:
+    """``text + Σ strength · difference``, in an order that does not depend on who was applied first."""
+    for key in sorted(differences):
+        if strengths[key] != 0:
+            text = text + strengths[key] * differences[key].to(text)
+    return text
+
+
+class PeopleTextEncoder:
+    """A CLIP's text encoder that adapts the text of people's prompts. Mixed into the class of the encoder itself."""
+
+    idea_people: tuple[AppliedPerson, ...]
+
+    def encode_token_weights(self, tokens: Mapping[str, list]) -> tuple:
+        context, pooled, *extra = super().encode_token_weights(tokens)
+        extra = dict(*extra)
+        differences, strengths = {}, {}
+        everywhere = {person.key for person in self.idea_people if person.everywhere}
+        for person in self.idea_people:
+            found = [[person.holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
+            here = [any(held) for held in itertools.zip_longest(*found, fillvalue=False)]
+            if any(here):
+                person.seen.encoded = True
+                _require_layer(self, person)
+            if person.key in everywhere:
+                here = [True] * len(here)
+            if any(here):
+                if person.key not in differences:
+                    differences[person.key] = _difference(person.identity, context, here)
+                strengths[person.key] = strengths.get(person.key, 0.0) + person.strength
+        if differences:
+            extra[ADAPTED] = AdaptedText.of(context, differences, strengths)
+            context = extra[ADAPTED].adapted
+        return (context, pooled, extra) if extra else (context, pooled)
+
+
+def patch_clip(clip, person: AppliedPerson):
+    """A clone of CLIP that knows one person more.
+
+    Raises:
+        ConfigError: it knows another person of that name.
+    """
+    known = getattr(clip.tokenizer, "idea_people", ())
+    if any(alike(one.trigger) == alike(person.trigger) and one.key != person.key for one in known):
+        raise ConfigError(
+            "people of different names in one CLIP",
+            f"two called {person.trigger}",
+            "Rename one with Edit Identity, or give each Apply ID-Adapter the CLIP of the checkpoint itself.",
+        )
+    clip = clip.clone()
+    clip.tokenizer = _mixed(PeopleTokenizer, clip.tokenizer, person)
+    clip.cond_stage_model = _mixed(PeopleTextEncoder, clip.cond_stage_model, person)
+    return clip
+
+
+def _mixed(mixin: type, part, person: AppliedPerson):
+    """A shallow copy of a tokenizer or text encoder, of its own class with `mixin` before it, that knows one more."""
+    mixed = copy.copy(part)
+    kind = type(part)
+    if not issubclass(kind, mixin):
+        mixed.__class__ = type(kind.__name__, (mixin, kind), {"__module__": kind.__module__})
+    mixed.__dict__["idea_people"] = (*getattr(part, "idea_people", ()), person)
+    return mixed
+
+
+def _require_layer(encoder, person: AppliedPerson) -> None:
+    """Say so where the text is read from another layer than in the person's training."""
+    base = person.identity.base
+    trained, layers = person.identity.text_layer, {current_layer(encoder, key) for key in base.encoders} - {None}
+    if layers and layers != {trained}:
+        person.seen.tell(
+            f"{person.trigger} was trained on CLIP layer {trained}, and this CLIP gives layer {layers.pop()}. "
+            "Use CLIP Set Last Layer as in the training."
+        )
+
+
+def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bool]) -> Tensor:
+    """The adapter's difference (1, L, d) to the chunks that hold the person; zero elsewhere.
+
+    The adapter sees the 77 tokens of a chunk, as in training, whatever the prompt's length.
+    """
+    if not identity.has_adapter:  # that the person is there still has to be known
+        return torch.zeros_like(context, dtype=torch.float32)
+    adapter = identity.build_adapter(context.device)
+    grounding = identity.grounding.to(context.device, torch.float32)
+    chunks = context.split(CHUNK, dim=1)
+    here = chunks_with_person[: len(chunks)] + [False] * (len(chunks) - len(chunks_with_person))
+    parts = [
+        adapter.difference(chunk.float(), grounding) if held else torch.zeros_like(chunk, dtype=torch.float32)
+        for chunk, held in zip(chunks, here)
+    ]
+    return torch.cat(parts, dim=1)
