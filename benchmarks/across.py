@@ -20,10 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from idea_core.diffusion.backbone import TextCondition
 from idea_core.diffusion.sampling import sample
-from idea_core.enhancers.dataset import PeopleConfig
+from idea_core.enhancers.dataset import DatasetConfig
 from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import AcrossConfig, AcrossTrainer
+from idea_core.enhancers.trainer import EnhancerTrainConfig, EnhancerTrainer
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.headless.diffusers.text import text_encoders_of
 from idea_core.method.anchor import celebrity_names, cross_initialise
@@ -33,9 +33,9 @@ from .random_models import POOLED, WIDTH, random_pipeline
 from .tables import now, write
 
 RESULTS = Path(__file__).parent / "results" / "across.jsonl"
-PEOPLE, PER_PERSON = len(celebrity_names()), PeopleConfig.per_person
+PEOPLE, PER_PERSON = len(celebrity_names()), DatasetConfig.images_per_person
 NAMES = ("brad pitt", "emma stone", "tom hanks")
-DRAWING, TRAINING = PeopleConfig(names=NAMES), AcrossConfig()
+DRAWING, TRAINING = DatasetConfig(names=NAMES), EnhancerTrainConfig()
 BY_TEXT, BY_PICTURES = TRAINING.text_steps, TRAINING.steps - TRAINING.text_steps
 LATENT = {"sd1": 64, "sd2": 64, "sdxl": 128}  # side, of pictures of full size
 FAMILIES = tuple(LATENT)
@@ -79,10 +79,10 @@ def measured(pictures: int, steps: int, device: str) -> None:
         backbone = DiffusersBackbone(pipeline)
         side = LATENT[family] if full else 8
         anchor, by_pictures = cross_initialise(backbone, NAMES, 2), replace(TRAINING, text_steps=0)
-        trainer = AcrossTrainer(backbone, anchor, _people(side), TRAINING)
+        trainer = EnhancerTrainer(backbone, anchor, _people(side), TRAINING)
         row = {"model": family, "picture_seconds": _drawing(backbone, side, pictures, device)}
         row["text_step_seconds"] = _training(trainer, steps, device)
-        other = AcrossTrainer(backbone, anchor, _people(side), by_pictures)
+        other = EnhancerTrainer(backbone, anchor, _people(side), by_pictures)
         row["picture_step_seconds"] = _training(other, steps, device)
         person = PretrainedEnhancer.of(trainer.model, backbone)
         face = normalize(torch.randn(512), dim=0)
@@ -144,7 +144,7 @@ def _drawing(backbone: DiffusersBackbone, side: int, count: int, device: str) ->
     return (now(device) - start) / count
 
 
-def _training(trainer: AcrossTrainer, steps: int, device: str) -> float:
+def _training(trainer: EnhancerTrainer, steps: int, device: str) -> float:
     trainer.step()
     start = now(device)
     for _ in range(steps):

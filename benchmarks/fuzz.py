@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from idea_core import GatedAttention, Identity
-from idea_core.enhancers.model import FaceModel
+from idea_core.enhancers.model import EnhancerModel
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.errors import IdeaError
 from idea_core.faces import IdEmbeds
@@ -129,7 +129,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     sd1 = Identity("bob", "sd1", "eps", None, 8, 0.4, {"clip_l": torch.randn(2, 768) * 0.02})
     face = IdEmbeds(torch.nn.functional.normalize(torch.randn(3, 512), dim=1), torch.ones(3))
     enhancer = PretrainedEnhancer(
-        "mini", "eps", None, 8, 0.4, FaceModel(*[{"clip_mini": torch.randn(2, 128) * 0.1}] * 3).state_dict()
+        "mini", "eps", None, 8, 0.4, EnhancerModel(*[{"clip_mini": torch.randn(2, 128) * 0.1}] * 3).state_dict()
     )
     names = folder / "names.txt"
     names.write_text("Brad Pitt\nEmma Stone\n김지원\n", "utf-8")

@@ -20,7 +20,7 @@ import torch
 
 from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import AcrossConfig, AcrossTrainer
+from idea_core.enhancers.trainer import EnhancerTrainConfig, EnhancerTrainer
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from idea_core.method.anchor import cross_initialise
 from miniature.train_enhancer import people_job
@@ -30,7 +30,9 @@ from miniature.world import BASE, all_names, draw
 from .study import RESULTS, UNSEEN, add_lines, prepared, stranger
 
 PEOPLE = RESULTS / "people.jsonl"
-LESSON = AcrossConfig(steps=250, text_steps=250)  # short: what is compared is how many people they are taken from
+LESSON = EnhancerTrainConfig(
+    steps=250, text_steps=250
+)  # short: what is compared is how many people they are taken from
 PICTURES, DRAWING_STEPS, INVENTED = 3, 7, 1316  # fewer than the bundled Enhancer has seen, for the same reason
 PHOTOS = 4
 
@@ -68,7 +70,7 @@ ROWS = (
 def main(work: Path, shard: str, threads: int) -> None:
     torch.set_num_threads(threads)
     job = people_job(work)
-    config = replace(job.config, invented=INVENTED, per_person=PICTURES, sampling_steps=DRAWING_STEPS)
+    config = replace(job.config, num_synthetic=INVENTED, images_per_person=PICTURES, sampling_steps=DRAWING_STEPS)
     job = replace(job, config=config)
     people = job.open(job.model.digest())
     for number in job.draw(people, tuple(map(int, shard.split("/")))):
@@ -103,8 +105,8 @@ def first(pictures: PeoplePictures, row: Row) -> PeoplePictures:
 
 def measured(backbone: DiffusersBackbone, drawing, pictures: PeoplePictures, seed: int) -> list[dict[str, float]]:
     """Train, and measure people of whom the Enhancer has seen nothing, without any training on them."""
-    config = AcrossConfig(**{**LESSON.as_dict(), "seed": seed})
-    trainer = AcrossTrainer(backbone, cross_initialise(backbone, all_names(), 2), pictures, config)
+    config = EnhancerTrainConfig(**{**LESSON.as_dict(), "seed": seed})
+    trainer = EnhancerTrainer(backbone, cross_initialise(backbone, all_names(), 2), pictures, config)
     trainer.run()
     enhancer = PretrainedEnhancer.of(trainer.model, backbone)
     return [instant(drawing, enhancer, person) for person in UNSEEN]

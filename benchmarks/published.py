@@ -39,7 +39,7 @@ class PublishedLoop:
             part.requires_grad_(False)
         for name, parameter in pipeline.unet.named_parameters():
             parameter.requires_grad_("attn2.to_k" in name or "attn2.to_v" in name)
-        words = [f"<v{number}>" for number in range(config.n)]
+        words = [f"<v{number}>" for number in range(config.num_tokens)]
         self.pipe.tokenizer.add_tokens(words)
         self.rows = self.pipe.tokenizer.convert_tokens_to_ids(words)
         self.captions = [caption.format(" ".join(words)) for caption in captions]
@@ -57,9 +57,9 @@ class PublishedLoop:
         }
         self.optimizer = torch.optim.AdamW(
             [self.vocabulary, *self.adapter.values()],
-            lr=config.token_rate,
+            lr=config.token_lr,
             weight_decay=config.weight_decay,
-            eps=config.epsilon,
+            eps=config.adam_epsilon,
         )
 
     def step(self, batch: Batch) -> float:
@@ -105,7 +105,9 @@ class PublishedLoop:
 
     def _enhanced(self, w: Mapping[str, Tensor]) -> Tensor:
         """`F` (n, 2d) of the Enhancer as it was initialised, which is never trained."""
-        face = linear(w["arcface"], w["enhancer.expand.weight"], w["enhancer.expand.bias"]).expand(self.config.n, -1)
+        face = linear(w["id_embeds"], w["enhancer.expand.weight"], w["enhancer.expand.bias"]).expand(
+            self.config.num_tokens, -1
+        )
         query = linear(face, w["enhancer.query.weight"], w["enhancer.query.bias"])
         pairs = linear(self.anchor, w["enhancer.key_value.weight"], w["enhancer.key_value.bias"])
         attention = {key.removeprefix("enhancer."): tensor for key, tensor in w.items() if "enhancer.att" in key}

@@ -57,15 +57,15 @@ def _more(method: Method, title: str, **settings) -> Method:
     return replace(method, title=title, settings={**method.settings, **settings})
 
 
-WIDE_KV = {"kv_rank": 0, "kv_rate": 2e-3}
+WIDE_KV = {"kv_rank": 0, "kv_lr": 2e-3}
 _PRESET = PRESETS["likeness"]
-LIKENESS = {key: getattr(_PRESET, key) for key in ("likeness_weight", "averaged", "axes_rate")}
+LIKENESS = {key: getattr(_PRESET, key) for key in ("likeness_weight", "swa_fraction", "axes_lr")}
 ARMS: Mapping[str, Method] = {
     "ti": TEXTUAL_INVERSION,
     "ci": CROSS_INITIALIZATION,
     "celeb": CELEB_BASIS,
-    "ti+kv": _more(TEXTUAL_INVERSION, "Textual Inversion + K/V", kv_rate=5e-3),
-    "ci+kv": _more(CROSS_INITIALIZATION, "Cross Initialization + K/V", kv_rate=5e-3),
+    "ti+kv": _more(TEXTUAL_INVERSION, "Textual Inversion + K/V", kv_lr=5e-3),
+    "ci+kv": _more(CROSS_INITIALIZATION, "Cross Initialization + K/V", kv_lr=5e-3),
     "published": PUBLISHED,
     "cross": CROSS_ID_EA,
     "whole": ID_EA,
@@ -74,18 +74,18 @@ ARMS: Mapping[str, Method] = {
         SEEN, "ID-EA, Enhancer that has seen people, likeness loss", **LIKENESS, likeness_guidance=GUIDANCE
     ),
     "seen: refined": REFINED,
-    "seen: averaged": _more(SEEN, "mean of the last half of the steps", averaged=0.5),
-    "seen: no adapter": _more(SEEN, "its tokens alone, no Enhancer and Adapter", adapter_rate=0.0),
-    "seen: no kv": _more(SEEN, "no K/V", kv_rate=0.0),
+    "seen: averaged": _more(SEEN, "mean of the last half of the steps", swa_fraction=0.5),
+    "seen: no adapter": _more(SEEN, "its tokens alone, no Enhancer and Adapter", adapter_lr=0.0),
+    "seen: no kv": _more(SEEN, "no K/V", kv_lr=0.0),
     "seen: same face": SAME_FACE,
-    "whole: no enhancer": _more(ID_EA, "Enhancer frozen at random", enhancer_rate=0.0),
-    "whole: no adapter": _more(ID_EA, "no Enhancer and Adapter", adapter_rate=0.0),
-    "whole: no kv": _more(ID_EA, "no K/V", kv_rate=0.0),
-    "whole: shut gate": _more(ID_EA, "gate shut at the start, γ = 0", gate=0.0),
-    "cross: no enhancer": _more(CROSS_ID_EA, "Enhancer frozen at random", enhancer_rate=0.0),
-    "cross: no adapter": _more(CROSS_ID_EA, "no Enhancer and Adapter", adapter_rate=0.0),
-    "cross: no kv": _more(CROSS_ID_EA, "no K/V", kv_rate=0.0),
-    "cross: shut gate": _more(CROSS_ID_EA, "gate shut at the start, γ = 0", gate=0.0),
+    "whole: no enhancer": _more(ID_EA, "Enhancer frozen at random", enhancer_lr=0.0),
+    "whole: no adapter": _more(ID_EA, "no Enhancer and Adapter", adapter_lr=0.0),
+    "whole: no kv": _more(ID_EA, "no K/V", kv_lr=0.0),
+    "whole: shut gate": _more(ID_EA, "gate shut at the start, γ = 0", gate_init=0.0),
+    "cross: no enhancer": _more(CROSS_ID_EA, "Enhancer frozen at random", enhancer_lr=0.0),
+    "cross: no adapter": _more(CROSS_ID_EA, "no Enhancer and Adapter", adapter_lr=0.0),
+    "cross: no kv": _more(CROSS_ID_EA, "no K/V", kv_lr=0.0),
+    "cross: shut gate": _more(CROSS_ID_EA, "gate shut at the start, γ = 0", gate_init=0.0),
     "cross: published reg": _more(CROSS_ID_EA, "published regulariser", regularizer_weight=8e-4),
     "cross: l2": _more(CROSS_ID_EA, "L2 regulariser", regularizer="l2", regularizer_weight=1e-5),
     "cross: names": _more(
@@ -94,8 +94,8 @@ ARMS: Mapping[str, Method] = {
     "cross: one rate": _more(
         CROSS_ID_EA,
         "one rate for all, the published one",
-        **{key: PUBLISHED.settings[key] for key in ("token_rate", "adapter_rate")},
-        kv_rate=PUBLISHED.settings["token_rate"],
+        **{key: PUBLISHED.settings[key] for key in ("token_lr", "adapter_lr")},
+        kv_lr=PUBLISHED.settings["token_lr"],
     ),
     "cross: wide kv": _more(CROSS_ID_EA, "whole K/V matrices", **WIDE_KV),
     "ti+kv: wide kv": _more(TEXTUAL_INVERSION, "Textual Inversion + whole K/V matrices", **WIDE_KV),
@@ -107,15 +107,15 @@ AGAIN = (*((arm, 0) for arm in INSTANT), ("seen: averaged", SHORT[0]), ("ci", BU
 """What is measured with every seed."""
 
 _TOKENS = (3e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1)
-_TOKENS_AND_KV = {"token_rate": (1e-2, 3e-2), "kv_rate": (2e-3, 5e-3, 1e-2)}
+_TOKENS_AND_KV = {"token_lr": (1e-2, 3e-2), "kv_lr": (2e-3, 5e-3, 1e-2)}
 GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "ti": {"token_rate": _TOKENS},
-    "ci": {"token_rate": _TOKENS},
-    "celeb": {"axes_rate": (3e-2, 1e-1, 2e-1, 3e-1, 5e-1, 1.0)},
+    "ti": {"token_lr": _TOKENS},
+    "ci": {"token_lr": _TOKENS},
+    "celeb": {"axes_lr": (3e-2, 1e-1, 2e-1, 3e-1, 5e-1, 1.0)},
     "ti+kv": _TOKENS_AND_KV,
     "ci+kv": _TOKENS_AND_KV,
-    "cross": {**_TOKENS_AND_KV, "token_rate": (1e-2,)},  # near the published 0.012; 3e-2 was tried, and is not taken
-    "seen": {"axes_rate": (0.1, 0.3), "kv_rate": (1e-3, 2e-3, 5e-3)},
+    "cross": {**_TOKENS_AND_KV, "token_lr": (1e-2,)},  # near the published 0.012; 3e-2 was tried, and is not taken
+    "seen": {"axes_lr": (0.1, 0.3), "kv_lr": (1e-3, 2e-3, 5e-3)},
 }
 """Rates among which each arm's are chosen; what is not listed takes those of the arm that it is a part of."""
 
@@ -221,7 +221,7 @@ def rates_of(arm: str, steps: int, chosen: Mapping[str, Mapping[str, Mapping[str
         return {}
     rates = chosen[str(steps)]
     if arm == "whole":  # the preset's rate along the axes, and the K/V rate that the cross initialisation was best with
-        return {"kv_rate": rates["cross"]["kv_rate"]}
+        return {"kv_lr": rates["cross"]["kv_lr"]}
     if arm in rates:
         return rates[arm]
     whole = arm.split(": ")[0]

@@ -116,7 +116,7 @@ def likeness(steps: int, device: str) -> None:
             ("likeness", 4, True),
             ("likeness", 1, True),
         ):
-            config = replace(PRESETS[preset], steps=10**9, likeness_pictures=max(1, pictures))
+            config = replace(PRESETS[preset], steps=10**9, likeness_images=max(1, pictures))
             _forget_peak(device)
             run = _trainer(pipeline, config, side, gradient_checkpointing=checkpointing)
             seconds = _in_turns({"ours": run.step}, run, steps, device)["ours"]

@@ -13,13 +13,13 @@ from idea_core.diffusion.backbone import Backbone
 from idea_core.enhancers.refine import RefineConfig, Refiner
 from idea_core.method.anchor import Anchor, NamesBasis
 from idea_core.training.config import PRESETS, TrainConfig
-from idea_core.training.person import RATE_WIDTH, BuildPerson, PersonModel, build_person
+from idea_core.training.person import LR_WIDTH, BuildPerson, PersonModel, build_person
 
 from .models import WIDTH
 from .render import SIZE
 from .world import AT_ONCE, DRAWING_STEPS, GUIDANCE, enhancer, face_engine, portraits, strangers_face
 
-BARE = {"start": "cross", "adapter_rate": 0.0, "enhancer_rate": None, "kv_rate": 0.0, "regularizer_weight": 0.0}
+BARE = {"start": "cross", "adapter_lr": 0.0, "enhancer_lr": None, "kv_lr": 0.0, "regularizer_weight": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +47,17 @@ class WordPerson(PersonModel):
 
     WORD = "person"
 
-    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, _basis=None):
-        super().__init__(backbone, anchor, arcface, config)
+    def __init__(self, backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig, _basis=None):
+        super().__init__(backbone, anchor, id_embeds, config)
         ids = backbone.tokenize(self.WORD)
         with torch.no_grad():
             for encoder, tokens in self.tokens.items():
                 tokens.copy_(backbone.embed_tokens(encoder, ids[encoder][:1]).expand_as(tokens))
 
 
-TEXTUAL_INVERSION = Method("Textual Inversion", {**BARE, "token_rate": 1e-2}, WordPerson)
+TEXTUAL_INVERSION = Method("Textual Inversion", {**BARE, "token_lr": 1e-2}, WordPerson)
 CROSS_INITIALIZATION = Method(
-    "Cross Initialization", {**BARE, "token_rate": 1e-2, "regularizer": "l2", "regularizer_weight": 1e-5}
+    "Cross Initialization", {**BARE, "token_lr": 1e-2, "regularizer": "l2", "regularizer_weight": 1e-5}
 )
 CELEB_BASIS = Method("Celeb Basis", {**BARE, "start": "names", "axes": 64})
 ID_EA = Method("ID-EA", {})
@@ -65,7 +65,7 @@ CROSS_ID_EA = Method("ID-EA from the cross initialisation", {"start": "cross"})
 SEEN = Method("ID-EA, Enhancer that has seen people", {}, lambda *given: enhancer().build_person(*given))
 REFINED = Method("ID-EA, Enhancer that has seen people, refined", {}, lambda *given: _refined(*given))
 SAME_FACE = Method(
-    "one stranger's face for everybody",
+    "one stranger's face for all_names",
     {},
     lambda backbone, anchor, _, *given: enhancer().build_person(backbone, anchor, strangers_face(), *given),
 )
@@ -75,26 +75,26 @@ PUBLISHED = Method(
     {
         **{
             key: getattr(_PAPER, key)
-            for key in ("start", "token_rate", "enhancer_rate", "kv_rate", "regularizer_weight", "gate")
+            for key in ("start", "token_lr", "enhancer_lr", "kv_lr", "regularizer_weight", "gate_init")
         },
-        "adapter_rate": _PAPER.adapter_rate * WIDTH / RATE_WIDTH,  # the same rate for all
+        "adapter_lr": _PAPER.adapter_lr * WIDTH / LR_WIDTH,  # the same rate for all
     },
     left_out=("adapter",),
 )
 REFINING = RefineConfig(
-    prompts=portraits(RefineConfig.pictures),
+    prompts=portraits(RefineConfig.num_images),
     resolution=SIZE,
     sampling_steps=DRAWING_STEPS,
     guidance=GUIDANCE,
-    at_once=AT_ONCE,
+    sampling_batch_size=AT_ONCE,
 )
 _FIRST_SEED = 10**6  # far from those of the pictures that are measured
 
 
 def _refined(
-    backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, basis: NamesBasis | None
+    backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig, basis: NamesBasis | None
 ) -> PersonModel:
     """Who comes of the face that the Enhancer had best be shown."""
-    refining = replace(REFINING, seed=_FIRST_SEED + REFINING.pictures * config.seed)
-    looks = Refiner(backbone, enhancer(), face_engine(), refining).refine(arcface)
+    refining = replace(REFINING, seed=_FIRST_SEED + REFINING.num_images * config.seed)
+    looks = Refiner(backbone, enhancer(), face_engine(), refining).refine(id_embeds)
     return enhancer().build_person(backbone, anchor, looks[-1].shown, config, basis)

@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 import torch
 
-from idea_core.enhancers.dataset import PeopleConfig
+from idea_core.enhancers.dataset import DatasetConfig
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import AcrossConfig
+from idea_core.enhancers.trainer import EnhancerTrainConfig
 from idea_core.headless.jobs.enhancer import PeopleJob
 from idea_core.headless.jobs.sources import ModelSource
 
@@ -47,19 +47,19 @@ def main(work: Path, output: Path, shard: str | None, device: str, threads: int,
     if shard:
         return
 
-    def train(config: AcrossConfig, name: str, start: PretrainedEnhancer | None = None) -> PretrainedEnhancer:
+    def train(config: EnhancerTrainConfig, name: str, start: PretrainedEnhancer | None = None) -> PretrainedEnhancer:
         def tell(step: int, loss: float) -> None:
             print(f"{name}: step {step}  loss {loss:.4f}", flush=True)
 
         return job.train(people, config, digest, work / f"{name}.safetensors", 200, 0, tell, start)
 
-    trained = train(AcrossConfig(steps=STEPS, text_steps=TEXT_STEPS, seed=seed), "by text and pictures")
+    trained = train(EnhancerTrainConfig(steps=STEPS, text_steps=TEXT_STEPS, seed=seed), "by text and pictures")
     for number, (steps, rate) in enumerate(ROUNDS):
-        config = AcrossConfig(
+        config = EnhancerTrainConfig(
             steps=steps,
             likeness_steps=steps,
             batch_size=LIKENESS_BATCH,
-            likeness_rate=rate,
+            likeness_lr=rate,
             likeness_guidance=GUIDANCE,
         )
         configs = [replace(config, seed=seed + 10 * number + another) for another in range(SEEDS)]
@@ -70,15 +70,15 @@ def main(work: Path, output: Path, shard: str | None, device: str, threads: int,
 
 def people_job(folder: Path, device: str = "cpu") -> PeopleJob:
     """The pictures of all named people, and of more of them."""
-    config = PeopleConfig(
+    config = DatasetConfig(
         names=all_names(),
-        invented=INVENTED,
+        num_synthetic=INVENTED,
         prompts=portraits(PROMPTS),
-        per_person=PER_PERSON,
+        images_per_person=PER_PERSON,
         resolution=SIZE,
         sampling_steps=DRAWING_STEPS,
         guidance=GUIDANCE,
-        at_once=2 * AT_ONCE,
+        sampling_batch_size=2 * AT_ONCE,
     )
     return PeopleJob(folder, ModelSource(BASE, dtype="bf16", device=device), FACE_MODELS, config)
 

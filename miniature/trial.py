@@ -81,7 +81,7 @@ class Stranger:
         return paths
 
     def prepared(self, folder: Path) -> Prepared:
-        """The photos, read from files as everybody's are."""
+        """The photos, read from files as all_names's are."""
         source = PhotoSource(tuple(self.write_photos(folder)), crop="center", resolution=SIZE)
         return source.prepare(FACE_MODELS)
 

@@ -58,14 +58,14 @@ class RefinedIdentity(io.ComfyNode):
                     20,
                     "Corrections that are tried; one that lowers the likeness is dropped.",
                 ),
-                int_input("pictures", _DEFAULTS.pictures, 1, 64, "Drawn at first, and for each correction."),
+                int_input("num_images", _DEFAULTS.num_images, 1, 64, "Drawn at first, and for each correction."),
                 resolution_input(OF_PICTURES),
                 seed_input("Of the pictures."),
                 prompts_input("person"),
                 advanced(
                     float_input(
-                        "rate",
-                        _DEFAULTS.rate,
+                        "step_size",
+                        _DEFAULTS.step_size,
                         0.05,
                         1.0,
                         "How much of the difference between drawn and wanted face the first correction takes back.",
@@ -75,7 +75,9 @@ class RefinedIdentity(io.ComfyNode):
                     int_input("sampling_steps", _DEFAULTS.sampling_steps, 1, 200, "Sampling steps of each picture.")
                 ),
                 advanced(float_input("guidance", _DEFAULTS.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
-                advanced(int_input("at_once", _DEFAULTS.at_once, 1, 64, "Pictures sampled together.")),
+                advanced(
+                    int_input("sampling_batch_size", _DEFAULTS.sampling_batch_size, 1, 64, "Pictures sampled together.")
+                ),
                 advanced(precision_input()),
             ],
             outputs=[
@@ -101,35 +103,35 @@ class RefinedIdentity(io.ComfyNode):
         id_embeds: IdEmbeds,
         name: str,
         rounds: int,
-        pictures: int,
+        num_images: int,
         resolution: int,
         seed: int,
         prompts: str = "",
-        rate: float = _DEFAULTS.rate,
+        step_size: float = _DEFAULTS.step_size,
         sampling_steps: int = _DEFAULTS.sampling_steps,
         guidance: float = _DEFAULTS.guidance,
-        at_once: int = _DEFAULTS.at_once,
+        sampling_batch_size: int = _DEFAULTS.sampling_batch_size,
         precision: str = "auto",
     ) -> io.NodeOutput:
         require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
         require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
         require_pair(model, clip, trainable=True)
         require_vae(vae)
-        require_finite(rate=rate, guidance=guidance)
+        require_finite(step_size=step_size, guidance=guidance)
         require_name(name)
         config = RefineConfig(
             rounds=rounds,
-            pictures=pictures,
-            rate=rate,
+            num_images=num_images,
+            step_size=step_size,
             prompts=parse_prompts(prompts),
             resolution=resolution,
             sampling_steps=sampling_steps,
             guidance=guidance,
             seed=seed,
-            at_once=at_once,
+            sampling_batch_size=sampling_batch_size,
         )
         node_id = cls.hidden.unique_id
-        progress = Progress(config.drawn, node_id, unit="pictures")
+        progress = Progress(config.drawn, node_id, unit="num_images")
         with (
             checkpoint_meanwhile(cls.hidden.prompt, node_id) as hashed,
             ComfyBackbone(model, clip, vae, precision) as backbone,

@@ -61,27 +61,27 @@ class TrainingSettingsNode(io.ComfyNode):
                     "differences it moves, which is quicker. cross: at the cross initialisation, moving freely, as "
                     "published.",
                 ),
-                _number("axes_rate", "Learning rate of a word with start = names.", 10.0),
-                _rate("token_rate", "Learning rate of a word with start = cross, or with fewer than 32 names."),
+                _number("axes_lr", "Learning rate of a word with start = names.", 10.0),
+                _rate("token_lr", "Learning rate of a word with start = cross, or with fewer than 32 names."),
                 _rate(
-                    "adapter_rate",
-                    "Learning rate of ID-Enhancer and ID-Adapter; 0 leaves both out, unless enhancer_rate is above 0.",
+                    "adapter_lr",
+                    "Learning rate of ID-Enhancer and ID-Adapter; 0 leaves both out, unless enhancer_lr is above 0.",
                 ),
-                _rate("kv_rate", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
+                _rate("kv_lr", "Learning rate of the cross attentions' keys and values; 0 leaves them alone."),
                 io.Int.Input(
                     "kv_rank",
                     default=_UNSET,
                     min=_UNSET,
                     max=128,
                     tooltip="Rank of the change to keys and values; -1: 8, and 2 for SDXL. 0: whole matrices; lower "
-                    "kv_rate.",
+                    "kv_lr.",
                 ),
                 _number(
-                    "gate",
+                    "gate_init",
                     "How far ID-Adapter's gate stands open at the start. At 0, as published, it hardly learns.",
                     10.0,
                 ),
-                _number("flip", "Probability of a mirrored photo. 0 for faces with a mark on one side.", 1.0),
+                _number("flip_p", "Probability of a mirrored photo. 0 for faces with a mark on one side.", 1.0),
                 io.Combo.Input(
                     "captions",
                     options=list(CAPTIONS),
@@ -91,7 +91,7 @@ class TrainingSettingsNode(io.ComfyNode):
                 advanced(
                     _int("axes", 1, 2048, "How many directions each token may move in, at most, with start = names.")
                 ),
-                advanced(_int("n", 1, 8, "Tokens that stand for the person in a prompt.")),
+                advanced(_int("num_tokens", 1, 8, "Tokens that stand for the person in a prompt.")),
                 advanced(_int("heads", 1, 32, "Attention heads of ID-Enhancer and ID-Adapter.")),
                 advanced(_number("beta", "Scale of ID-Adapter's gate.", 10.0)),
                 advanced(
@@ -126,7 +126,7 @@ class TrainingSettingsNode(io.ComfyNode):
                 ),
                 advanced(
                     io.Float.Input(
-                        "enhancer_rate",
+                        "enhancer_lr",
                         default=float(_UNSET),
                         min=float(_UNSET),
                         max=1.0,
@@ -136,7 +136,7 @@ class TrainingSettingsNode(io.ComfyNode):
                     )
                 ),
                 advanced(_rate("weight_decay", "AdamW's weight decay.")),
-                advanced(_rate("epsilon", "AdamW's epsilon.", least=1e-12, step=1e-8)),
+                advanced(_rate("adam_epsilon", "AdamW's epsilon.", least=1e-12, step=1e-8)),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISION_CHOICES),
@@ -162,11 +162,11 @@ class TrainingSettingsNode(io.ComfyNode):
                     "not.",
                     10.0,
                 ),
-                advanced(_int("likeness_pictures", 1, 64, "Pictures drawn at each step for likeness_weight.")),
+                advanced(_int("likeness_images", 1, 64, "Pictures drawn at each step for likeness_weight.")),
                 advanced(_int("likeness_sampling_steps", 1, 50, "Sampling steps of each of these pictures.")),
                 advanced(_number("likeness_guidance", "Guidance (cfg) of these pictures.", 30.0)),
                 _number(
-                    "averaged",
+                    "swa_fraction",
                     "Share of the steps, the last ones, whose mean the person is: steadier than what the last step "
                     "happens to leave. 0: the last step.",
                     1.0,
@@ -177,7 +177,7 @@ class TrainingSettingsNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
-        for name in ("enhancer_rate", "kv_rank"):  # None: the adapter's, the base model's
+        for name in ("enhancer_lr", "kv_rank"):  # None: the adapter's, the base model's
             if values.get(name) == _UNSET:
                 values[name] = None
         config = TrainConfig(**{key: values.pop(key) for key in values.keys() & _CONFIGURED})

@@ -6,11 +6,11 @@ import logging
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.enhancers.dataset import PeopleConfig, PeopleFolder, digest_of
+from ..idea_core.enhancers.dataset import DatasetConfig, PeopleDataset, digest_of
 from ..idea_core.enhancers.draw_dataset import draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
-from ..idea_core.enhancers.run import VALIDATE_EVERY, learn_people, require_trainable
-from ..idea_core.enhancers.trainer import AcrossConfig
+from ..idea_core.enhancers.run import VALIDATE_EVERY, require_trainable, train_enhancer
+from ..idea_core.enhancers.trainer import EnhancerTrainConfig
 from ..idea_core.faces import FaceEngine
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.text.captions import parse_prompts
@@ -36,7 +36,7 @@ from .sockets import EnhancerSocket, require
 from .train import described
 from .training_job import Progress
 
-_ACROSS, _PEOPLE = AcrossConfig(), PeopleConfig(names=("nobody",))
+_ACROSS, _PEOPLE = EnhancerTrainConfig(), DatasetConfig(names=("nobody",))
 
 
 class TrainAcross(io.ComfyNode):
@@ -63,11 +63,11 @@ class TrainAcross(io.ComfyNode):
                     tooltip="People whom the checkpoint can draw, one a line. Empty: the list of the pack.",
                 ),
                 prompts_input("name"),
-                int_input("most_people", 10_000, 3, 100_000, "At most so many of the names."),
+                int_input("max_people", 10_000, 3, 100_000, "At most so many of the names."),
                 advanced(
-                    int_input("invented", 0, 0, 100_000, "So many more people, named by parts of different names.")
+                    int_input("num_synthetic", 0, 0, 100_000, "So many more people, named by parts of different names.")
                 ),
-                int_input("per_person", _PEOPLE.per_person, 3, 1000, "Pictures of each person."),
+                int_input("images_per_person", _PEOPLE.images_per_person, 3, 1000, "Pictures of each person."),
                 resolution_input(OF_PICTURES),
                 int_input("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
                 advanced(
@@ -82,8 +82,8 @@ class TrainAcross(io.ComfyNode):
                 int_input("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step; by text four times as many."),
                 advanced(
                     io.Float.Input(
-                        "rate",
-                        default=_ACROSS.rate,
+                        "lr",
+                        default=_ACROSS.lr,
                         min=0.0,
                         max=1.0,
                         step=1e-5,
@@ -96,18 +96,22 @@ class TrainAcross(io.ComfyNode):
                     int_input("sampling_steps", _PEOPLE.sampling_steps, 1, 200, "Sampling steps of each picture.")
                 ),
                 advanced(float_input("guidance", _PEOPLE.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
-                advanced(int_input("at_once", _PEOPLE.at_once, 1, 64, "Pictures sampled together.")),
+                advanced(
+                    int_input("sampling_batch_size", _PEOPLE.sampling_batch_size, 1, 64, "Pictures sampled together.")
+                ),
                 advanced(
                     float_input(
-                        "agreement",
-                        _PEOPLE.agreement,
+                        "min_similarity",
+                        _PEOPLE.min_similarity,
                         -1.0,
                         1.0,
                         "Pictures less like the person's others are left out.",
                     )
                 ),
                 advanced(
-                    float_input("held_out", _PEOPLE.held_out, 0.0, 0.9, "Share of the names that validation uses.")
+                    float_input(
+                        "val_fraction", _PEOPLE.val_fraction, 0.0, 0.9, "Share of the names that validation uses."
+                    )
                 ),
                 advanced(
                     int_input(
@@ -157,20 +161,20 @@ class TrainAcross(io.ComfyNode):
         vae,
         face_model,
         name: str,
-        most_people: int,
-        per_person: int,
+        max_people: int,
+        images_per_person: int,
         resolution: int,
         steps: int,
         batch_size: int,
         seed: int,
-        invented: int = 0,
+        num_synthetic: int = 0,
         text_steps: int = _ACROSS.text_steps,
-        rate: float = _ACROSS.rate,
+        lr: float = _ACROSS.lr,
         sampling_steps: int = _PEOPLE.sampling_steps,
         guidance: float = _PEOPLE.guidance,
-        at_once: int = _PEOPLE.at_once,
-        agreement: float = _PEOPLE.agreement,
-        held_out: float = _PEOPLE.held_out,
+        sampling_batch_size: int = _PEOPLE.sampling_batch_size,
+        min_similarity: float = _PEOPLE.min_similarity,
+        val_fraction: float = _PEOPLE.val_fraction,
         validate_every: int = VALIDATE_EVERY,
         precision: str = "auto",
         names: str = "",
@@ -180,31 +184,31 @@ class TrainAcross(io.ComfyNode):
     ) -> io.NodeOutput:
         require_pair(model, clip, trainable=True)
         require_vae(vae)
-        people = PeopleConfig(
-            names=parse_names(names)[:most_people],
-            invented=invented,
+        people = DatasetConfig(
+            names=parse_names(names)[:max_people],
+            num_synthetic=num_synthetic,
             prompts=parse_prompts(prompts),
-            per_person=per_person,
+            images_per_person=images_per_person,
             resolution=resolution,
             sampling_steps=sampling_steps,
             guidance=guidance,
-            at_once=at_once,
-            agreement=agreement,
-            held_out=held_out,
+            sampling_batch_size=sampling_batch_size,
+            min_similarity=min_similarity,
+            val_fraction=val_fraction,
         )
         digest = training_fingerprint(model, clip, vae, [], {"precision": precision})
         folder = saved_path(name).with_suffix("").relative_to(output_folder())
-        place = PeopleFolder(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
+        place = PeopleDataset(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
         node_id = cls.hidden.unique_id
         if start is not None:
             require(start, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
-        config = AcrossConfig(
+        config = EnhancerTrainConfig(
             steps=steps,
             text_steps=text_steps,
             likeness_steps=likeness_steps,
             batch_size=batch_size,
             seed=seed,
-            rate=rate,
+            lr=lr,
             likeness_guidance=guidance,
         )
         file = (
@@ -223,7 +227,7 @@ class TrainAcross(io.ComfyNode):
             require_trainable(backbone, engine, config, start, checkpoint, base_hash)
             _draw(place, backbone, engine, node_id)
             progress = Progress(steps, node_id)
-            enhancer = learn_people(
+            enhancer = train_enhancer(
                 place,
                 backbone,
                 engine,
@@ -264,16 +268,18 @@ class SaveEnhancer(io.ComfyNode):
 
 
 def _draw(
-    place: PeopleFolder, backbone: ComfyBackbone, engine: FaceEngine | ReloadedEngine, node_id: str | None
+    place: PeopleDataset, backbone: ComfyBackbone, engine: FaceEngine | ReloadedEngine, node_id: str | None
 ) -> None:
     """Make the pictures that are missing, with one person after the other on the node."""
-    progress = Progress(len(place.config.everybody), node_id, unit="people")
+    progress = Progress(len(place.config.all_names), node_id, unit="people")
     for number, images in draw_people(place, backbone, engine):
         progress.show(number + 1, None if images is None else images[:2], done=images is not None)
 
 
-def _short(place: PeopleFolder, config: AcrossConfig, validate_every: int, start: PretrainedEnhancer | None) -> str:
+def _short(
+    place: PeopleDataset, config: EnhancerTrainConfig, validate_every: int, start: PretrainedEnhancer | None
+) -> str:
     """What keeps trainings with other settings, of other people, or from other Enhancers apart."""
     people, begun = place.config, start.digest if start else ""
-    chosen = people.names, people.invented, people.agreement, people.held_out, validate_every, begun
+    chosen = people.names, people.num_synthetic, people.min_similarity, people.val_fraction, validate_every, begun
     return digest_of(place.fingerprint, str(sorted(config.as_dict().items())), str(chosen))[:12]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..idea_core import __version__
-from ..idea_core.diffusion.memory import said_where_memory_runs_out
+from ..idea_core.diffusion.memory import out_of_memory_as
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.errors import TrainingError
 from ..idea_core.faces import IdEmbeds
@@ -141,7 +141,7 @@ class _Training:
         height, width = job.photos.images.shape[1:3]
         got = f"out of memory at {width} × {height} pixels"
         with (
-            said_where_memory_runs_out(TrainingError("memory for the training", got, "Lower resolution.")),
+            out_of_memory_as(TrainingError("memory for the training", got, "Lower resolution.")),
             ComfyBackbone(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone,
         ):
             trainer = Trainer(
@@ -159,7 +159,7 @@ class _Training:
             self.started = TrainingRun(trainer, state, self.fingerprint, settings.save_every, watch)
             if watch:
                 self.progress.before = self._drawn(watch)
-            self.started.take_up()
+            self.started.resume()
             self.started.run(self.progress.show)
             if watch and not self._seen(watch):
                 self.progress.look(len(trainer.losses), self._drawn(watch))

@@ -9,17 +9,17 @@ from test_trainer import MANY_NAMES, NAMES, face, photos, require_same_end, weig
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
-from idea_core.enhancers.model import FaceModel
-from idea_core.enhancers.objectives import PictureLesson, min_snr
+from idea_core.enhancers.model import EnhancerModel
+from idea_core.enhancers.objectives import DenoisingObjective, min_snr
 from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import AcrossConfig, AcrossTrainer
+from idea_core.enhancers.trainer import EnhancerTrainConfig, EnhancerTrainer
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
 from idea_core.headless.diffusers import DiffusersBackbone, GenerateConfig, People, generate
 from idea_core.method.anchor import mean_name, names_basis
 from idea_core.training.run import TrainingRun
 
-QUICK = AcrossConfig(steps=3, batch_size=2)
+QUICK = EnhancerTrainConfig(steps=3, batch_size=2)
 QUICK_PERSON = TrainConfig(steps=1, batch_size=1)
 
 
@@ -40,8 +40,8 @@ def pictures(backbone, people=(0, 0, 1, 1, 1)) -> PeoplePictures:
     return PeoplePictures(latents, faces(len(people)), torch.tensor(people), prompts, names)
 
 
-def across(backbone, config: AcrossConfig = QUICK, **options) -> AcrossTrainer:
-    return AcrossTrainer(backbone, cross_initialise(backbone, NAMES, 2), pictures(backbone, **options), config)
+def across(backbone, config: EnhancerTrainConfig = QUICK, **options) -> EnhancerTrainer:
+    return EnhancerTrainer(backbone, cross_initialise(backbone, NAMES, 2), pictures(backbone, **options), config)
 
 
 def trained(backbone) -> PretrainedEnhancer:
@@ -52,7 +52,7 @@ def trained(backbone) -> PretrainedEnhancer:
 
 def test_before_training_every_face_is_the_mean_name(backbone):
     start, scale = mean_name(backbone, NAMES, 2)
-    model = FaceModel(cross_initialise(backbone, NAMES, 2), start, scale)
+    model = EnhancerModel(cross_initialise(backbone, NAMES, 2), start, scale)
     tokens = model.tokens(faces(3))["clip_l"]
     ids = [backbone.tokenize(name)["clip_l"] for name in NAMES]
     for position in range(2):
@@ -67,17 +67,17 @@ def test_before_training_every_face_is_the_mean_name(backbone):
 @pytest.mark.parametrize("text_steps", [0, 1000])
 def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(backbone, text_steps):
     before = weights_hash(backbone)
-    run = across(backbone, AcrossConfig(steps=1000, text_steps=text_steps, batch_size=2))
-    (lesson,) = run.lessons
-    batch = lesson.draw()
+    run = across(backbone, EnhancerTrainConfig(steps=1000, text_steps=text_steps, batch_size=2))
+    (objective,) = run.objectives
+    batch = objective.draw()
     with torch.no_grad():
-        first = lesson.loss(*batch)
+        first = objective.loss(*batch)
     start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
-    lesson.draw = lambda: batch
+    objective.draw = lambda: batch
     for _ in range(12):
         run.step()
     with torch.no_grad():
-        assert lesson.loss(*batch) < first
+        assert objective.loss(*batch) < first
     assert weights_hash(backbone) == before
     moved = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
     assert moved == set(start) - {"anchor", "start", "scale"}
@@ -87,15 +87,15 @@ def test_the_lesson_by_text_is_over_when_the_name_has_been_found(backbone):
     run = across(backbone, people=(0, 0))
     with torch.no_grad():
         run.model.start.zero_()
-        (lesson,) = run.lessons
-        batch = lesson.draw()
-        assert lesson.loss(*batch) > 1e-6
+        (objective,) = run.objectives
+        batch = objective.draw()
+        assert objective.loss(*batch) > 1e-6
         run.model.start.copy_(backbone.embed_tokens("clip_l", backbone.tokenize(NAMES[0])["clip_l"]))
-        assert lesson.loss(*batch) == 0
+        assert objective.loss(*batch) == 0
 
 
 def test_text_comes_before_pictures(backbone):
-    run = across(backbone, AcrossConfig(steps=5, text_steps=3, batch_size=2))
+    run = across(backbone, EnhancerTrainConfig(steps=5, text_steps=3, batch_size=2))
     calls, forward = [], backbone.predict
     backbone.predict = lambda *inputs: calls.append(len(run.losses)) or forward(*inputs)
     run.run()
@@ -103,12 +103,12 @@ def test_text_comes_before_pictures(backbone):
 
 
 def test_each_lesson_warms_up_and_slows_down_with_an_optimizer_of_its_own(backbone):
-    run = across(backbone, AcrossConfig(steps=300, text_steps=200, batch_size=1))
+    run = across(backbone, EnhancerTrainConfig(steps=300, text_steps=200, batch_size=1))
     rates = []
     for step in range(300):
         run.losses = [0.0] * step
-        lesson, done = run._now()
-        rates.append(lesson.rate_after(done))
+        objective, done = run._now()
+        rates.append(objective.lr_after(done))
     assert rates[:5] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3]) and rates[99:101] == [1e-3, 1e-3]
     assert rates[199] == pytest.approx(1e-3 * (0.01 * 0.95 + 0.05))
     assert rates[200:203] == pytest.approx([5e-5, 1e-4, 1e-4]) and rates[299] == pytest.approx(1e-4 * 0.069)
@@ -120,46 +120,46 @@ def test_each_lesson_warms_up_and_slows_down_with_an_optimizer_of_its_own(backbo
 
 @pytest.mark.parametrize("by_text", [True, False])
 def test_who_gives_what_the_name_gives_has_nothing_to_learn(backbone, by_text):
-    run = across(backbone, AcrossConfig(batch_size=3, text_steps=int(by_text)))
-    lesson = run.lessons[0]
-    batch = lesson.draw()
-    assert lesson.loss(*batch) > 1e-5
+    run = across(backbone, EnhancerTrainConfig(batch_size=3, text_steps=int(by_text)))
+    objective = run.objectives[0]
+    batch = objective.draw()
+    assert objective.loss(*batch) > 1e-5
     ids = [backbone.tokenize(run.pictures.names[person])["clip_l"] for person in run.pictures.people[batch[0]]]
     embedded = torch.stack([backbone.embed_tokens("clip_l", name) for name in ids])
     run.model.tokens = lambda _faces, _dropout: {"clip_l": embedded}
-    assert lesson.loss(*batch) < 1e-10
+    assert objective.loss(*batch) < 1e-10
 
 
 def test_dropout_takes_a_share_of_each_samples_hidden_values_and_none_of_a_person(backbone):
-    run = across(backbone, AcrossConfig(steps=4, batch_size=4, dropout=0.25))
+    run = across(backbone, EnhancerTrainConfig(steps=4, batch_size=4, dropout=0.25))
     run.run()
-    factors = run.material.dropout(200)
+    factors = run.data.dropout(200)
     assert factors.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert (factors == 0).float().mean() == pytest.approx(0.25, abs=0.01)
     whole = run.model.tokens(faces(2))["clip_l"]
     assert torch.equal(run.model.tokens(faces(2), torch.ones_like(factors[:2]))["clip_l"], whole)
     some = run.model.tokens(faces(2), torch.stack([torch.ones_like(factors[0]), factors[1]]))["clip_l"]
     assert torch.equal(some[0], whole[0]) and not torch.equal(some[1], whole[1])
-    assert across(backbone, AcrossConfig(dropout=0)).material.dropout(3).unique().tolist() == [1]
+    assert across(backbone, EnhancerTrainConfig(dropout=0)).data.dropout(3).unique().tolist() == [1]
     with pytest.raises(ConfigError, match="dropout from 0 to below 1, got 1"):
-        AcrossConfig(dropout=1)
+        EnhancerTrainConfig(dropout=1)
 
 
 def test_names_of_another_length_give_no_lesson_by_text(backbone):
     run = across(backbone, people=(0, 0, 1, 1, 2, 2))
-    assert run.lessons[0]._nameable.tolist() == [0, 1, 2, 3]
+    assert run.objectives[0]._nameable.tolist() == [0, 1, 2, 3]
     who = torch.zeros(2, dtype=torch.long)
     three_tokens = PeoplePictures(torch.zeros(2, 4, 2, 2), faces(2), who, ["{}"] * 2, ["abc"])
     anchor = cross_initialise(backbone, NAMES, 2)
     with pytest.raises(TrainingError, match="names are of 2 tokens, to learn by text, got none"):
-        AcrossTrainer(backbone, anchor, three_tokens, AcrossConfig(text_steps=1))
-    AcrossTrainer(backbone, anchor, three_tokens, AcrossConfig(text_steps=0))
+        EnhancerTrainer(backbone, anchor, three_tokens, EnhancerTrainConfig(text_steps=1))
+    EnhancerTrainer(backbone, anchor, three_tokens, EnhancerTrainConfig(text_steps=0))
 
 
 def test_a_face_never_comes_from_the_picture_itself(backbone):
-    run = across(backbone, AcrossConfig(views=1))
+    run = across(backbone, EnhancerTrainConfig(views=1))
     for chosen in torch.arange(5).split(1):
-        seen = torch.cat([run.material.other_faces(chosen) for _ in range(40)])
+        seen = torch.cat([run.data.other_faces(chosen) for _ in range(40)])
         mine = run.pictures.people == run.pictures.people[chosen]
         mine[chosen] = False
         likeness = seen @ run.pictures.faces.T
@@ -172,11 +172,11 @@ def test_the_same_seed_gives_the_same_enhancer(backbone):
 
 
 def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
-    config = AcrossConfig(steps=6, text_steps=2, batch_size=2)
+    config = EnhancerTrainConfig(steps=6, text_steps=2, batch_size=2)
     whole, broken, resumed = (across(DiffusersBackbone(tiny_pipeline()), config) for _ in range(3))
     losses = whole.run()
-    lesson, calls = broken.lessons[1], []
-    loss = lesson.loss
+    objective, calls = broken.objectives[1], []
+    loss = objective.loss
 
     def interrupted(*batch):
         calls.append(batch)
@@ -184,22 +184,22 @@ def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
             raise KeyboardInterrupt
         return loss(*batch)
 
-    lesson.loss = interrupted
+    objective.loss = interrupted
     with pytest.raises(KeyboardInterrupt), TrainingRun(broken, tmp_path / "a.training", "same") as run:
         run.run()
     run = TrainingRun(resumed, tmp_path / "a.training", "same")
-    assert run.take_up() == 3
+    assert run.resume() == 3
     run.run()
     assert tuple(resumed.losses) == losses and run.report()["steps_done"] == 6
     assert all(torch.equal(weight, whole.weights()[key]) for key, weight in resumed.weights().items())
 
 
 def test_an_enhancer_that_diverges_says_so_and_keeps_its_weights(backbone):
-    run = across(backbone, AcrossConfig(steps=6, batch_size=3))
+    run = across(backbone, EnhancerTrainConfig(steps=6, batch_size=3))
     run.run(lambda step, _: run.stop() if step == 2 else None)
     before = {key: weight.clone() for key, weight in run.weights().items()}
-    run._stopped, run.lessons[0].loss = False, lambda *_: torch.tensor(float("nan"), requires_grad=True)
-    with pytest.raises(DivergedError, match="a finite loss, got nan at step 3. Lower text_rate"):
+    run._stopped, run.objectives[0].loss = False, lambda *_: torch.tensor(float("nan"), requires_grad=True)
+    with pytest.raises(DivergedError, match="a finite loss, got nan at step 3. Lower text_lr"):
         run.run()
     assert all(torch.equal(weight, before[key]) for key, weight in run.weights().items())
 
@@ -214,14 +214,14 @@ def test_weights_bound_the_pictures_error(backbone):
 def test_a_training_goes_on_from_an_enhancer(backbone):
     start = trained(backbone)
     given, config = pictures(backbone), dataclasses.replace(QUICK, heads=4).going_on(start)
-    run = AcrossTrainer(backbone, None, given, config, start=start)
-    assert [type(lesson) for lesson in run.lessons] == [PictureLesson] and config.heads == 8
+    run = EnhancerTrainer(backbone, None, given, config, start=start)
+    assert [type(objective) for objective in run.objectives] == [DenoisingObjective] and config.heads == 8
     assert all(torch.equal(weight.half(), start.weights[key]) for key, weight in run.weights().items())
     run.run()
     assert not torch.equal(run.model.predictor.out.bias.half(), start.weights["predictor.out.bias"])
     other_base = DiffusersBackbone(tiny_pipeline("sd2"))
     with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
-        AcrossTrainer(other_base, None, given, config, start=start)
+        EnhancerTrainer(other_base, None, given, config, start=start)
 
 
 def test_the_mean_is_of_trainings_that_have_one_start(backbone):
@@ -297,7 +297,7 @@ def test_an_enhancer_for_another_base_is_refused(backbone):
     with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
         Trainer(other_base, photos(), face(), QUICK_PERSON, NAMES, build_person=enhancer.build_person)
     with pytest.raises(ConfigError, match="n 2, heads 8, beta 0.4, got n 3"):
-        other = dataclasses.replace(QUICK_PERSON, n=3)
+        other = dataclasses.replace(QUICK_PERSON, num_tokens=3)
         Trainer(backbone, photos(), face(), other, ["one two three"], build_person=enhancer.build_person)
 
 

@@ -222,7 +222,7 @@ def test_the_paper_preset_is_the_published_command(studio, tmp_path):
     arguments = [*base(studio), *faces(studio), "--photos", studio / "photos" / "alice", "--name", "alice", "-o", path]
     run("train", *arguments, "--preset", "paper", "--steps", "1", "--resolution", "16", "--phrase", "ab")
     training = Identity.load(path).training
-    assert {"batch_size": 8, "token_rate": 0.012, "regularizer_weight": 8e-4, "kv_rate": 0}.items() <= training.items()
+    assert {"batch_size": 8, "token_lr": 0.012, "regularizer_weight": 8e-4, "kv_lr": 0}.items() <= training.items()
 
 
 def test_training_leaves_a_state_that_the_next_run_takes_up(studio, tmp_path, monkeypatch):

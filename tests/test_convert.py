@@ -41,7 +41,7 @@ class RunsCode:
 def test_a_published_file_becomes_a_person(tmp_path, name, trigger):
     content = published(tmp_path / "learned_embeds.bin", name)
     person = read_person(tmp_path / "learned_embeds.bin")
-    assert (person.name, person.base_model, person.n, person.has_adapter) == (trigger, "sd2", 2, False)
+    assert (person.name, person.base_model, person.num_tokens, person.has_adapter) == (trigger, "sd2", 2, False)
     assert torch.equal(person.tokens["clip_h"], torch.stack(list(content.values())))
 
 

@@ -76,8 +76,8 @@ def test_an_enhancer_from_the_base_models_own_pictures(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a photo of {}\na photo of {}, on a gray background\n", "utf-8")
     pictures = ["--model", BASE, "--face-models", FACES, "--work", tmp_path / "people", "--names", names]
-    pictures += ["--prompts", prompts, "--per-person", "4", "--sampling-steps", "8", "--guidance", "3"]
-    pictures += ["--held-out", "0.4", "--picture-batch", "8"]
+    pictures += ["--prompts", prompts, "--images-per-person", "4", "--sampling-steps", "8", "--guidance", "3"]
+    pictures += ["--val-fraction", "0.4", "--sampling-batch-size", "8"]
     train = ["enhancer", "train", *pictures, "--steps", "3", "--batch-size", "4", "--validate-every", "2", "-o", file]
     first = run(*train, "--json")
     assert first["people"] == 3 and 9 <= first["pictures"] <= 12

@@ -20,7 +20,7 @@ from idea_core.headless.diffusers import (
 )
 from idea_core.headless.diffusers.layers import cross_attention_layers
 from idea_core.headless.diffusers.schedule import prediction_of, stable_diffusion_schedule
-from idea_core.text.prompts import in_chunks, split_prompt, strangers, without_people
+from idea_core.text.prompts import in_chunks, split_prompt, unknown_names, without_people
 
 QUICK = TrainConfig(steps=2, batch_size=2)
 FAMILIES = ["sd1", "sd2", "sdxl"]
@@ -36,7 +36,7 @@ def face() -> torch.Tensor:
 
 
 def train(pipeline, name: str = "alice", **settings) -> Identity:
-    config = TrainConfig(**{"steps": 2, "batch_size": 2, "kv_rate": 0.1, **settings})
+    config = TrainConfig(**{"steps": 2, "batch_size": 2, "kv_lr": 0.1, **settings})
     run = Trainer(DiffusersBackbone(pipeline), photos(), face(), config, ["ab", "cd"])
     run.run()
     return run.identity(name)
@@ -223,7 +223,7 @@ def test_prompts():
     assert split_prompt("<Bob> and <alice>", ["alice", "bob"]) == [1, " and ", 0]
     assert split_prompt("<carol> <alice>", ["alice"]) == ["<carol> ", 0]
     assert split_prompt("", ["alice"]) == []
-    assert strangers("<carol> and <alice> and {}", ["alice"]) == ["<carol>"]
+    assert unknown_names("<carol> and <alice> and {}", ["alice"]) == ["<carol>"]
     assert without_people("photo of <alice>  and {} in Paris") == "photo of and in Paris"
     with pytest.raises(ConfigError, match="Name each person: <alice>, <bob>"):
         split_prompt("{} here", ["alice", "bob"])

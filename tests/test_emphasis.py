@@ -58,7 +58,7 @@ def test_each_token_is_scaled_from_the_empty_prompt(family):
     identity = make_identity(family, kv={})
     people, bare = People(pipeline, [identity]), People(pipeline, [identity], strength=0.0)
     prompt, weighted = "ab <alice> cd", "ab (<alice>:1.5) (c:0.25)d"
-    n = identity.n
+    n = identity.num_tokens
     weights = torch.ones(77, 1)
     weights[3 : 3 + n], weights[3 + n] = 1.5, 0.25  # start token, "a", "b", the person, "c"
     plain, pooled = bare.encode("ab <alice> c d")

@@ -94,7 +94,7 @@ def test_strength_scales_the_difference():
 
 
 def test_wrong_shapes_are_named():
-    with pytest.raises(ShapeError, match=r"Expected arcface of shape \(512\) or \(B, 512\), got \(1, 500\)\. Pass"):
+    with pytest.raises(ShapeError, match=r"Expected id_embeds of shape \(512\) or \(B, 512\), got \(1, 500\)\. Pass"):
         Enhancer(D)(torch.zeros(1, 500), torch.zeros(2, D))
     with pytest.raises(ShapeError, match=r"Expected context of shape \(B, L, 64\), got \(77, 64\)"):
         Adapter(D)(torch.zeros(77, D), torch.zeros(2, 2 * D))

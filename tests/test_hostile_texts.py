@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from test_identity import make_identity
 
 from idea_core import Identity
-from idea_core.enhancers.dataset import PeopleConfig
+from idea_core.enhancers.dataset import DatasetConfig
 from idea_core.errors import ConfigError, IdeaError
 from idea_core.files.textfile import parse_json
 from idea_core.identity.checks import require_name
 from idea_core.method.anchor import celebrity_names, parse_names
 from idea_core.text.captions import PLACEHOLDER, with_note
-from idea_core.text.prompts import in_chunks, split_prompt, strangers, without_people
+from idea_core.text.prompts import in_chunks, split_prompt, unknown_names, without_people
 from idea_core.training.config import TrainConfig
 
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=200, database=None)
@@ -42,13 +42,13 @@ def test_a_split_prompt_holds_all_of_it(texts, name):
     joined = "".join(part if isinstance(part, str) else f"<{name}>" for part in parts)
     assert joined.lower() == prompt.replace(PLACEHOLDER, f"<{name}>").lower()
     assert sum(part == 0 for part in parts) >= len(texts) - 1
-    assert f"<{name}>".lower() not in [stranger.lower() for stranger in strangers(prompt, [name])]
+    assert f"<{name}>".lower() not in [stranger.lower() for stranger in unknown_names(prompt, [name])]
 
 
 @given(words)
 def test_what_is_left_without_people_names_nobody(prompt):
     left = without_people(prompt)
-    assert not strangers(left, []) and PLACEHOLDER not in left
+    assert not unknown_names(left, []) and PLACEHOLDER not in left
 
 
 @given(st.text())
@@ -87,7 +87,7 @@ def test_any_record_of_a_training_comes_back_from_the_file(tmp_path, record):
 
 
 @pytest.mark.parametrize(
-    ("kind", "field"), [(TrainConfig, "gate"), (PeopleConfig, "guidance"), (PeopleConfig, "agreement")]
+    ("kind", "field"), [(TrainConfig, "gate_init"), (DatasetConfig, "guidance"), (DatasetConfig, "min_similarity")]
 )
 def test_settings_that_are_no_numbers_are_refused(kind, field):
     with pytest.raises(ConfigError, match=f"Expected {field} a finite number, got nan. Change {field}."):

@@ -81,7 +81,7 @@ def test_plain_textual_inversion_has_tokens_alone(tmp_path):
     loaded = Identity.load(
         make_identity(anchor=None, grounding=None, adapter={}, kv={}).save(tmp_path / "a.safetensors")
     )
-    assert set(loaded.tensors()) == {"clip_l", "id_embeds"} and not loaded.has_adapter and loaded.n == 2
+    assert set(loaded.tensors()) == {"clip_l", "id_embeds"} and not loaded.has_adapter and loaded.num_tokens == 2
 
 
 def test_metadata_says_what_it_fits(tmp_path):

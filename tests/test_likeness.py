@@ -14,7 +14,7 @@ from tiny_pipeline import tiny_pipeline
 from idea_core import TrainConfig, Trainer, cross_initialise
 from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import AcrossConfig, AcrossTrainer
+from idea_core.enhancers.trainer import EnhancerTrainConfig, EnhancerTrainer
 from idea_core.errors import ConfigError, FaceError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine
 from idea_core.faces.face import RecogniserFile
@@ -142,11 +142,11 @@ def seen_person(settings: TrainConfig) -> tuple[Trainer, LikenessLoss, torch.Ten
 
 
 def likeness_settings(**changes) -> TrainConfig:
-    return SEEN.config(likeness_weight=1.0, likeness_guidance=GUIDANCE, kv_rate=0.0, **changes)
+    return SEEN.config(likeness_weight=1.0, likeness_guidance=GUIDANCE, kv_lr=0.0, **changes)
 
 
 def test_a_person_becomes_more_like_the_face():
-    trainer, loss, target = seen_person(likeness_settings(steps=6, likeness_pictures=4))
+    trainer, loss, target = seen_person(likeness_settings(steps=6, likeness_images=4))
     captions = trainer._captions[:8]
     noise = torch.randn(len(captions), 4, 16, 16, generator=torch.Generator().manual_seed(5))
 
@@ -161,12 +161,12 @@ def test_a_person_becomes_more_like_the_face():
 
 
 def test_a_broken_training_for_likeness_goes_on_to_the_same_end(tmp_path):
-    settings = likeness_settings(steps=4, likeness_pictures=2, likeness_sampling_steps=2, averaged=0.8)
+    settings = likeness_settings(steps=4, likeness_images=2, likeness_sampling_steps=2, swa_fraction=0.8)
     require_same_end(lambda: seen_person(settings)[0], tmp_path / "a.training")
 
 
 def test_parts_of_a_batch_of_drawn_pictures_give_the_gradients_of_the_whole():
-    trainer, _, _ = seen_person(likeness_settings(steps=1, likeness_pictures=3, likeness_sampling_steps=2))
+    trainer, _, _ = seen_person(likeness_settings(steps=1, likeness_images=3, likeness_sampling_steps=2))
     batch, found = trainer.sampler.draw(), []
     for trainer.micro_batch in (3, 2):
         trainer._gradients(batch)
@@ -180,7 +180,9 @@ def test_likeness_needs_a_loss(backbone):
         Trainer(backbone, photos(), face(), TrainConfig(likeness_weight=1.0), NAMES)
 
 
-def across_people(config: AcrossConfig, start: PretrainedEnhancer | None = None) -> tuple[AcrossTrainer, LikenessLoss]:
+def across_people(
+    config: EnhancerTrainConfig, start: PretrainedEnhancer | None = None
+) -> tuple[EnhancerTrainer, LikenessLoss]:
     """An Enhancer in the miniature world, about to learn by likeness from true pictures of three strangers."""
     base, people = DiffusersBackbone(load_pipeline(BASE)), [Stranger(number, 3) for number in (44, 45, 46)]
     photos = torch.cat([person.photos for person in people])
@@ -189,10 +191,10 @@ def across_people(config: AcrossConfig, start: PretrainedEnhancer | None = None)
     pictures = PeoplePictures(latents, faces, torch.arange(9) // 3, prompts, all_names()[:3])
     loss = LikenessLoss.of(base, face_engine(), config)
     anchor = cross_initialise(base, all_names(), 2)
-    return AcrossTrainer(base, anchor, pictures, config, loss, start), loss
+    return EnhancerTrainer(base, anchor, pictures, config, loss, start), loss
 
 
-BY_LIKENESS = AcrossConfig(
+BY_LIKENESS = EnhancerTrainConfig(
     steps=8, text_steps=0, likeness_steps=8, batch_size=6, likeness_sampling_steps=3, likeness_guidance=GUIDANCE
 )
 
@@ -201,13 +203,13 @@ def test_people_become_more_like_their_faces():
     run, loss = across_people(dataclasses.replace(BY_LIKENESS, likeness_weight=1.0))
     chosen = torch.arange(9)
     noise = torch.randn(len(chosen), 4, 16, 16, generator=torch.Generator().manual_seed(5))
-    faces = run.material.mean_faces()[run.pictures.people[chosen]]
+    faces = run.data.mean_faces()[run.pictures.people[chosen]]
     three = [torch.nn.functional.normalize(run.pictures.faces[begin : begin + 3].mean(0), dim=0) for begin in (0, 3, 6)]
     assert torch.allclose(faces[::3], torch.stack(three), atol=1e-6)
 
     def likeness() -> float:
         with torch.no_grad():
-            return 1 - loss(run.material.condition(chosen, faces, None), noise, faces).item()
+            return 1 - loss(run.data.condition(chosen, faces, None), noise, faces).item()
 
     before, weights = likeness(), weights_hash(run.backbone)
     run.run()
@@ -218,9 +220,9 @@ def test_people_become_more_like_their_faces():
 def test_each_picture_is_compared_with_its_own_face():
     run, loss = across_people(BY_LIKENESS, PretrainedEnhancer.load(ENHANCER))
     chosen, noise = torch.tensor([0, 3, 6]), torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(5))
-    faces = run.material.mean_faces()
+    faces = run.data.mean_faces()
     with torch.no_grad():
-        condition = run.material.condition(chosen, faces, None)
+        condition = run.data.condition(chosen, faces, None)
         own, turned, again = (loss(condition, noise, faces.roll(places, 0)) for places in range(3))
         each = [loss(condition, noise, face) for face in faces]  # all pictures with one
     assert own < turned - 0.2
@@ -230,9 +232,13 @@ def test_each_picture_is_compared_with_its_own_face():
 def test_the_lesson_by_likeness_comes_last_and_learns_by_pictures_too():
     config = dataclasses.replace(BY_LIKENESS, steps=4, text_steps=1, likeness_steps=1)
     run, _ = across_people(config, PretrainedEnhancer.load(ENHANCER))
-    assert [type(lesson).__name__ for lesson in run.lessons] == ["TextLesson", "PictureLesson", "LikenessLesson"]
-    assert [lesson.steps for lesson in run.lessons] == [1, 2, 1]
-    by_picture, by_likeness = run.lessons[1:]
+    assert [type(objective).__name__ for objective in run.objectives] == [
+        "TextObjective",
+        "DenoisingObjective",
+        "LikenessObjective",
+    ]
+    assert [objective.steps for objective in run.objectives] == [1, 2, 1]
+    by_picture, by_likeness = run.objectives[1:]
     batch = by_likeness.draw()
     with torch.no_grad():
         unlike = by_likeness.loss(*batch) - by_picture.loss(*batch[:5])
@@ -246,7 +252,7 @@ def test_a_broken_lesson_by_likeness_goes_on_to_the_same_end(tmp_path):
     with pytest.raises(KeyboardInterrupt), TrainingRun(broken, tmp_path / "a.training", "same") as run:
         run.run(lambda step, _: _interrupt() if step == 2 else None)
     run = TrainingRun(resumed, tmp_path / "a.training", "same")
-    assert run.take_up() == 2
+    assert run.resume() == 2
     run.run()
     assert tuple(resumed.losses) == losses
     assert all(torch.equal(weight, whole.weights()[key]) for key, weight in resumed.weights().items())
@@ -257,8 +263,8 @@ def _interrupt() -> None:
 
 
 def test_likeness_across_people_needs_a_loss(backbone):
-    config = AcrossConfig(likeness_steps=1)
+    config = EnhancerTrainConfig(likeness_steps=1)
     with pytest.raises(ConfigError, match="a LikenessLoss, got none"):
-        AcrossTrainer(backbone, {}, None, config)
+        EnhancerTrainer(backbone, {}, None, config)
     with pytest.raises(ConfigError, match="likeness_steps from 0 to all steps, got 6"):
-        AcrossConfig(steps=5, likeness_steps=6)
+        EnhancerTrainConfig(steps=5, likeness_steps=6)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from idea_core.enhancers.dataset import MANIFEST, PeopleConfig, PeopleFolder, recombined
+from idea_core.enhancers.dataset import MANIFEST, DatasetConfig, PeopleDataset, recombined
 from idea_core.enhancers.draw_dataset import blocks, draw_people
 from idea_core.errors import ConfigError
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
@@ -13,17 +13,19 @@ from miniature.people import named_people
 from miniature.world import BASE, face_engine
 
 
-def config(**changes) -> PeopleConfig:
+def config(**changes) -> DatasetConfig:
     names = tuple(named_people().names()[:5])
-    settings = {"names": names, "invented": 3, "prompts": ("a photo of {}", "{}, smiling"), "per_person": 3}
-    return PeopleConfig(**{**settings, "resolution": 64, "sampling_steps": 2, "guidance": 3.0, "at_once": 6, **changes})
+    settings = {"names": names, "num_synthetic": 3, "prompts": ("a photo of {}", "{}, smiling"), "images_per_person": 3}
+    return DatasetConfig(
+        **{**settings, "resolution": 64, "sampling_steps": 2, "guidance": 3.0, "sampling_batch_size": 6, **changes}
+    )
 
 
-def people_in(folder, settings: PeopleConfig | None = None) -> PeopleFolder:
-    return PeopleFolder(folder, settings or config(), "made up")
+def people_in(folder, settings: DatasetConfig | None = None) -> PeopleDataset:
+    return PeopleDataset(folder, settings or config(), "made up")
 
 
-def draw(people: PeopleFolder, backbone, *shard) -> dict[int, bool]:
+def draw(people: PeopleDataset, backbone, *shard) -> dict[int, bool]:
     """Who was drawn."""
     return {number: images is not None for number, images in draw_people(people, backbone, face_engine(), *shard)}
 
@@ -34,7 +36,7 @@ def base() -> DiffusersBackbone:
 
 
 @pytest.fixture(scope="module")
-def drawn(base, tmp_path_factory) -> PeopleFolder:
+def drawn(base, tmp_path_factory) -> PeopleDataset:
     people = people_in(tmp_path_factory.mktemp("people"))
     assert draw(people, base) == dict.fromkeys(range(8), True)
     return people
@@ -50,7 +52,7 @@ def test_a_folder_says_whose_pictures_it_holds_and_how_they_were_made(drawn):
 
 def test_pictures_of_other_settings_are_not_overwritten(drawn, base):
     with pytest.raises(ConfigError, match="pictures of this base model, these face models and these settings"):
-        draw(PeopleFolder(drawn.folder, config(), "another"), base)
+        draw(PeopleDataset(drawn.folder, config(), "another"), base)
 
 
 def test_what_is_missing_is_drawn_again_to_the_same_bytes(drawn, base, tmp_path):
@@ -65,8 +67,10 @@ def test_what_is_missing_is_drawn_again_to_the_same_bytes(drawn, base, tmp_path)
 def test_shards_draw_everybody_once_and_the_same(drawn, base, tmp_path):
     assert blocks(config()) == [range(2), range(2, 4), range(4, 6), range(6, 8)]
     assert blocks(config(), (1, 3)) == [range(2, 4)] and blocks(config(), (0, 3)) == [range(2), range(6, 8)]
-    assert blocks(config(at_once=1)) == [range(number, number + 1) for number in range(8)]
-    assert blocks(config(at_once=100)) == [range(8)] and blocks(config(at_once=100), (1, 2)) == []
+    assert blocks(config(sampling_batch_size=1)) == [range(number, number + 1) for number in range(8)]
+    assert (
+        blocks(config(sampling_batch_size=100)) == [range(8)] and blocks(config(sampling_batch_size=100), (1, 2)) == []
+    )
     part = people_in(tmp_path / "part")
     assert draw(part, base, (1, 2)) == dict.fromkeys((2, 3, 6, 7), True)
     assert all(part.file_of(number).read_bytes() == drawn.file_of(number).read_bytes() for number in (2, 3, 6, 7))
@@ -74,19 +78,19 @@ def test_shards_draw_everybody_once_and_the_same(drawn, base, tmp_path):
 
 def test_invented_people_have_new_names_of_known_parts_and_none_of_those_held_out():
     names = ("Ana Bell", "Bob Cole", "Cat Dunn", "Dan East", "Eve Fox de Lis")
-    config = PeopleConfig(names=names, invented=6, held_out=0.2)
-    invented = config.everybody[len(names) :]
-    assert config.everybody[: len(names)] == names and config.numbers(held_out=True) == [4]
-    assert config.numbers(held_out=False) == [0, 1, 2, 3, *range(5, 11)]
-    assert len(set(invented) - set(names)) == 6
-    assert {name.split()[0] for name in invented} <= {"Ana", "Bob", "Cat", "Dan"}
-    assert {name.split()[1] for name in invented} <= {"Bell", "Cole", "Dunn", "East"}
-    assert invented == PeopleConfig(names=names, invented=6, held_out=0.2).everybody[len(names) :]
+    config = DatasetConfig(names=names, num_synthetic=6, val_fraction=0.2)
+    synthetic = config.all_names[len(names) :]
+    assert config.all_names[: len(names)] == names and config.ids_of("val") == [4]
+    assert config.ids_of("train") == [0, 1, 2, 3, *range(5, 11)]
+    assert len(set(synthetic) - set(names)) == 6
+    assert {name.split()[0] for name in synthetic} <= {"Ana", "Bob", "Cat", "Dan"}
+    assert {name.split()[1] for name in synthetic} <= {"Bell", "Cole", "Dunn", "East"}
+    assert synthetic == DatasetConfig(names=names, num_synthetic=6, val_fraction=0.2).all_names[len(names) :]
     assert (
         "Tom Hanks"
-        not in PeopleConfig(
-            names=("Tom Cruise", "Colin Hanks", "Ann Lee", "Tom Hanks"), invented=4, held_out=0.25
-        ).everybody[4:]
+        not in DatasetConfig(
+            names=("Tom Cruise", "Colin Hanks", "Ann Lee", "Tom Hanks"), num_synthetic=4, val_fraction=0.25
+        ).all_names[4:]
     )
     with pytest.raises(ConfigError, match="names that give 13 new ones"):
         recombined(names[:4], 13)

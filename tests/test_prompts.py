@@ -7,7 +7,7 @@ import pytest
 from idea_core.errors import IdeaError
 from idea_core.identity.checks import require_name
 from idea_core.text.names import as_on_disk
-from idea_core.text.prompts import near_misses, split_prompt, strangers, texts_around, without_people
+from idea_core.text.prompts import near_misses, split_prompt, texts_around, unknown_names, without_people
 
 JOSE = "José"
 NAMES = ["alice", "bob-2", "o'brien", "आरती", JOSE, "王小明", "عائشة", "Нина", "สมชาย", "علی\u200cرضا", "Ng\u0303uyên"]
@@ -99,8 +99,8 @@ def test_names_of_any_script_are_names_in_each_normal_form(name, form):
         assert split_prompt(prompt, [decomposed(name)]) == ["a ", 0, ", smiling"]
         assert texts_around(prompt, composed) == ["a ", ", smiling"]
         assert without_people(prompt) == "a , smiling"
-        assert strangers(prompt, [composed]) == []
-    assert strangers(f"<{spelled}>", ["eve"]) == [f"<{spelled}>"]
+        assert unknown_names(prompt, [composed]) == []
+    assert unknown_names(f"<{spelled}>", ["eve"]) == [f"<{spelled}>"]
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -91,15 +91,15 @@ def test_pictures_of_people_are_drawn_by_all_machines_as_by_one(tmp_path, cluste
     names.write_text("\n".join(named_people().names()[:6]), "utf-8")
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a photo of {}\n", "utf-8")
-    draw = ["enhancer", "train", "--model", BASE, "--face-models", FACES, "--names", names, "--invented", "2"]
+    draw = ["enhancer", "train", "--model", BASE, "--face-models", FACES, "--names", names, "--num-synthetic", "2"]
     draw += [
         "--prompts",
         prompts,
-        "--per-person",
+        "--images-per-person",
         "3",
         "--sampling-steps",
         "2",
-        "--picture-batch",
+        "--sampling-batch-size",
         "6",
         "--pictures-only",
     ]

@@ -8,7 +8,7 @@ from test_across import trained
 from test_trainer import weights_hash
 from tiny_pipeline import tiny_pipeline
 
-from idea_core.enhancers.refine import Look, Refiner
+from idea_core.enhancers.refine import Candidate, Refiner
 from idea_core.errors import ConfigError, FaceError, TrainingError
 from idea_core.faces import FacePack, OnnxEngine
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
@@ -17,7 +17,7 @@ from miniature.methods import REFINING
 from miniature.trial import Stranger
 from miniature.world import BASE, FACES, enhancer, face_engine
 
-QUICK = dataclasses.replace(REFINING, pictures=6)
+QUICK = dataclasses.replace(REFINING, num_images=6)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def face() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def refined(base, face) -> tuple[Refiner, list[Look], list[tuple[int, Look | None]]]:
+def refined(base, face) -> tuple[Refiner, list[Candidate], list[tuple[int, Candidate | None]]]:
     """With the looks that were better and better, and what was told on the way."""
     refiner, seen = Refiner(base, enhancer(), face_engine(), QUICK), []
     return refiner, refiner.refine(face, lambda drawn, look: seen.append((drawn, look))), seen
@@ -65,7 +65,7 @@ def test_a_refined_person_is_one_that_the_enhancer_gives(refined, face):
 
 def test_the_same_seed_gives_the_same_looks_and_leaves_the_base_as_it_was(base, face):
     before = weights_hash(base)
-    once = dataclasses.replace(QUICK, rounds=1, pictures=2)
+    once = dataclasses.replace(QUICK, rounds=1, num_images=2)
     first, second = ([], [])
     for seen in (first, second):
         told = []
@@ -88,7 +88,7 @@ def test_a_correction_goes_on_from_the_best_look_and_half_as_far_after_one_that_
 
     def look(face_shown, *_):
         shown.append(face_shown)
-        return Look(face_shown, likeness[len(shown) - 1], drawn[len(shown) - 1], torch.zeros(1, 8, 8, 3))
+        return Candidate(face_shown, likeness[len(shown) - 1], drawn[len(shown) - 1], torch.zeros(1, 8, 8, 3))
 
     refiner = Refiner(base, enhancer(), face_engine(), dataclasses.replace(QUICK, rounds=4))
     monkeypatch.setattr(refiner, "_look", look)
@@ -113,7 +113,7 @@ def test_fewer_pictures_at_a_time_where_memory_runs_out(base, face):
             self.drawn.append(len(noisy) // 2)
             return super().predict(noisy, timesteps, condition)
 
-    config = dataclasses.replace(QUICK, rounds=1, pictures=5, at_once=5, sampling_steps=1)
+    config = dataclasses.replace(QUICK, rounds=1, num_images=5, sampling_batch_size=5, sampling_steps=1)
     small, told = Small(load_pipeline(BASE)), []
     looks = Refiner(small, enhancer(), face_engine(), config).refine(face, lambda drawn, _: told.append(drawn))
     assert small.drawn == [2, 2, 1] * 2 and told == [2, 4, 5, 5, 7, 9, 10, 10]
@@ -129,7 +129,7 @@ def test_fewer_pictures_at_a_time_where_memory_runs_out(base, face):
 
 def test_pictures_without_a_face_are_an_error():
     backbone, seen = DiffusersBackbone(tiny_pipeline()), []
-    config = dataclasses.replace(QUICK, pictures=2, resolution=16, sampling_steps=2)
+    config = dataclasses.replace(QUICK, num_images=2, resolution=16, sampling_steps=2)
     refiner = Refiner(backbone, trained(backbone), face_engine(), config)
     with pytest.raises(FaceError, match="a face in 2 pictures that the base model draws of the person, got none"):
         refiner.refine(torch.nn.functional.normalize(torch.ones(512), dim=0), lambda _, look: seen.append(look))
@@ -137,7 +137,7 @@ def test_pictures_without_a_face_are_an_error():
 
 
 def test_a_person_who_is_hardly_the_wanted_one_and_another_prediction_are_warned_of(base, face, caplog):
-    once = dataclasses.replace(QUICK, rounds=1, pictures=2, sampling_steps=4)
+    once = dataclasses.replace(QUICK, rounds=1, num_images=2, sampling_steps=4)
     refiner = Refiner(base, dataclasses.replace(enhancer(), prediction="v"), face_engine(), once)
     assert "trained for a checkpoint of v prediction, and this one has eps" in caplog.text
     assert refiner.refine(face)[0].likeness > 0.25 and "like the wanted face" not in caplog.text
@@ -162,9 +162,9 @@ def test_an_enhancer_for_another_base_is_refused():
     ("changes", "message"),
     [
         ({"rounds": 0}, "rounds at least 1"),
-        ({"pictures": 1.5}, "pictures at least 1"),
-        ({"rate": 0.0}, "rate above 0"),
-        ({"rate": float("nan")}, "rate above 0"),
+        ({"num_images": 1.5}, "num_images at least 1"),
+        ({"step_size": 0.0}, "step_size above 0"),
+        ({"step_size": float("nan")}, "step_size above 0"),
         ({"resolution": 60}, "resolution a number that 8 divides"),
         ({"guidance": float("inf")}, "guidance at least 0"),
         ({"prompts": ("a photo",)}, "prompts with one {} for the person"),

@@ -81,7 +81,7 @@ def test_only_the_person_is_trained(backbone):
     assert weights_hash(backbone) == before
     moved = {name for name in start if not torch.equal(start[name], after[name])}
     assert {"tokens.clip_l", "adapter.gamma", "enhancer.expand.weight", "adapter.fuse.weight"} <= moved
-    assert moved.isdisjoint({"anchor", "arcface"})
+    assert moved.isdisjoint({"anchor", "id_embeds"})
     assert all(weight.abs().max() > 0 for weight in run.person.kv.state_dict().values())
 
 
@@ -128,7 +128,7 @@ def test_the_base_model_has_a_rank_of_its_own(backbone):
 
 
 def test_without_kv_rate_there_is_no_kv(backbone):
-    run = trainer(backbone, TrainConfig(steps=1, batch_size=1, kv_rate=0))
+    run = trainer(backbone, TrainConfig(steps=1, batch_size=1, kv_lr=0))
     run.run()
     assert not run.identity("alice").kv
 
@@ -186,7 +186,7 @@ def test_a_training_broken_within_a_step_goes_on_to_the_same_end(monkeypatch):
 
 
 def test_a_broken_training_goes_on_to_the_same_end(tmp_path):
-    config = TrainConfig(steps=14, batch_size=1, kv_rate=0.1)
+    config = TrainConfig(steps=14, batch_size=1, kv_lr=0.1)
 
     def stop(step, _losses):
         if step == 11:
@@ -211,7 +211,7 @@ def test_a_file_that_is_no_state_is_refused(backbone, tmp_path):
 
 
 def test_a_diverging_training_is_said_and_what_was_learnt_before_is_kept(backbone):
-    run = trainer(backbone, TrainConfig(steps=40, batch_size=1, kv_rate=1e-6, kv_rank=0))
+    run = trainer(backbone, TrainConfig(steps=40, batch_size=1, kv_lr=1e-6, kv_rank=0))
 
     def spoil(step, _losses):
         if step == 10:
@@ -248,7 +248,7 @@ def test_what_counts_as_diverging():
 
 
 def test_weights_too_large_for_the_file_are_said(backbone):
-    run = trainer(backbone, TrainConfig(steps=1, batch_size=1, token_rate=1e6))
+    run = trainer(backbone, TrainConfig(steps=1, batch_size=1, token_lr=1e6))
     run.run()
     with pytest.raises(TrainingError, match=r"finite weights, got NaN or infinity after training\. Lower the learning"):
         run.identity("alice")
@@ -284,7 +284,7 @@ def test_with_few_names_or_on_request_the_tokens_start_at_the_cross_initialisati
 
 def test_a_person_may_be_the_mean_of_the_last_steps(backbone):
     steps: list[dict[str, torch.Tensor]] = []
-    run = Trainer(backbone, photos(), face(), TrainConfig(steps=5, batch_size=1, averaged=0.5), MANY_NAMES)
+    run = Trainer(backbone, photos(), face(), TrainConfig(steps=5, batch_size=1, swa_fraction=0.5), MANY_NAMES)
     step = run.step
 
     def remembered(batch):
@@ -329,7 +329,7 @@ def test_images_have_a_shape(backbone):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("steps", -1), ("batch_size", 0), ("kv_rank", -1), ("token_rate", -1.0), ("flip", 2.0)]
+    "field, value", [("steps", -1), ("batch_size", 0), ("kv_rank", -1), ("token_lr", -1.0), ("flip_p", 2.0)]
 )
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ConfigError, match=f"Expected {field} .*, got {value}. Change {field}."):
@@ -337,7 +337,7 @@ def test_settings_out_of_range_are_refused(field, value):
 
 
 def test_without_an_adapter_rate_the_person_is_a_textual_inversion(backbone, tmp_path):
-    run = trainer(backbone, TrainConfig(steps=2, batch_size=1, adapter_rate=0, kv_rate=0))
+    run = trainer(backbone, TrainConfig(steps=2, batch_size=1, adapter_lr=0, kv_lr=0))
     run.run()
     identity = Identity.load(run.identity("alice").save(tmp_path / "alice.safetensors"))
     assert not identity.has_adapter and not identity.kv
@@ -348,14 +348,14 @@ def test_without_an_adapter_rate_the_person_is_a_textual_inversion(backbone, tmp
 
 def test_a_gate_that_stands_open_changes_nothing_at_first_and_lets_the_enhancer_learn_at_once(backbone):
     def train(gate: float) -> Trainer:
-        run = trainer(backbone, TrainConfig(steps=2, batch_size=1, gate=gate))
+        run = trainer(backbone, TrainConfig(steps=2, batch_size=1, gate_init=gate))
         before = backbone.encode({"clip_l": [[1, 2]]})
         assert torch.equal(run.person.adapt(before).context, before.context)
         run.run()
         return run
 
     shut, opened = train(0), train(1.0)
-    start = trainer(backbone, TrainConfig(gate=1.0)).person
+    start = trainer(backbone, TrainConfig(gate_init=1.0)).person
     moved = (opened.person.adapter.attention.out_proj.weight - start.adapter.attention.out_proj.weight).abs().max()
     assert moved > 0 and opened.person.adapter.gamma.item() == pytest.approx(1, abs=0.01)
     assert abs(shut.person.adapter.gamma.item()) < 0.01
@@ -509,7 +509,7 @@ def test_out_of_memory_at_any_operation_is_met_or_said_and_leaves_nothing_behind
 def test_masks_say_what_counts(backbone):
     masks = torch.zeros(2, 16, 16)
     masks[:, :, :8] = 1  # the left half
-    run = trainer(backbone, TrainConfig(batch_size=4, flip=0), [Photos(photos(), masks=masks)])
+    run = trainer(backbone, TrainConfig(batch_size=4, flip_p=0), [Photos(photos(), masks=masks)])
     batch = run.sampler.draw()
     predict, seen = backbone.predict, []
 

@@ -91,7 +91,7 @@ def test_a_watched_training_that_breaks_off_goes_on_to_the_same_end(tmp_path):
         broken.run()
     assert len(broken.trainer.losses) == 3
     resumed = start(scores[2:])
-    assert resumed.take_up() == 3
+    assert resumed.resume() == 3
     resumed.run()
     assert resumed.report()["likeness"] == whole.report()["likeness"]
     assert resumed.report()["ended_early"] == whole.report()["ended_early"]

@@ -12,12 +12,12 @@ import torch
 from ..errors import IdeaError
 
 Result = TypeVar("Result")
-_APPLES = "MPS backend out of memory"  # an error without a class of its own
+_MPS_OOM = "MPS backend out of memory"  # an error without a class of its own
 
 
-def ran_out(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that a device has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or _APPLES in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or _MPS_OOM in str(error)
 
 
 def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
@@ -29,23 +29,23 @@ def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
         try:
             return compute()
         except RuntimeError as error:
-            if not ran_out(error) or not _save_memory(training):
+            if not is_out_of_memory(error) or not _save_memory(training):
                 raise
-        give_back()
+        empty_cache()
 
 
 @contextmanager
-def said_where_memory_runs_out(error: IdeaError) -> Iterator[None]:
+def out_of_memory_as(error: IdeaError) -> Iterator[None]:
     """Raise `error` in place of the device's own, where less memory could not be done with."""
     try:
         yield
     except RuntimeError as own:
-        if not ran_out(own):
+        if not is_out_of_memory(own):
             raise
         raise error from own
 
 
-def give_back() -> None:
+def empty_cache() -> None:
     """Return memory that is not in use to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

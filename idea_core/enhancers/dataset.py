@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import chain
 from math import isfinite
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,55 +27,56 @@ from ..files.textfile import parse_json
 from ..method.anchor import celebrity_names
 from ..text.captions import PORTRAIT_PROMPTS, require_prompts
 from ..training.config import Settings
-from .drawing import Artist
+from .drawing import ImageSampler
 from .pictures import PeoplePictures
 
 FORMAT, FORMAT_VERSION = "id-ea-person-pictures", "2"
+Split = Literal["train", "val"]
 MANIFEST = "manifest.json"
 _NO_WORD = re.compile(r"\W+")
 _LEAST_KEPT = 3  # pictures of a person; the face in one, the picture in another, and one to agree with them
 
 
 @dataclass(frozen=True)
-class PeopleConfig(Settings):
+class DatasetConfig(Settings):
     """Whose pictures are made, and how.
 
     Attributes:
         names: of people whom the base model can draw.
-        invented: so many more people, who have only names (`recombined`): where a base model draws one face for such a
-            name, there is one more person to learn from.
+        num_synthetic: so many more people, who have only names (`recombined`): where a base model draws one face for
+            such a name, there is one more person to learn from.
         prompts: with `{}` for the name.
-        per_person: pictures of each.
+        images_per_person: pictures of each.
         resolution: their side in pixels.
         sampling_steps: of each.
         guidance: scale of classifier-free guidance.
         seed: added to those of all pictures.
-        at_once: pictures sampled together; it changes no picture but for rounding.
-        agreement: least cosine of a picture's face to the mean face of the person's other pictures.
-        held_out: share of the names, the last ones, that only a validation uses.
+        sampling_batch_size: pictures sampled together; it changes no picture but for rounding.
+        min_similarity: least cosine of a picture's face to the mean face of the person's other pictures.
+        val_fraction: share of the names, the last ones, that only a validation uses.
     """
 
     names: tuple[str, ...] = field(default_factory=celebrity_names)
-    invented: int = 0
+    num_synthetic: int = 0
     prompts: tuple[str, ...] = PORTRAIT_PROMPTS
-    per_person: int = 6
+    images_per_person: int = 6
     resolution: int = 512
     sampling_steps: int = 25
     guidance: float = 7.5
     seed: int = 0
-    at_once: int = 4
-    agreement: float = 0.4
-    held_out: float = 0.05
+    sampling_batch_size: int = 4
+    min_similarity: float = 0.4
+    val_fraction: float = 0.05
 
     def __post_init__(self):
-        self._require("invented", self.invented >= 0, "at least 0")
-        self._require("per_person", self.per_person >= _LEAST_KEPT, f"at least {_LEAST_KEPT}")
-        for name in ("sampling_steps", "at_once"):
+        self._require("num_synthetic", self.num_synthetic >= 0, "at least 0")
+        self._require("images_per_person", self.images_per_person >= _LEAST_KEPT, f"at least {_LEAST_KEPT}")
+        for name in ("sampling_steps", "sampling_batch_size"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
-        for name in ("guidance", "agreement"):
+        for name in ("guidance", "min_similarity"):
             self._require(name, isfinite(getattr(self, name)), "a finite number")
-        self._require("held_out", 0 <= self.held_out < 1, "from 0 to below 1")
+        self._require("val_fraction", 0 <= self.val_fraction < 1, "from 0 to below 1")
         require_prompts(self.prompts, "name")
 
     def fingerprint(self, model: str, faces: str) -> str:
@@ -88,7 +90,7 @@ class PeopleConfig(Settings):
             "model": model,
             "faces": faces,
             "prompts": self.prompts,
-            "per_person": self.per_person,
+            "images_per_person": self.images_per_person,
             "resolution": self.resolution,
             "sampling_steps": self.sampling_steps,
             "guidance": self.guidance,
@@ -97,23 +99,23 @@ class PeopleConfig(Settings):
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @cached_property
-    def everybody(self) -> tuple[str, ...]:
+    def all_names(self) -> tuple[str, ...]:
         """The names, and behind them the invented ones, which no one held out has lent a part to."""
-        return self.names + recombined(self.names[: self._border], self.invented, self.names)
+        return self.names + recombined(self.names[: self._split], self.num_synthetic, self.names)
 
-    def numbers(self, held_out: bool) -> list[int]:
-        """Of the people to learn from, or of those held out."""
-        if held_out:
-            return list(range(self._border, len(self.names)))
-        return [*range(self._border), *range(len(self.names), len(self.everybody))]
+    def ids_of(self, split: Split) -> list[int]:
+        """Places in `all_names` of the people to train on ("train") or to validate with ("val")."""
+        if split == "val":
+            return list(range(self._split, len(self.names)))
+        return [*range(self._split), *range(len(self.names), len(self.all_names))]
 
     @property
-    def _border(self) -> int:
-        return len(self.names) - round(len(self.names) * self.held_out)
+    def _split(self) -> int:
+        return len(self.names) - round(len(self.names) * self.val_fraction)
 
 
 @dataclass(frozen=True)
-class PeopleFolder:
+class PeopleDataset:
     """One file a person, called after the person, and a manifest of settings.
 
     A person's pictures depend on the settings and the name alone, not on whoever else is drawn, but for rounding.
@@ -123,42 +125,44 @@ class PeopleFolder:
     """
 
     folder: Path
-    config: PeopleConfig
+    config: DatasetConfig
     fingerprint: str
 
     def file_of(self, number: int) -> Path:
-        name = self.config.everybody[number]
+        name = self.config.all_names[number]
         return self.folder / "people" / f"{_NO_WORD.sub('_', name)[:48]}-{number_of(name):08x}.safetensors"
 
-    def artist(self, backbone: Backbone) -> Artist:
+    def image_sampler(self, backbone: Backbone) -> ImageSampler:
         """Who draws as these pictures are drawn."""
         config = self.config
-        return Artist(backbone, config.resolution, config.sampling_steps, config.guidance, config.at_once)
+        return ImageSampler(
+            backbone, config.resolution, config.sampling_steps, config.guidance, config.sampling_batch_size
+        )
 
-    def pictures(self, held_out: bool = False) -> PeoplePictures:
+    def pictures(self, split: Split = "train") -> PeoplePictures:
         """What was drawn, as far as it is of use, of those to learn from or of those held out.
 
         Raises:
             TrainingError: too few people.
         """
         parts, names = [], []
-        for number in self.config.numbers(held_out):
+        for number in self.config.ids_of(split):
             stored = self.stored(number)
             if stored is None:
                 continue
             tensors, prompts = stored
-            kept = _agreeing(tensors["faces"].float(), self.config.agreement)
+            kept = _agreeing(tensors["faces"].float(), self.config.min_similarity)
             if int(kept.sum()) >= _LEAST_KEPT:
                 chosen = kept.nonzero()[:, 0]
                 people = torch.full((len(chosen),), len(names))
                 captions = [prompts[index] for index in chosen.tolist()]
                 parts.append((tensors["latents"][chosen], tensors["faces"][chosen].float(), people, captions))
-                names.append(self.config.everybody[number])
+                names.append(self.config.all_names[number])
         if not parts:
             raise TrainingError(
                 f"people with {_LEAST_KEPT} pictures that agree, in {self.folder}",
                 "none",
-                "Use names that this base model can draw, or lower the agreement.",
+                "Use names that this base model can draw, or lower min_similarity.",
             )
         latents, faces, people, captions = zip(*parts)
         return PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)), names)
@@ -167,7 +171,7 @@ class PeopleFolder:
         """A person's pictures; None if they are not there, damaged, or of other settings."""
         try:
             tensors, metadata = read_tensors(self.file_of(number), _require_format)
-            same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.everybody[number]
+            same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.all_names[number]
             return (tensors, parse_json(metadata["prompts"])) if same else None
         except FileNotFoundError:
             return None
@@ -187,12 +191,12 @@ class PeopleFolder:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
-            "name": self.config.everybody[number],
+            "name": self.config.all_names[number],
             "prompts": json.dumps(prompts),
         }
         write_tensors(self.file_of(number), {"latents": latents, "faces": faces}, metadata)
 
-    def take(self) -> None:
+    def write_manifest(self) -> None:
         """Write the manifest of a folder that is to hold these pictures; those that took hours are not overwritten.
 
         Raises:
@@ -244,11 +248,11 @@ def number_of(name: str) -> int:
     return int(digest_of(name)[:8], 16)
 
 
-def _agreeing(faces: Tensor, agreement: float) -> Tensor:
+def _agreeing(faces: Tensor, min_similarity: float) -> Tensor:
     """Which faces (P, 512) are one person's: near enough to the mean of the others."""
     found = faces.norm(dim=1) > 0
     others = normalize(faces.sum(0) - faces, dim=1)
-    return found & ((faces * others).sum(1) >= agreement)
+    return found & ((faces * others).sum(1) >= min_similarity)
 
 
 def _require_format(metadata: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..diffusion.backbone import Backbone, TextCondition
-from ..diffusion.memory import give_back, ran_out, said_where_memory_runs_out
+from ..diffusion.memory import empty_cache, is_out_of_memory, out_of_memory_as
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import TrainingError
 from ..faces import FaceEngine
@@ -22,15 +22,15 @@ OnDrawn = Callable[[int], None]
 """Called with how many of the pictures are drawn, but for the VAE; it may raise to cancel."""
 
 
-class Artist:
+class ImageSampler:
     """A base model that draws.
 
     Args:
         resolution: side in pixels.
         sampling_steps: of each picture.
         guidance: scale of classifier-free guidance.
-        at_once: pictures sampled together; it changes no picture but for rounding. Where memory runs out there are
-            fewer from then on.
+        sampling_batch_size: pictures sampled together; it changes no picture but for rounding. Where memory runs out
+            there are fewer from then on.
     """
 
     def __init__(self, backbone: Backbone, resolution: int, sampling_steps: int, guidance: float, at_once: int):
@@ -55,7 +55,7 @@ class Artist:
         """
         noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         latents, begin, got = [], 0, f"out of memory at {self._resolution} pixels"
-        with said_where_memory_runs_out(TrainingError("memory for a picture", got, "Lower the resolution.")):
+        with out_of_memory_as(TrainingError("memory for a picture", got, "Lower the resolution.")):
             while begin < len(noise):
                 part = slice(begin, begin + self._at_once)
                 positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
@@ -74,11 +74,11 @@ class Artist:
         try:
             return sample(self._backbone, positive, self._negative, noise, self._steps, self._guidance)
         except RuntimeError as error:
-            if not ran_out(error) or self._at_once == 1:
+            if not is_out_of_memory(error) or self._at_once == 1:
                 raise
         self._at_once = (self._at_once + 1) // 2
         logging.warning("ID-EA: out of memory; going on with %d pictures at a time.", self._at_once)
-        give_back()
+        empty_cache()
         return None
 
     @torch.no_grad()

@@ -41,7 +41,7 @@ class TokenPredictor(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, faces: Tensor, dropout: Tensor | None = None) -> Tensor:
-        """(B, width) of faces (B, 512), with entries near 1; `dropout` as in `FaceModel.tokens`."""
+        """(B, width) of faces (B, 512), with entries near 1; `dropout` as in `EnhancerModel.tokens`."""
         hidden = self.expand(faces)
         for block, (norm, inner, outer) in enumerate(zip(self.norms, self.inner, self.outer)):
             found = functional.silu(inner(norm(hidden)))
@@ -49,7 +49,7 @@ class TokenPredictor(nn.Module):
         return self.out(hidden)
 
 
-class FaceModel(nn.Module):
+class EnhancerModel(nn.Module):
     """Face embeddings → pseudo-tokens and the Adapter's input: token predictor, Enhancer, Adapter.
 
     The tokens start at the mean of names and move on the scale on which names differ. From the anchor, which is an
@@ -73,33 +73,33 @@ class FaceModel(nn.Module):
         self.predictor = TokenPredictor(n * d)
         self.enhancer = Enhancer(d, n, heads, residual=True)
         self.adapter = Adapter(d, heads, beta)
-        with torch.no_grad():  # everybody starts as nobody, behind an open gate
+        with torch.no_grad():  # all_names starts as nobody, behind an open gate
             self.adapter.gamma.fill_(OPEN_GATE)
             self.adapter.attention.out_proj.weight.zero_()
             self.adapter.attention.out_proj.bias.zero_()
 
     @property
-    def n(self) -> int:
+    def num_tokens(self) -> int:
         return self.anchor.shape[0]
 
-    def tokens(self, arcface: Tensor, dropout: Tensor | None = None) -> dict[str, Tensor]:
+    def tokens(self, id_embeds: Tensor, dropout: Tensor | None = None) -> dict[str, Tensor]:
         """Text encoder → pseudo-tokens (B, n, d_enc) of faces (B, 512), L2-normalised.
 
         Args:
             dropout: (B, BLOCKS, HIDDEN), factors on the predictor's hidden values, while it learns.
         """
-        moved = self.predictor(arcface * UNIT_VARIANCE, dropout).unflatten(-1, self.start.shape)
+        moved = self.predictor(id_embeds * UNIT_VARIANCE, dropout).unflatten(-1, self.start.shape)
         tokens = self.start + self.scale * moved
         return dict(zip(self.widths, tokens.split(list(self.widths.values()), dim=-1)))
 
-    def fused(self, arcface: Tensor) -> Tensor:
+    def fused(self, id_embeds: Tensor) -> Tensor:
         """`F` (B, n, 2d) of faces (B, 512)."""
-        return self.enhancer(arcface * UNIT_VARIANCE, self.anchor)
+        return self.enhancer(id_embeds * UNIT_VARIANCE, self.anchor)
 
 
 def face_condition(
-    backbone: Backbone, model: FaceModel, captions: Sequence[Caption], faces: Tensor, dropout: Tensor | None = None
+    backbone: Backbone, model: EnhancerModel, captions: Sequence[Caption], faces: Tensor, dropout: Tensor | None = None
 ) -> TextCondition:
-    """Text condition of captions about the people whom faces (B, 512) show; `dropout` as in `FaceModel.tokens`."""
+    """Text condition of captions about the people whom faces (B, 512) show; `dropout` as in `EnhancerModel.tokens`."""
     condition = backbone.encode(fill(captions, model.tokens(faces, dropout)))
     return condition._replace(context=model.adapter(condition.context, model.fused(faces)))

@@ -32,23 +32,23 @@ from ..identity.identity import Identity
 from ..method.anchor import Anchor, NamesBasis
 from ..training.config import TrainConfig
 from ..training.person import PersonModel, build_person
-from .model import UNIT_VARIANCE, FaceModel
+from .model import UNIT_VARIANCE, EnhancerModel
 
 FORMAT, FORMAT_VERSION = "id-ea-enhancer", "2"
-LEFT = 0.1  # of the names' spread along each axis: an answer is nearer to the person than the mean name
+AXIS_SCALE = 0.1  # of the names' spread along each axis: an answer is nearer to the person than the mean name
 _REMEDY = "Choose a file that an ID-Enhancer was saved to, train one of an older format again, or update ID-EA."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PretrainedEnhancer:
-    """A trained `FaceModel`, and the base model that it was trained for.
+    """A trained `EnhancerModel`, and the base model that it was trained for.
 
     Attributes:
         base_model: key in `BASE_MODELS`.
         prediction: what the base checkpoint predicts, "eps" or "v".
         clip_layer: text encoder layer of the training; None: the model's own.
         heads, beta: of Enhancer and Adapter.
-        weights: state dict of `FaceModel`.
+        weights: state dict of `EnhancerModel`.
         base_checkpoint, base_hash: file name and SHA-256 of the base checkpoint; "" if unknown.
         training: settings and results of the training, JSON values.
 
@@ -80,7 +80,7 @@ class PretrainedEnhancer:
         return f"PretrainedEnhancer(base_model={self.base_model!r})"
 
     @classmethod
-    def of(cls, model: FaceModel, backbone: Backbone, **provenance) -> PretrainedEnhancer:
+    def of(cls, model: EnhancerModel, backbone: Backbone, **provenance) -> PretrainedEnhancer:
         """What a training has made, in half precision; `provenance` as above."""
         return cls(
             base_model=backbone.base_model,
@@ -93,10 +93,10 @@ class PretrainedEnhancer:
         )
 
     @property
-    def n(self) -> int:
+    def num_tokens(self) -> int:
         return self.weights["anchor"].shape[0]
 
-    def build(self, device: torch.device | str = "cpu") -> FaceModel:
+    def build(self, device: torch.device | str = "cpu") -> EnhancerModel:
         """The model in single precision, frozen; its weights are copies."""
         with torch.device("meta"):  # random weights that nobody needs would take longer than a person
             model = self._empty()
@@ -152,15 +152,15 @@ class PretrainedEnhancer:
         return dataclasses.replace(mean, training=training)
 
     @torch.no_grad()
-    def identity(self, name: str, arcface: Tensor, shown: Tensor | None = None) -> Identity:
+    def identity(self, name: str, id_embeds: Tensor, shown: Tensor | None = None) -> Identity:
         """A person from a face alone.
 
         Args:
-            arcface: `a` (512,), L2-normalised.
+            id_embeds: `a` (512,), L2-normalised.
             shown: the face that gives the person, where it is another one (`Refiner`).
         """
         model = self.build()
-        face = (arcface if shown is None else shown)[None].float()
+        face = (id_embeds if shown is None else shown)[None].float()
         fused = model.fused(face)[0]
         return Identity(
             name=name,
@@ -172,7 +172,7 @@ class PretrainedEnhancer:
             tokens={encoder: tokens[0] for encoder, tokens in model.tokens(face).items()},
             anchor=model.anchor,
             grounding=model.adapter.grounding(fused),
-            id_embeds=arcface,
+            id_embeds=id_embeds,
             adapter=model.adapter.applied_weights(),
             base_checkpoint=self.base_checkpoint,
             base_hash=self.base_hash,
@@ -190,11 +190,11 @@ class PretrainedEnhancer:
             )
 
     def configure(self, config: TrainConfig) -> TrainConfig:
-        """The settings of a training that starts here: this Enhancer's own n, heads and beta."""
-        return dataclasses.replace(config, n=self.n, heads=self.heads, beta=self.beta)
+        """The settings of a training that starts here: this Enhancer's own num_tokens, heads and beta."""
+        return dataclasses.replace(config, num_tokens=self.num_tokens, heads=self.heads, beta=self.beta)
 
     def build_person(
-        self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, basis: NamesBasis | None
+        self, backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig, basis: NamesBasis | None
     ) -> PersonModel:
         """What a `Trainer` trains for a person who starts here, in place of the mean name and the anchor.
 
@@ -203,14 +203,18 @@ class PretrainedEnhancer:
         """
         self.require_family(backbone)
         if config != self.configure(config):
-            got = f"n {config.n}, heads {config.heads}, beta {config.beta}"
-            raise ConfigError(f"n {self.n}, heads {self.heads}, beta {self.beta}", got, "Take the ID-Enhancer's own.")
+            got = f"num_tokens {config.num_tokens}, heads {config.heads}, beta {config.beta}"
+            raise ConfigError(
+                f"num_tokens {self.num_tokens}, heads {self.heads}, beta {self.beta}",
+                got,
+                "Take the ID-Enhancer's own.",
+            )
         model = self.build(backbone.device)
         with torch.no_grad():
-            tokens = {encoder: part[0] for encoder, part in model.tokens(arcface[None].to(model.anchor)).items()}
+            tokens = {encoder: part[0] for encoder, part in model.tokens(id_embeds[None].to(model.anchor)).items()}
         if basis is not None:
-            basis = NamesBasis(tokens, {encoder: LEFT * axes for encoder, axes in basis.axes.items()})
-        person = build_person(backbone, tokens, arcface, config, basis)
+            basis = NamesBasis(tokens, {encoder: AXIS_SCALE * axes for encoder, axes in basis.axes.items()})
+        person = build_person(backbone, tokens, id_embeds, config, basis)
         person.anchor.copy_(model.anchor)
         if config.has_adapter:
             person.enhancer, person.adapter = model.enhancer, model.adapter
@@ -268,7 +272,7 @@ class PretrainedEnhancer:
         except IdentityFileError as error:
             raise IdentityFileError(error.expected, f"{error.got} in {Path(path).name}", error.remedy) from None
 
-    def _empty(self) -> FaceModel:
+    def _empty(self) -> EnhancerModel:
         anchor = self.weights.get("anchor")
         encoders = BASE_MODELS[self.base_model].encoders
         if anchor is None or anchor.ndim != 2 or anchor.shape[1] != sum(encoders.values()):
@@ -276,7 +280,7 @@ class PretrainedEnhancer:
             raise _file_error(f"an anchor of shape (n, {sum(encoders.values())})", got)
         parts = torch.zeros_like(anchor, device="cpu").split(list(encoders.values()), dim=-1)
         anchor = dict(zip(encoders, parts))
-        return FaceModel(anchor, anchor, anchor, self.heads, self.beta)
+        return EnhancerModel(anchor, anchor, anchor, self.heads, self.beta)
 
 
 def _file_error(expected: str, got: str) -> IdentityFileError:

@@ -26,7 +26,7 @@ from ..identity.identity import Identity
 from ..text.captions import PORTRAIT_PROMPTS, require_prompts
 from ..text.tokenized import tokenize_captions
 from ..training.config import Settings
-from .drawing import Artist, faces_of
+from .drawing import ImageSampler, faces_of
 from .model import face_condition
 from .pretrained import PretrainedEnhancer
 
@@ -37,31 +37,31 @@ class RefineConfig(Settings):
 
     Attributes:
         rounds: corrections that are tried.
-        pictures: drawn at first, and for each correction.
-        rate: share of the difference between wanted and drawn face that a correction takes back; one that lowers the
-            likeness is not taken, and the next is half as far.
+        num_images: drawn at first, and for each correction.
+        step_size: share of the difference between wanted and drawn face that a correction takes back; one that lowers
+            the likeness is not taken, and the next is half as far.
         prompts: of the pictures, with `{}` for the person; taken in turn.
         resolution: side of the pictures in pixels.
         sampling_steps: of each.
         guidance: scale of their classifier-free guidance.
         seed: of the first picture; the others' count up. The same ones each time, so that looks can be compared.
-        at_once: pictures sampled together; it changes none but for rounding.
+        sampling_batch_size: pictures sampled together; it changes none but for rounding.
     """
 
     rounds: int = 3
-    pictures: int = 12
-    rate: float = 0.5
+    num_images: int = 12
+    step_size: float = 0.5
     prompts: tuple[str, ...] = PORTRAIT_PROMPTS
     resolution: int = 512
     sampling_steps: int = 20
     guidance: float = 7.5
     seed: int = 0
-    at_once: int = 4
+    sampling_batch_size: int = 4
 
     def __post_init__(self):
-        for name in ("rounds", "pictures", "sampling_steps", "at_once"):
+        for name in ("rounds", "num_images", "sampling_steps", "sampling_batch_size"):
             self._require(name, isinstance(getattr(self, name), int) and getattr(self, name) >= 1, "at least 1")
-        self._require("rate", 0 < self.rate <= 1, "above 0, at most 1")
+        self._require("step_size", 0 < self.step_size <= 1, "above 0, at most 1")
         self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
         self._require("guidance", isfinite(self.guidance) and self.guidance >= 0, "at least 0")
         self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
@@ -70,10 +70,10 @@ class RefineConfig(Settings):
     @property
     def drawn(self) -> int:
         """How many pictures that are in all."""
-        return (self.rounds + 1) * self.pictures
+        return (self.rounds + 1) * self.num_images
 
 
-class Look(NamedTuple):
+class Candidate(NamedTuple):
     """What becomes of a face that the Enhancer is shown.
 
     Attributes:
@@ -89,7 +89,7 @@ class Look(NamedTuple):
     images: Tensor | None
 
 
-OnPicture = Callable[[int, Look | None], None]
+OnPicture = Callable[[int, Candidate | None], None]
 """Called with how many pictures were drawn, and the look that the last ones complete, if they do; it may raise to
 cancel."""
 
@@ -117,25 +117,27 @@ class Refiner:
         _warn_of_differences(enhancer, backbone)
         self._backbone, self._enhancer, self._engine, self._config = backbone, enhancer, engine, config
         self._model = enhancer.build(backbone.device)
-        self._artist = Artist(backbone, config.resolution, config.sampling_steps, config.guidance, config.at_once)
-        prompts = [config.prompts[number % len(config.prompts)] for number in range(config.pictures)]
-        self._captions = tokenize_captions(backbone, prompts, enhancer.n)
+        self._sampler = ImageSampler(
+            backbone, config.resolution, config.sampling_steps, config.guidance, config.sampling_batch_size
+        )
+        prompts = [config.prompts[number % len(config.prompts)] for number in range(config.num_images)]
+        self._captions = tokenize_captions(backbone, prompts, enhancer.num_tokens)
 
-    def refine(self, arcface: Tensor, on_picture: OnPicture | None = None) -> list[Look]:
+    def refine(self, id_embeds: Tensor, on_picture: OnPicture | None = None) -> list[Candidate]:
         """The first look at a person, and those that were better than all before: the last one is the best.
 
         Args:
-            arcface: `a` (512,), L2-normalised.
+            id_embeds: `a` (512,), L2-normalised.
 
         Raises:
             FaceError: no picture of the first look shows a face.
         """
         on_picture = on_picture or (lambda _drawn, _look: None)
-        arcface, rate = arcface.float().cpu(), self._config.rate
-        better = [self._look(arcface, arcface, on_picture)]
+        id_embeds, step = id_embeds.float().cpu(), self._config.step_size
+        better = [self._look(id_embeds, id_embeds, on_picture)]
         if not better[0].drawn.any():
             raise FaceError(
-                f"a face in {self._config.pictures} pictures that the base model draws of the person",
+                f"a face in {self._config.num_images} pictures that the base model draws of the person",
                 "none",
                 "See that the ID-Enhancer is one for this base model, and the resolution the base model's own.",
             )
@@ -146,38 +148,38 @@ class Refiner:
                 better[0].likeness,
             )
         for done in range(1, self._config.rounds + 1):
-            best, drawn = better[-1], done * self._config.pictures
-            shown = normalize(best.shown + rate * (arcface - best.drawn), dim=0)
-            look = self._look(shown, arcface, lambda count, look, drawn=drawn: on_picture(drawn + count, look))
+            best, drawn = better[-1], done * self._config.num_images
+            shown = normalize(best.shown + step * (id_embeds - best.drawn), dim=0)
+            look = self._look(shown, id_embeds, lambda count, look, drawn=drawn: on_picture(drawn + count, look))
             if look.drawn.any() and look.likeness > best.likeness:
                 better[-1] = best._replace(images=None)
                 better.append(look)
             else:
-                rate /= 2
+                step /= 2
         return better
 
-    def identity(self, name: str, arcface: Tensor, looks: Sequence[Look], **provenance) -> Identity:
+    def identity(self, name: str, id_embeds: Tensor, looks: Sequence[Candidate], **provenance) -> Identity:
         """The person as in the last of the looks that `refine` found better and better.
 
         Args:
             provenance: `base_checkpoint` and `base_hash`, of the base model that drew it.
         """
-        person = self._enhancer.identity(name, arcface, looks[-1].shown)
+        person = self._enhancer.identity(name, id_embeds, looks[-1].shown)
         likeness = [[number, round(look.likeness, 4)] for number, look in enumerate(looks)]
         training = {**person.training, "refine": self._config.as_dict(), "report": {"likeness": likeness}}
         drawn_by = {"prediction": self._backbone.prediction, "clip_layer": self._backbone.clip_layer}
         return replace(person, training=training, **drawn_by, **provenance)
 
     @torch.no_grad()
-    def _look(self, shown: Tensor, arcface: Tensor, on_picture: OnPicture) -> Look:
+    def _look(self, shown: Tensor, id_embeds: Tensor, on_picture: OnPicture) -> Candidate:
         """Draw whom the Enhancer takes a face for, always from the same prompts and noise."""
         config, count = self._config, len(self._captions)
         faces = shown.to(self._backbone.device).expand(count, -1)
         condition = face_condition(self._backbone, self._model, self._captions, faces)
         seeds = [(config.seed + number) % 2**64 for number in range(count)]
-        images = self._artist.draw_conditions(condition, seeds, lambda drawn: on_picture(drawn, None))[1]
+        images = self._sampler.draw_conditions(condition, seeds, lambda drawn: on_picture(drawn, None))[1]
         drawn = faces_of(self._engine, images)
-        look = Look(shown, float((drawn @ arcface).mean()), normalize(drawn.sum(0), dim=0), images)
+        look = Candidate(shown, float((drawn @ id_embeds).mean()), normalize(drawn.sum(0), dim=0), images)
         on_picture(count, look)
         return look
 

@@ -20,9 +20,9 @@ from ..training.likeness_loss import LikenessLoss
 from ..training.run import TrainingRun
 from ..training.watch import Judged
 from ..version import __version__
-from .dataset import PeopleFolder, digest_of
+from .dataset import PeopleDataset, digest_of
 from .pretrained import PretrainedEnhancer
-from .trainer import AcrossConfig, AcrossTrainer
+from .trainer import EnhancerTrainConfig, EnhancerTrainer
 from .validation import Validator
 
 VALIDATED = 8  # people, at each look
@@ -43,7 +43,7 @@ class Validation(Judged):
 def require_trainable(
     backbone: Backbone,
     engine: FaceEngine,
-    config: AcrossConfig,
+    config: EnhancerTrainConfig,
     start: PretrainedEnhancer | None,
     base_checkpoint: str = "",
     base_hash: str = "",
@@ -51,7 +51,7 @@ def require_trainable(
     """Find out what would stop a training before hours are spent on its pictures.
 
     Args:
-        start, base_checkpoint, base_hash: as `learn_people` takes them.
+        start, base_checkpoint, base_hash: as `train_enhancer` takes them.
 
     Raises:
         ConfigError: a start for another family.
@@ -66,11 +66,11 @@ def require_trainable(
         TorchRecogniser(engine.recogniser_file)
 
 
-def learn_people(
-    folder: PeopleFolder,
+def train_enhancer(
+    folder: PeopleDataset,
     backbone: Backbone,
     engine: FaceEngine,
-    config: AcrossConfig,
+    config: EnhancerTrainConfig,
     output: Path,
     save_every: int = 0,
     validate_every: int = 0,
@@ -100,7 +100,7 @@ def learn_people(
     settings = [
         *sorted(config.as_dict().items()),
         validate_every if validator else 0,
-        folder.config.agreement,
+        folder.config.min_similarity,
         __version__,
     ]
     others, begun = validator.names if validator else [], start.digest if start else ""
@@ -111,10 +111,10 @@ def learn_people(
     output.parent.mkdir(parents=True, exist_ok=True)
     likeness = LikenessLoss.of(backbone, engine, config) if config.likeness_steps else None
     anchor = None if start else cross_initialise(backbone, pictures.names, 2)
-    trainer = AcrossTrainer(backbone, anchor, pictures, config, likeness, start)
+    trainer = EnhancerTrainer(backbone, anchor, pictures, config, likeness, start)
     validation = Validation(trainer, validator, every=validate_every) if validator else None
     with TrainingRun(trainer, output.with_suffix(".training"), fingerprint, save_every, validation) as run:
-        run.take_up()
+        run.resume()
         run.run(lambda step, _: on_step(step, trainer.losses[-1]) if on_step else None)
         record: dict[str, Any] = {
             **config.as_dict(),
@@ -130,7 +130,7 @@ def learn_people(
     return enhancer
 
 
-def _validator(folder: PeopleFolder, backbone: Backbone, engine: FaceEngine) -> Validator | None:
+def _validator(folder: PeopleDataset, backbone: Backbone, engine: FaceEngine) -> Validator | None:
     """What looks at people held out; None where there is nobody."""
     try:
         return Validator(folder, backbone, engine, most=VALIDATED)

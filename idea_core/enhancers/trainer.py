@@ -1,7 +1,7 @@
-"""Training across people: a `FaceModel` learns, for one frozen base model, whom a face embedding shows.
+"""Training across people: a `EnhancerModel` learns, for one frozen base model, whom a face embedding shows.
 
 The base model is its own teacher: pictures that it made of people whom it knows by name, and their faces. Up to three
-lessons (`lessons.py`) follow each other: by text, by pictures, and by the likeness of what is drawn.
+objectives (`objectives.py`) follow each other: by text, by pictures, and by the likeness of what is drawn.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ..training.batches import undone_on_error
 from ..training.config import Settings
 from ..training.likeness_loss import LikenessLoss
 from ..training.trainer import OnStep
-from .model import FaceModel
-from .objectives import Lesson, LikenessLesson, Material, PictureLesson, TextLesson
+from .model import EnhancerModel
+from .objectives import DenoisingObjective, LikenessObjective, Objective, TextObjective, TrainingData
 from .pictures import PeoplePictures
 from .pretrained import PretrainedEnhancer
 
 
 @dataclass(frozen=True)
-class AcrossConfig(Settings):
-    """How a `FaceModel` is trained.
+class EnhancerTrainConfig(Settings):
+    """How a `EnhancerModel` is trained.
 
     Attributes:
         steps: optimiser steps.
@@ -40,14 +40,14 @@ class AcrossConfig(Settings):
         batch_size: pictures per step; by text four times as many, for each costs a small part of what a picture costs.
         seed: of every random choice.
         heads, beta: of Enhancer and Adapter.
-        rate, text_rate, likeness_rate: AdamW's, by pictures, by text and by likeness. Each lesson warms up, and falls
+        lr, text_lr, likeness_lr: AdamW's, by pictures, by text and by likeness. Each objective warms up, and falls
             to a twentieth over its last half.
-        likeness_weight: of the likeness loss (`LikenessLoss`), beside that of the lesson by pictures.
+        likeness_weight: of the likeness loss (`LikenessLoss`), beside that of the objective by pictures.
         likeness_sampling_steps: of each picture that is drawn for it.
         likeness_guidance: scale of their classifier-free guidance.
         views: at most so many other pictures of a person give the face, as a user may give one photo or several.
-        snr: γ of min-SNR weights (arXiv 2303.09556).
-        noisiest: bound of those weights; the noisiest steps decide who is in a picture.
+        snr_gamma: γ of min-SNR weights (arXiv 2303.09556).
+        snr_scale: bound of those weights; the noisiest steps decide who is in a picture.
         weight_decay: AdamW's.
         dropout: share of the predictor's hidden values that each sample has to do without (arXiv 1207.0580): what is
             learned of some thousand people has to hold for others.
@@ -60,15 +60,15 @@ class AcrossConfig(Settings):
     seed: int = 0
     heads: int = 8
     beta: float = 0.4
-    rate: float = 1e-4
-    text_rate: float = 1e-3
-    likeness_rate: float = 3e-4
+    lr: float = 1e-4
+    text_lr: float = 1e-3
+    likeness_lr: float = 3e-4
     likeness_weight: float = 0.3
     likeness_sampling_steps: int = 6
     likeness_guidance: float = 5.0
     views: int = 3
-    snr: float = 2.0
-    noisiest: float = 5.0
+    snr_gamma: float = 2.0
+    snr_scale: float = 5.0
     weight_decay: float = 1e-4
     dropout: float = 0.2
 
@@ -76,15 +76,15 @@ class AcrossConfig(Settings):
     def text_batch_size(self) -> int:
         return 4 * self.batch_size
 
-    def going_on(self, start: PretrainedEnhancer) -> AcrossConfig:
-        """The same for a training that goes on from an Enhancer: with its heads and beta, and without the lesson by
+    def going_on(self, start: PretrainedEnhancer) -> EnhancerTrainConfig:
+        """The same for a training that goes on from an Enhancer: with its heads and beta, and without the objective by
         text, which it has had."""
         return replace(self, heads=start.heads, beta=start.beta, text_steps=0)
 
     def __post_init__(self):
         for field in ("steps", "batch_size", "heads", "views", "likeness_sampling_steps"):
             self._require(field, isinstance(getattr(self, field), int) and getattr(self, field) >= 1, "at least 1")
-        for field in ("beta", "rate", "text_rate", "likeness_rate", "likeness_weight", "snr", "noisiest"):
+        for field in ("beta", "lr", "text_lr", "likeness_lr", "likeness_weight", "snr_gamma", "snr_scale"):
             self._require(field, getattr(self, field) > 0, "above 0")
         for field in ("text_steps", "weight_decay", "likeness_guidance"):
             self._require(field, getattr(self, field) >= 0, "at least 0")
@@ -93,8 +93,8 @@ class AcrossConfig(Settings):
         self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
 
 
-class AcrossTrainer:
-    """The training of a `FaceModel` on one backbone.
+class EnhancerTrainer:
+    """The training of a `EnhancerModel` on one backbone.
 
     Args:
         anchor: of the Enhancer; None with a `start`.
@@ -112,7 +112,7 @@ class AcrossTrainer:
         backbone: Backbone,
         anchor: Anchor | None,
         pictures: PeoplePictures,
-        config: AcrossConfig = AcrossConfig(),
+        config: EnhancerTrainConfig = EnhancerTrainConfig(),
         likeness: LikenessLoss | None = None,
         start: PretrainedEnhancer | None = None,
     ):
@@ -126,16 +126,16 @@ class AcrossTrainer:
             names = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(config.seed)
-                self.model = FaceModel(anchor, *names, config.heads, config.beta).to(backbone.device)
+                self.model = EnhancerModel(anchor, *names, config.heads, config.beta).to(backbone.device)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
         self.micro_batch = config.text_batch_size
         self.losses: list[float] = []  # of the steps done
         self.average: dict[str, Tensor] = {}
         self._stopped = False
-        self.material = Material(backbone, self.model, pictures, config, self.generator)
-        self.lessons = self._lessons(likeness)
+        self.data = TrainingData(backbone, self.model, pictures, config, self.generator)
+        self.objectives = self._objectives(likeness)
 
     def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
         """Train up to `config.steps`, from where the training stands; the loss of each step.
@@ -170,17 +170,17 @@ class AcrossTrainer:
         Raises:
             DivergedError: a loss that is not finite, before anything has changed by it.
         """
-        lesson, done = self._now()
-        if not done:  # what the gradients were like in another lesson says nothing of those now
+        objective, done = self._now()
+        if not done:  # what the gradients were like in another objective says nothing of those now
             self.optimizer.state.clear()
         for group in self.optimizer.param_groups:
-            group["lr"] = lesson.rate_after(done)
-        batch = lesson.draw()
-        value = with_less_memory(self, lambda: self._gradients(lesson, batch))
+            group["lr"] = objective.lr_after(done)
+        batch = objective.draw()
+        value = with_less_memory(self, lambda: self._gradients(objective, batch))
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         if not self.scaler.is_enabled() and not norm.isfinite():
-            raise self._diverged(lesson, f"gradients of norm {norm.item()}")
+            raise self._diverged(objective, f"gradients of norm {norm.item()}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.losses.append(value)
@@ -190,41 +190,41 @@ class AcrossTrainer:
         """Nothing: keys and values are not trained across people."""
         return nullcontext()
 
-    def _lessons(self, likeness: LikenessLoss | None) -> list[Lesson]:
-        config, material = self.config, self.material
+    def _objectives(self, likeness: LikenessLoss | None) -> list[Objective]:
+        config, data = self.config, self.data
         before = config.steps - config.likeness_steps
         by_text = min(config.text_steps, before)
-        lessons: list[Lesson] = []
+        objectives: list[Objective] = []
         if by_text:
-            lessons.append(TextLesson(by_text, config.text_rate, material))
+            objectives.append(TextObjective(by_text, config.text_lr, data))
         if before > by_text:
-            lessons.append(PictureLesson(before - by_text, config.rate, material))
+            objectives.append(DenoisingObjective(before - by_text, config.lr, data))
         if config.likeness_steps:
-            lessons.append(LikenessLesson(config.likeness_steps, config.likeness_rate, material, likeness))
-        return lessons
+            objectives.append(LikenessObjective(config.likeness_steps, config.likeness_lr, data, likeness))
+        return objectives
 
-    def _now(self) -> tuple[Lesson, int]:
-        """The lesson of the next step, and how many of its steps are done."""
+    def _now(self) -> tuple[Objective, int]:
+        """The objective of the next step, and how many of its steps are done."""
         done = len(self.losses)
-        for lesson in self.lessons[:-1]:
-            if done < lesson.steps:
-                return lesson, done
-            done -= lesson.steps
-        return self.lessons[-1], done
+        for objective in self.objectives[:-1]:
+            if done < objective.steps:
+                return objective, done
+            done -= objective.steps
+        return self.objectives[-1], done
 
-    def _gradients(self, lesson: Lesson, batch: Sequence[Tensor]) -> float:
+    def _gradients(self, objective: Objective, batch: Sequence[Tensor]) -> float:
         """Gradients of a batch, in parts that fit into memory; its loss."""
         self.optimizer.zero_grad(set_to_none=True)
         total, count = 0.0, len(batch[0])
         self.micro_batch = min(self.micro_batch, count)
         for part in zip(*(tensor.split(self.micro_batch) for tensor in batch)):
-            loss = lesson.loss(*part) * (len(part[0]) / count)
+            loss = objective.loss(*part) * (len(part[0]) / count)
             value = loss.item()
             if not isfinite(value):
-                raise self._diverged(lesson, f"{value}")
+                raise self._diverged(objective, f"{value}")
             self.scaler.scale(loss).backward()
             total += value
         return total
 
-    def _diverged(self, lesson: Lesson, got: str) -> DivergedError:
-        return DivergedError("a finite loss", f"{got} at step {len(self.losses) + 1}", f"Lower {lesson.rate_setting}.")
+    def _diverged(self, objective: Objective, got: str) -> DivergedError:
+        return DivergedError("a finite loss", f"{got} at step {len(self.losses) + 1}", f"Lower {objective.lr_setting}.")

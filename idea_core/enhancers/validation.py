@@ -10,9 +10,9 @@ from torch.nn.functional import normalize
 from ..diffusion.backbone import Backbone
 from ..faces import FaceEngine
 from ..text.tokenized import tokenize_captions
-from .dataset import PeopleFolder
+from .dataset import PeopleDataset
 from .drawing import faces_of
-from .model import FaceModel, face_condition
+from .model import EnhancerModel, face_condition
 
 
 class Validator:
@@ -29,16 +29,16 @@ class Validator:
     """
 
     def __init__(
-        self, folder: PeopleFolder, backbone: Backbone, engine: FaceEngine, each: int = 4, most: int | None = None
+        self, folder: PeopleDataset, backbone: Backbone, engine: FaceEngine, each: int = 4, most: int | None = None
     ):
-        self._pictures = folder.pictures(held_out=True)
+        self._pictures = folder.pictures("val")
         self.names = self._pictures.names
-        self._artist = folder.artist(backbone)
+        self._sampler = folder.image_sampler(backbone)
         self._backbone, self._engine, self._most = backbone, engine, most
         prompts = folder.config.prompts
         self._captions = tokenize_captions(backbone, [prompts[index % len(prompts)] for index in range(each)])
 
-    def measure(self, model: FaceModel) -> Iterator[dict[str, str | float]]:
+    def measure(self, model: EnhancerModel) -> Iterator[dict[str, str | float]]:
         """For each person: likeness of pictures from a face alone, and of the base model's own by name."""
         each = len(self._captions)
         for number, name in list(enumerate(self.names))[: self._most]:
@@ -47,7 +47,7 @@ class Validator:
             face = normalize(given.mean(0), dim=0).expand(each, -1).to(self._backbone.device)
             with torch.no_grad():
                 condition = face_condition(self._backbone, model, self._captions, face)
-            found = faces_of(self._engine, self._artist.draw_conditions(condition, range(each))[1])
+            found = faces_of(self._engine, self._sampler.draw_conditions(condition, range(each))[1])
             yield {
                 "name": name,
                 "likeness": float((found @ others.T).mean()),

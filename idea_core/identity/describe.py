@@ -7,7 +7,7 @@ from typing import Any
 
 from .identity import Identity
 
-_TOLD = ("steps", "batch_size", "seed", "photos", "sizes", "kv_rank", "version")
+_SHOWN = ("steps", "batch_size", "seed", "photos", "sizes", "kv_rank", "version")
 
 
 def describe(identity: Identity) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def describe(identity: Identity) -> dict[str, Any]:
         "base_model": identity.base_model,
         "prediction": identity.prediction,
         "clip_layer": identity.clip_layer,
-        "tokens": identity.n,
+        "tokens": identity.num_tokens,
         "token_norms": {key: round(float(t.float().norm(dim=1).mean()), 3) for key, t in identity.tokens.items()},
         "parts": [part for part, there in parts.items() if there],
         "dtype": str(next(iter(identity.tokens.values())).dtype).removeprefix("torch."),
@@ -42,7 +42,7 @@ def in_lines(said: dict[str, Any]) -> str:
     shown = dict(said)
     if "training" in shown:
         training = shown["training"] or {}
-        shown["training"] = ", ".join(f"{key} {training[key]}" for key in _TOLD if key in training)
+        shown["training"] = ", ".join(f"{key} {training[key]}" for key in _SHOWN if key in training)
     width = max(map(len, shown))
     return "\n".join(f"{key:<{width}}  {_short(value)}" for key, value in shown.items())
 

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..method.kv import DOWN, FULL, UP, delta_of, layers_of
 from .identity import Identity
 
-_SHARED = ("base_model", "prediction", "text_layer", "heads", "beta", "n", "has_adapter")
+_SHARED = ("base_model", "prediction", "text_layer", "heads", "beta", "num_tokens", "has_adapter")
 
 
 def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -> Identity:

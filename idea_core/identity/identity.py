@@ -103,7 +103,7 @@ class Identity:
         return self.base.text_layer(self.clip_layer)
 
     @property
-    def n(self) -> int:
+    def num_tokens(self) -> int:
         """Number of pseudo-tokens."""
         return next(iter(self.tokens.values())).shape[0]
 
@@ -127,7 +127,7 @@ class Identity:
             "base_model": self.base_model,
             "prediction": self.prediction,
             "clip_layer": "" if self.clip_layer is None else str(self.clip_layer),
-            "n": str(self.n),
+            "n": str(self.num_tokens),
             "d": str(self.base.width),
             "heads": str(self.heads),
             "beta": repr(self.beta),
@@ -211,8 +211,10 @@ class Identity:
         except ValueError as error:
             raise file_error("metadata values of the right kind", str(error)) from None
         said = metadata.get("n"), metadata.get("d")
-        if said != (str(identity.n), str(identity.base.width)):
-            raise file_error(f"metadata n = {identity.n}, d = {identity.base.width}", ", ".join(map(str, said)))
+        if said != (str(identity.num_tokens), str(identity.base.width)):
+            raise file_error(
+                f"metadata n = {identity.num_tokens}, d = {identity.base.width}", ", ".join(map(str, said))
+            )
         return identity
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:

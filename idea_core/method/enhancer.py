@@ -30,21 +30,21 @@ class Enhancer(nn.Module):
         self.attention = nn.MultiheadAttention(d, heads, batch_first=True)
         self.out = nn.Linear(d, 2 * d)
 
-    def forward(self, arcface: Tensor, anchor: Tensor) -> Tensor:
+    def forward(self, id_embeds: Tensor, anchor: Tensor) -> Tensor:
         """Enhanced identity embedding `F` (n, 2d), or (B, n, 2d) of several people.
 
         Args:
-            arcface: `a` (512,) or (B, 512), L2-normalised identity embedding.
+            id_embeds: `a` (512,) or (B, 512), L2-normalised identity embedding.
             anchor: `A` (n, d), textual ID anchor.
 
         Raises:
             ShapeError: either input has another shape.
         """
-        if arcface.shape[-1:] != (ARCFACE_WIDTH,) or arcface.ndim > 2:
-            expected = f"arcface of shape ({ARCFACE_WIDTH}) or (B, {ARCFACE_WIDTH})"
-            raise ShapeError(expected, f"{tuple(arcface.shape)}", "Pass a tensor of that shape.")
+        if id_embeds.shape[-1:] != (ARCFACE_WIDTH,) or id_embeds.ndim > 2:
+            expected = f"id_embeds of shape ({ARCFACE_WIDTH}) or (B, {ARCFACE_WIDTH})"
+            raise ShapeError(expected, f"{tuple(id_embeds.shape)}", "Pass a tensor of that shape.")
         require_shape("anchor", anchor, self.n, self.d)
-        face = self.expand(arcface).unsqueeze(-2).expand(*arcface.shape[:-1], self.n, -1)  # (…, n, d)
+        face = self.expand(id_embeds).unsqueeze(-2).expand(*id_embeds.shape[:-1], self.n, -1)  # (…, n, d)
         key_value = self.key_value(anchor).expand_as(face)
         attended, _ = self.attention(self.query(face), key_value, key_value, need_weights=False)
         return self.out(face + attended if self.residual else attended)

@@ -92,7 +92,7 @@ def texts_around(prompt: str, person: str) -> list[str]:
     return [*texts, prompt[end:]]
 
 
-def strangers(prompt: str, names: Iterable[str]) -> list[str]:
+def unknown_names(prompt: str, names: Iterable[str]) -> list[str]:
     """Names in angle brackets that nobody has."""
     known = {alike(name) for name in names}
     found = [mention for mention in mentions(prompt) if mention.name and mention.bracketed]

@@ -132,7 +132,7 @@ class BatchSampler:
         number = self._draw_bucket()
         bucket = self.buckets[number]
         photos = torch.randint(len(bucket), (size,), generator=generator)
-        mirrored = torch.rand(size, generator=generator) < self.config.flip
+        mirrored = torch.rand(size, generator=generator) < self.config.flip_p
         caption = (torch.rand(size, generator=generator) * bucket.captions[photos]).long()
         latent = bucket.latents.mean.shape[1:]
         shape = (size, *latent)
@@ -146,7 +146,7 @@ class BatchSampler:
         )
         if not self.config.likeness_weight:
             return batch
-        count, captions = self.config.likeness_pictures, sum(int(part.captions.sum()) for part in self.buckets)
+        count, captions = self.config.likeness_images, sum(int(part.captions.sum()) for part in self.buckets)
         return replace(
             batch,
             drawn=torch.randn(count, *latent, generator=generator),

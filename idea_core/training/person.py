@@ -16,7 +16,7 @@ from ..method.enhancer import Enhancer
 from ..method.kv import KVDeltas
 from .config import TrainConfig
 
-RATE_WIDTH = 1024  # of the text condition, at which the rates of Enhancer and Adapter are given
+LR_WIDTH = 1024  # of the text condition, at which the rates of Enhancer and Adapter are given
 
 
 class PersonModel(nn.Module):
@@ -26,7 +26,7 @@ class PersonModel(nn.Module):
         ConfigError: a number of heads that does not divide the width.
     """
 
-    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig):
+    def __init__(self, backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig):
         super().__init__()
         self._base_model = backbone.base_model
         d = BASE_MODELS[backbone.base_model].width
@@ -35,15 +35,15 @@ class PersonModel(nn.Module):
         self.enhancer, self.adapter = _seeded(d, config) if config.has_adapter else (None, None)
         self.tokens = nn.ParameterDict({encoder: part.clone() for encoder, part in anchor.items()})
         self.register_buffer("anchor", torch.cat(list(anchor.values()), dim=-1))  # (n, d)
-        self.register_buffer("arcface", arcface.float().clone())  # (512,); it may have been an inference tensor
+        self.register_buffer("id_embeds", id_embeds.float().clone())  # (512,); it may have been an inference tensor
         self.to(backbone.device)
         generator = torch.Generator().manual_seed(config.seed)
-        shapes = backbone.kv_shapes if config.kv_rate > 0 else {}
+        shapes = backbone.kv_shapes if config.kv_lr > 0 else {}
         self.kv = KVDeltas(shapes, config.kv_rank, generator, backbone.device)
 
     def fused(self) -> Tensor | None:
         """`F` (n, 2d); None without Enhancer and Adapter."""
-        return None if self.enhancer is None else self.enhancer(self.arcface, self.anchor)
+        return None if self.enhancer is None else self.enhancer(self.id_embeds, self.anchor)
 
     def adapt(self, condition: TextCondition) -> TextCondition:
         if self.adapter is None:
@@ -52,20 +52,20 @@ class PersonModel(nn.Module):
 
     def parameter_groups(self, config: TrainConfig) -> list[dict]:
         """AdamW's groups, each with a rate of its own."""
-        scale = RATE_WIDTH / self.anchor.shape[1]
-        enhancer_rate = config.adapter_rate if config.enhancer_rate is None else config.enhancer_rate
-        parts = [(self.tokens.values(), config.token_rate), (self.kv.parameters(), config.kv_rate)]
+        scale = LR_WIDTH / self.anchor.shape[1]
+        enhancer_lr = config.adapter_lr if config.enhancer_lr is None else config.enhancer_lr
+        parts = [(self.tokens.values(), config.token_lr), (self.kv.parameters(), config.kv_lr)]
         if self.adapter is not None:
-            parts.append((self.enhancer.parameters(), enhancer_rate * scale))
-            parts.append((self.adapter.parameters(), config.adapter_rate * scale))
+            parts.append((self.enhancer.parameters(), enhancer_lr * scale))
+            parts.append((self.adapter.parameters(), config.adapter_lr * scale))
         return [{"params": list(parameters), "lr": rate} for parameters, rate in parts]
 
 
 class NamesPerson(PersonModel):
     """A person whose pseudo-tokens are ``mean + coefficients · axes`` of celebrities' names (arXiv 2306.00926)."""
 
-    def __init__(self, backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, basis: NamesBasis):
-        super().__init__(backbone, anchor, arcface, config)
+    def __init__(self, backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig, basis: NamesBasis):
+        super().__init__(backbone, anchor, id_embeds, config)
         del self.tokens
         self.coefficients = nn.ParameterDict()
         for encoder, axes in basis.axes.items():
@@ -85,7 +85,7 @@ class NamesPerson(PersonModel):
 
     def parameter_groups(self, config: TrainConfig) -> list[dict]:
         _, *others = super().parameter_groups(config)
-        return [{"params": list(self.coefficients.values()), "lr": config.axes_rate}, *others]
+        return [{"params": list(self.coefficients.values()), "lr": config.axes_lr}, *others]
 
 
 BuildPerson = Callable[[Backbone, Anchor, Tensor, TrainConfig, NamesBasis | None], PersonModel]
@@ -93,21 +93,21 @@ BuildPerson = Callable[[Backbone, Anchor, Tensor, TrainConfig, NamesBasis | None
 
 
 def build_person(
-    backbone: Backbone, anchor: Anchor, arcface: Tensor, config: TrainConfig, basis: NamesBasis | None
+    backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig, basis: NamesBasis | None
 ) -> PersonModel:
     """A person who starts at the basis' mean, or without a basis at the anchor."""
     if basis is None:
-        return PersonModel(backbone, anchor, arcface, config)
-    return NamesPerson(backbone, anchor, arcface, config, basis)
+        return PersonModel(backbone, anchor, id_embeds, config)
+    return NamesPerson(backbone, anchor, id_embeds, config, basis)
 
 
 def _seeded(d: int, config: TrainConfig) -> tuple[Enhancer, Adapter]:
     """Enhancer and Adapter from the training's seed, at first without effect on the text condition."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(config.seed)
-        enhancer, adapter = Enhancer(d, config.n, config.heads), Adapter(d, config.heads, config.beta)
-        if config.gate:
-            adapter.gamma.fill_(config.gate)
+        enhancer, adapter = Enhancer(d, config.num_tokens, config.heads), Adapter(d, config.heads, config.beta)
+        if config.gate_init:
+            adapter.gamma.fill_(config.gate_init)
             adapter.attention.out_proj.weight.zero_()
             adapter.attention.out_proj.bias.zero_()
     return enhancer, adapter

@@ -50,7 +50,7 @@ def preview_captions(trainer: Trainer, config: PreviewConfig) -> list[Caption]:
     Raises:
         ConfigError: one that is too long for the text encoder.
     """
-    return tokenize_captions(trainer.backbone, config.prompts, trainer.config.n)
+    return tokenize_captions(trainer.backbone, config.prompts, trainer.config.num_tokens)
 
 
 @torch.no_grad()

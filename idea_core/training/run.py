@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..enhancers.trainer import AcrossTrainer
+from ..enhancers.trainer import EnhancerTrainer
 from ..errors import DivergedError, IdentityFileError
 from ..identity.identity import Identity
 from .state import restore_state, save_state
@@ -51,7 +51,7 @@ class TrainingRun:
         save_every: steps between two saves; 0: only when it is cancelled.
     """
 
-    trainer: Trainer | AcrossTrainer
+    trainer: Trainer | EnhancerTrainer
     state_file: Path
     fingerprint: str
     save_every: int = 0
@@ -68,7 +68,7 @@ class TrainingRun:
         else:
             self._save_what_is_there()
 
-    def take_up(self) -> int:
+    def resume(self) -> int:
         """Bring the trainer to where a broken run of the same inputs stood; the steps that were done."""
         if not self.state_file.exists():
             return 0

@@ -27,11 +27,11 @@ from ..text.tokenized import Caption, captions_of_photos, fill
 from ..version import __version__
 from .batches import Batch, BatchSampler, Bucket, Photos, count_photos, undone_on_error
 from .config import TrainConfig
-from .divergence import HOPELESS, READ_EVERY, divergence
+from .divergence import MAX_LOSS, READ_EVERY, divergence
 from .likeness_loss import LikenessLoss
 from .person import BuildPerson, build_person
 
-_LOWER_RATES = "Lower the learning rates, the K/V rate first."
+_LOWER_LR = "Lower the learning rates, the K/V rate first."
 
 OnStep = Callable[[int, Sequence[float]], None]
 """Called after each step with the steps done and the losses read so far; it may raise to cancel."""
@@ -43,7 +43,7 @@ class Trainer:
     Args:
         backbone: the frozen base model.
         photos: to train on, one entry a size; a tensor (P, H, W, 3) in 0…1 are photos of which nothing else is known.
-        arcface: `a` (512,), L2-normalised identity embedding.
+        id_embeds: `a` (512,), L2-normalised identity embedding.
         names: celebrity names for the cross initialisation, or a single phrase.
         captions: captions with `{}` where the person stands.
         build_person: what is trained.
@@ -57,7 +57,7 @@ class Trainer:
         self,
         backbone: Backbone,
         photos: Tensor | Sequence[Photos],
-        arcface: Tensor,
+        id_embeds: Tensor,
         config: TrainConfig = TrainConfig(),
         names: Iterable[str] | None = None,
         captions: Sequence[str] = PERSON_CAPTIONS,
@@ -70,20 +70,20 @@ class Trainer:
             config = dataclasses.replace(config, kv_rank=BASE_MODELS[backbone.base_model].kv_rank)
         self.backbone, self.config, self.likeness = backbone, config, likeness
         photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
-        self._captions, counts = captions_of_photos(backbone, photos, captions, config.n)
+        self._captions, counts = captions_of_photos(backbone, photos, captions, config.num_tokens)
         buckets, first = [], 0
         for part, each in zip(photos, counts):  # before the text encoder and the UNet need the memory
             buckets.append(Bucket.of(backbone, part, each, first))
             first += sum(each)
         names = celebrity_names() if names is None else tuple(names)
-        anchor = cross_initialise(backbone, names, config.n)
-        basis = names_basis(backbone, names, config.n, config.axes) if config.start == "names" else None
-        self.person = build_person(backbone, anchor, arcface, config, basis)
+        anchor = cross_initialise(backbone, names, config.num_tokens)
+        basis = names_basis(backbone, names, config.num_tokens, config.axes) if config.start == "names" else None
+        self.person = build_person(backbone, anchor, id_embeds, config, basis)
         start = {encoder: tokens.detach().clone() for encoder, tokens in self.person.tokens.items()}
         self._distances = _distances(backbone, start, anchor, names, config)
         self.sampler = BatchSampler(buckets, backbone.num_timesteps, config)
         self.optimizer = torch.optim.AdamW(
-            self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.epsilon
+            self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.adam_epsilon
         )
         self.micro_batch = config.batch_size  # photos whose gradients are computed together
         self.losses: list[float] = []  # of the steps done, as far as they were read
@@ -131,8 +131,8 @@ class Trainer:
             said = divergence(losses, len(self.losses), weights)
             if said:
                 self._restore()
-                remedy = f"{_LOWER_RATES} What was learnt in {len(self.losses)} steps is kept."
-                raise DivergedError(f"a finite loss of at most {HOPELESS:g}", said, remedy)
+                remedy = f"{_LOWER_LR} What was learnt in {len(self.losses)} steps is kept."
+                raise DivergedError(f"a finite loss of at most {MAX_LOSS:g}", said, remedy)
             self.losses = losses
             self._good = _copied(weights)
         return self.losses
@@ -150,7 +150,7 @@ class Trainer:
     def _average(self, step: int) -> None:
         """Take a step's weights into the mean, which takes their place after the last one."""
         steps = self.config.steps
-        counted = step - (steps - int(steps * self.config.averaged))
+        counted = step - (steps - int(steps * self.config.swa_fraction))
         for key, weight in self.weights().items() if counted > 0 else ():
             mean = self.average.setdefault(key, torch.zeros_like(weight))
             mean += (weight - mean) / counted
@@ -164,7 +164,7 @@ class Trainer:
 
     def kv_deltas(self) -> AbstractContextManager[None]:
         """The K/V deltas hung into the backbone, while open; nothing where none are trained."""
-        return self.backbone.kv_deltas(self.person.kv.delta) if self.config.kv_rate > 0 else nullcontext()
+        return self.backbone.kv_deltas(self.person.kv.delta) if self.config.kv_lr > 0 else nullcontext()
 
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step, inside `kv_deltas`; the batch's denoising loss, a detached scalar on the device.
@@ -192,7 +192,7 @@ class Trainer:
         return total
 
     def _likeness_gradients(self, batch: Batch) -> None:
-        size, face = self.micro_batch, self.person.arcface
+        size, face = self.micro_batch, self.person.id_embeds
         for noise, captions in zip(batch.drawn.split(size), batch.drawn_captions.split(size)):
             condition = self.condition([self._captions[index] for index in captions.tolist()])
             loss = self.likeness(condition, send(noise, self.backbone.device), face)
@@ -237,7 +237,7 @@ class Trainer:
         grounding = None if adapter is None else adapter.grounding(person.fused())
         trained = [*person.parameters(), *person.kv.parameters(), *([] if grounding is None else [grounding])]
         if not all(tensor.half().isfinite().all() for tensor in trained):
-            raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_RATES)
+            raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_LR)
         return Identity(
             name=name,
             base_model=self.backbone.base_model,
@@ -248,7 +248,7 @@ class Trainer:
             tokens=dict(person.tokens),
             anchor=person.anchor,
             grounding=grounding,
-            id_embeds=person.arcface,
+            id_embeds=person.id_embeds,
             adapter={} if adapter is None else adapter.applied_weights(),
             kv=person.kv.state_dict(),
             **provenance,
@@ -275,7 +275,7 @@ def _distances(
     """Text encoder → the regulariser's distance of its tokens to where they start."""
     if config.regularizer == "l2":
         return {encoder: squared_to(part) for encoder, part in start.items()}
-    spread = spread_of_names(backbone, names, config.n) if config.regularizer == "names" else anchor
+    spread = spread_of_names(backbone, names, config.num_tokens) if config.regularizer == "names" else anchor
     return {encoder: mahalanobis_to(part, config.zeta, spread[encoder]) for encoder, part in start.items()}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from .preview import PreviewConfig, draw_person, preview_captions
 
-FALLEN = 0.03  # below the best likeness, by which a training has gone too far
+MAX_DROP = 0.03  # below the best likeness, by which a training has gone too far
 
 Likeness = Callable[[Tensor], float]
 """Images (B, H, W, 3) in 0…1 → their mean cosine to the person's face; a picture without a face counts as 0."""
@@ -78,7 +78,7 @@ class Judged:
             self._end(f"likeness {likeness:.3f} reached at step {step}")
         elif best_step == step:
             self._best = {key: weight.clone() for key, weight in self.trainer.weights().items()}
-        elif likeness < best - FALLEN:
+        elif likeness < best - MAX_DROP:
             self._end(f"likeness fell to {likeness:.3f} at step {step}; back to step {best_step} with {best:.3f}")
             with torch.no_grad():
                 for key, weight in self.trainer.weights().items():

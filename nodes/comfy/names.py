@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...idea_core.errors import ConfigError
 from ...idea_core.identity.identity import Identity
-from ...idea_core.text.prompts import near_misses, strangers, texts_around
+from ...idea_core.text.prompts import near_misses, texts_around, unknown_names
 from .notices import running_node, running_server, show_on_node, warn
 
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
@@ -117,7 +117,7 @@ def _hint(text: str, people: tuple[AppliedPerson, ...]) -> None:
     applied = ", ".join(f"<{name}>" for name in names)
     said = [
         f"No person called {name} is applied: it stays plain text. Applied: {applied}."
-        for name in dict.fromkeys(strangers(text, names))
+        for name in dict.fromkeys(unknown_names(text, names))
     ]
     for line in said + near_misses(text, names):
         people[-1].seen.tell(line)
@@ -137,7 +137,7 @@ def _free_words(text: str, count: int) -> list[str]:
 
 def _put(text: str, identity: Identity, word: str) -> str:
     """A prompt with stand-ins for a name."""
-    return " ".join([word] * identity.n).join(texts_around(text, identity.name))
+    return " ".join([word] * identity.num_tokens).join(texts_around(text, identity.name))
 
 
 def _grouped(text: str, identity: Identity, word: str) -> str:
@@ -147,7 +147,7 @@ def _grouped(text: str, identity: Identity, word: str) -> str:
         first, *others = texts_around(segment, identity.name)
         written += _weighted(first, weight)
         for other in others:
-            written += _weighted(" ".join([word] * identity.n), weight) + _weighted(other, weight)
+            written += _weighted(" ".join([word] * identity.num_tokens), weight) + _weighted(other, weight)
     return written
 
 

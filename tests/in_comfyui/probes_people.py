@@ -20,7 +20,7 @@ def random_enhancer(checkpoint: str):
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False):
         anchor = {key: torch.randn(2, width, generator=generator) for key, width in person.base.encoders.items()}
-        model = pack("idea_core.enhancers.model").FaceModel(anchor, anchor, anchor)
+        model = pack("idea_core.enhancers.model").EnhancerModel(anchor, anchor, anchor)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
         weights = {key: tensor.half() for key, tensor in model.state_dict().items()}
@@ -84,9 +84,15 @@ def across(
 
     node = nodes.NODE_CLASS_MAPPINGS["IDEA_EnhancerTrainAcross"]
     node.hidden = SimpleNamespace(prompt=None, unique_id=None)
-    settings = {"name": f"across/{checkpoint}", "most_people": 3, "per_person": 3, "resolution": 64, "steps": steps}
+    settings = {
+        "name": f"across/{checkpoint}",
+        "max_people": 3,
+        "images_per_person": 3,
+        "resolution": 64,
+        "steps": steps,
+    }
     settings |= {"text_steps": 0 if go_on else steps // 2, "likeness_steps": 1}
-    settings |= {"batch_size": 2, "seed": 0, "sampling_steps": 2, "held_out": 0.34, "validate_every": 2}
+    settings |= {"batch_size": 2, "seed": 0, "sampling_steps": 2, "val_fraction": 0.34, "validate_every": 2}
     settings |= {"names": "ann one\nbob two\neve three", "prompts": "a photo of {}"}
     folder = pack("nodes.comfy.paths").people_folder() / "across" / checkpoint / "people"
     models = nodes.NODE_CLASS_MAPPINGS["IDEA_LoadFaceModel"].execute("testpack", "cpu").args[0]
@@ -167,7 +173,14 @@ def refined(checkpoint: str, faces: bool = True, interrupt_at: int | None = None
 
     kind.detect = lambda *_: [found] if faces else []
     comfy.utils.set_progress_bar_global_hook(on_progress)
-    settings = {"rounds": 2, "pictures": 2, "resolution": 64, "seed": 0, "sampling_steps": 2, "at_once": 2}
+    settings = {
+        "rounds": 2,
+        "num_images": 2,
+        "resolution": 64,
+        "seed": 0,
+        "sampling_steps": 2,
+        "sampling_batch_size": 2,
+    }
     identity = None
     try:
         with torch.inference_mode():

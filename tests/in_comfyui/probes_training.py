@@ -186,7 +186,7 @@ def diverge(checkpoint: str, name: str) -> str:
         return step(self, batch)
 
     trainer.step = spoiled
-    config = pack("idea_core.training.config").TrainConfig(steps=30, batch_size=1, kv_rank=0, kv_rate=1e-6)
+    config = pack("idea_core.training.config").TrainConfig(steps=30, batch_size=1, kv_rank=0, kv_lr=1e-6)
     try:
         with torch.inference_mode():
             training_job(name, config).run(*load(checkpoint), None, None)

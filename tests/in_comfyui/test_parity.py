@@ -48,17 +48,17 @@ def test_some_steps_train_the_same_person(base, probe, pipelines, tmp_path, chec
     """By photos, and by pictures that are drawn on the way."""
     steps = 2 if checkpoint == "tiny_sdxl" else 3  # its text encoders are large
     settings = {"steps": steps, "batch_size": 2, "seed": 3, "sample_latents": True}
-    settings |= {"likeness_weight": 0.2, "likeness_pictures": 1, "likeness_sampling_steps": 2, "likeness_guidance": 2.0}
+    settings |= {"likeness_weight": 0.2, "likeness_images": 1, "likeness_sampling_steps": 2, "likeness_guidance": 2.0}
     names = celebrity_names() if checkpoint == "tiny_sd15" else NAMES  # which start between names, or crosswise
     target = tmp_path / "trained.safetensors"
     losses = probe("train_for_parity", checkpoint=checkpoint, vae=VAE, settings=settings, target=target, names=names)
     images = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
-    arcface = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
+    id_embeds = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
     backbone, config = DiffusersBackbone(pipelines(checkpoint)), TrainConfig(**settings)
     engine = OnnxEngine(FacePack("testpack", base / "models" / "insightface" / "models" / "testpack"), "cpu")
     engine.detect = lambda photo: [Face.aligned(len(photo))]
     likeness = LikenessLoss.of(backbone, engine, config)
-    trainer = Trainer(backbone, images, arcface, config, names, likeness=likeness)
+    trainer = Trainer(backbone, images, id_embeds, config, names, likeness=likeness)
     start = {key: tensor.clone() for key, tensor in trainer.person.kv.state_dict().items()}
     ours = trainer.run()
     theirs = load_file(target)

@@ -18,7 +18,7 @@ from PIL import Image
 from server import PromptError
 
 from idea_core import Identity
-from idea_core.enhancers.model import FaceModel
+from idea_core.enhancers.model import EnhancerModel
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.identity.thumbnail import decode_thumbnail
 
@@ -91,8 +91,8 @@ def test_a_training_with_all_that_it_takes(server, base, trained):
         IDEA_SaveIdentity={"filename": "everything"},
     )
     kinds = {node["class_type"]: key for key, node in graph.items()}
-    chosen = {"steps": 3, "batch_size": 1, "kv_rank": 4, "n": 3, "regularizer": "l2", "precision": "fp32"}
-    chosen |= {"likeness_weight": 0.2, "likeness_pictures": 1, "likeness_sampling_steps": 1}
+    chosen = {"steps": 3, "batch_size": 1, "kv_rank": 4, "num_tokens": 3, "regularizer": "l2", "precision": "fp32"}
+    chosen |= {"likeness_weight": 0.2, "likeness_images": 1, "likeness_sampling_steps": 1}
     graph["settings"] = settings(server, **chosen, save_every=2)
     graph[kinds["IDEA_EnhancerTrain"]]["inputs"] |= {
         "settings": ["settings", 0],
@@ -109,7 +109,9 @@ def test_a_training_with_all_that_it_takes(server, base, trained):
     graph["report"] = {"class_type": "PreviewAny", "inputs": {"source": [kinds["IDEA_EnhancerTrain"], 2]}}
     outputs = server.run(graph)
     identity = Identity.load(base / "output" / "idea" / "everything.safetensors")
-    assert identity.n == 3 and len(identity.training["losses"]) == 3 and identity.training["regularizer"] == "l2"
+    assert (
+        identity.num_tokens == 3 and len(identity.training["losses"]) == 3 and identity.training["regularizer"] == "l2"
+    )
     report = identity.training["report"]
     assert report["steps_done"] == 3 and report["likeness"] == [[2, 0.0]] and report["steps_per_second"] > 0
     assert report["seconds"]["saves"] > 0 and not list((base / "output" / "idea").rglob("everything*.training"))
@@ -277,7 +279,7 @@ def examples_files(server, base, trained) -> None:
     loras = base / "models" / "loras"
     loras.mkdir(exist_ok=True)
     shutil.copy(people / "bob.safetensors", loras / "your_style.safetensors")
-    weights = FaceModel(*[{"clip_l": torch.randn(2, 768) * 0.1}] * 3).state_dict()
+    weights = EnhancerModel(*[{"clip_l": torch.randn(2, 768) * 0.1}] * 3).state_dict()
     enhancer = PretrainedEnhancer("sd1", "eps", None, heads=8, beta=0.4, weights=weights)
     enhancer.save(people / "enhancers" / "my_checkpoint.safetensors")
 
@@ -314,7 +316,7 @@ def test_the_refined_example_says_that_nobody_is_in_the_pictures_of_random_weigh
 
 
 def test_the_example_of_an_enhancer_says_that_random_weights_draw_nobody(server, examples_files):
-    settings = {"most_people": 3, "per_person": 3, "sampling_steps": 1, "resolution": 64, "held_out": 0.0}
+    settings = {"max_people": 3, "images_per_person": 3, "sampling_steps": 1, "resolution": 64, "val_fraction": 0.0}
     edits = {"CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.safetensors"}, "IDEA_EnhancerTrainAcross": settings}
     with pytest.raises(PromptError, match="Expected people with 3 pictures that agree"):
         server.run(workflow("train_enhancer", **edits))

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from ...enhancers.dataset import PeopleConfig
+from ...enhancers.dataset import DatasetConfig
 from ...enhancers.draw_dataset import blocks
 from ...enhancers.run import VALIDATE_EVERY
-from ...enhancers.trainer import AcrossConfig
+from ...enhancers.trainer import EnhancerTrainConfig
 from ...files.textfile import read_text
 from ...text.captions import parse_prompts
 from ..jobs.train import require_output
@@ -21,33 +21,36 @@ from .console import Result, progress, reports, warn
 from .options import PATH, engine_options, face_options, model_options, take_cluster, take_faces, take_model, together
 
 WHOLE = "0/1"  # shard
-_DEFAULTS, _PICTURES = AcrossConfig(), PeopleConfig()
-_SETTINGS = tuple({field.name for field in dataclasses.fields(AcrossConfig)} - {"likeness_guidance"})
+_DEFAULTS, _PICTURES = EnhancerTrainConfig(), DatasetConfig()
+_SETTINGS = tuple({field.name for field in dataclasses.fields(EnhancerTrainConfig)} - {"likeness_guidance"})
 
 pictures_options = together(
     [
         click.option("--work", type=PATH, default="people", help="Folder for the pictures, which are made once."),
         click.option("--names", type=PATH, help="File of names that the base model can draw, one a line."),
         click.option(
-            "--invented",
+            "--num-synthetic",
             type=click.IntRange(0),
-            default=_PICTURES.invented,
+            default=_PICTURES.num_synthetic,
             help="So many more people, named by parts of different names.",
         ),
         click.option("--prompts", type=PATH, help="File of prompts with {} for the name, one a line."),
         click.option(
-            "--per-person", type=click.IntRange(3), default=_PICTURES.per_person, help="Pictures of each person."
+            "--images-per-person",
+            type=click.IntRange(3),
+            default=_PICTURES.images_per_person,
+            help="Pictures of each person.",
         ),
         click.option(
-            "--agreement",
+            "--min-similarity",
             type=float,
-            default=_PICTURES.agreement,
+            default=_PICTURES.min_similarity,
             help="Least cosine of a face to the person's others.",
         ),
         click.option(
-            "--held-out",
+            "--val-fraction",
             type=click.FloatRange(0, 0.9),
-            default=_PICTURES.held_out,
+            default=_PICTURES.val_fraction,
             help="Share of names kept for `eval`.",
         ),
         click.option("--resolution", type=int, help="Their side in pixels. Default: what the model was trained at."),
@@ -59,7 +62,10 @@ pictures_options = together(
         ),
         click.option("--guidance", type=float, default=_PICTURES.guidance, help="Scale of classifier-free guidance."),
         click.option(
-            "--picture-batch", type=click.IntRange(1), default=_PICTURES.at_once, help="Pictures sampled at once."
+            "--sampling-batch-size",
+            type=click.IntRange(1),
+            default=_PICTURES.sampling_batch_size,
+            help="Pictures sampled at once.",
         ),
     ]
 )
@@ -99,7 +105,7 @@ def enhancer() -> None:
 @click.option(
     "--shard",
     default=WHOLE,
-    help="Which people's pictures to make: 0/4, 1/4 … on four machines of one --picture-batch.",
+    help="Which people's pictures to make: 0/4, 1/4 … on four machines of one --sampling-batch-size.",
 )
 @click.option("--start", type=PATH, help="File of an ID-Enhancer to go on from; it has learnt by text already.")
 @_setting("steps", "Optimiser steps.")
@@ -109,14 +115,14 @@ def enhancer() -> None:
 @_setting("seed", "Of every random choice of the training.")
 @_setting("heads", "Attention heads of Enhancer and Adapter.")
 @_setting("beta", "Scale of the Adapter's gate.")
-@_setting("rate", "Learning rate by pictures.")
-@_setting("text_rate", "Learning rate by text.")
-@_setting("likeness_rate", "Learning rate by likeness.")
+@_setting("lr", "Learning rate by pictures.")
+@_setting("text_lr", "Learning rate by text.")
+@_setting("likeness_lr", "Learning rate by likeness.")
 @_setting("likeness_weight", "How much likeness counts beside the pictures.")
 @_setting("likeness_sampling_steps", "Sampling steps of the people who are drawn for it.")
 @_setting("views", "At most so many pictures give a face together.")
-@_setting("snr", "γ of min-SNR weights.")
-@_setting("noisiest", "Bound of those weights.")
+@_setting("snr_gamma", "γ of min-SNR weights.")
+@_setting("snr_scale", "Bound of those weights.")
 @_setting("weight_decay", "AdamW's.")
 @_setting("dropout", "Share of the hidden values that are left out of a step.")
 @reports
@@ -141,7 +147,7 @@ def train_enhancer(
     settings = {field: options.pop(field) for field in _SETTINGS}
     if settings["likeness_steps"]:
         settings["likeness_guidance"] = options["guidance"]
-    config = AcrossConfig(**settings)
+    config = EnhancerTrainConfig(**settings)
     begun = PretrainedEnhancer.load(start) if start else None
     part = _shard(shard)
     require_output(output)
@@ -222,7 +228,7 @@ def enhancer_info(file: Path) -> Result:
 
     trained = PretrainedEnhancer.load(file)
     data = {key: value for key, value in trained.metadata().items() if key != "training"}
-    data |= {"n": trained.n, "bytes": file.stat().st_size, **trained.training}
+    data |= {"num_tokens": trained.num_tokens, "bytes": file.stat().st_size, **trained.training}
     width = max(map(len, data))
     return Result(data, "\n".join(f"{key:<{width}}  {value}" for key, value in data.items()))
 
@@ -235,10 +241,10 @@ def take_people(options: dict[str, Any]):
 
     names, prompts = options.pop("names"), options.pop("prompts")
     folder, model, faces = options.pop("work"), take_model(options), take_faces(options)
-    config = PeopleConfig(
+    config = DatasetConfig(
         names=parse_names(read_text(names) if names else ""),
         prompts=parse_prompts(read_text(prompts) if prompts else ""),
-        at_once=options.pop("picture_batch"),
+        sampling_batch_size=options.pop("sampling_batch_size"),
         resolution=options.pop("resolution") or native_resolution(model.load()),
         **options,
     )

@@ -11,7 +11,7 @@ import click
 from ...errors import ConfigError
 from ...files.textfile import read_text
 from ...text.names import as_on_disk, one_form
-from ...text.prompts import near_misses, split_prompt, strangers
+from ...text.prompts import near_misses, split_prompt, unknown_names
 from .console import Result, progress, reports, warn
 from .options import PATH, model_options, take_model
 
@@ -103,7 +103,7 @@ def _check(prompts: list[str], negative: str, names: list[str]) -> None:
         hints |= dict.fromkeys(missed)
         if not missed and not any(isinstance(part, int) for part in split_prompt(prompt, names)):
             warn(f"{prompt!r} names none of {triggers}.")
-        for stranger in strangers(prompt, names):
+        for stranger in unknown_names(prompt, names):
             warn(f"{stranger} in {prompt!r} is none of {triggers}, and stays plain text.")
     for hint in hints:
         warn(hint)

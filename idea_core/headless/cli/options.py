@@ -30,38 +30,38 @@ class _PathOnDisk(click.Path):
 PATH = _PathOnDisk(path_type=Path)
 _CHOICES = {"start": click.Choice(STARTS), "regularizer": click.Choice(REGULARIZERS)}
 _HINTS = get_type_hints(TrainConfig)
-_FLAGS = {"n": "--tokens", "regularizer_weight": "--reg-weight"}
+_FLAGS = {"regularizer_weight": "--reg-weight"}
 _SETTINGS = {
     "steps": "Optimiser steps. More give more likeness and, in the end, less obedience.",
     "batch_size": "Photos per step. Lower it if memory runs out.",
     "seed": "Of every random choice. The same seed and inputs give the same person.",
-    "n": "Pseudo-tokens that stand for the person in a prompt; with --enhancer as many as it gives.",
+    "num_tokens": "Pseudo-tokens that stand for the person in a prompt; with --enhancer as many as it gives.",
     "start": "Where the pseudo-tokens start: between the names of famous people, along whose differences they move, or "
     "at the cross initialisation, moving freely (published).",
     "axes": "At most so many differences of names for each pseudo-token.",
-    "axes_rate": "Learning rate of pseudo-tokens that move along the axes of names; a tenth of it with --enhancer.",
-    "token_rate": "Learning rate of pseudo-tokens that move freely.",
-    "adapter_rate": "Learning rate of ID-Adapter, and of ID-Enhancer unless that has its own.",
-    "enhancer_rate": "Learning rate of ID-Enhancer.",
-    "kv_rate": "Learning rate of the cross attentions' keys and values; 0 leaves them alone.",
+    "axes_lr": "Learning rate of pseudo-tokens that move along the axes of names; a tenth of it with --enhancer.",
+    "token_lr": "Learning rate of pseudo-tokens that move freely.",
+    "adapter_lr": "Learning rate of ID-Adapter, and of ID-Enhancer unless that has its own.",
+    "enhancer_lr": "Learning rate of ID-Enhancer.",
+    "kv_lr": "Learning rate of the cross attentions' keys and values; 0 leaves them alone.",
     "kv_rank": "Rank of the change to keys and values; 0 trains whole matrices. Without it 8, for SDXL 2.",
-    "gate": "How far ID-Adapter's gate stands open at the start. At 0 it learns little at first.",
+    "gate_init": "How far ID-Adapter's gate stands open at the start. At 0 it learns little at first.",
     "heads": "Attention heads of ID-Enhancer and ID-Adapter; with --enhancer those that it has.",
     "beta": "Scale of ID-Adapter's gate; with --enhancer the one that it has.",
     "regularizer": "What holds the pseudo-tokens to their starting point: the Mahalanobis distance by the spread of "
     "the starting point's own rows (published) or of the names; or the squared distance.",
     "regularizer_weight": "Weight of that distance.",
     "zeta": "Added to that spread; smaller holds tighter.",
-    "flip": "Probability of a mirrored photo.",
+    "flip_p": "Probability of a mirrored photo.",
     "sample_latents": "Draw a photo's latents anew from what the VAE makes of it at each step, as published.",
     "likeness_weight": "How much likeness itself counts: at each step the person is drawn, and the face compared with "
     "the photos'. It needs face models, and eight to twenty times as long a step.",
-    "likeness_pictures": "Pictures drawn at each step for it.",
+    "likeness_images": "Pictures drawn at each step for it.",
     "likeness_sampling_steps": "Sampling steps of each of them.",
     "likeness_guidance": "Guidance of them.",
-    "averaged": "Share of the steps, the last ones, whose mean the person is; 0: as after the last one.",
+    "swa_fraction": "Share of the steps, the last ones, whose mean the person is; 0: as after the last one.",
     "weight_decay": "AdamW's.",
-    "epsilon": "AdamW's.",
+    "adam_epsilon": "AdamW's.",
 }
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ...enhancers.dataset import PeopleConfig, PeopleFolder, digest_of
+from ...enhancers.dataset import DatasetConfig, PeopleDataset, digest_of
 from ...enhancers.draw_dataset import draw_people
 from ...enhancers.pretrained import PretrainedEnhancer
-from ...enhancers.run import learn_people, require_trainable
-from ...enhancers.trainer import AcrossConfig
+from ...enhancers.run import require_trainable, train_enhancer
+from ...enhancers.trainer import EnhancerTrainConfig
 from ...enhancers.validation import Validator
 from ...images import to_pixels
 from ..diffusers import DiffusersBackbone
@@ -31,18 +31,18 @@ class PeopleJob:
     folder: Path
     model: ModelSource
     faces: FaceSource = FaceSource()
-    config: PeopleConfig = PeopleConfig()
+    config: DatasetConfig = DatasetConfig()
 
-    def open(self, model_digest: str) -> PeopleFolder:
+    def open(self, model_digest: str) -> PeopleDataset:
         """The pictures' folder.
 
         Args:
             model_digest: `self.model.digest()`, which takes long for a large model.
         """
         model = digest_of(model_digest, self.model.chosen_dtype(), str(self.model.prediction))
-        return PeopleFolder(self.folder, self.config, self.config.fingerprint(model, self.faces.digest()))
+        return PeopleDataset(self.folder, self.config, self.config.fingerprint(model, self.faces.digest()))
 
-    def draw(self, people: PeopleFolder, shard: tuple[int, int] = (0, 1)) -> Iterator[int]:
+    def draw(self, people: PeopleDataset, shard: tuple[int, int] = (0, 1)) -> Iterator[int]:
         """Make the pictures that are not there yet; each person's number."""
         backbone = DiffusersBackbone(self.model.load())
         for number, images in draw_people(people, backbone, self.faces.load(), shard):
@@ -50,15 +50,17 @@ class PeopleJob:
                 _strip(images).save(people.file_of(number).with_suffix(".jpg"), quality=85)
             yield number
 
-    def require_trainable(self, config: AcrossConfig, model_digest: str, start: PretrainedEnhancer | None) -> None:
+    def require_trainable(
+        self, config: EnhancerTrainConfig, model_digest: str, start: PretrainedEnhancer | None
+    ) -> None:
         """`across_run.require_trainable` on this base model."""
         backbone = DiffusersBackbone(self.model.load())
         require_trainable(backbone, self.faces.load(), config, start, self.model.path.name, model_digest)
 
     def train(
         self,
-        people: PeopleFolder,
-        config: AcrossConfig,
+        people: PeopleDataset,
+        config: EnhancerTrainConfig,
         model_digest: str,
         output: Path,
         save_every: int = 0,
@@ -66,13 +68,13 @@ class PeopleJob:
         on_step: Callable[[int, float], None] | None = None,
         start: PretrainedEnhancer | None = None,
     ) -> PretrainedEnhancer:
-        """`learn_people` on this base model."""
+        """`train_enhancer` on this base model."""
         backbone = DiffusersBackbone(self.model.load())
         provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
         arguments = (people, backbone, self.faces.load(), config, output, save_every, validate_every, on_step, start)
-        return learn_people(*arguments, **provenance)
+        return train_enhancer(*arguments, **provenance)
 
-    def evaluate(self, people: PeopleFolder, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:
+    def evaluate(self, people: PeopleDataset, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:
         """All people held out, measured."""
         backbone = DiffusersBackbone(self.model.load())
         return Validator(people, backbone, self.faces.load()).measure(enhancer.build(backbone.device))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ...enhancers.dataset import PeopleFolder
+from ...enhancers.dataset import PeopleDataset
 from ...enhancers.draw_dataset import blocks
 from ...errors import ConfigError, MissingPackageError, TrainingError
 from .batch import FAILED, Entry, Outcome, bad_entry, train_entry
@@ -88,13 +88,13 @@ def train_on_ray(entries: Sequence[Entry], model_digest: str, cluster: Cluster) 
         yield Outcome(entry.line, entry.name, FAILED, message=result.message) if failed else result
 
 
-def draw_on_ray(job: PeopleJob, people: PeopleFolder, cluster: Cluster) -> Iterator[int]:
+def draw_on_ray(job: PeopleJob, people: PeopleDataset, cluster: Cluster) -> Iterator[int]:
     """Make the pictures that are not there yet, as `PeopleJob.draw` does; each person's number.
 
     Raises:
         TrainingError: after all others are done, that some could not be drawn.
     """
-    parts = max(1, min(len(people.config.everybody) // PEOPLE_PER_TASK, len(blocks(people.config))))
+    parts = max(1, min(len(people.config.all_names) // PEOPLE_PER_TASK, len(blocks(people.config))))
     failures = []
     for _, result in cluster.run(_draw, [(job, people, (part, parts), cluster.threads) for part in range(parts)]):
         if isinstance(result, TaskFailed):
@@ -145,7 +145,7 @@ def _train(job, line: int, model_digest: str, threads: int) -> Outcome:
     return train_entry(job, line, model_digest)
 
 
-def _draw(job: PeopleJob, people: PeopleFolder, shard: tuple[int, int], threads: int) -> list[int]:
+def _draw(job: PeopleJob, people: PeopleDataset, shard: tuple[int, int], threads: int) -> list[int]:
     import torch
 
     torch.set_num_threads(threads)

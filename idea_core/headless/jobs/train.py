@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...diffusion.backbone import Backbone
-from ...diffusion.memory import said_where_memory_runs_out
+from ...diffusion.memory import out_of_memory_as
 from ...enhancers.pretrained import PretrainedEnhancer
 from ...enhancers.refine import OnPicture, RefineConfig, Refiner
 from ...errors import ConfigError, DivergedError, TrainingError
@@ -159,12 +159,12 @@ class TrainJob:
             return identity
         got = f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels"
         try:
-            with said_where_memory_runs_out(TrainingError("memory for the training", got, "Lower the resolution.")):
+            with out_of_memory_as(TrainingError("memory for the training", got, "Lower the resolution.")):
                 trainer = self._trainer(prepared, enhancer)
                 watch = self._watch(trainer, prepared)
                 with TrainingRun(trainer, self.state_file, fingerprint, self.save_every, watch) as run:
                     if self.resume:
-                        run.take_up()
+                        run.resume()
                     run.run(lambda step, images: on_step(trainer, step, images) if on_step else None)
                     record = training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
                     identity = trainer.identity(

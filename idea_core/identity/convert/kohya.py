@@ -34,7 +34,7 @@ def write_kv(identity: Identity, path: str | os.PathLike) -> Path:
         ConfigError: the person has none, or the file's name does not fit.
     """
     if not identity.kv:
-        raise ConfigError("a person with K/V deltas", f"none in {identity.name}", "Train with a kv_rate above 0.")
+        raise ConfigError("a person with K/V deltas", f"none in {identity.name}", "Train with a kv_lr above 0.")
     if Path(path).suffix != ".safetensors":
         raise ConfigError("a LoRA file to end in .safetensors", Path(path).name, "Change the output's name.")
     tensors = {}
