@@ -64,8 +64,8 @@ def training(model, clip, vae) -> tuple[dict, object]:
     face = torch.nn.functional.normalize(torch.randn(512), dim=0)
     parts: dict[str, list[float]] = {}
     with pack("nodes.comfy.backbone").ComfyBackbone(model, clip, vae) as backbone:
-        trainer = pack("idea_core").Trainer(backbone, photos, face, config)
-        with trainer.kv_deltas():
+        trainer = pack("idea_core").Trainer.of(backbone, photos, face, config)
+        with trainer.active():
             for _ in range(OPTIONS.steps + 1):
                 for part, seconds in timed_step(trainer, trainer.sampler.draw()).items():
                     parts.setdefault(part, []).append(seconds)
@@ -76,12 +76,12 @@ def training(model, clip, vae) -> tuple[dict, object]:
 def timed_step(trainer, batch) -> dict[str, float]:
     """`Trainer.step`, with a clock between its parts; the first step warms up."""
     backbone, device, person = trainer.backbone, trainer.backbone.device, trainer.person
-    latents = trainer.sampler.buckets[batch.bucket].latents.mean[batch.photos.to(device)]
+    latents = trainer.dataset.buckets[batch.bucket].latents.mean[batch.photos.to(device)]
     timesteps, noise = batch.timesteps.to(device), batch.noise.to(device)
     trainer.optimizer.zero_grad(set_to_none=True)
     clock = [now()]
     distinct, position = batch.captions.unique(return_inverse=True)
-    captions = [trainer._captions[index] for index in distinct.tolist()]
+    captions = [trainer.dataset.captions[index] for index in distinct.tolist()]
     tokens = {encoder: [vectors] * len(captions) for encoder, vectors in person.tokens.items()}
     text = backbone.encode(pack("idea_core.text.tokenized").fill(captions, tokens))
     clock.append(now())
@@ -93,7 +93,7 @@ def timed_step(trainer, batch) -> dict[str, float]:
     prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
     loss = torch.nn.functional.mse_loss(prediction, backbone.target(latents, noise, timesteps))
     clock.append(now())
-    (loss + trainer.config.regularizer_weight * trainer.regularizer()).backward()
+    (loss + trainer.config.regularizer_weight * trainer.person.regularizer()).backward()
     clock += [*unet_done, now()]
     trainer.optimizer.step()
     clock.append(now())

@@ -72,7 +72,7 @@ def main(work: Path, shard: str, threads: int) -> None:
     job = people_job(work)
     config = replace(job.config, num_synthetic=INVENTED, images_per_person=PICTURES, sampling_steps=DRAWING_STEPS)
     job = replace(job, config=config)
-    people = job.open(job.model.digest())
+    people = job.open()
     for number in job.draw(people, tuple(map(int, shard.split("/")))):
         click.echo(f"person {number}")
     pictures = people.pictures()

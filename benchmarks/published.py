@@ -66,7 +66,7 @@ class PublishedLoop:
         """One step; its denoising loss."""
         pipe, scheduler = self.pipe, self.pipe.scheduler
         posterior = pipe.vae.encode(self.pixels[batch.photos.to(self.device)]).latent_dist
-        drawn = posterior.mean + posterior.std * batch.posterior.to(posterior.mean)
+        drawn = posterior.mean + posterior.std * batch.posterior_noise.to(posterior.mean)
         latents = drawn * pipe.vae.config.scaling_factor
         noise, timesteps = batch.noise.to(latents), batch.timesteps.to(self.device)
         signal = scheduler.alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
@@ -91,7 +91,7 @@ class PublishedLoop:
     def weights(self) -> dict[str, Tensor]:
         """What was trained, named as in `Trainer.weights()`."""
         adapter = {f"adapter.{key}": tensor.detach() for key, tensor in self.adapter.items()}
-        return {"tokens.clip_h": self.vocabulary.detach()[self.rows], **adapter}
+        return {"pseudo_tokens.vectors.clip_h": self.vocabulary.detach()[self.rows], **adapter}
 
     def _vocabulary(self, start: Mapping[str, Tensor]) -> nn.Parameter:
         encoder = self.pipe.text_encoder
@@ -99,7 +99,7 @@ class PublishedLoop:
         table = nn.Embedding(max(len(self.pipe.tokenizer), len(old)), old.shape[1], device=old.device, dtype=old.dtype)
         with torch.no_grad():
             table.weight[: len(old)] = old
-            table.weight[self.rows] = start["tokens.clip_h"].to(old)
+            table.weight[self.rows] = start["pseudo_tokens.vectors.clip_h"].to(old)
         encoder.set_input_embeddings(table)
         return table.weight
 

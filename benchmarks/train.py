@@ -158,12 +158,12 @@ def growth(steps: int, device: str) -> None:
     first = runs.pop("as it is")
     with ExitStack() as stack:
         for run in runs.values():
-            stack.enter_context(run.kv_deltas())
+            stack.enter_context(run.active())
         seconds = _in_turns(turns, first, steps, device)
     rows = [{"case": name, "seconds_per_step": median} for name, median in seconds.items()]
     for count in (steps, 2 * steps):
         start = now(device)
-        with first.kv_deltas():
+        with first.active():
             for _ in range(count):
                 first.step(first.sampler.draw())
         rows.append({"case": f"{count} steps in all", "seconds": now(device) - start})
@@ -182,7 +182,7 @@ def _trainer(
     face = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
     captions = CAPTIONS["paper"] if config == replace(PAPER, batch_size=config.batch_size) else captions
     asked = LikenessLoss.of(backbone, MiddleFace(FACE_MODELS.find()), config) if config.likeness_weight else None
-    return Trainer(backbone, _photos(side, photos), face, config, NAMES, captions, likeness=asked)
+    return Trainer.of(backbone, _photos(side, photos), face, config, NAMES, captions, likeness=asked)
 
 
 def _photos(side: int, count: int = 4) -> Tensor:
@@ -194,7 +194,7 @@ def _in_turns(
 ) -> dict[str, float]:
     """Median seconds of each, taken in turns on the same batches."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    with sampler_of.kv_deltas():
+    with sampler_of.active():
         for _ in range(WARM_UP + steps):
             batch = sampler_of.sampler.draw()
             for name, turn in turns.items():
@@ -206,7 +206,7 @@ def _in_turns(
 
 def _flops(run: Trainer) -> int:
     """Of one step: forward, and backward as far as something learns."""
-    with FlopCounterMode(display=False) as counter, run.kv_deltas():
+    with FlopCounterMode(display=False) as counter, run.active():
         run.step(run.sampler.draw())
     return counter.get_total_flops()
 

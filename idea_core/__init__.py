@@ -29,6 +29,8 @@ from .method.anchor import celebrity_names, cross_initialise
 from .method.enhancer import Enhancer
 from .method.losses import mahalanobis
 from .training.config import TrainConfig
+from .training.job import PersonSpec, train_person
+from .training.output import Output
 from .training.trainer import Trainer
 from .version import __version__
 
@@ -41,6 +43,8 @@ __all__ = [
     "GatedAttention",
     "IdeaError",
     "Identity",
+    "Output",
+    "PersonSpec",
     "TextCondition",
     "TrainConfig",
     "Trainer",
@@ -49,4 +53,5 @@ __all__ = [
     "cross_initialise",
     "mahalanobis",
     "quiet",
+    "train_person",
 ]

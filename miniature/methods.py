@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from idea_core.diffusion.backbone import Backbone
 from idea_core.enhancers.refine import RefineConfig, Refiner
-from idea_core.method.anchor import Anchor, NamesBasis
 from idea_core.training.config import PRESETS, TrainConfig
-from idea_core.training.person import LR_WIDTH, BuildPerson, PersonModel, build_person
+from idea_core.training.person import LR_WIDTH, NamesStart, PersonModel, Start
 
 from .models import WIDTH
 from .render import SIZE
@@ -29,46 +28,75 @@ class Method:
     Attributes:
         title: for tables.
         settings: what differs from the default `TrainConfig`.
-        build: what is trained.
+        start: where the person starts.
         left_out: parts of the identity that are left out when pictures are made: "adapter".
     """
 
     title: str
     settings: Mapping[str, Any]
-    build: BuildPerson = build_person
+    start: Start = NamesStart()
     left_out: tuple[str, ...] = ()
 
     def config(self, **changes) -> TrainConfig:
         return replace(TrainConfig(), **{**self.settings, **changes})
 
 
-class WordPerson(PersonModel):
+class WordStart(NamesStart):
     """Textual Inversion (arXiv 2208.01618): the tokens start as the input embeddings of a word."""
 
     WORD = "person"
 
-    def __init__(self, backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig, _basis=None):
-        super().__init__(backbone, anchor, id_embeds, config)
+    def build_person(
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+    ) -> PersonModel:
+        person = super().build_person(backbone, id_embeds, config, names)
         ids = backbone.tokenize(self.WORD)
         with torch.no_grad():
-            for encoder, tokens in self.tokens.items():
+            for encoder, tokens in person.tokens.items():
                 tokens.copy_(backbone.embed_tokens(encoder, ids[encoder][:1]).expand_as(tokens))
+        return person
 
 
-TEXTUAL_INVERSION = Method("Textual Inversion", {**BARE, "token_lr": 1e-2}, WordPerson)
+class EnhancerStart:
+    """A start at the pretrained Enhancer's answer to a face, which `face_of` may change."""
+
+    def configure(self, config: TrainConfig) -> TrainConfig:
+        return config
+
+    def build_person(
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+    ) -> PersonModel:
+        return enhancer().build_person(backbone, self.face_of(backbone, id_embeds, config), config, names)
+
+    def face_of(self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig) -> Tensor:
+        return id_embeds
+
+
+class SameFaceStart(EnhancerStart):
+    """The same stranger's face for everybody."""
+
+    def face_of(self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig) -> Tensor:
+        return strangers_face()
+
+
+class RefinedStart(EnhancerStart):
+    """The face that the Enhancer had best be given, found by drawing."""
+
+    def face_of(self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig) -> Tensor:
+        refining = replace(REFINING, seed=_FIRST_SEED + REFINING.num_images * config.seed)
+        return Refiner(backbone, enhancer(), face_engine(), refining).refine(id_embeds)[-1].shown
+
+
+TEXTUAL_INVERSION = Method("Textual Inversion", {**BARE, "token_lr": 1e-2}, WordStart())
 CROSS_INITIALIZATION = Method(
     "Cross Initialization", {**BARE, "token_lr": 1e-2, "regularizer": "l2", "regularizer_weight": 1e-5}
 )
 CELEB_BASIS = Method("Celeb Basis", {**BARE, "start": "names", "axes": 64})
 ID_EA = Method("ID-EA", {})
 CROSS_ID_EA = Method("ID-EA from the cross initialisation", {"start": "cross"})
-SEEN = Method("ID-EA, Enhancer that has seen people", {}, lambda *given: enhancer().build_person(*given))
-REFINED = Method("ID-EA, Enhancer that has seen people, refined", {}, lambda *given: _refined(*given))
-SAME_FACE = Method(
-    "one stranger's face for all_names",
-    {},
-    lambda backbone, anchor, _, *given: enhancer().build_person(backbone, anchor, strangers_face(), *given),
-)
+SEEN = Method("ID-EA, Enhancer that has seen people", {}, EnhancerStart())
+REFINED = Method("ID-EA, Enhancer that has seen people, refined", {}, RefinedStart())
+SAME_FACE = Method("one stranger's face for everybody", {}, SameFaceStart())
 _PAPER = PRESETS["paper"]
 PUBLISHED = Method(
     "ID-EA as published",
@@ -89,12 +117,3 @@ REFINING = RefineConfig(
     sampling_batch_size=AT_ONCE,
 )
 _FIRST_SEED = 10**6  # far from those of the pictures that are measured
-
-
-def _refined(
-    backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig, basis: NamesBasis | None
-) -> PersonModel:
-    """Who comes of the face that the Enhancer had best be shown."""
-    refining = replace(REFINING, seed=_FIRST_SEED + REFINING.num_images * config.seed)
-    looks = Refiner(backbone, enhancer(), face_engine(), refining).refine(id_embeds)
-    return enhancer().build_person(backbone, anchor, looks[-1].shown, config, basis)

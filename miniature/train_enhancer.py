@@ -14,9 +14,11 @@ import torch
 
 from idea_core.enhancers.dataset import DatasetConfig
 from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.enhancers.run import EnhancerSpec
 from idea_core.enhancers.trainer import EnhancerTrainConfig
 from idea_core.headless.jobs.enhancer import PeopleJob
 from idea_core.headless.jobs.sources import ModelSource
+from idea_core.training.run import Progress
 
 from .render import SIZE
 from .world import AT_ONCE, BASE, DRAWING_STEPS, FACE_MODELS, GUIDANCE, all_names, portraits
@@ -39,8 +41,7 @@ PROMPTS = 61  # no multiple of the pictures of a person, so that people differ i
 def main(work: Path, output: Path, shard: str | None, device: str, threads: int, seed: int) -> None:
     torch.set_num_threads(threads)
     job = people_job(work, device)
-    digest = job.model.digest()
-    people = job.open(digest)
+    people = job.open()
     part = tuple(map(int, shard.split("/"))) if shard else (0, 1)
     for number in job.draw(people, part):
         print(f"person {number}", flush=True)
@@ -48,10 +49,10 @@ def main(work: Path, output: Path, shard: str | None, device: str, threads: int,
         return
 
     def train(config: EnhancerTrainConfig, name: str, start: PretrainedEnhancer | None = None) -> PretrainedEnhancer:
-        def tell(step: int, loss: float) -> None:
-            print(f"{name}: step {step}  loss {loss:.4f}", flush=True)
+        def tell(done: Progress) -> None:
+            print(f"{name}: step {done.step}  loss {done.loss:.4f}", flush=True)
 
-        return job.train(people, config, digest, work / f"{name}.safetensors", 200, 0, tell, start)
+        return job.train(EnhancerSpec(people, config, start=start), work / f"{name}.safetensors", 200, tell)
 
     trained = train(EnhancerTrainConfig(steps=STEPS, text_steps=TEXT_STEPS, seed=seed), "by text and pictures")
     for number, (steps, rate) in enumerate(ROUNDS):

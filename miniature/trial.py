@@ -113,7 +113,7 @@ def learn(backbone: DiffusersBackbone, seen: Prepared, method: Method, config: T
     start = time.perf_counter()
     likeness = LikenessLoss.of(backbone, face_engine(), config) if config.likeness_weight else None
     face = seen.embeds.mean
-    trainer = Trainer(backbone, seen.photos, face, config, all_names(), build_person=method.build, likeness=likeness)
+    trainer = Trainer.of(backbone, seen.photos, face, config, all_names(), start=method.start, likeness=likeness)
     trainer.run()
     identity = trainer.identity(NAME)
     seconds = time.perf_counter() - start

@@ -13,6 +13,7 @@ from .comfy.backbone import ComfyBackbone
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine
 from .comfy.models import require_pair, require_vae
+from .comfy.progress import NodeProgress
 from .faces import CATEGORY, face_model_input
 from .inputs import (
     OF_PICTURES,
@@ -29,7 +30,6 @@ from .inputs import (
 )
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, require
 from .train import described
-from .training_job import Progress
 
 _DEFAULTS = RefineConfig()
 _SHOWN = 2  # pictures of each look, on the node
@@ -131,16 +131,16 @@ class RefinedIdentity(io.ComfyNode):
             sampling_batch_size=sampling_batch_size,
         )
         node_id = cls.hidden.unique_id
-        progress = Progress(config.drawn, node_id, unit="num_images")
+        progress = NodeProgress(config.drawn, node_id, unit="images")
         with (
             checkpoint_meanwhile(cls.hidden.prompt, node_id) as hashed,
             ComfyBackbone(model, clip, vae, precision) as backbone,
         ):
             refiner = Refiner(backbone, enhancer, ReloadedEngine(face_model), config)
-            checkpoint, base_hash = hashed()
-            enhancer.warn_of_other_base("the ID-Enhancer", base_hash, checkpoint)
+            base = hashed()
+            enhancer.warn_of_other_base("the ID-Enhancer", base["base_hash"], base["base_checkpoint"])
             looks = refiner.refine(
                 id_embeds.mean, lambda drawn, look: progress.show(drawn, look and look.images[:_SHOWN])
             )
-            identity = refiner.identity(name, id_embeds.mean, looks, base_checkpoint=checkpoint, base_hash=base_hash)
+            identity = refiner.identity(name, id_embeds.mean, looks, **base)
         return io.NodeOutput(identity, looks[-1].images, described(identity.training))

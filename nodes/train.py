@@ -17,8 +17,7 @@ from ..idea_core.identity.checks import require_name
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.training.batches import Photos
 from ..idea_core.training.config import PRESETS
-from ..idea_core.training.preview import PROMPT, PreviewConfig
-from ..idea_core.training.watch import WatchConfig
+from ..idea_core.training.preview import PROMPT, PreviewConfig, WatchConfig
 from .comfy.images import require_images
 from .comfy.loss_curve import draw_losses
 from .comfy.models import require_pair, require_vae
@@ -201,7 +200,7 @@ class EnhancerTrain(io.ComfyNode):
             settings=dataclasses.replace(settings, config=enhancer.configure(config) if enhancer else config),
             enhancer=enhancer,
             watch=WatchConfig(
-                preview_every, PreviewConfig((preview_prompt,), tuple(range(PREVIEWS))), until_likeness or None
+                preview_every, PreviewConfig((preview_prompt,), tuple(range(PREVIEWS))), until_likeness or None, True
             ),
             face_model=face_model,
         )

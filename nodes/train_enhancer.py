@@ -6,20 +6,22 @@ import logging
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.enhancers.dataset import DatasetConfig, PeopleDataset, digest_of
+from ..idea_core.enhancers.dataset import DatasetConfig, PeopleDataset
 from ..idea_core.enhancers.draw_dataset import draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
-from ..idea_core.enhancers.run import VALIDATE_EVERY, require_trainable, train_enhancer
+from ..idea_core.enhancers.run import VALIDATE_EVERY, EnhancerSpec, require_trainable, train_enhancer
 from ..idea_core.enhancers.trainer import EnhancerTrainConfig
 from ..idea_core.faces import FaceEngine
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.text.captions import parse_prompts
+from ..idea_core.training.output import Output
 from .comfy.backbone import ComfyBackbone
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine, engine_of, face_digest
 from .comfy.fingerprint import training_fingerprint
 from .comfy.models import require_pair, require_vae
 from .comfy.paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
+from .comfy.progress import NodeProgress
 from .faces import CATEGORY, face_model_input
 from .inputs import (
     OF_PICTURES,
@@ -34,8 +36,8 @@ from .inputs import (
 )
 from .sockets import EnhancerSocket, require
 from .train import described
-from .training_job import Progress
 
+SAVE_EVERY = 200  # steps
 _ACROSS, _PEOPLE = EnhancerTrainConfig(), DatasetConfig(names=("nobody",))
 
 
@@ -211,35 +213,19 @@ class TrainAcross(io.ComfyNode):
             lr=lr,
             likeness_guidance=guidance,
         )
-        file = (
-            output_folder()
-            / ENHANCERS
-            / AUTOSAVE
-            / folder.with_name(f"{folder.name}-{_short(place, config, validate_every, start)}.safetensors")
-        )
+        spec = EnhancerSpec(place, config, validate_every, start)
+        name = folder.with_name(f"{folder.name}-{spec.fingerprint[:12]}.safetensors")
         with (
-            checkpoint_meanwhile(cls.hidden.prompt, node_id) as hashed,
+            checkpoint_meanwhile(cls.hidden.prompt, node_id) as base,
             ComfyBackbone(model, clip, vae, precision) as backbone,
         ):
-            # Held for likeness: between a picture and its gradients nothing may push the UNet out.
+            # Held for likeness: between an image and its gradients nothing may push the UNet out.
             engine = engine_of(face_model) if likeness_steps else ReloadedEngine(face_model)
-            checkpoint, base_hash = hashed()
-            require_trainable(backbone, engine, config, start, checkpoint, base_hash)
+            require_trainable(backbone, engine, config, start, **base())
             _draw(place, backbone, engine, node_id)
-            progress = Progress(steps, node_id)
-            enhancer = train_enhancer(
-                place,
-                backbone,
-                engine,
-                config,
-                file,
-                save_every=200,
-                validate_every=validate_every,
-                on_step=lambda step, _loss: progress.show(step, None),
-                start=start,
-                base_checkpoint=checkpoint,
-                base_hash=base_hash,
-            )
+            shown = NodeProgress(steps, node_id)
+            output = Output(output_folder() / ENHANCERS / AUTOSAVE / name, spec.fingerprint, SAVE_EVERY, base=base)
+            enhancer = train_enhancer(backbone, spec, engine, output, lambda done: shown.show(done.step, None))
         return io.NodeOutput(enhancer, described(enhancer.training))
 
 
@@ -271,15 +257,6 @@ def _draw(
     place: PeopleDataset, backbone: ComfyBackbone, engine: FaceEngine | ReloadedEngine, node_id: str | None
 ) -> None:
     """Make the pictures that are missing, with one person after the other on the node."""
-    progress = Progress(len(place.config.all_names), node_id, unit="people")
+    progress = NodeProgress(len(place.config.all_names), node_id, unit="people")
     for number, images in draw_people(place, backbone, engine):
         progress.show(number + 1, None if images is None else images[:2], done=images is not None)
-
-
-def _short(
-    place: PeopleDataset, config: EnhancerTrainConfig, validate_every: int, start: PretrainedEnhancer | None
-) -> str:
-    """What keeps trainings with other settings, of other people, or from other Enhancers apart."""
-    people, begun = place.config, start.digest if start else ""
-    chosen = people.names, people.num_synthetic, people.min_similarity, people.val_fraction, validate_every, begun
-    return digest_of(place.fingerprint, str(sorted(config.as_dict().items())), str(chosen))[:12]

@@ -71,13 +71,13 @@ def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(back
     (objective,) = run.objectives
     batch = objective.draw()
     with torch.no_grad():
-        first = objective.loss(*batch)
+        first = objective.loss(batch)
     start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
     objective.draw = lambda: batch
     for _ in range(12):
         run.step()
     with torch.no_grad():
-        assert objective.loss(*batch) < first
+        assert objective.loss(batch) < first
     assert weights_hash(backbone) == before
     moved = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
     assert moved == set(start) - {"anchor", "start", "scale"}
@@ -89,9 +89,9 @@ def test_the_lesson_by_text_is_over_when_the_name_has_been_found(backbone):
         run.model.start.zero_()
         (objective,) = run.objectives
         batch = objective.draw()
-        assert objective.loss(*batch) > 1e-6
+        assert objective.loss(batch) > 1e-6
         run.model.start.copy_(backbone.embed_tokens("clip_l", backbone.tokenize(NAMES[0])["clip_l"]))
-        assert objective.loss(*batch) == 0
+        assert objective.loss(batch) == 0
 
 
 def test_text_comes_before_pictures(backbone):
@@ -123,11 +123,11 @@ def test_who_gives_what_the_name_gives_has_nothing_to_learn(backbone, by_text):
     run = across(backbone, EnhancerTrainConfig(batch_size=3, text_steps=int(by_text)))
     objective = run.objectives[0]
     batch = objective.draw()
-    assert objective.loss(*batch) > 1e-5
-    ids = [backbone.tokenize(run.pictures.names[person])["clip_l"] for person in run.pictures.people[batch[0]]]
+    assert objective.loss(batch) > 1e-5
+    ids = [backbone.tokenize(run.pictures.names[person])["clip_l"] for person in run.pictures.people[batch.pictures]]
     embedded = torch.stack([backbone.embed_tokens("clip_l", name) for name in ids])
     run.model.tokens = lambda _faces, _dropout: {"clip_l": embedded}
-    assert objective.loss(*batch) < 1e-10
+    assert objective.loss(batch) < 1e-10
 
 
 def test_dropout_takes_a_share_of_each_samples_hidden_values_and_none_of_a_person(backbone):
@@ -178,11 +178,11 @@ def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
     objective, calls = broken.objectives[1], []
     loss = objective.loss
 
-    def interrupted(*batch):
+    def interrupted(batch):
         calls.append(batch)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return loss(*batch)
+        return loss(batch)
 
     objective.loss = interrupted
     with pytest.raises(KeyboardInterrupt), TrainingRun(broken, tmp_path / "a.training", "same") as run:
@@ -259,26 +259,28 @@ def test_an_enhancer_gives_an_ordinary_identity(backbone, tmp_path):
 def test_a_training_starts_where_the_enhancer_stands(backbone):
     enhancer = trained(backbone)
     config = enhancer.configure(TrainConfig(steps=2, batch_size=1))
-    run = Trainer(backbone, photos(), face(), config, NAMES, build_person=enhancer.build_person)
+    run = Trainer.of(backbone, photos(), face(), config, NAMES, start=enhancer)
     instant = enhancer.identity("alice", face())
     started = run.identity("alice")
     assert torch.equal(started.tokens["clip_l"], instant.tokens["clip_l"])
     assert torch.allclose(started.grounding.float(), instant.grounding.float(), atol=2e-3)
     assert torch.equal(started.adapter["gamma"], instant.adapter["gamma"])
-    assert run.regularizer() < 1e-3
+    assert run.person.regularizer() < 1e-3
     run.run()
     assert not torch.equal(run.identity("alice").tokens["clip_l"], instant.tokens["clip_l"])
 
 
 def test_a_training_that_starts_at_an_enhancer_moves_along_the_axes_of_names(backbone):
     enhancer = trained(backbone)
-    run = Trainer(backbone, photos(), face(), QUICK_PERSON, MANY_NAMES, build_person=enhancer.build_person)
+    run = Trainer.of(backbone, photos(), face(), QUICK_PERSON, MANY_NAMES, start=enhancer)
     start = run.person.tokens["clip_l"].detach()
     assert torch.allclose(start, enhancer.build().tokens(face()[None])["clip_l"][0], atol=1e-6)
     run.run()
     moved = run.person.tokens["clip_l"].detach() - start
     axes = names_basis(backbone, MANY_NAMES, 2, 512).axes["clip_l"]
-    coefficients = run.person.coefficients["clip_l"].detach()  # in a tenth of the names' spread along each axis
+    coefficients = run.person.pseudo_tokens.coefficients[
+        "clip_l"
+    ].detach()  # in a tenth of the names' spread along each axis
     assert torch.allclose(moved, torch.einsum("nk,nkd->nd", coefficients, 0.1 * axes), atol=1e-5)
     assert moved.norm(dim=-1).min() > 1e-3
 
@@ -286,7 +288,7 @@ def test_a_training_that_starts_at_an_enhancer_moves_along_the_axes_of_names(bac
 def test_a_broken_training_that_starts_at_an_enhancer_goes_on_to_the_same_end(backbone, tmp_path):
     enhancer, config = trained(backbone), TrainConfig(steps=4, batch_size=1)
     require_same_end(
-        lambda: Trainer(backbone, photos(), face(), config, MANY_NAMES, build_person=enhancer.build_person),
+        lambda: Trainer.of(backbone, photos(), face(), config, MANY_NAMES, start=enhancer),
         tmp_path / "a.training",
     )
 
@@ -295,10 +297,10 @@ def test_an_enhancer_for_another_base_is_refused(backbone):
     enhancer = trained(backbone)
     other_base = DiffusersBackbone(tiny_pipeline("sd2"))
     with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
-        Trainer(other_base, photos(), face(), QUICK_PERSON, NAMES, build_person=enhancer.build_person)
-    with pytest.raises(ConfigError, match="n 2, heads 8, beta 0.4, got n 3"):
+        Trainer.of(other_base, photos(), face(), QUICK_PERSON, NAMES, start=enhancer)
+    with pytest.raises(ConfigError, match="num_tokens 2, heads 8, beta 0.4, got num_tokens 3"):
         other = dataclasses.replace(QUICK_PERSON, num_tokens=3)
-        Trainer(backbone, photos(), face(), other, ["one two three"], build_person=enhancer.build_person)
+        enhancer.build_person(backbone, face(), other, ["one two three"])
 
 
 def test_a_person_with_one_picture_is_refused(backbone):

@@ -37,7 +37,7 @@ def face() -> torch.Tensor:
 
 def train(pipeline, name: str = "alice", **settings) -> Identity:
     config = TrainConfig(**{"steps": 2, "batch_size": 2, "kv_lr": 0.1, **settings})
-    run = Trainer(DiffusersBackbone(pipeline), photos(), face(), config, ["ab", "cd"])
+    run = Trainer.of(DiffusersBackbone(pipeline), photos(), face(), config, ["ab", "cd"])
     run.run()
     return run.identity(name)
 
@@ -65,8 +65,8 @@ def test_every_family_trains_and_generates_in_every_precision(family, dtype):
 def test_gradients_survive_half_precision():
     gradients = []
     for dtype in (torch.float32, torch.float16):
-        run = Trainer(DiffusersBackbone(tiny_pipeline().to(dtype)), photos(), face(), QUICK, ["ab", "cd"])
-        with run.kv_deltas():
+        run = Trainer.of(DiffusersBackbone(tiny_pipeline().to(dtype)), photos(), face(), QUICK, ["ab", "cd"])
+        with run.active():
             run.scaler.scale(run.loss(run.sampler.draw())).backward()
         gradients.append(run.person.tokens["clip_l"].grad / run.scaler.get_scale())
     single, half = (gradient.flatten() for gradient in gradients)
@@ -78,7 +78,7 @@ def test_gradient_checkpointing_changes_no_number():
     results = []
     for checkpointing in (False, True):
         backbone = DiffusersBackbone(tiny_pipeline(), gradient_checkpointing=checkpointing)
-        run = Trainer(backbone, photos(), face(), QUICK, ["ab", "cd"])
+        run = Trainer.of(backbone, photos(), face(), QUICK, ["ab", "cd"])
         run.run()
         results.append(run.identity("alice").digest())
     assert results[0] == results[1]

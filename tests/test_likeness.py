@@ -137,8 +137,8 @@ def seen_person(settings: TrainConfig) -> tuple[Trainer, LikenessLoss, torch.Ten
     base, person = DiffusersBackbone(load_pipeline(BASE)), Stranger(43, 2)
     target = torch.nn.functional.normalize(person.references[0].mean(0), dim=0)
     loss = LikenessLoss.of(base, face_engine(), settings)
-    pictures, build = person.photos.movedim(1, -1), SEEN.build
-    return Trainer(base, pictures, target, settings, all_names(), build_person=build, likeness=loss), loss, target
+    pictures, start = person.photos.movedim(1, -1), SEEN.start
+    return Trainer.of(base, pictures, target, settings, all_names(), start=start, likeness=loss), loss, target
 
 
 def likeness_settings(**changes) -> TrainConfig:
@@ -147,7 +147,7 @@ def likeness_settings(**changes) -> TrainConfig:
 
 def test_a_person_becomes_more_like_the_face():
     trainer, loss, target = seen_person(likeness_settings(steps=6, likeness_images=4))
-    captions = trainer._captions[:8]
+    captions = trainer.dataset.captions[:8]
     noise = torch.randn(len(captions), 4, 16, 16, generator=torch.Generator().manual_seed(5))
 
     def likeness() -> float:
@@ -170,14 +170,14 @@ def test_parts_of_a_batch_of_drawn_pictures_give_the_gradients_of_the_whole():
     batch, found = trainer.sampler.draw(), []
     for trainer.micro_batch in (3, 2):
         trainer._gradients(batch)
-        found.append(trainer.person.coefficients["clip_mini"].grad.clone())
+        found.append(trainer.person.pseudo_tokens.coefficients["clip_mini"].grad.clone())
     whole, parts = found
     assert (parts - whole).norm() < 1e-2 * whole.norm() and whole.norm() > 1e-3  # a pixel may round otherwise
 
 
 def test_likeness_needs_a_loss(backbone):
     with pytest.raises(ConfigError, match="a LikenessLoss, got none"):
-        Trainer(backbone, photos(), face(), TrainConfig(likeness_weight=1.0), NAMES)
+        Trainer.of(backbone, photos(), face(), TrainConfig(likeness_weight=1.0), NAMES)
 
 
 def across_people(
@@ -241,7 +241,7 @@ def test_the_lesson_by_likeness_comes_last_and_learns_by_pictures_too():
     by_picture, by_likeness = run.objectives[1:]
     batch = by_likeness.draw()
     with torch.no_grad():
-        unlike = by_likeness.loss(*batch) - by_picture.loss(*batch[:5])
+        unlike = by_likeness.loss(batch) - by_picture.loss(batch)
     assert 0.1 < unlike / run.config.likeness_weight < 1
 
 
@@ -250,7 +250,7 @@ def test_a_broken_lesson_by_likeness_goes_on_to_the_same_end(tmp_path):
     whole, broken, resumed = (across_people(config)[0] for _ in range(3))
     losses = whole.run()
     with pytest.raises(KeyboardInterrupt), TrainingRun(broken, tmp_path / "a.training", "same") as run:
-        run.run(lambda step, _: _interrupt() if step == 2 else None)
+        run.run(lambda done: _interrupt() if done.step == 2 else None)
     run = TrainingRun(resumed, tmp_path / "a.training", "same")
     assert run.resume() == 2
     run.run()

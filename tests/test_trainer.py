@@ -18,7 +18,7 @@ from idea_core.method.kv import delta_of
 from idea_core.method.losses import mahalanobis_to, squared_to
 from idea_core.text.captions import with_note
 from idea_core.training.batches import Photos
-from idea_core.training.divergence import READ_EVERY, divergence
+from idea_core.training.loop import READ_EVERY, divergence
 from idea_core.training.state import restore_state, save_state
 
 NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
@@ -39,7 +39,7 @@ def face() -> torch.Tensor:
 
 
 def trainer(backbone, config: TrainConfig = QUICK, pictures=None, **options) -> Trainer:
-    return Trainer(backbone, photos() if pictures is None else pictures, face(), config, NAMES, **options)
+    return Trainer.of(backbone, photos() if pictures is None else pictures, face(), config, NAMES, **options)
 
 
 def weights_hash(backbone: DiffusersBackbone) -> str:
@@ -80,7 +80,7 @@ def test_only_the_person_is_trained(backbone):
     assert len(losses) == QUICK.steps
     assert weights_hash(backbone) == before
     moved = {name for name in start if not torch.equal(start[name], after[name])}
-    assert {"tokens.clip_l", "adapter.gamma", "enhancer.expand.weight", "adapter.fuse.weight"} <= moved
+    assert {"pseudo_tokens.vectors.clip_l", "adapter.gamma", "enhancer.expand.weight", "adapter.fuse.weight"} <= moved
     assert moved.isdisjoint({"anchor", "id_embeds"})
     assert all(weight.abs().max() > 0 for weight in run.person.kv.state_dict().values())
 
@@ -90,7 +90,7 @@ def test_the_loss_of_a_fixed_batch_falls(prediction):
     backbone = DiffusersBackbone(tiny_pipeline(prediction=prediction))
     run = trainer(backbone, TrainConfig(batch_size=4))
     batch = run.sampler.draw()
-    with run.kv_deltas():
+    with run.active():
         losses = [run.step(batch).item() for _ in range(30)]
     assert losses[-1] < losses[0]
 
@@ -206,7 +206,7 @@ def test_a_broken_training_goes_on_to_the_same_end(tmp_path):
 def test_a_file_that_is_no_state_is_refused(backbone, tmp_path):
     run = trainer(backbone)
     run.identity("alice").save(tmp_path / "a.safetensors")
-    with pytest.raises(IdentityFileError, match="a training's state of format id-ea-training 2, got id-ea 1"):
+    with pytest.raises(IdentityFileError, match="a training's state of format id-ea-training 3, got id-ea 1"):
         restore_state(run, tmp_path / "a.safetensors", "")
 
 
@@ -259,7 +259,7 @@ MANY_NAMES = tuple(f"{a}{b}" for a in "abcdef" for b in "ghijklm")
 
 def test_between_names_the_tokens_move_along_their_axes(backbone):
     config = TrainConfig(steps=3, batch_size=2, axes=3)
-    run = Trainer(backbone, photos(), face(), config, MANY_NAMES)
+    run = Trainer.of(backbone, photos(), face(), config, MANY_NAMES)
     ids = [backbone.tokenize(name)["clip_l"] for name in MANY_NAMES]
     first = backbone.embed_tokens("clip_l", [name[0] for name in ids])
     assert torch.allclose(run.person.tokens["clip_l"][0], first.mean(0), atol=1e-6)
@@ -272,19 +272,22 @@ def test_between_names_the_tokens_move_along_their_axes(backbone):
     moved = run.identity("alice").tokens["clip_l"][0].float() - first.mean(0)
     outside = moved - moved @ torch.linalg.pinv(axes[0]) @ axes[0]
     assert moved.norm() > 1e-3 and outside.norm() < 2e-2 * moved.norm()
-    assert {"coefficients.clip_l", "anchor"} <= run.weights().keys() and "axes_clip_l" not in run.weights()
+    assert {
+        "pseudo_tokens.coefficients.clip_l",
+        "anchor",
+    } <= run.weights().keys() and "pseudo_tokens.axes_clip_l" not in run.weights()
     assert torch.equal(run.person.anchor, cross_initialise(backbone, MANY_NAMES, 2)["clip_l"])
 
 
 @pytest.mark.parametrize("names, start", [(NAMES, "names"), (MANY_NAMES, "cross")])
 def test_with_few_names_or_on_request_the_tokens_start_at_the_cross_initialisation(backbone, names, start):
-    run = Trainer(backbone, photos(), face(), TrainConfig(start=start), names)
+    run = Trainer.of(backbone, photos(), face(), TrainConfig(start=start), names)
     assert torch.equal(run.person.tokens["clip_l"], run.person.anchor)
 
 
 def test_a_person_may_be_the_mean_of_the_last_steps(backbone):
     steps: list[dict[str, torch.Tensor]] = []
-    run = Trainer(backbone, photos(), face(), TrainConfig(steps=5, batch_size=1, swa_fraction=0.5), MANY_NAMES)
+    run = Trainer.of(backbone, photos(), face(), TrainConfig(steps=5, batch_size=1, swa_fraction=0.5), MANY_NAMES)
     step = run.step
 
     def remembered(batch):
@@ -313,7 +316,7 @@ def require_same_end(start: Callable[[], Trainer], state: Path) -> None:
 def test_a_broken_training_between_names_goes_on_to_the_same_end(tmp_path):
     config = TrainConfig(steps=4, batch_size=1)
     require_same_end(
-        lambda: Trainer(DiffusersBackbone(tiny_pipeline()), photos(), face(), config, MANY_NAMES),
+        lambda: Trainer.of(DiffusersBackbone(tiny_pipeline()), photos(), face(), config, MANY_NAMES),
         tmp_path / "a.training",
     )
 
@@ -325,7 +328,7 @@ def test_captions_have_a_place_for_the_person(backbone):
 
 def test_images_have_a_shape(backbone):
     with pytest.raises(ShapeError, match="images of shape"):
-        Trainer(backbone, torch.zeros(64, 64, 3), face(), QUICK, NAMES)
+        Trainer.of(backbone, torch.zeros(64, 64, 3), face(), QUICK, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +371,7 @@ def test_a_note_stands_in_its_own_photos_captions_alone(backbone):
     run = trainer(backbone, TrainConfig(batch_size=64), noted, captions=["a {}", "the {}"])
     seen = {(photo % 2, caption) for batch in [run.sampler.draw()] for photo, caption in zip(*drawn(batch))}
     assert seen == {(0, 0), (0, 1), (1, 2)}
-    tokens = [after["clip_l"] for _, after in run._captions]
+    tokens = [after["clip_l"] for _, after in run.dataset.captions]
     assert tokens[0] == tokens[1] == backbone.tokenize(", in rain")["clip_l"] and tokens[2] == []
 
 
@@ -428,7 +431,7 @@ def test_a_batch_in_parts_gives_the_same_gradients(backbone):
     def gradients(micro_batch: int) -> list[torch.Tensor]:
         run = trainer(backbone, TrainConfig(batch_size=5))
         run.micro_batch = micro_batch
-        with run.kv_deltas():
+        with run.active():
             run.step(run.sampler.draw())
         return [parameter.grad for group in run.optimizer.param_groups for parameter in group["params"]]
 
@@ -519,10 +522,10 @@ def test_masks_say_what_counts(backbone):
 
     backbone.predict = record
     loss = run.loss(batch)
-    bucket = run.sampler.buckets[0]
+    bucket = run.dataset.buckets[0]
     error = (seen[0][2] - backbone.target(bucket.latents.mean[batch.photos], batch.noise, batch.timesteps)).square()
     assert torch.allclose(loss, error[..., :4].mean(), rtol=1e-4)
-    assert torch.equal(bucket.emphasis[2:], bucket.emphasis[:2].flip(3))
+    assert torch.equal(bucket.loss_weight[2:], bucket.loss_weight[:2].flip(3))
     with pytest.raises(TrainingError, match="masks with something in them"):
         trainer(backbone, pictures=[Photos(photos(), masks=torch.zeros(2, 16, 16))])
     with pytest.raises(ShapeError, match="masks of shape"):
@@ -538,8 +541,8 @@ def test_photos_of_several_sizes_are_never_in_one_batch_and_are_seen_alike(backb
     for _ in range(300):
         batch = run.sampler.draw()
         drawn_from[batch.bucket] += 1
-        assert batch.noise.shape[2:] == run.sampler.buckets[batch.bucket].latents.mean.shape[2:]
-        first = run.sampler.buckets[1].first[0]
+        assert batch.noise.shape[2:] == run.dataset.buckets[batch.bucket].latents.mean.shape[2:]
+        first = run.dataset.buckets[1].first[0]
         assert (batch.captions >= first).all() if batch.bucket else (batch.captions < first).all()
     assert drawn_from[1] / drawn_from.sum() == pytest.approx(0.75, abs=0.06)
     assert len(run.run()) == 3
@@ -547,16 +550,16 @@ def test_photos_of_several_sizes_are_never_in_one_batch_and_are_seen_alike(backb
 
 def test_latents_are_drawn_from_the_posterior_where_asked_for(backbone):
     run = trainer(backbone, TrainConfig(batch_size=2, sample_latents=True))
-    batch, bucket = run.sampler.draw(), run.sampler.buckets[0]
+    batch, bucket = run.sampler.draw(), run.dataset.buckets[0]
     pixels = torch.cat([photos(), photos().flip(2)]).movedim(-1, 1) * 2 - 1
     posterior = backbone._vae.encode(pixels).latent_dist
     scale = backbone._vae.config.scaling_factor
-    assert torch.allclose(bucket.latents.deviation, posterior.std * scale, rtol=1e-4)
+    assert torch.allclose(bucket.latents.std, posterior.std * scale, rtol=1e-4)
     seen, add_noise = [], backbone.add_noise
     backbone.add_noise = lambda latents, *others: seen.append(latents) or add_noise(latents, *others)
     run.loss(batch)
-    expected = (posterior.mean[batch.photos] + posterior.std[batch.photos] * batch.posterior) * scale
+    expected = (posterior.mean[batch.photos] + posterior.std[batch.photos] * batch.posterior_noise) * scale
     assert torch.allclose(seen[0], expected, atol=1e-5)
     halves = batch.parts(1)
-    assert torch.equal(torch.cat([part.posterior for part in halves]), batch.posterior)
-    assert trainer(backbone).sampler.draw().posterior is None
+    assert torch.equal(torch.cat([part.posterior_noise for part in halves]), batch.posterior_noise)
+    assert trainer(backbone).sampler.draw().posterior_noise is None

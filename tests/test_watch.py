@@ -10,10 +10,10 @@ from idea_core.diffusion.sampling import sample
 from idea_core.errors import ConfigError
 from idea_core.faces.likeness import likeness_to
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
-from idea_core.training.preview import PreviewConfig, draw_person
+from idea_core.training.loop import copied
+from idea_core.training.preview import PreviewConfig, WatchConfig, draw_person, watch_person
 from idea_core.training.run import TrainingRun
 from idea_core.training.trainer import Trainer
-from idea_core.training.watch import Watch, WatchConfig
 from miniature.trial import Stranger
 from miniature.world import BASE, all_names, face_engine
 
@@ -25,7 +25,7 @@ def backbone() -> DiffusersBackbone:
 
 def run_with(backbone, tmp_path, watch: WatchConfig, likeness=None, steps: int = 6) -> TrainingRun:
     run = trainer(backbone, TrainConfig(steps=steps, batch_size=1))
-    return TrainingRun(run, tmp_path / "a.training", "same", watch=Watch(run, watch, likeness))
+    return TrainingRun(run, tmp_path / "a.training", "same", watch=watch_person(run, watch, likeness))
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -48,7 +48,7 @@ def test_a_perfect_unet_brings_the_picture_back(prediction):
 
 def test_a_prompt_and_a_seed_make_a_picture_of_their_own(backbone):
     run = trainer(backbone)
-    with run.kv_deltas():
+    with run.active():
         drawn = draw_person(run, PreviewConfig(("a {}", "b {}"), (0, 1), steps=2))
         alone = draw_person(run, PreviewConfig(("b {}",), (1,), steps=2))
     assert drawn.shape == (4, 4, 8, 8) and len(drawn.flatten(1).unique(dim=0)) == 4
@@ -61,7 +61,7 @@ def test_a_training_ends_at_its_target(backbone, tmp_path):
     scores = iter([0.2, 0.7])
     run = run_with(backbone, tmp_path, WatchConfig(2, target=0.6), lambda _: next(scores))
     shown = []
-    run.run(lambda step, images: shown.append((step, images is not None)))
+    run.run(lambda done: shown.append((done.step, done.images is not None)))
     assert shown == [(1, False), (2, True), (3, False), (4, True)]
     report = run.report()
     assert report["steps_done"] == 4 and report["likeness"] == [(2, 0.2), (4, 0.7)]
@@ -72,9 +72,9 @@ def test_a_training_whose_likeness_falls_goes_back_to_its_best(backbone, tmp_pat
     scores = iter([0.5, 0.6, 0.59, 0.55])
     run = run_with(backbone, tmp_path, WatchConfig(1), lambda _: next(scores))
     seen = {}
-    run.run(lambda step, _: seen.setdefault(step, {k: w.clone() for k, w in run.trainer.weights().items()}))
+    run.run(lambda done: seen.setdefault(done.step, copied(run.training.weights())))
     assert run.report()["ended_early"] == "likeness fell to 0.550 at step 4; back to step 2 with 0.600"
-    assert all(torch.equal(weight, seen[2][key]) for key, weight in run.trainer.weights().items())
+    assert all(torch.equal(weight, seen[2][key]) for key, weight in run.training.weights().items())
 
 
 def test_a_watched_training_that_breaks_off_goes_on_to_the_same_end(tmp_path):
@@ -89,13 +89,13 @@ def test_a_watched_training_that_breaks_off_goes_on_to_the_same_end(tmp_path):
     broken = start(scores[:2])  # the third look fails
     with pytest.raises(StopIteration), broken:
         broken.run()
-    assert len(broken.trainer.losses) == 3
+    assert len(broken.training.losses) == 3
     resumed = start(scores[2:])
     assert resumed.resume() == 3
     resumed.run()
     assert resumed.report()["likeness"] == whole.report()["likeness"]
     assert resumed.report()["ended_early"] == whole.report()["ended_early"]
-    assert resumed.trainer.identity("a").digest() == whole.trainer.identity("a").digest()
+    assert resumed.training.identity("a").digest() == whole.training.identity("a").digest()
 
 
 def test_looking_changes_nothing(backbone, tmp_path):
@@ -103,7 +103,7 @@ def test_looking_changes_nothing(backbone, tmp_path):
     watched.run()
     plain = trainer(DiffusersBackbone(tiny_pipeline()), TrainConfig(steps=4, batch_size=1))
     plain.run()
-    assert watched.trainer.identity("a").digest() == plain.identity("a").digest()
+    assert watched.training.identity("a").digest() == plain.identity("a").digest()
     assert watched.report()["seconds"]["looks"] > 0 and not watched.report()["likeness"]
 
 
@@ -121,11 +121,11 @@ def test_odd_settings_are_refused():
 def test_a_person_of_the_miniature_world_is_learnt_until_the_pictures_are_like_the_photos(tmp_path):
     person = Stranger(1, 4)
     seen = person.prepared(tmp_path / "photos")
-    run = Trainer(
+    run = Trainer.of(
         DiffusersBackbone(load_pipeline(BASE)), seen.photos, seen.embeds.mean, TrainConfig(steps=80), all_names()
     )
     preview = PreviewConfig(("a photo of {}",), (0, 1, 2, 3), guidance=3.0)
-    watch = Watch(run, WatchConfig(4, preview, target=0.45), likeness_to(face_engine(), seen.embeds))
+    watch = watch_person(run, WatchConfig(4, preview, target=0.45), likeness_to(face_engine(), seen.embeds))
     TrainingRun(run, tmp_path / "a.training", "same", watch=watch).run()
-    assert "reached" in watch.ended and len(run.losses) < 80
-    assert watch.scores[0][1] < 0.3 < 0.45 <= watch.scores[-1][1]
+    assert "reached" in watch.stopping.reason and len(run.losses) < 80
+    assert watch.stopping.scores[0][1] < 0.3 < 0.45 <= watch.stopping.scores[-1][1]

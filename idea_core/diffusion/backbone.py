@@ -35,7 +35,7 @@ class Latents(NamedTuple):
     """What the VAE makes of photos, scaled as the UNet wants it."""
 
     mean: Tensor  # (B, c, h, w)
-    deviation: Tensor  # (B, c, h, w), standard deviation of its posterior; 0 where it has none
+    std: Tensor  # (B, c, h, w), standard deviation of its posterior; 0 where it has none
 
 
 class Backbone(Protocol):

@@ -9,7 +9,8 @@ is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -91,6 +92,38 @@ class TrainingData:
         return [self._captions[index] for index in chosen.tolist()]
 
 
+@dataclass(frozen=True, eq=False)
+class PeopleBatch:
+    """The random choices of a step, one row for each picture; drawn on the CPU.
+
+    Attributes:
+        pictures: (B,), of which captions and people count.
+        faces: (B, 512), what the model is given of those people.
+        dropout: (B, BLOCKS, HIDDEN), factors.
+        timesteps: (B,); None by text alone.
+        noise: (B, c, h, w) in the pictures' latents; None by text alone.
+        drawn_faces: (B, 512) of people who are drawn; None where nobody is.
+        drawn_noise: (B, c, h, w) that they are drawn from.
+    """
+
+    pictures: Tensor
+    faces: Tensor
+    dropout: Tensor
+    timesteps: Tensor | None = None
+    noise: Tensor | None = None
+    drawn_faces: Tensor | None = None
+    drawn_noise: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def parts(self, size: int) -> Iterator[PeopleBatch]:
+        """The same batch in pieces of at most `size`."""
+        given = {field.name: tensor for field in fields(self) if (tensor := getattr(self, field.name)) is not None}
+        for pieces in zip(*(tensor.split(size) for tensor in given.values())):
+            yield PeopleBatch(**dict(zip(given, pieces)))
+
+
 class Objective(ABC):
     """So many steps of one kind.
 
@@ -106,11 +139,11 @@ class Objective(ABC):
         self.steps, self._lr, self._data = steps, lr, data
 
     @abstractmethod
-    def draw(self) -> tuple[Tensor, ...]:
-        """The random choices of a step: pictures (B,), and what else is chosen for each of them."""
+    def draw(self) -> PeopleBatch:
+        """Sample a batch."""
 
     @abstractmethod
-    def loss(self, *batch: Tensor) -> Tensor:
+    def loss(self, batch: PeopleBatch) -> Tensor:
         """The mean loss, a scalar, of a batch as drawn, or of a part of it."""
 
     def lr_after(self, done: int) -> float:
@@ -140,16 +173,16 @@ class TextObjective(Objective):
                 "Give such names, as most first and last names are, or set text_steps to 0.",
             )
 
-    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures (B,), of which captions and people count, faces (B, 512), and dropout."""
-        given, size = self._data, self._data.config.text_batch_size
-        chosen = self._nameable[torch.randint(len(self._nameable), (size,), generator=given.generator)]
-        return chosen, given.other_faces(chosen), given.dropout(size)
+    def draw(self) -> PeopleBatch:
+        data, size = self._data, self._data.config.text_batch_size
+        chosen = self._nameable[torch.randint(len(self._nameable), (size,), generator=data.generator)]
+        return PeopleBatch(chosen, data.other_faces(chosen), data.dropout(size))
 
-    def loss(self, chosen: Tensor, faces: Tensor, dropout: Tensor) -> Tensor:
-        wanted = self._data.named_condition(chosen)
-        parts = zip(self._data.condition(chosen, faces, dropout), wanted)
-        return sum((part.float() - want.float()).square().mean() for part, want in parts if part is not None)
+    def loss(self, batch: PeopleBatch) -> Tensor:
+        wanted = self._data.named_condition(batch.pictures)
+        parts = zip(self._data.condition(batch.pictures, batch.faces, batch.dropout), wanted)
+        errors = [(part.float() - want.float()).square().mean() for part, want in parts if part is not None]
+        return torch.stack(errors).sum()
 
 
 class DenoisingObjective(Objective):
@@ -161,25 +194,25 @@ class DenoisingObjective(Objective):
         super().__init__(steps, lr, data)
         self._weights = min_snr(data.backbone, data.config.snr_gamma, data.config.snr_scale)
 
-    def draw(self) -> tuple[Tensor, ...]:
-        """Pictures (B,), faces (B, 512), dropout, timesteps (B,) and noise (B, c, h, w)."""
-        given, size = self._data, self._data.config.batch_size
-        latents, generator = given.pictures.latents, given.generator
+    def draw(self) -> PeopleBatch:
+        data, size = self._data, self._data.config.batch_size
+        latents, generator = data.pictures.latents, data.generator
         chosen = torch.randint(len(latents), (size,), generator=generator)
-        timesteps = torch.randint(given.backbone.num_timesteps, (size,), generator=generator)
+        timesteps = torch.randint(data.backbone.num_timesteps, (size,), generator=generator)
         noise = torch.randn(size, *latents.shape[1:], generator=generator)
-        return chosen, given.other_faces(chosen), given.dropout(size), timesteps, noise
+        return PeopleBatch(chosen, data.other_faces(chosen), data.dropout(size), timesteps, noise)
 
-    def loss(self, chosen: Tensor, faces: Tensor, dropout: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+    def loss(self, batch: PeopleBatch) -> Tensor:
+        assert batch.timesteps is not None and batch.noise is not None
         backbone, device = self._data.backbone, self._data.backbone.device
-        condition = self._data.condition(chosen, faces, dropout)
-        latents = self._data.pictures.latents[chosen].to(device, torch.float32)
-        steps = send(timesteps, device)
-        noised = backbone.add_noise(latents, send(noise, device), steps)
+        condition = self._data.condition(batch.pictures, batch.faces, batch.dropout)
+        latents = self._data.pictures.latents[batch.pictures].to(device, torch.float32)
+        steps = send(batch.timesteps, device)
+        noised = backbone.add_noise(latents, send(batch.noise, device), steps)
         with torch.no_grad():
-            taught = backbone.predict(noised, steps, self._data.named_condition(chosen))
-        error = (backbone.predict(noised, steps, condition) - taught).square().mean((1, 2, 3))
-        return (error * self._weights[timesteps].to(device)).mean()
+            by_name = backbone.predict(noised, steps, self._data.named_condition(batch.pictures))
+        error = (backbone.predict(noised, steps, condition) - by_name).square().mean((1, 2, 3))
+        return (error * self._weights[batch.timesteps].to(device)).mean()
 
 
 class LikenessObjective(DenoisingObjective):
@@ -191,20 +224,19 @@ class LikenessObjective(DenoisingObjective):
         super().__init__(steps, lr, data)
         self._likeness, self._people = likeness, data.mean_faces()
 
-    def draw(self) -> tuple[Tensor, ...]:
-        """Those of the objective by pictures; and faces (B, 512) to draw, and the noise that they are drawn from."""
-        by_picture = super().draw()
-        chosen, noise = by_picture[0], by_picture[-1]
-        start = torch.randn(noise.shape, generator=self._data.generator)
-        return *by_picture, self._data.other_faces(chosen), start
+    def draw(self) -> PeopleBatch:
+        batch = super().draw()
+        assert batch.noise is not None
+        noise = torch.randn(batch.noise.shape, generator=self._data.generator)
+        return replace(batch, drawn_faces=self._data.other_faces(batch.pictures), drawn_noise=noise)
 
-    def loss(self, chosen: Tensor, *rest: Tensor) -> Tensor:
-        *by_picture, faces, noise = rest
-        config, device = self._data.config, self._data.backbone.device
-        wanted = self._people[self._data.pictures.people[chosen]]
-        condition = self._data.condition(chosen, faces, None)  # as users will have it, without dropout
-        unlike = self._likeness(condition, send(noise, device), send(wanted, device))
-        return super().loss(chosen, *by_picture) + config.likeness_weight * unlike
+    def loss(self, batch: PeopleBatch) -> Tensor:
+        assert batch.drawn_faces is not None and batch.drawn_noise is not None
+        device = self._data.backbone.device
+        wanted = self._people[self._data.pictures.people[batch.pictures]]
+        condition = self._data.condition(batch.pictures, batch.drawn_faces, None)  # as users will have it, no dropout
+        unlike = self._likeness(condition, send(batch.drawn_noise, device), send(wanted, device))
+        return super().loss(batch) + self._data.config.likeness_weight * unlike
 
 
 def min_snr(backbone: Backbone, gamma: float, scale: float) -> Tensor:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,9 +29,8 @@ from ..files.tensorfile import read_tensors, require_format, tensor_bytes, write
 from ..files.textfile import parse_json
 from ..identity.checks import require_finite, require_settings
 from ..identity.identity import Identity
-from ..method.anchor import Anchor, NamesBasis
 from ..training.config import TrainConfig
-from ..training.person import PersonModel, build_person
+from ..training.person import PersonModel, Prediction, build_person
 from .model import UNIT_VARIANCE, EnhancerModel
 
 FORMAT, FORMAT_VERSION = "id-ea-enhancer", "2"
@@ -194,9 +193,9 @@ class PretrainedEnhancer:
         return dataclasses.replace(config, num_tokens=self.num_tokens, heads=self.heads, beta=self.beta)
 
     def build_person(
-        self, backbone: Backbone, anchor: Anchor, id_embeds: Tensor, config: TrainConfig, basis: NamesBasis | None
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
     ) -> PersonModel:
-        """What a `Trainer` trains for a person who starts here, in place of the mean name and the anchor.
+        """What a `Trainer` trains for a person who starts here, in place of the names' mean and the anchor.
 
         Raises:
             ConfigError: settings that are not `configure`d, or a backbone of another family.
@@ -204,24 +203,15 @@ class PretrainedEnhancer:
         self.require_family(backbone)
         if config != self.configure(config):
             got = f"num_tokens {config.num_tokens}, heads {config.heads}, beta {config.beta}"
-            raise ConfigError(
-                f"num_tokens {self.num_tokens}, heads {self.heads}, beta {self.beta}",
-                got,
-                "Take the ID-Enhancer's own.",
-            )
+            wanted = f"num_tokens {self.num_tokens}, heads {self.heads}, beta {self.beta}"
+            raise ConfigError(wanted, got, "Take the ID-Enhancer's own.")
         model = self.build(backbone.device)
         with torch.no_grad():
             tokens = {encoder: part[0] for encoder, part in model.tokens(id_embeds[None].to(model.anchor)).items()}
-        if basis is not None:
-            basis = NamesBasis(tokens, {encoder: AXIS_SCALE * axes for encoder, axes in basis.axes.items()})
-        person = build_person(backbone, tokens, id_embeds, config, basis)
-        person.anchor.copy_(model.anchor)
-        if config.has_adapter:
-            person.enhancer, person.adapter = model.enhancer, model.adapter
-            with torch.no_grad():  # it is given the face as it is
-                person.enhancer.expand.weight.mul_(UNIT_VARIANCE)
-            person.requires_grad_()
-        return person
+            model.enhancer.expand.weight.mul_(UNIT_VARIANCE)  # training gives it the face as it is
+        modules = model.enhancer.requires_grad_(), model.adapter.requires_grad_()
+        prediction = Prediction(tokens, model.anchor, modules, AXIS_SCALE)
+        return build_person(backbone, id_embeds, config, names, prediction)
 
     def metadata(self) -> dict[str, str]:
         return {

@@ -1,11 +1,9 @@
-"""A training across people from first to last step: taken up, saved on the way, validated on people held out."""
+"""An Enhancer's training across people, from images to a file; both front ends call it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,27 +15,48 @@ from ..faces.torch_recogniser import TorchRecogniser
 from ..files.tensorfile import load_if_same
 from ..method.anchor import cross_initialise
 from ..training.likeness_loss import LikenessLoss
-from ..training.run import TrainingRun
-from ..training.watch import Judged
+from ..training.output import Output
+from ..training.run import OnProgress, TrainingRun
+from ..training.stopping import Look, Watch
 from ..version import __version__
 from .dataset import PeopleDataset, digest_of
 from .pretrained import PretrainedEnhancer
 from .trainer import EnhancerTrainConfig, EnhancerTrainer
 from .validation import Validator
 
+NUM_TOKENS = 2  # pseudo-tokens of a person
 VALIDATED = 8  # people, at each look
 VALIDATE_EVERY = 500  # steps between two looks: the default of node and command
 
 
-@dataclass
-class Validation(Judged):
-    """Likeness of people held out, from their faces alone, while an Enhancer learns from the others."""
+@dataclass(frozen=True, eq=False)
+class EnhancerSpec:
+    """What an Enhancer is trained on, and how.
 
-    validator: Validator
+    Attributes:
+        validate_every: steps between two measurements on the people held out; 0: none. Where their likeness falls the
+            training ends, and goes back to where it was best.
+        start: an Enhancer to go on from.
+    """
 
-    def look(self, step: int) -> None:
-        rows = list(self.validator.measure(self.trainer.model))
-        self.judge(step, float(np.mean([row["likeness"] for row in rows])))
+    dataset: PeopleDataset
+    config: EnhancerTrainConfig = EnhancerTrainConfig()
+    validate_every: int = 0
+    start: PretrainedEnhancer | None = None
+
+    @property
+    def resolved(self) -> EnhancerTrainConfig:
+        """The settings, as the start needs them."""
+        return self.config.going_on(self.start) if self.start else self.config
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the result depends on and that is known before the images are."""
+        people = self.dataset.config
+        chosen = people.names, people.num_synthetic, people.min_similarity, people.val_fraction, self.validate_every
+        settings = sorted(self.resolved.as_dict().items())
+        start = self.start.digest if self.start else ""
+        return digest_of(self.dataset.fingerprint, start, str(settings), str(chosen), __version__)
 
 
 def require_trainable(
@@ -51,7 +70,8 @@ def require_trainable(
     """Find out what would stop a training before hours are spent on its pictures.
 
     Args:
-        start, base_checkpoint, base_hash: as `train_enhancer` takes them.
+        start: an Enhancer to go on from.
+        base_checkpoint, base_hash: file name and SHA-256 of the base checkpoint; "" if unknown.
 
     Raises:
         ConfigError: a start for another family.
@@ -67,67 +87,54 @@ def require_trainable(
 
 
 def train_enhancer(
-    folder: PeopleDataset,
     backbone: Backbone,
+    spec: EnhancerSpec,
     engine: FaceEngine,
-    config: EnhancerTrainConfig,
-    output: Path,
-    save_every: int = 0,
-    validate_every: int = 0,
-    on_step: Callable[[int, float], None] | None = None,
-    start: PretrainedEnhancer | None = None,
-    **provenance,
+    output: Output,
+    on_progress: OnProgress | None = None,
 ) -> PretrainedEnhancer:
-    """Train on the pictures that are there, from where a broken training of the same inputs stood, and save.
+    """Train on the images that are there, from where a training of the same inputs broke off, and save.
 
     Args:
-        output: file to write; the answer if it is of exactly these inputs. The state of a training that breaks off lies
-            beside it.
-        save_every: steps between two saves; 0: only when it is cancelled.
-        validate_every: steps between two looks at people held out; 0: none. Where their likeness falls it ends, and
-            goes back to where it was best.
-        on_step: called with the steps done and the last loss; it may raise to cancel.
-        start: an Enhancer to go on from.
-        provenance: `base_checkpoint` and `base_hash` of the `PretrainedEnhancer`.
+        output: its fingerprint is completed by the people whose images are of use. A file that is there already is the
+            result if it is of exactly these inputs.
 
     Raises:
         TrainingError: too few people, or a loss that is not finite.
         ConfigError, MissingPackageError, FaceError: as `require_trainable`.
     """
-    config = config.going_on(start) if start else config
-    pictures = folder.pictures()
-    validator = _validator(folder, backbone, engine) if validate_every else None
-    settings = [
-        *sorted(config.as_dict().items()),
-        validate_every if validator else 0,
-        folder.config.min_similarity,
-        __version__,
-    ]
-    others, begun = validator.names if validator else [], start.digest if start else ""
-    fingerprint = digest_of(folder.fingerprint, begun, str(settings), *pictures.names, "held out:", *others)
-    known = load_if_same(PretrainedEnhancer, output, fingerprint)
+    config, pictures = spec.resolved, spec.dataset.pictures()
+    validator = _validator(spec.dataset, backbone, engine) if spec.validate_every else None
+    fingerprint = digest_of(spec.fingerprint, *pictures.names, "held out:", *(validator.names if validator else []))
+    known = load_if_same(PretrainedEnhancer, output.path, fingerprint)
     if known:
         return known
-    output.parent.mkdir(parents=True, exist_ok=True)
     likeness = LikenessLoss.of(backbone, engine, config) if config.likeness_steps else None
-    anchor = None if start else cross_initialise(backbone, pictures.names, 2)
-    trainer = EnhancerTrainer(backbone, anchor, pictures, config, likeness, start)
-    validation = Validation(trainer, validator, every=validate_every) if validator else None
-    with TrainingRun(trainer, output.with_suffix(".training"), fingerprint, save_every, validation) as run:
-        run.resume()
-        run.run(lambda step, _: on_step(step, trainer.losses[-1]) if on_step else None)
+    anchor = None if spec.start else cross_initialise(backbone, pictures.names, NUM_TOKENS)
+    trainer = EnhancerTrainer(backbone, anchor, pictures, config, likeness, spec.start)
+    watch = Watch(spec.validate_every, lambda: _validate(validator, trainer)) if validator else None
+    with TrainingRun(trainer, output.state_file, fingerprint, output.save_every, watch) as run:
+        if output.resume:
+            run.resume()
+        run.run(on_progress)
         record: dict[str, Any] = {
             **config.as_dict(),
-            "start": begun,
+            "start": spec.start.digest if spec.start else "",
             "people": len(pictures.names),
             "pictures": len(pictures.prompts),
             "fingerprint": fingerprint,
             "version": __version__,
             "report": run.report(),
         }
-        enhancer = PretrainedEnhancer.of(trainer.model, backbone, **provenance, training=record)
-        enhancer.save(output)
+        enhancer = PretrainedEnhancer.of(trainer.model, backbone, **output.base(), training=record)
+        output.write(enhancer, "the ID-Enhancer")
     return enhancer
+
+
+def _validate(validator: Validator, trainer: EnhancerTrainer) -> Look:
+    """Likeness of people held out, from their faces alone."""
+    rows = list(validator.measure(trainer.model))
+    return Look(score=float(np.mean([row["likeness"] for row in rows])))
 
 
 def _validator(folder: PeopleDataset, backbone: Backbone, engine: FaceEngine) -> Validator | None:

@@ -6,7 +6,6 @@ objectives (`objectives.py`) follow each other: by text, by pictures, and by the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -18,12 +17,11 @@ from ..diffusion.backbone import Backbone
 from ..diffusion.memory import with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..method.anchor import Anchor, mean_name
-from ..training.batches import undone_on_error
 from ..training.config import Settings
 from ..training.likeness_loss import LikenessLoss
-from ..training.trainer import OnStep
+from ..training.loop import TrainingLoop
 from .model import EnhancerModel
-from .objectives import DenoisingObjective, LikenessObjective, Objective, TextObjective, TrainingData
+from .objectives import DenoisingObjective, LikenessObjective, Objective, PeopleBatch, TextObjective, TrainingData
 from .pictures import PeoplePictures
 from .pretrained import PretrainedEnhancer
 
@@ -93,8 +91,8 @@ class EnhancerTrainConfig(Settings):
         self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
 
 
-class EnhancerTrainer:
-    """The training of a `EnhancerModel` on one backbone.
+class EnhancerTrainer(TrainingLoop):
+    """The training of an `EnhancerModel` on one backbone.
 
     Args:
         anchor: of the Enhancer; None with a `start`.
@@ -118,51 +116,27 @@ class EnhancerTrainer:
     ):
         if config.likeness_steps and likeness is None:
             raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_steps to 0.")
-        self.backbone, self.pictures, self.config = backbone, pictures, config
+        self.pictures, self.config = pictures, config
         if start:
             start.require_family(backbone)
             self.model = start.build(backbone.device).requires_grad_()
         else:
-            names = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(config.seed)
-                self.model = EnhancerModel(anchor, *names, config.heads, config.beta).to(backbone.device)
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=config.weight_decay)
-        self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
-        self.micro_batch = config.text_batch_size
-        self.losses: list[float] = []  # of the steps done
-        self.average: dict[str, Tensor] = {}
-        self._stopped = False
-        self.data = TrainingData(backbone, self.model, pictures, config, self.generator)
+            self.model = _seeded(backbone, anchor, pictures, config)
+        optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=config.weight_decay)
+        generator = torch.Generator().manual_seed(config.seed)
+        super().__init__(backbone, optimizer, generator, config.steps, config.text_batch_size)
+        self.data = TrainingData(backbone, self.model, pictures, config, generator)
         self.objectives = self._objectives(likeness)
 
-    def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
-        """Train up to `config.steps`, from where the training stands; the loss of each step.
-
-        Raises:
-            DivergedError: the loss is no longer finite.
-        """
-        with torch.enable_grad():
-            for step in range(len(self.losses) + 1, self.config.steps + 1):
-                if self._stopped:
-                    break
-                with undone_on_error(self.generator):
-                    self.step()
-                if on_step:
-                    on_step(step, self.losses)
-        return tuple(self.losses)
-
-    def stop(self) -> None:
-        """End `run` after the step that is being done."""
-        self._stopped = True
-
     def weights(self) -> dict[str, Tensor]:
-        """All that is trained, by name, detached."""
         return self.model.state_dict()
 
-    def read_losses(self) -> list[float]:
-        return self.losses
+    def active(self) -> AbstractContextManager[None]:
+        """Nothing: the model's answers are given to the backbone, which stays as it is."""
+        return nullcontext()
+
+    def run_step(self) -> None:
+        self.step()
 
     def step(self) -> float:
         """One step of the optimiser; its loss.
@@ -186,10 +160,6 @@ class EnhancerTrainer:
         self.losses.append(value)
         return value
 
-    def kv_deltas(self) -> AbstractContextManager[None]:
-        """Nothing: keys and values are not trained across people."""
-        return nullcontext()
-
     def _objectives(self, likeness: LikenessLoss | None) -> list[Objective]:
         config, data = self.config, self.data
         before = config.steps - config.likeness_steps
@@ -212,13 +182,13 @@ class EnhancerTrainer:
             done -= objective.steps
         return self.objectives[-1], done
 
-    def _gradients(self, objective: Objective, batch: Sequence[Tensor]) -> float:
+    def _gradients(self, objective: Objective, batch: PeopleBatch) -> float:
         """Gradients of a batch, in parts that fit into memory; its loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        total, count = 0.0, len(batch[0])
+        total, count = 0.0, len(batch)
         self.micro_batch = min(self.micro_batch, count)
-        for part in zip(*(tensor.split(self.micro_batch) for tensor in batch)):
-            loss = objective.loss(*part) * (len(part[0]) / count)
+        for part in batch.parts(self.micro_batch):
+            loss = objective.loss(part) * (len(part) / count)
             value = loss.item()
             if not isfinite(value):
                 raise self._diverged(objective, f"{value}")
@@ -228,3 +198,11 @@ class EnhancerTrainer:
 
     def _diverged(self, objective: Objective, got: str) -> DivergedError:
         return DivergedError("a finite loss", f"{got} at step {len(self.losses) + 1}", f"Lower {objective.lr_setting}.")
+
+
+def _seeded(backbone: Backbone, anchor: Anchor, pictures: PeoplePictures, config: EnhancerTrainConfig) -> EnhancerModel:
+    """A model that knows nobody yet."""
+    start, scale = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        return EnhancerModel(anchor, start, scale, config.heads, config.beta).to(backbone.device)

@@ -9,7 +9,10 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ..errors import IdentityFileError
+from ..images import to_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,6 +31,13 @@ def encode_thumbnail(image: Image.Image) -> str:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
     return _PREFIX + base64.b64encode(file.getvalue()).decode()
+
+
+def thumbnail_of(image: Tensor) -> str:
+    """`encode_thumbnail` of an image (H, W, 3) in 0…1 on the CPU."""
+    from PIL import Image
+
+    return encode_thumbnail(Image.fromarray(to_pixels(image)))
 
 
 def decode_thumbnail(text: str) -> Image.Image:

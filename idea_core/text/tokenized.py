@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ..diffusion.backbone import Backbone, TokenIds
 from ..errors import ConfigError, TrainingError
-from ..training.batches import Photos
-from .captions import PLACEHOLDER, with_note
+from .captions import PLACEHOLDER
 
 Caption = tuple[TokenIds, TokenIds]
 """What stands before and after the person."""
@@ -34,27 +33,6 @@ def tokenize_captions(
     for (before, after), said in zip(found, whose or map(quoted, captions), strict=True):
         require_short(backbone, max(len(before[encoder]) + n + len(after[encoder]) for encoder in before), said)
     return found
-
-
-def captions_of_photos(
-    backbone: Backbone, photos: Sequence[Photos], captions: Sequence[str], n: int
-) -> tuple[list[Caption], list[list[int]]]:
-    """Captions that say a photo's note too, one photo after the other, and how many each photo of each size has.
-
-    Raises:
-        TrainingError, ConfigError: as `tokenize_captions`; one that is too long names its photo.
-    """
-    texts, whose, counts, number = [], [], [], 0
-    for part in photos:
-        notes = part.notes or [""] * len(part.images)
-        names = part.names or [str(number + index) for index in range(len(part.images))]
-        number += len(part.images)
-        said = [with_note(captions, note) for note in notes]
-        counts.append(list(map(len, said)))
-        for name, note, of_photo in zip(names, notes, said):
-            texts += of_photo
-            whose += [f"for photo {name}" + (", its note included" if note else "")] * len(of_photo)
-    return tokenize_captions(backbone, texts, n, whose), counts
 
 
 def require_short(backbone: Backbone, count: int, whose: str) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,18 +11,9 @@ from torch import Tensor, nn
 from ..diffusion.backbone import Backbone, Latents
 from ..errors import ShapeError, TrainingError
 from ..shapes import require_shape
+from ..text.captions import with_note
+from ..text.tokenized import Caption, tokenize_captions
 from .config import TrainConfig
-
-
-@contextmanager
-def undone_on_error(generator: torch.Generator) -> Iterator[None]:
-    """While open, what is drawn is drawn again if an error passes: a step that breaks off was not done."""
-    before = generator.get_state()
-    try:
-        yield
-    except BaseException:
-        generator.set_state(before)
-        raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +54,13 @@ class Bucket:
 
     Attributes:
         latents: of 2P photos.
-        emphasis: (2P, 1, h, w), how much each cell counts, of mean 1 in each photo; None: all alike.
+        loss_weight: (2P, 1, h, w), how much each cell counts, of mean 1 in each photo; None: all alike.
         captions: how many each of the P photos has.
         first: index of each photo's first caption, (P,).
     """
 
     latents: Latents
-    emphasis: Tensor | None
+    loss_weight: Tensor | None
     captions: Tensor
     first: Tensor
 
@@ -85,11 +75,55 @@ class Bucket:
         """
         latents = backbone.encode_images(torch.cat([photos.images, photos.images.flip(2)]))
         counts = torch.tensor(captions)
-        emphasis = None if photos.masks is None else _emphasis(photos.masks, latents.mean)
-        return cls(latents, emphasis, counts, first + counts.cumsum(0) - counts)
+        loss_weight = None if photos.masks is None else _loss_weights(photos.masks, latents.mean)
+        return cls(latents, loss_weight, counts, first + counts.cumsum(0) - counts)
 
     def __len__(self) -> int:
         return len(self.captions)
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoDataset:
+    """A person's photos as the base model has them.
+
+    Attributes:
+        buckets: one a size.
+        captions: of all photos, one photo after the other.
+    """
+
+    buckets: Sequence[Bucket]
+    captions: Sequence[Caption]
+
+    @classmethod
+    def encode(
+        cls, backbone: Backbone, photos: Sequence[Photos], captions: Sequence[str], num_tokens: int
+    ) -> PhotoDataset:
+        """Encode photos, after all captions have been checked.
+
+        Args:
+            captions: with `{}` where the person stands; each photo gets them all, with its note.
+            num_tokens: pseudo-tokens of the person.
+
+        Raises:
+            TrainingError: a caption without a place for the person, or with several; an empty mask.
+            ConfigError: a caption that is too long for the text encoder; it names its photo.
+        """
+        texts, whose, counts, number = [], [], [], 0
+        for part in photos:
+            notes = part.notes or [""] * len(part.images)
+            names = part.names or [str(number + index) for index in range(len(part.images))]
+            number += len(part.images)
+            noted = [with_note(captions, note) for note in notes]
+            counts.append(list(map(len, noted)))
+            for name, note, of_photo in zip(names, notes, noted):
+                texts += of_photo
+                whose += [f"for photo {name}" + (", its note included" if note else "")] * len(of_photo)
+        tokenized = tokenize_captions(backbone, texts, num_tokens, whose)
+        buckets, first = [], 0
+        for part, each in zip(photos, counts):
+            buckets.append(Bucket.of(backbone, part, each, first))
+            first += sum(each)
+        return cls(buckets, tokenized)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +135,7 @@ class Batch:
     captions: Tensor  # (B,) indices of captions
     timesteps: Tensor  # (B,)
     noise: Tensor  # (B, c, h, w)
-    posterior: Tensor | None = None  # (B, c, h, w), standard normal: where in the VAE's posterior the latents are
+    posterior_noise: Tensor | None = None  # (B, c, h, w), standard normal: places in the VAE's posterior
     drawn: Tensor | None = None  # (Q, c, h, w), standard normal: of pictures of the person that are drawn
     drawn_captions: Tensor | None = None  # (Q,) indices of captions
 
@@ -111,7 +145,9 @@ class Batch:
         return [self._piece(slice(start, start + size)) for start in range(0, count, size)]
 
     def _piece(self, of: slice) -> Batch:
-        fields = ("photos", "captions", "timesteps", "noise") + (("posterior",) if self.posterior is not None else ())
+        fields = ("photos", "captions", "timesteps", "noise") + (
+            ("posterior_noise",) if self.posterior_noise is not None else ()
+        )
         return replace(self, **{name: getattr(self, name)[of] for name in fields})
 
 
@@ -142,7 +178,7 @@ class BatchSampler:
             captions=bucket.first[photos] + caption,
             timesteps=torch.randint(self.timesteps, (size,), generator=generator),
             noise=torch.randn(shape, generator=generator),
-            posterior=torch.randn(shape, generator=generator) if self.config.sample_latents else None,
+            posterior_noise=torch.randn(shape, generator=generator) if self.config.sample_latents else None,
         )
         if not self.config.likeness_weight:
             return batch
@@ -160,7 +196,7 @@ class BatchSampler:
         return int(torch.multinomial(sizes, 1, generator=self.generator))
 
 
-def _emphasis(masks: Tensor, latents: Tensor) -> Tensor:
+def _loss_weights(masks: Tensor, latents: Tensor) -> Tensor:
     """Weights (2P, 1, h, w) of the latents' cells, of mean 1 in each photo, the second half mirrored."""
     both = torch.cat([masks, masks.flip(2)]).unsqueeze(1).to(latents)
     pooled = nn.functional.adaptive_avg_pool2d(both, latents.shape[-2:])

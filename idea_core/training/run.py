@@ -1,4 +1,4 @@
-"""A training from its first step to its last, through breaks: taken up, saved as it goes, watched, timed."""
+"""A training from its first step to its last, through breaks: resumed, saved as it goes, watched, timed."""
 
 from __future__ import annotations
 
@@ -7,40 +7,42 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..enhancers.trainer import EnhancerTrainer
 from ..errors import DivergedError, IdentityFileError
-from ..identity.identity import Identity
+from .loop import TrainingLoop, copied
 from .state import restore_state, save_state
-from .trainer import Trainer
-from .watch import Judged
+from .stopping import Verdict, Watch
 
-OnProgress = Callable[[int, Tensor | None], None]
-"""Called after each step with the steps done, and pictures (B, H, W, 3) if it was looked at; it may raise to cancel."""
 _RECENT = 50  # steps that a final loss is the mean of
+_Result = TypeVar("_Result")
+_Loop = TypeVar("_Loop", bound=TrainingLoop)
 
 
-def keep(identity: Callable[[], Identity], result: Path, steps: int) -> None:
-    """Save what a training that broke off had learnt, beside where its result would be.
+class Progress(NamedTuple):
+    """How far a training is.
 
-    The error that broke it is on its way, and is not hidden by another one.
+    Attributes:
+        step: steps done.
+        loss: of the last step whose loss was read; None before any.
+        images: (B, H, W, 3) in 0…1, if it was looked at.
     """
-    path = result.with_stem(f"{result.stem}-step-{steps:05}")
-    try:
-        learnt = identity()
-        learnt.save(path)
-        logging.warning("ID-EA: what %s had learnt in %d steps is kept: %s", learnt.trigger, steps, path)
-    except Exception as error:
-        logging.warning("ID-EA: what was learnt could not be kept. %s", error)
+
+    step: int
+    loss: float | None = None
+    images: Tensor | None = None
+
+
+OnProgress = Callable[[Progress], None]
+"""Called after each step; it may raise to cancel."""
 
 
 @dataclass
-class TrainingRun:
-    """One person's training, or one across people, inside `with`, until its result is safe.
+class TrainingRun(Generic[_Loop]):
+    """A training, of a person or of an Enhancer, inside `with`, until its result is safe.
 
     Whatever breaks it off there, the training goes on from the same step when it is run again; only where it diverged
     that would be of no use.
@@ -51,11 +53,11 @@ class TrainingRun:
         save_every: steps between two saves; 0: only when it is cancelled.
     """
 
-    trainer: Trainer | EnhancerTrainer
+    training: _Loop
     state_file: Path
     fingerprint: str
     save_every: int = 0
-    watch: Judged | None = None
+    watch: Watch | None = None
     _seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "looks": 0.0, "saves": 0.0})
     _steps: int = 0  # done in this run
 
@@ -69,73 +71,91 @@ class TrainingRun:
             self._save_what_is_there()
 
     def resume(self) -> int:
-        """Bring the trainer to where a broken run of the same inputs stood; the steps that were done."""
+        """Bring the training to where a broken run of the same inputs stood; the steps that were done."""
         if not self.state_file.exists():
             return 0
         try:
-            steps = restore_state(self.trainer, self.state_file, self.fingerprint, self.watch)
+            stopping = self.watch.stopping if self.watch else None
+            steps = restore_state(self.training, self.state_file, self.fingerprint, stopping)
         except IdentityFileError as error:
-            logging.warning("ID-EA: %s is of no use, training starts anew. %s", self.state_file, error)
+            logging.warning("ID-EA: %s cannot be read; the training starts again. %s", self.state_file, error)
             return 0
         if steps:
-            logging.warning("ID-EA: going on after step %d of %s", steps, self.state_file)
+            logging.warning("ID-EA: resuming after step %d from %s", steps, self.state_file)
         else:
-            logging.warning("ID-EA: %s is of other inputs, training starts anew.", self.state_file)
+            logging.warning("ID-EA: %s belongs to other inputs; the training starts again.", self.state_file)
         return steps
 
-    def run(self, on_step: OnProgress | None = None) -> None:
+    def run(self, on_progress: OnProgress | None = None) -> None:
         """Train to the end.
 
         Raises:
-            DivergedError: the trainer holds what was learnt before.
+            DivergedError: the training holds what was learnt before.
         """
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         start, before = time.perf_counter(), sum(self._seconds.values())
         try:
-            self._look_again(on_step)
-            self.trainer.run(lambda step, _losses: self._after(step, on_step))
+            self._look_again(on_progress)
+            self.training.run(lambda step, _losses: self._after(step, on_progress))
         finally:
             others = sum(self._seconds.values()) - before
             self._seconds["steps"] += time.perf_counter() - start - others
 
     def report(self) -> dict[str, Any]:
         """What is worth knowing of the run, JSON values: seconds and bytes where they say so."""
-        losses = self.trainer.losses
+        losses = self.training.losses
         recent = losses[-_RECENT:]
         seconds = self._seconds["steps"]
+        stopping = self.watch.stopping if self.watch else None
         return {
             "steps_done": len(losses),
             "steps_per_second": round(self._steps / seconds, 3) if seconds else None,
             "seconds": {part: round(value, 2) for part, value in self._seconds.items()},
-            "micro_batch": self.trainer.micro_batch,
+            "micro_batch": self.training.micro_batch,
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             "final_loss": round(sum(recent) / len(recent), 6) if recent else None,
-            "likeness": self.watch.scores if self.watch else [],
-            "ended_early": self.watch.ended if self.watch else "",
+            "likeness": stopping.scores if stopping else [],
+            "ended_early": stopping.reason if stopping else "",
         }
 
-    def _after(self, step: int, on_step: OnProgress | None) -> None:
+    def _after(self, step: int, on_progress: OnProgress | None) -> None:
         self._steps += 1
         images = None
         if self.watch and self.watch.is_due(step):
-            self.trainer.read_losses()  # of a training that has diverged no picture is drawn
-            images = self._timed("looks", lambda: self.watch.look(step))
-        if self.save_every and step % self.save_every == 0 and step < self.trainer.config.steps:
+            self.training.read_losses()  # of a training that has diverged no image is drawn
+            images = self._look(self.watch, step)
+        if self.save_every and step % self.save_every == 0 and step < self.training.steps:
             self._timed("saves", self._save_on_the_way)
-        if on_step:
-            on_step(step, images)
+        if on_progress:
+            on_progress(self._progress(step, images))
 
-    def _look_again(self, on_step: OnProgress | None) -> None:
+    def _look(self, watch: Watch, step: int) -> Tensor | None:
+        """Images of what is trained; the training ends here where its score says so."""
+        look = self._timed("looks", watch.look)
+        verdict = Verdict.CONTINUE if look.score is None else watch.stopping.update(step, look.score)
+        if verdict is Verdict.BEST:
+            watch.stopping.best = copied(self.training.weights())
+        elif verdict is not Verdict.CONTINUE:
+            self.training.stop()
+        if verdict is Verdict.RESTORE_BEST:
+            self.training.set_weights(watch.stopping.best)
+        return look.images
+
+    def _look_again(self, on_progress: OnProgress | None) -> None:
         """Make up for a look in which the training broke off."""
-        step = len(self.trainer.losses)
-        if step and self.watch and self.watch.is_due(step) and step not in dict(self.watch.scores):
-            with self.trainer.kv_deltas():
-                images = self._timed("looks", lambda: self.watch.look(step))
-            if on_step and images is not None:
-                on_step(step, images)
+        step = len(self.training.losses)
+        if step and self.watch and self.watch.is_due(step) and step not in dict(self.watch.stopping.scores):
+            with self.training.active():
+                images = self._look(self.watch, step)
+            if on_progress and images is not None:
+                on_progress(self._progress(step, images))
 
-    def _timed(self, part: str, work: Callable[[], Any]) -> Any:
+    def _progress(self, step: int, images: Tensor | None) -> Progress:
+        losses = self.training.losses
+        return Progress(step, losses[-1] if losses else None, images)
+
+    def _timed(self, part: str, work: Callable[[], _Result]) -> _Result:
         start = time.perf_counter()
         try:
             return work()
@@ -146,18 +166,21 @@ class TrainingRun:
         try:
             self.state_file.unlink(missing_ok=True)
         except OSError as error:
-            logging.warning("ID-EA: %s is of no use any more, and could not be deleted. %s", self.state_file, error)
+            logging.warning("ID-EA: %s is no longer needed, and could not be deleted. %s", self.state_file, error)
+
+    def _save(self) -> None:
+        save_state(self.training, self.state_file, self.fingerprint, self.watch.stopping if self.watch else None)
 
     def _save_on_the_way(self) -> None:
         try:
-            save_state(self.trainer, self.state_file, self.fingerprint, self.watch)
+            self._save()
         except OSError as error:  # a full disk may have room again at the end
             logging.warning("ID-EA: the training goes on, but its state could not be saved. %s", error)
 
     def _save_what_is_there(self) -> None:
         """Before an error goes on its way, which must not be hidden by another one."""
         try:
-            if self.trainer.read_losses():
-                save_state(self.trainer, self.state_file, self.fingerprint, self.watch)
+            if self.training.read_losses():
+                self._save()
         except Exception as error:
-            logging.warning("ID-EA: the broken training could not be saved. %s", error)
+            logging.warning("ID-EA: the training that broke off could not be saved. %s", error)

@@ -6,74 +6,50 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..files.tensorfile import read_tensors, require_format, write_tensors
+from .loop import TrainingLoop
+from .stopping import EarlyStopping
 
-FORMAT, FORMAT_VERSION = "id-ea-training", "2"
+FORMAT, FORMAT_VERSION = "id-ea-training", "3"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-class Resumable(Protocol):
-    """A training that can be saved between two steps."""
-
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    losses: list[float]
-    average: dict[str, Tensor]
-    """Mean weights of the last steps, by name, as far as there are any."""
-
-    @property
-    def generator(self) -> torch.Generator:
-        """Of all random choices."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """All that is trained, by name; writing to them changes it."""
-
-    def read_losses(self) -> list[float]:
-        """The losses of all steps so far."""
-
-
-class Watching(Protocol):
-    """What looks at a training, and has a state of its own."""
-
-    def state(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-        """JSON values, and tensors."""
-
-    def restore(self, said: Mapping[str, Any], best: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`."""
-
-
-def save_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str, watch: Watching | None = None) -> Path:
+def save_state(
+    training: TrainingLoop, path: str | os.PathLike, fingerprint: str, stopping: EarlyStopping | None = None
+) -> Path:
     """Write a training between two steps; an existing file is replaced in one move.
 
     Args:
-        fingerprint: of all that the training depends on; only an equal one takes it up again.
+        fingerprint: of all that the training depends on; only an equal one resumes it.
     """
-    watched, best = watch.state() if watch else ({}, {})
-    tensors = {f"weights.{key}": tensor for key, tensor in trainer.weights().items()}
-    for number, parameter in enumerate(_parameters(trainer)):
-        moments = trainer.optimizer.state.get(parameter, {})
+    stopping = stopping or EarlyStopping()
+    tensors = {f"weights.{key}": tensor for key, tensor in training.weights().items()}
+    for number, parameter in enumerate(_parameters(training)):
+        moments = training.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(moments[key]) for key in _MOMENTS if key in moments}
-    tensors |= {f"best.{key}": tensor for key, tensor in best.items()}
-    tensors |= {f"average.{key}": tensor for key, tensor in trainer.average.items()}
-    tensors["random"] = trainer.generator.get_state()
+    tensors |= {f"best.{key}": tensor for key, tensor in stopping.best.items()}
+    tensors |= {f"average.{key}": tensor for key, tensor in training.average.items()}
+    tensors["random"] = training.generator.get_state()
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint,
-        "losses": json.dumps(trainer.read_losses()),
-        "scaler": json.dumps(trainer.scaler.state_dict()),
-        "watch": json.dumps(watched),
+        "losses": json.dumps(training.read_losses()),
+        "scaler": json.dumps(training.scaler.state_dict()),
+        "scores": json.dumps(stopping.scores),
+        "ended_early": stopping.reason,
     }
     return write_tensors(path, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, metadata)
 
 
-def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str, watch: Watching | None = None) -> int:
-    """Bring a fresh trainer to where the file's training stood; the steps done. 0 if it was another training's.
+def restore_state(
+    training: TrainingLoop, path: str | os.PathLike, fingerprint: str, stopping: EarlyStopping | None = None
+) -> int:
+    """Bring a fresh training to where the file's stood; the steps done. 0 if the file is another training's.
 
     Raises:
         IdentityFileError: no training's state, or a damaged one.
@@ -82,32 +58,35 @@ def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str,
     tensors, metadata = read_tensors(path, _require_format)
     if metadata["fingerprint"] != fingerprint:
         return 0
-    with torch.no_grad():
-        for key, weight in trainer.weights().items():
-            weight.copy_(tensors[f"weights.{key}"])
-    for number, parameter in enumerate(_parameters(trainer)):
+    weights = training.weights()
+    training.set_weights({key: tensors[f"weights.{key}"] for key in weights})
+    for number, parameter in enumerate(_parameters(training)):
         keys = {key: f"optimizer.{number}.{key}" for key in _MOMENTS}
         if keys["step"] in tensors:
             moments = {key: tensors[name].to(parameter.device) for key, name in keys.items()}
-            trainer.optimizer.state[parameter] = moments | {"step": tensors[keys["step"]]}
-    for key, weight in trainer.weights().items():
-        if f"average.{key}" in tensors:
-            trainer.average[key] = tensors[f"average.{key}"].to(weight.device)
-    trainer.generator.set_state(tensors["random"])
-    trainer.losses[:] = json.loads(metadata["losses"])
+            training.optimizer.state[parameter] = moments | {"step": tensors[keys["step"]]}
+    device = next(iter(weights.values())).device
+    training.average |= _under("average.", tensors, device)
+    training.generator.set_state(tensors["random"])
+    training.losses[:] = json.loads(metadata["losses"])
     scaler = json.loads(metadata["scaler"])
     if scaler:
-        trainer.scaler.load_state_dict(scaler)
-    watched = json.loads(metadata.get("watch", "{}"))
-    if watch and watched:
-        device = next(iter(trainer.weights().values())).device
-        best = {key.removeprefix("best."): part.to(device) for key, part in tensors.items() if key.startswith("best.")}
-        watch.restore(watched, best)
-    return len(trainer.losses)
+        training.scaler.load_state_dict(scaler)
+    if stopping:
+        stopping.scores[:] = [(step, score) for step, score in json.loads(metadata["scores"])]
+        stopping.reason = metadata["ended_early"]
+        stopping.best = _under("best.", tensors, device)
+        if stopping.reason:
+            training.stop()
+    return len(training.losses)
 
 
-def _parameters(trainer: Resumable) -> list[Tensor]:
-    return [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+def _under(prefix: str, tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): part.to(device) for key, part in tensors.items() if key.startswith(prefix)}
+
+
+def _parameters(training: TrainingLoop) -> list[Tensor]:
+    return [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
 
 
 def _require_format(metadata: Mapping[str, str]) -> None:

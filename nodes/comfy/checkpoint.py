@@ -17,16 +17,19 @@ _BLOCK = 1 << 24
 
 
 @contextmanager
-def checkpoint_meanwhile(prompt: Mapping | None, node_id: str | None) -> Iterator[Callable[[], tuple[str, str]]]:
-    """`checkpoint_of`, hashed while other work goes on; what is yielded waits for it, and Cancel ends the waiting."""
+def checkpoint_meanwhile(prompt: Mapping | None, node_id: str | None) -> Iterator[Callable[[], dict[str, str]]]:
+    """`checkpoint_of`, hashed while other work goes on: `base_checkpoint` and `base_hash` of a file.
+
+    What is yielded waits for it, and Cancel ends the waiting.
+    """
     pool = ThreadPoolExecutor(1)
     hashed = pool.submit(checkpoint_of, prompt, node_id)
 
-    def checkpoint() -> tuple[str, str]:
+    def checkpoint() -> dict[str, str]:
         while not hashed.done():
             comfy.model_management.throw_exception_if_processing_interrupted()
             wait([hashed], timeout=0.1)
-        return hashed.result()
+        return dict(zip(("base_checkpoint", "base_hash"), hashed.result()))
 
     try:
         yield checkpoint

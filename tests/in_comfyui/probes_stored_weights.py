@@ -54,7 +54,7 @@ def trained(model, steps: int = 3, stop_at: int | None = None) -> dict:
     config = pack("idea_core").TrainConfig(steps=steps, batch_size=1)
     try:
         with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(model, clip, vae, "fp32") as backbone:
-            trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES)
+            trainer = pack("idea_core").Trainer.of(backbone, photos(), face(), config, NAMES)
 
             def on_step(step, *_):
                 if step == stop_at:
@@ -183,7 +183,7 @@ def streamed(known: bool) -> dict:
     apart = backbone._unet is not model.model.diffusion_model
     with torch.inference_mode(), backbone:
         config = pack("idea_core").TrainConfig(steps=3, batch_size=1)
-        losses = list(pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES).run())
+        losses = list(pack("idea_core").Trainer.of(backbone, photos(), face(), config, NAMES).run())
     return {
         "losses": error(torch.tensor(losses), torch.tensor(expected["losses"])),
         "static": static,

@@ -52,7 +52,7 @@ def train_for_parity(checkpoint: str, vae: str, settings: dict, target: str, nam
     try:
         with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(model, clip, vae) as backbone:
             likeness = pack("idea_core.training.likeness_loss").LikenessLoss.of(backbone, engine, config)
-            trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, names, likeness=likeness)
+            trainer = pack("idea_core").Trainer.of(backbone, photos(), face(), config, names, likeness=likeness)
             losses = trainer.run()
             trained = trainer.person.state_dict() | trainer.person.kv.state_dict()
     finally:
@@ -69,12 +69,12 @@ def fixed_batch(checkpoint: str, steps: int, enough: float) -> dict:
     """
     config, losses = pack("idea_core.training.config").TrainConfig(batch_size=2), []
     with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(*load(checkpoint)) as backbone:
-        trainer = pack("idea_core.training.trainer").Trainer(
+        trainer = pack("idea_core.training.trainer").Trainer.of(
             backbone, photos(), face(), config, NAMES, ["a photo of {}"]
         )
         person, batch = trainer.person, trainer.sampler.draw()
         start = {key: tensor.clone() for key, tensor in (person.state_dict() | person.kv.state_dict()).items()}
-        with trainer.kv_deltas():
+        with trainer.active():
             while len(losses) < steps and max([*losses[-3:], 9e9][:3]) > enough * (losses or [9e9])[0]:
                 losses.append(trainer.step(batch).item())
         end = person.state_dict() | person.kv.state_dict()
@@ -93,7 +93,7 @@ def train(
     model, clip, vae = load(checkpoint)
     before = weights_hash(model, clip.patcher)
     config = pack("idea_core.training.config").TrainConfig(**{"steps": steps, "batch_size": 1, **settings})
-    job = training_job(name, config, watch=pack("idea_core.training.watch").WatchConfig(looks))
+    job = training_job(name, config, watch=pack("idea_core.training.preview").WatchConfig(looks))
     hook, stop = comfy.utils.PROGRESS_BAR_HOOK, comfy.model_management.interrupt_current_processing
     seen, shown, outcome = [], [], "trained"
 
@@ -210,8 +210,8 @@ def other_ways(checkpoint: str) -> dict:
             hooks = [
                 part.in_layers[0].register_forward_hook(lambda *_, way=way: calls.update([way])) for part in blocks
             ]
-            trainer = pack("idea_core.training.trainer").Trainer(backbone, photos(), face(), config, NAMES)
-            with trainer.kv_deltas():
+            trainer = pack("idea_core.training.trainer").Trainer.of(backbone, photos(), face(), config, NAMES)
+            with trainer.active():
                 loss = trainer._gradients(trainer.sampler.draw()).item()
             parameters = [p for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
             results[way] = loss, [parameter.grad.clone() for parameter in parameters]
@@ -438,7 +438,7 @@ def long_note(words: int) -> str:
     config = pack("idea_core").TrainConfig(steps=1, batch_size=1)
     try:
         with pack("nodes.comfy.backbone").ComfyBackbone(model, clip, None) as backbone:
-            pack("idea_core").Trainer(backbone, [noted], face(), config, NAMES, ["{}"])
+            pack("idea_core").Trainer.of(backbone, [noted], face(), config, NAMES, ["{}"])
     except (pack("idea_core").IdeaError, AttributeError) as refused:
         return str(refused)
 
@@ -469,7 +469,7 @@ def half_precision() -> dict:
     for backbone_model in (model, load("tiny_sd15")[0]):
         config = pack("idea_core").TrainConfig(steps=3, batch_size=1)
         with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(backbone_model, clip, vae) as backbone:
-            trainer = pack("idea_core").Trainer(backbone, photos(), face(), config, NAMES)
+            trainer = pack("idea_core").Trainer.of(backbone, photos(), face(), config, NAMES)
             losses.append(trainer.run())
     hooks = sum(len(getattr(module, "weight_function", ())) for module in model.model.modules())
     return {

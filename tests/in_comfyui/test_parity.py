@@ -16,7 +16,7 @@ from idea_core.faces import Face, FacePack, OnnxEngine
 from idea_core.headless.diffusers import DiffusersBackbone, People, load_pipeline
 from idea_core.headless.diffusers.layers import cross_attention_layers
 from idea_core.headless.diffusers.ldm_config import UNET, ldm_config
-from idea_core.text.emphasis import weighted_texts
+from idea_core.text.loss_weight import weighted_texts
 from idea_core.training.likeness_loss import LikenessLoss
 
 PROMPT = r"photo of (<ann>:1.4) smiling, (not (a:0.6)) \(drawing\)"
@@ -58,7 +58,7 @@ def test_some_steps_train_the_same_person(base, probe, pipelines, tmp_path, chec
     engine = OnnxEngine(FacePack("testpack", base / "models" / "insightface" / "models" / "testpack"), "cpu")
     engine.detect = lambda photo: [Face.aligned(len(photo))]
     likeness = LikenessLoss.of(backbone, engine, config)
-    trainer = Trainer(backbone, images, id_embeds, config, names, likeness=likeness)
+    trainer = Trainer.of(backbone, images, id_embeds, config, names, likeness=likeness)
     start = {key: tensor.clone() for key, tensor in trainer.person.kv.state_dict().items()}
     ours = trainer.run()
     theirs = load_file(target)

@@ -60,14 +60,14 @@ def batch(people: Path, save_dir: Path, threads: int, **options) -> Result:
     common = take_job(options, "common", save_dir, model, resolution)
     common = dataclasses.replace(common, faces=common.faces.absolute())
     entries = read_people(people.absolute(), common, save_dir.absolute())
-    digest = model.digest()
+    _ = model.digest  # once: it goes to all machines with the model
     if cluster:
         from ..jobs.ray_engine import train_on_ray
 
-        outcomes = train_on_ray(entries, digest, cluster)
+        outcomes = train_on_ray(entries, cluster)
     else:
         torch.set_num_threads(threads)
-        outcomes = train_locally(entries, digest)
+        outcomes = train_locally(entries)
     done = []
     # Ray prints what its machines report; results alone belong on stdout.
     with redirect_stdout(sys.stderr), progress(len(entries), "people", "person") as bar:

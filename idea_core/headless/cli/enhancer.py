@@ -12,10 +12,11 @@ import click
 
 from ...enhancers.dataset import DatasetConfig
 from ...enhancers.draw_dataset import blocks
-from ...enhancers.run import VALIDATE_EVERY
+from ...enhancers.run import VALIDATE_EVERY, EnhancerSpec
 from ...enhancers.trainer import EnhancerTrainConfig
 from ...files.textfile import read_text
 from ...text.captions import parse_prompts
+from ...training.run import Progress
 from ..jobs.train import require_output
 from .console import Result, progress, reports, warn
 from .options import PATH, engine_options, face_options, model_options, take_cluster, take_faces, take_model, together
@@ -155,10 +156,9 @@ def train_enhancer(
     if cluster and shard != WHOLE:
         raise click.UsageError("--engine ray shares the work by itself: leave --shard out.")
     job = take_people(options)
-    digest = job.model.digest()
-    people = job.open(digest)
+    people = job.open()
     if not pictures_only:
-        job.require_trainable(config, digest, begun)
+        job.require_trainable(config, begun)
     if cluster:
         from ..jobs.ray_engine import draw_on_ray
 
@@ -174,11 +174,11 @@ def train_enhancer(
         return Result({"folder": str(job.folder)}, f"Pictures in {job.folder}")
     with progress(config.steps, "training", "step") as bar:
 
-        def on_step(step: int, loss: float) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        def on_progress(done: Progress) -> None:
+            bar.update(done.step - bar.n)
+            bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
 
-        trained = job.train(people, config, digest, output, save_every, validate_every, on_step, begun)
+        trained = job.train(EnhancerSpec(people, config, validate_every, begun), output, save_every, on_progress)
     data = {"output": str(output), **trained.training}
     count, pictures = trained.training["people"], trained.training["pictures"]
     return Result(data, f"Trained across {count} people and {pictures} pictures: {output}")
@@ -210,10 +210,9 @@ def evaluate_enhancer(file: Path, **options) -> Result:
 
     trained = PretrainedEnhancer.load(file)
     job = take_people(options)
-    digest = job.model.digest()
-    if trained.base_hash != digest:
+    if trained.base_hash != job.model.digest:
         warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
-    rows = list(job.evaluate(job.open(digest), trained))
+    rows = list(job.evaluate(job.open(), trained))
     means = {key: sum(row[key] for row in rows) / len(rows) for key in ("likeness", "by_name", "detected")}
     lines = [f"{key:<10} {value:.3f}" for key, value in means.items()]
     return Result({**means, "people": rows}, "\n".join([f"{len(rows)} people held out", *lines]))

@@ -10,8 +10,8 @@ import click
 from ...faces.photos import find_photos
 from ...identity.checks import require_name
 from ...text.names import as_on_disk
-from ...training.preview import PROMPT, PreviewConfig
-from ...training.watch import WatchConfig
+from ...training.preview import PROMPT, PreviewConfig, WatchConfig
+from ...training.run import Progress
 from ..jobs import TrainJob
 from .console import Result, progress, reports, warn
 from .options import PATH, face_options, model_options, photo_options, take_job, take_model, train_options
@@ -60,9 +60,7 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
     resolution = options.pop("resolution") or native_resolution(model.load())
     job = take_job({**options, "watch": watch}, name, output, model, resolution, places, id_embeds)
     job.require_output()
-    digest = model.digest()
-    fingerprint = job.fingerprint(digest)
-    found = None if force else job.finished(fingerprint)
+    found = None if force else job.finished()
     if found:
         return _result(job, found, f"{job.output} is of exactly these inputs already; --force trains again.")
     start = time.perf_counter()
@@ -70,19 +68,19 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
     steps, unit = (refine.drawn, "picture") if refine else (job.config.steps, "step")
     with progress(steps, f"training {name}", unit) as bar:
 
-        def on_step(trainer, step: int, images) -> None:
-            bar.update(step - bar.n)
-            if trainer.losses:
-                bar.set_postfix(loss=f"{trainer.losses[-1]:.4f}", refresh=False)
-            if images is not None:
-                _write_previews(job.output.with_suffix("") / "previews", step, images)
+        def on_progress(done: Progress) -> None:
+            bar.update(done.step - bar.n)
+            if done.loss is not None:
+                bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
+            if done.images is not None:
+                _write_previews(job.output.with_suffix("") / "previews", done.step, done.images)
 
         def on_picture(count: int, look) -> None:
             bar.update(count - bar.n)
             if look:
                 bar.set_postfix(likeness=f"{look.likeness:.3f}", refresh=False)
 
-        identity = job.run(digest, fingerprint, on_step, on_picture)
+        identity = job.run(on_progress, on_picture)
     ended = identity.training.get("report", {}).get("ended_early")
     if ended:
         warn(f"ended early: {ended}.")

@@ -79,12 +79,11 @@ def read_people(path: Path, common: TrainJob, folder: Path) -> list[Entry]:
     return entries
 
 
-def train_entry(job: TrainJob, line: int, model_digest: str) -> Outcome:
+def train_entry(job: TrainJob, line: int) -> Outcome:
     """Train one person unless that was done before; any error is an outcome, so that the others go on."""
     try:
-        fingerprint = job.fingerprint(model_digest)
-        found = job.finished(fingerprint)
-        identity = found or job.run(model_digest, fingerprint)
+        found = job.finished()
+        identity = found or job.run()
     except (IdeaError, OSError) as error:
         return Outcome(line, job.name, FAILED, message=str(error))
     except Exception as error:
@@ -92,10 +91,10 @@ def train_entry(job: TrainJob, line: int, model_digest: str) -> Outcome:
     return Outcome(line, job.name, FINISHED if found else TRAINED, str(job.output), identity.digest())
 
 
-def train_locally(entries: Iterable[Entry], model_digest: str) -> Iterator[Outcome]:
+def train_locally(entries: Iterable[Entry]) -> Iterator[Outcome]:
     """One after the other in this process."""
     for entry in entries:
-        yield train_entry(entry.job, entry.line, model_digest) if entry.job else bad_entry(entry)
+        yield train_entry(entry.job, entry.line) if entry.job else bad_entry(entry)
 
 
 def bad_entry(entry: Entry) -> Outcome:

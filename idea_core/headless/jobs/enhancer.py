@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from torch import Tensor
 from ...enhancers.dataset import DatasetConfig, PeopleDataset, digest_of
 from ...enhancers.draw_dataset import draw_people
 from ...enhancers.pretrained import PretrainedEnhancer
-from ...enhancers.run import require_trainable, train_enhancer
+from ...enhancers.run import EnhancerSpec, require_trainable, train_enhancer
 from ...enhancers.trainer import EnhancerTrainConfig
 from ...enhancers.validation import Validator
 from ...images import to_pixels
+from ...training.output import Output
+from ...training.run import OnProgress
 from ..diffusers import DiffusersBackbone
 from .sources import FaceSource, ModelSource
 
@@ -25,7 +27,7 @@ class PeopleJob:
     """Pictures of people whom the base model knows by name, and what is learned from them.
 
     Attributes:
-        folder: for the pictures, and a strip of each person's to look at.
+        folder: for the images, and a strip of each person's to look at.
     """
 
     folder: Path
@@ -33,13 +35,9 @@ class PeopleJob:
     faces: FaceSource = FaceSource()
     config: DatasetConfig = DatasetConfig()
 
-    def open(self, model_digest: str) -> PeopleDataset:
-        """The pictures' folder.
-
-        Args:
-            model_digest: `self.model.digest()`, which takes long for a large model.
-        """
-        model = digest_of(model_digest, self.model.chosen_dtype(), str(self.model.prediction))
+    def open(self) -> PeopleDataset:
+        """The images' folder."""
+        model = digest_of(self.model.digest, self.model.chosen_dtype(), str(self.model.prediction))
         return PeopleDataset(self.folder, self.config, self.config.fingerprint(model, self.faces.digest()))
 
     def draw(self, people: PeopleDataset, shard: tuple[int, int] = (0, 1)) -> Iterator[int]:
@@ -50,29 +48,16 @@ class PeopleJob:
                 _strip(images).save(people.file_of(number).with_suffix(".jpg"), quality=85)
             yield number
 
-    def require_trainable(
-        self, config: EnhancerTrainConfig, model_digest: str, start: PretrainedEnhancer | None
-    ) -> None:
-        """`across_run.require_trainable` on this base model."""
+    def require_trainable(self, config: EnhancerTrainConfig, start: PretrainedEnhancer | None) -> None:
+        """`enhancers.run.require_trainable` on this base model."""
         backbone = DiffusersBackbone(self.model.load())
-        require_trainable(backbone, self.faces.load(), config, start, self.model.path.name, model_digest)
+        require_trainable(backbone, self.faces.load(), config, start, self.model.path.name, self.model.digest)
 
-    def train(
-        self,
-        people: PeopleDataset,
-        config: EnhancerTrainConfig,
-        model_digest: str,
-        output: Path,
-        save_every: int = 0,
-        validate_every: int = 0,
-        on_step: Callable[[int, float], None] | None = None,
-        start: PretrainedEnhancer | None = None,
-    ) -> PretrainedEnhancer:
-        """`train_enhancer` on this base model."""
-        backbone = DiffusersBackbone(self.model.load())
-        provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
-        arguments = (people, backbone, self.faces.load(), config, output, save_every, validate_every, on_step, start)
-        return train_enhancer(*arguments, **provenance)
+    def train(self, spec: EnhancerSpec, path: Path, save_every: int, on_progress: OnProgress) -> PretrainedEnhancer:
+        """`train_enhancer` on this base model; the file at `path` has its name and digest."""
+        base = {"base_checkpoint": self.model.path.name, "base_hash": self.model.digest}
+        output = Output(path, spec.fingerprint, save_every, base=lambda: base)
+        return train_enhancer(DiffusersBackbone(self.model.load()), spec, self.faces.load(), output, on_progress)
 
     def evaluate(self, people: PeopleDataset, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:
         """All people held out, measured."""

@@ -14,6 +14,7 @@ from ...enhancers.draw_dataset import blocks
 from ...errors import ConfigError, MissingPackageError, TrainingError
 from .batch import FAILED, Entry, Outcome, bad_entry, train_entry
 from .enhancer import PeopleJob
+from .train import TrainJob
 
 PEOPLE_PER_TASK = 4  # of those that are drawn
 RETRIES = 3  # of a task whose worker or machine died; errors of the training itself are outcomes, not retried
@@ -77,11 +78,11 @@ class TaskFailed(NamedTuple):
     message: str
 
 
-def train_on_ray(entries: Sequence[Entry], model_digest: str, cluster: Cluster) -> Iterator[Outcome]:
+def train_on_ray(entries: Sequence[Entry], cluster: Cluster) -> Iterator[Outcome]:
     """Each entry's outcome, as they come."""
     yield from map(bad_entry, (entry for entry in entries if not entry.job))
     good = [entry for entry in entries if entry.job]
-    tasks = [(entry.job, entry.line, model_digest, cluster.threads) for entry in good]
+    tasks = [(entry.job, entry.line, cluster.threads) for entry in good]
     for number, result in cluster.run(_train, tasks):
         entry = good[number]
         failed = isinstance(result, TaskFailed)
@@ -138,11 +139,11 @@ def _require_resources(machines: Sequence[Mapping[str, float]], threads: int, gp
     return gpus
 
 
-def _train(job, line: int, model_digest: str, threads: int) -> Outcome:
+def _train(job: TrainJob, line: int, threads: int) -> Outcome:
     import torch
 
     torch.set_num_threads(threads)
-    return train_entry(job, line, model_digest)
+    return train_entry(job, line)
 
 
 def _draw(job: PeopleJob, people: PeopleDataset, shard: tuple[int, int], threads: int) -> list[int]:

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,7 @@ class ModelSource:
         """`dtype`, with "auto" decided for the device."""
         return self.dtype if self.dtype != "auto" else _best_dtype(choose_device(self.device))
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the file, or of the weight files in the folder, of the VAE too; "" for what cannot be read."""
         digest = hashlib.sha256()

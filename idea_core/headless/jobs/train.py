@@ -6,18 +6,14 @@ import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor
-
 from ...diffusion.backbone import Backbone
-from ...diffusion.memory import out_of_memory_as
 from ...enhancers.pretrained import PretrainedEnhancer
 from ...enhancers.refine import OnPicture, RefineConfig, Refiner
-from ...errors import ConfigError, DivergedError, TrainingError
+from ...errors import ConfigError
 from ...faces.likeness import likeness_to
 from ...files.tensorfile import load_if_same
 from ...identity.checks import require_name
@@ -26,17 +22,13 @@ from ...method.anchor import celebrity_names
 from ...text.captions import CAPTIONS
 from ...training.batches import count_photos
 from ...training.config import TrainConfig
-from ...training.likeness_loss import LikenessLoss
-from ...training.person import build_person
-from ...training.run import TrainingRun, keep
-from ...training.trainer import Trainer, training_record
-from ...training.watch import Watch, WatchConfig
+from ...training.job import PersonSpec, train_person
+from ...training.output import Output
+from ...training.person import NamesStart
+from ...training.preview import WatchConfig
+from ...training.run import OnProgress
 from ...version import __version__
 from .sources import FaceSource, ModelSource, PhotoSource, Prepared
-
-OnTrainer = Callable[[Trainer, int, Tensor | None], None]
-"""Called after each step with the trainer, the steps done, and pictures (B, H, W, 3) if it was looked at; it may raise
-to cancel."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +73,13 @@ class TrainJob:
             remedy = "Give --steps 0 and --enhancer, or leave --refine out."
             raise ConfigError("a person of 0 steps to refine", f"{self.config.steps} steps", remedy)
 
-    @property
-    def state_file(self) -> Path:
-        return self.output.with_suffix(".training")
-
-    def fingerprint(self, model_digest: str) -> str:
-        """SHA-256 of all that the result depends on.
-
-        Args:
-            model_digest: `self.model.digest()`, which takes long for a large model.
-        """
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the result depends on; the model, photos and face models are read for it once."""
         settings = {
             "version": __version__,
             "name": self.name,
-            "model": model_digest,
+            "model": self.model.digest,
             "dtype": self.model.chosen_dtype(),
             "faces": self.faces.digest() if self._needs_faces else "",
             "prediction": self.model.prediction,
@@ -117,9 +102,9 @@ class TrainJob:
         looked_at = self.watch.target is not None or self.config.likeness_weight > 0 or self.refine is not None
         return self.photos.needs_faces or looked_at
 
-    def finished(self, fingerprint: str) -> Identity | None:
+    def finished(self) -> Identity | None:
         """The result of an earlier run of the same inputs, if it is there; a damaged file counts as none."""
-        return load_if_same(Identity, self.output, fingerprint)
+        return load_if_same(Identity, self.output, self.fingerprint)
 
     def require_output(self) -> None:
         """See that the result can be written, before anything is trained.
@@ -130,95 +115,68 @@ class TrainJob:
         """
         require_output(self.output)
 
-    def run(
-        self,
-        model_digest: str,
-        fingerprint: str,
-        on_step: OnTrainer | None = None,
-        on_picture: OnPicture | None = None,
-    ) -> Identity:
-        """Train and save.
+    def run(self, on_progress: OnProgress | None = None, on_picture: OnPicture | None = None) -> Identity:
+        """Train and save; a person of 0 steps is made from the face alone.
 
         Args:
-            fingerprint: `self.fingerprint(model_digest)`, for which all photos and face models are read.
             on_picture: called while a person is refined.
 
         Raises:
-            IdeaError: an input that does not fit, or a diverging training.
+            IdeaError: an input that does not fit, or a training that diverges.
             OSError: the file could not be written; an older one is whole.
         """
         self.require_output()
-        enhancer = self._load_enhancer(model_digest)
+        enhancer = self._load_enhancer()
         prepared = self.photos.prepare(self.faces)
         if enhancer and not self.config.steps:
-            instant = self._instant(enhancer, prepared.embeds.mean, model_digest, on_picture)
-            training = {**instant.training, "photos": count_photos(prepared.photos), "fingerprint": fingerprint}
-            identity = dataclasses.replace(instant, training=training)
-            identity.save(self.output)
-            self.state_file.unlink(missing_ok=True)
-            return identity
-        got = f"out of memory at batch_size {self.config.batch_size} and {self.photos.resolution} pixels"
-        try:
-            with out_of_memory_as(TrainingError("memory for the training", got, "Lower the resolution.")):
-                trainer = self._trainer(prepared, enhancer)
-                watch = self._watch(trainer, prepared)
-                with TrainingRun(trainer, self.state_file, fingerprint, self.save_every, watch) as run:
-                    if self.resume:
-                        run.resume()
-                    run.run(lambda step, images: on_step(trainer, step, images) if on_step else None)
-                    record = training_record(trainer.config, prepared.photos, trainer.losses, fingerprint)
-                    identity = trainer.identity(
-                        self.name,
-                        base_checkpoint=self.model.path.name,
-                        base_hash=model_digest,
-                        training={**record, "report": run.report()},
-                    )
-                    identity.save(self.output)
-                    return identity
-        except DivergedError:
-            self._keep(trainer)
-            raise
+            return self._make_instant(enhancer, prepared, on_picture)
+        return self._train(enhancer, prepared, on_progress)
 
-    def _instant(
-        self, enhancer: PretrainedEnhancer, face: Tensor, model_digest: str, on_picture: OnPicture | None
+    def _output(self) -> Output:
+        return Output(self.output, self.fingerprint, self.save_every, self.resume, self._base)
+
+    def _base(self) -> dict[str, str]:
+        return {"base_checkpoint": self.model.path.name, "base_hash": self.model.digest}
+
+    def _train(
+        self, enhancer: PretrainedEnhancer | None, prepared: Prepared, on_progress: OnProgress | None
     ) -> Identity:
-        """The person from the face (512,) alone, refined if that is asked for."""
+        spec = PersonSpec(
+            self.name,
+            prepared.photos,
+            prepared.embeds,
+            self.config,
+            self.captions,
+            self.names,
+            enhancer or NamesStart(),
+            self.watch,
+        )
+        engine = self.faces.load() if self.config.likeness_weight or self.watch.target is not None else None
+        score = None if engine is None or self.watch.target is None else likeness_to(engine, prepared.embeds)
+        return train_person(self._backbone(self.clip_layer), spec, self._output(), engine, score, on_progress)
+
+    def _make_instant(self, enhancer: PretrainedEnhancer, prepared: Prepared, on_picture: OnPicture | None) -> Identity:
+        """The person from the face alone, refined if that is asked for."""
+        face, output = prepared.embeds.mean, self._output()
         if self.refine is None:
-            return enhancer.identity(self.name, face)
-        config = dataclasses.replace(self.refine, seed=self.config.seed)
-        layer = enhancer.clip_layer if self.clip_layer is None else self.clip_layer
-        refiner = Refiner(self._backbone(layer), enhancer, self.faces.load(), config)
-        looks = refiner.refine(face, on_picture)
-        provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
-        return refiner.identity(self.name, face, looks, **provenance)
+            identity = enhancer.identity(self.name, face)
+        else:
+            config = dataclasses.replace(self.refine, seed=self.config.seed)
+            layer = enhancer.clip_layer if self.clip_layer is None else self.clip_layer
+            refiner = Refiner(self._backbone(layer), enhancer, self.faces.load(), config)
+            identity = refiner.identity(self.name, face, refiner.refine(face, on_picture), **self._base())
+        training = {**identity.training, "photos": count_photos(prepared.photos), "fingerprint": self.fingerprint}
+        identity = dataclasses.replace(identity, training=training)
+        identity.save(output.path)
+        output.state_file.unlink(missing_ok=True)
+        return identity
 
-    def _watch(self, trainer: Trainer, prepared: Prepared) -> Watch | None:
-        """What looks at the training, and measures likeness where there is a target."""
-        if not self.watch.every:
-            return None
-        scored = self.watch.target is not None
-        return Watch(trainer, self.watch, likeness_to(self.faces.load(), prepared.embeds) if scored else None)
-
-    def _keep(self, trainer: Trainer) -> None:
-        """What a diverging training had learnt before."""
-        if trainer.losses:
-            learnt = partial(trainer.identity, self.name, base_checkpoint=self.model.path.name)
-            keep(learnt, self.output, len(trainer.losses))
-
-    def _load_enhancer(self, model_digest: str) -> PretrainedEnhancer | None:
+    def _load_enhancer(self) -> PretrainedEnhancer | None:
         if self.enhancer is None:
             return None
         enhancer = PretrainedEnhancer.load(self.enhancer)
-        enhancer.warn_of_other_base(self.enhancer.name, model_digest, self.model.path.name)
+        enhancer.warn_of_other_base(self.enhancer.name, self.model.digest, self.model.path.name)
         return enhancer
-
-    def _trainer(self, prepared: Prepared, enhancer: PretrainedEnhancer | None) -> Trainer:
-        backbone = self._backbone(self.clip_layer)
-        config = enhancer.configure(self.config) if enhancer else self.config
-        build = enhancer.build_person if enhancer else build_person
-        captions, face = CAPTIONS[self.captions], prepared.embeds.mean
-        likeness = LikenessLoss.of(backbone, self.faces.load(), config) if config.likeness_weight else None
-        return Trainer(backbone, prepared.photos, face, config, self.names, captions, build, likeness)
 
     def _backbone(self, clip_layer: int | None) -> Backbone:
         from ..diffusers import DiffusersBackbone

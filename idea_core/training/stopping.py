@@ -1,0 +1,76 @@
+"""Early stopping on a score that is measured now and then, such as face similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from torch import Tensor
+
+MAX_DROP = 0.03  # below the best score, at which a training has gone too far
+
+
+class Verdict(Enum):
+    """What a score says of a training."""
+
+    CONTINUE = "continue"
+    BEST = "keep these weights"
+    STOP = "stop"
+    RESTORE_BEST = "stop, and go back to the best weights"
+
+
+@dataclass
+class EarlyStopping:
+    """Stops at a target, or when the score has fallen.
+
+    Attributes:
+        target: score at which the training ends; None: it ends only when the score has fallen.
+        scores: (step, score) of each measurement.
+        reason: why the training ended early; "" if it did not.
+        best: the weights of the best score, which the training keeps here.
+    """
+
+    target: float | None = None
+    scores: list[tuple[int, float]] = field(default_factory=list)
+    reason: str = ""
+    best: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def update(self, step: int, score: float) -> Verdict:
+        """Note a score, and judge by it."""
+        self.scores.append((step, round(score, 4)))
+        best_step, best = max(self.scores, key=lambda entry: entry[1])
+        if self.target is not None and score >= self.target:
+            self.reason = f"likeness {score:.3f} reached at step {step}"
+            return Verdict.STOP
+        if best_step == step:
+            return Verdict.BEST
+        if score < best - MAX_DROP:
+            self.reason = f"likeness fell to {score:.3f} at step {step}; back to step {best_step} with {best:.3f}"
+            return Verdict.RESTORE_BEST
+        return Verdict.CONTINUE
+
+
+class Look(NamedTuple):
+    """What is seen of a training between two steps."""
+
+    images: Tensor | None = None  # (B, H, W, 3) in 0…1
+    score: float | None = None
+
+
+@dataclass
+class Watch:
+    """Looks at a training at every so many steps.
+
+    Attributes:
+        every: steps between two looks.
+        look: draws and measures what is trained.
+    """
+
+    every: int
+    look: Callable[[], Look]
+    stopping: EarlyStopping = field(default_factory=EarlyStopping)
+
+    def is_due(self, step: int) -> bool:
+        return step % self.every == 0
