@@ -200,7 +200,7 @@ class EnhancerTrain(io.ComfyNode):
             settings=dataclasses.replace(settings, config=enhancer.configure(config) if enhancer else config),
             enhancer=enhancer,
             watch=WatchConfig(
-                preview_every, PreviewConfig((preview_prompt,), tuple(range(PREVIEWS))), until_likeness or None, True
+                preview_every, PreviewConfig((preview_prompt,), tuple(range(PREVIEWS))), until_likeness or None
             ),
             face_model=face_model,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -93,8 +93,9 @@ class TrainingJob:
 
     def _spec(self) -> PersonSpec:
         settings, start = self.settings, self.enhancer or NamesStart()
+        watch = replace(self.watch, before_and_after=True)
         return PersonSpec(
-            self.name, [self.photos], self.embeds, settings.config, settings.captions, self.names, start, self.watch
+            self.name, [self.photos], self.embeds, settings.config, settings.captions, self.names, start, watch
         )
 
     def _score(self, backbone: ComfyBackbone) -> Score | None:

@@ -497,7 +497,7 @@ def cancelled_while_hashing(seconds: float) -> float:
 
 def paces() -> list[str]:
     """What a slow and a fast node say of themselves, by a made-up clock: (seconds, done of all, in this run)."""
-    module, said = pack("nodes.training_job"), []
+    module, said = pack("nodes.comfy.progress"), []
     clock, module.time = module.time, SimpleNamespace(monotonic=lambda: now)
     show, module.show_on_node = module.show_on_node, lambda text, _node_id: said.append(text)
     try:
@@ -505,7 +505,7 @@ def paces() -> list[str]:
             (8, [(10, 2, False), (20, 4, True), (50, 6, True), (50, 6, True), (65, 7, True)]),
             (100, [(10, 1, True), (11, 11, True)]),
         ):
-            progress = module.Progress(total, None, "pictures")
+            progress = module.NodeProgress(total, None, "pictures")
             for now, done, here in shown:  # noqa: B007
                 progress.show(done, None, here)
     finally:
