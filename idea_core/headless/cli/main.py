@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
+from importlib.metadata import entry_points
 
 import click
 
 from ...version import __version__
 from .batch import batch
 from .convert import convert, info
-from .demo import demo
 from .edit import blend, edit
 from .encode import encode
 from .enhancer import enhancer
@@ -46,5 +46,7 @@ def idea() -> None:
         warnings.simplefilter("ignore", category)
 
 
-for command in (encode, train, generate, evaluate, info, convert, blend, edit, batch, enhancer, demo):
+for command in (encode, train, generate, evaluate, info, convert, blend, edit, batch, enhancer):
     idea.add_command(command)
+for addition in entry_points(group="idea.commands"):  # of other packages, such as `idea demo`
+    idea.add_command(addition.load(), addition.name)

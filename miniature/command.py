@@ -1,4 +1,4 @@
-"""`idea demo`"""
+"""`idea demo`: a command that this package adds to ID-EA's own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from .console import Result, progress, reports
-from .options import PATH
+from idea_core.headless.cli.console import Result, progress, reports
+from idea_core.headless.cli.options import PATH
 
 
 @click.command()
@@ -24,8 +24,8 @@ def demo(output: Path, person: int, count: int, steps: int, seed: int) -> Result
     shown alone and with an Enhancer that has seen people, beside the base model itself, Textual Inversion and Cross
     Initialization; the page shows pictures, likeness, obedience, times.
     """
-    from miniature.demo import MEASURES, STAGES, run
-    from miniature.trial import Stranger
+    from .demo import MEASURES, STAGES, run
+    from .trial import Stranger
 
     with progress(STAGES, "demo", "stage") as bar:
 
