@@ -159,14 +159,14 @@ class DenoisingObjective(Objective):
 
     def __init__(self, steps: int, lr: float, data: TrainingData):
         super().__init__(steps, lr, data)
-        self._weights = min_snr(data.backbone, data.config.snr_gamma, data.config.snr_scale)
+        self._weights = data.backbone.schedule.min_snr(data.config.snr_gamma, data.config.snr_scale)
 
     def draw(self) -> tuple[Tensor, ...]:
         """Pictures (B,), faces (B, 512), dropout, timesteps (B,) and noise (B, c, h, w)."""
         given, size = self._data, self._data.config.batch_size
         latents, generator = given.pictures.latents, given.generator
         chosen = torch.randint(len(latents), (size,), generator=generator)
-        timesteps = torch.randint(given.backbone.num_timesteps, (size,), generator=generator)
+        timesteps = torch.randint(given.backbone.schedule.num_timesteps, (size,), generator=generator)
         noise = torch.randn(size, *latents.shape[1:], generator=generator)
         return chosen, given.other_faces(chosen), given.dropout(size), timesteps, noise
 
@@ -175,7 +175,7 @@ class DenoisingObjective(Objective):
         condition = self._data.condition(chosen, faces, dropout)
         latents = self._data.pictures.latents[chosen].to(device, torch.float32)
         steps = send(timesteps, device)
-        noised = backbone.add_noise(latents, send(noise, device), steps)
+        noised = backbone.schedule.add_noise(latents, send(noise, device), steps)
         with torch.no_grad():
             taught = backbone.predict(noised, steps, self._data.named_condition(chosen))
         error = (backbone.predict(noised, steps, condition) - taught).square().mean((1, 2, 3))
@@ -205,13 +205,3 @@ class LikenessObjective(DenoisingObjective):
         condition = self._data.condition(chosen, faces, None)  # as users will have it, without dropout
         unlike = self._likeness(condition, send(noise, device), send(wanted, device))
         return super().loss(chosen, *by_picture) + config.likeness_weight * unlike
-
-
-def min_snr(backbone: Backbone, gamma: float, scale: float) -> Tensor:
-    """Weight of each timestep's loss, of noise or velocity: the picture's error counts min(scale · SNR, γ)."""
-    steps = torch.arange(backbone.num_timesteps, device=backbone.device)
-    one = torch.ones(len(steps), 1, 1, 1, device=backbone.device)
-    signal = backbone.add_noise(one, torch.zeros_like(one), steps).view(-1).square().cpu()
-    snr = signal / (1 - signal).clamp(min=1e-8)
-    weight = (scale * snr).clamp(max=gamma)
-    return weight / (snr if backbone.prediction == "eps" else snr + 1).clamp(min=1e-8)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..diffusion.backbone import Backbone, TextCondition
 from ..errors import ConfigError
-from ..families.base_models import BASE_MODELS
+from ..families import BASE_MODELS
 from ..method.adapter import Adapter
 from ..method.anchor import Anchor, NamesBasis
 from ..method.enhancer import Enhancer

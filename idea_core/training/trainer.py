@@ -18,7 +18,7 @@ from ..diffusion.backbone import Backbone, TextCondition
 from ..diffusion.memory import with_less_memory
 from ..diffusion.transfer import send
 from ..errors import ConfigError, DivergedError
-from ..families.base_models import BASE_MODELS
+from ..families import BASE_MODELS
 from ..identity.identity import Identity
 from ..method.anchor import Anchor, celebrity_names, cross_initialise, names_basis, spread_of_names
 from ..method.losses import mahalanobis_to, squared_to
@@ -81,7 +81,7 @@ class Trainer:
         self.person = build_person(backbone, anchor, id_embeds, config, basis)
         start = {encoder: tokens.detach().clone() for encoder, tokens in self.person.tokens.items()}
         self._distances = _distances(backbone, start, anchor, names, config)
-        self.sampler = BatchSampler(buckets, backbone.num_timesteps, config)
+        self.sampler = BatchSampler(buckets, backbone.schedule.num_timesteps, config)
         self.optimizer = torch.optim.AdamW(
             self.person.parameter_groups(config), weight_decay=config.weight_decay, eps=config.adam_epsilon
         )
@@ -211,8 +211,9 @@ class Trainer:
         condition = self.condition([self._captions[index] for index in distinct.tolist()])
         position = send(position, device)
         condition = TextCondition(*(part if part is None else part[position] for part in condition))
-        prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
-        error = (prediction - backbone.target(latents, noise, timesteps)).square()
+        noisy = backbone.schedule.add_noise(latents, noise, timesteps)
+        target = backbone.schedule.target(latents, noise, timesteps)
+        error = (backbone.predict(noisy, timesteps, condition) - target).square()
         return error.mean() if bucket.emphasis is None else (error * bucket.emphasis[photos]).mean()
 
     def condition(self, captions: Sequence[Caption]) -> TextCondition:
