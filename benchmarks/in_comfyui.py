@@ -90,8 +90,8 @@ def timed_step(trainer, batch) -> dict[str, float]:
     clock.append(now())
     unet_done = []
     condition.context.register_hook(lambda _: unet_done.append(now()))
-    prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
-    loss = torch.nn.functional.mse_loss(prediction, backbone.target(latents, noise, timesteps))
+    prediction = backbone.predict(backbone.schedule.add_noise(latents, noise, timesteps), timesteps, condition)
+    loss = torch.nn.functional.mse_loss(prediction, backbone.schedule.target(latents, noise, timesteps))
     clock.append(now())
     (loss + trainer.config.regularizer_weight * trainer.person.regularizer()).backward()
     clock += [*unet_done, now()]

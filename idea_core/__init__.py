@@ -22,7 +22,7 @@ y      (B, L, d)            text condition
 from . import quiet  # isort: split  # before anything that imports what it keeps quiet
 from .diffusion.backbone import Backbone, TextCondition
 from .errors import IdeaError
-from .families.base_models import BASE_MODELS, BaseModel
+from .families import BASE_MODELS, BaseModel
 from .identity.identity import Identity
 from .method.adapter import Adapter, GatedAttention
 from .method.anchor import celebrity_names, cross_initialise

@@ -115,8 +115,7 @@ class RefinedIdentity(io.ComfyNode):
     ) -> io.NodeOutput:
         require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
         require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
-        require_pair(model, clip, trainable=True)
-        require_vae(vae)
+        require_vae(vae, require_pair(model, clip, trainable=True))
         require_finite(step_size=step_size, guidance=guidance)
         require_name(name)
         config = RefineConfig(

@@ -179,8 +179,7 @@ class EnhancerTrain(io.ComfyNode):
         face_model=None,
     ) -> io.NodeOutput:
         require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
-        require_pair(model, clip, trainable=True)
-        require_vae(vae)
+        require_vae(vae, require_pair(model, clip, trainable=True))
         if enhancer is not None:
             require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
         if settings is not None:

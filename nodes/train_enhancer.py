@@ -184,8 +184,7 @@ class TrainAcross(io.ComfyNode):
         likeness_steps: int = _ACROSS.likeness_steps,
         start: PretrainedEnhancer | None = None,
     ) -> io.NodeOutput:
-        require_pair(model, clip, trainable=True)
-        require_vae(vae)
+        require_vae(vae, require_pair(model, clip, trainable=True))
         people = DatasetConfig(
             names=parse_names(names)[:max_people],
             num_synthetic=num_synthetic,

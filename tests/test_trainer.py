@@ -11,6 +11,7 @@ from tiny_pipeline import tiny_pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, cross_initialise
+from idea_core.diffusion.schedule import DiscreteSchedule
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, ShapeError, TrainingError
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.method.anchor import spread_of_names
@@ -523,7 +524,8 @@ def test_masks_say_what_counts(backbone):
     backbone.predict = record
     loss = run.loss(batch)
     bucket = run.dataset.buckets[0]
-    error = (seen[0][2] - backbone.target(bucket.latents.mean[batch.photos], batch.noise, batch.timesteps)).square()
+    latents = bucket.latents.mean[batch.photos]
+    error = (seen[0][2] - backbone.schedule.target(latents, batch.noise, batch.timesteps)).square()
     assert torch.allclose(loss, error[..., :4].mean(), rtol=1e-4)
     assert torch.equal(bucket.loss_weight[2:], bucket.loss_weight[:2].flip(3))
     with pytest.raises(TrainingError, match="masks with something in them"):
@@ -548,15 +550,20 @@ def test_photos_of_several_sizes_are_never_in_one_batch_and_are_seen_alike(backb
     assert len(run.run()) == 3
 
 
-def test_latents_are_drawn_from_the_posterior_where_asked_for(backbone):
+def test_latents_are_drawn_from_the_posterior_where_asked_for(backbone, monkeypatch):
     run = trainer(backbone, TrainConfig(batch_size=2, sample_latents=True))
     batch, bucket = run.sampler.draw(), run.dataset.buckets[0]
     pixels = torch.cat([photos(), photos().flip(2)]).movedim(-1, 1) * 2 - 1
     posterior = backbone._vae.encode(pixels).latent_dist
     scale = backbone._vae.config.scaling_factor
     assert torch.allclose(bucket.latents.std, posterior.std * scale, rtol=1e-4)
-    seen, add_noise = [], backbone.add_noise
-    backbone.add_noise = lambda latents, *others: seen.append(latents) or add_noise(latents, *others)
+    seen, add_noise = [], DiscreteSchedule.add_noise
+
+    def record(schedule, latents, noise, timesteps):
+        seen.append(latents)
+        return add_noise(schedule, latents, noise, timesteps)
+
+    monkeypatch.setattr(DiscreteSchedule, "add_noise", record)
     run.loss(batch)
     expected = (posterior.mean[batch.photos] + posterior.std[batch.photos] * batch.posterior_noise) * scale
     assert torch.allclose(seen[0], expected, atol=1e-5)

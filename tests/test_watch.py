@@ -35,10 +35,9 @@ def test_a_perfect_unet_brings_the_picture_back(prediction):
 
     def perfect(noisy, timesteps, _condition):
         """What a network says that knows the picture: the noise, or the velocity, that `noisy` holds then."""
-        one, zero = torch.ones_like(noisy), torch.zeros_like(noisy)
-        signal, noise = backbone.add_noise(one, zero, timesteps), backbone.add_noise(zero, one, timesteps)
-        error = (noisy - signal * clean) / noise
-        return error if prediction == "eps" else signal * error - noise * clean
+        alphas = backbone.schedule.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noise = (noisy - alphas.sqrt() * clean) / (1 - alphas).sqrt()
+        return backbone.schedule.target(clean, noise, timesteps)
 
     backbone.predict = perfect
     empty = backbone.encode({"clip_l": [[]]})

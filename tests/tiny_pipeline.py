@@ -16,7 +16,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from idea_core.families.base_models import BASE_MODELS
+from idea_core.families import BASE_MODELS
 from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
 from idea_core.headless.diffusers.tokenizers import vocabulary
 

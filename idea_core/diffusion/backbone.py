@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from .schedule import Schedule
+
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISION_CHOICES = ("auto", *PRECISIONS)
 """In which a base model may compute; "auto" leaves it to the device."""
@@ -25,7 +27,7 @@ TokenSequence = Sequence[int | Tensor]
 
 
 class TextCondition(NamedTuple):
-    """What the UNet is given of a prompt."""
+    """What the network is given of a prompt."""
 
     context: Tensor  # (B, L, d)
     pooled: Tensor | None = None  # (B, p), for base models that use it
@@ -41,23 +43,43 @@ class Latents(NamedTuple):
 class Backbone(Protocol):
     """A frozen base model, ready for gradients with respect to its text condition."""
 
-    base_model: str
-    """Key in `BASE_MODELS`."""
-    prediction: str
-    """What the UNet predicts: "eps" or "v"."""
-    clip_layer: int | None
-    """Text encoder layer that gives the hidden states, counted from the end (-2); None: the model's own."""
-    device: torch.device
-    scales_loss: bool
-    """Whether gradients pass through half precision, where small ones vanish unless the loss is scaled."""
     gradient_checkpointing: bool
-    """Whether the UNet's inner values are computed twice and not kept; it may be set between two steps."""
-    num_timesteps: int
-    prompt_length: int
-    """Tokens that the text encoders read at once, without start and end."""
-    kv_shapes: Mapping[str, tuple[int, int]]
-    """Cross attention's `to_k` and `to_v` → (out, in), named as in LDM checkpoints
-    ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k")."""
+    """Whether the network's inner values are computed twice and not kept; it may be set between two steps."""
+
+    @property
+    def base_model(self) -> str:
+        """Key in `BASE_MODELS`."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """How images and noise are mixed, and what the network answers."""
+
+    @property
+    def prediction(self) -> str:
+        """What the network predicts, as files have it: "eps" or "v"."""
+
+    @property
+    def clip_layer(self) -> int | None:
+        """Text encoder layer that gives the hidden states, counted from the end (-2); None: the model's own."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients pass through half precision, where small ones vanish unless the loss is scaled."""
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens that the text encoders read at once, without start and end."""
+
+    @property
+    def kv_shapes(self) -> Mapping[str, tuple[int, int]]:
+        """Rows of weights that make keys or values of the text → (out, in), under their names in identity files.
+
+        Stable Diffusion's are whole layers, named as in LDM checkpoints
+        ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k").
+        """
 
     def tokenize(self, text: str) -> TokenIds:
         """Ids of `text` per encoder, without special tokens."""
@@ -81,14 +103,13 @@ class Backbone(Protocol):
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
         """`decode_images` on the device, differentiable in the latents."""
 
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The UNet's input at `timesteps` (B,), integers in 0…num_timesteps − 1."""
-
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The output of a perfect UNet: the noise (eps) or the velocity (v)."""
-
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
-        """The UNet's output in float32, differentiable in the condition and the K/V deltas."""
+        """The network's output (B, c, h, w) in float32, differentiable in the condition and the K/V deltas.
+
+        Args:
+            noisy: (B, c, h, w), as `schedule.add_noise` makes it.
+            timesteps: (B,), as the schedule counts them.
+        """
 
     def kv_deltas(self, delta: Callable[[str], Tensor]) -> AbstractContextManager[None]:
         """While open, `delta(name)` (out, in) is added to each weight of `kv_shapes` in `predict`."""

@@ -5,14 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
 from ..errors import IdeaError
+from .backbone import Backbone
 
 Result = TypeVar("Result")
 _MPS_OOM = "MPS backend out of memory"  # an error without a class of its own
+
+
+class Training(Protocol):
+    """A training that can do with less memory."""
+
+    micro_batch: int
+    """Images whose gradients are computed together."""
+
+    @property
+    def backbone(self) -> Backbone: ...
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -20,7 +31,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or _MPS_OOM in str(error)
 
 
-def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
+def with_less_memory(training: Training, compute: Callable[[], Result]) -> Result:
     """`compute()`, again with less memory as often as that runs out and something is left to save.
 
     First the backbone's gradients are checkpointed, then `training.micro_batch` is halved, from then on.
@@ -36,7 +47,7 @@ def with_less_memory(training: Any, compute: Callable[[], Result]) -> Result:
 
 @contextmanager
 def out_of_memory_as(error: IdeaError) -> Iterator[None]:
-    """Raise `error` in place of the device's own, where less memory could not be done with."""
+    """Re-raise out-of-memory as `error`."""
     try:
         yield
     except RuntimeError as own:
@@ -53,7 +64,7 @@ def empty_cache() -> None:
         torch.mps.empty_cache()
 
 
-def _save_memory(training: Any) -> bool:
+def _save_memory(training: Training) -> bool:
     """Do with less memory from now on; whether that was possible."""
     if not training.backbone.gradient_checkpointing:
         training.backbone.gradient_checkpointing = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..families.base_models import BASE_MODELS
+from ..families import BASE_MODELS
 from .backbone import Backbone, TextCondition
 
 
@@ -29,23 +29,15 @@ def sample(
     """
     count, noisy = len(noise), noise.to(backbone.device)
     both = TextCondition(*(_stack(parts, count) for parts in zip(positive, negative)))
-    times = torch.linspace(backbone.num_timesteps - 1, 0, steps + 1).round().long().to(backbone.device)
+    schedule = backbone.schedule
+    times = torch.linspace(schedule.num_timesteps - 1, 0, steps + 1).round().long().to(backbone.device)
     for now, later in zip(times, times[1:]):
         timesteps = now.expand(2 * count)
         with_person, without = backbone.predict(noisy.repeat(2, 1, 1, 1), timesteps, both).chunk(2)
-        clean, error = _split(backbone, noisy, now.expand(count), without + guidance * (with_person - without))
-        noisy = backbone.add_noise(clean, error, later.expand(count))
+        clean, error = schedule.split(noisy, without + guidance * (with_person - without), now.expand(count))
+        noisy = schedule.add_noise(clean, error, later.expand(count))
     return clean
 
 
 def _stack(parts: tuple[Tensor | None, Tensor | None], count: int) -> Tensor | None:
     return None if parts[0] is None else torch.cat([part.expand(count, *part.shape[1:]) for part in parts])
-
-
-def _split(backbone: Backbone, noisy: Tensor, timesteps: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-    """The picture and the noise that `noisy` is made of, as the UNet's output tells it."""
-    one, zero = torch.ones_like(noisy), torch.zeros_like(noisy)
-    signal, noise = backbone.add_noise(one, zero, timesteps), backbone.add_noise(zero, one, timesteps)
-    if backbone.prediction == "eps":
-        return (noisy - noise * output) / signal, output
-    return signal * noisy - noise * output, noise * noisy + signal * output

@@ -192,13 +192,13 @@ class DenoisingObjective(Objective):
 
     def __init__(self, steps: int, lr: float, data: TrainingData):
         super().__init__(steps, lr, data)
-        self._weights = min_snr(data.backbone, data.config.snr_gamma, data.config.snr_scale)
+        self._weights = data.backbone.schedule.min_snr(data.config.snr_gamma, data.config.snr_scale)
 
     def draw(self) -> PeopleBatch:
         data, size = self._data, self._data.config.batch_size
         latents, generator = data.pictures.latents, data.generator
         chosen = torch.randint(len(latents), (size,), generator=generator)
-        timesteps = torch.randint(data.backbone.num_timesteps, (size,), generator=generator)
+        timesteps = torch.randint(data.backbone.schedule.num_timesteps, (size,), generator=generator)
         noise = torch.randn(size, *latents.shape[1:], generator=generator)
         return PeopleBatch(chosen, data.other_faces(chosen), data.dropout(size), timesteps, noise)
 
@@ -208,7 +208,7 @@ class DenoisingObjective(Objective):
         condition = self._data.condition(batch.pictures, batch.faces, batch.dropout)
         latents = self._data.pictures.latents[batch.pictures].to(device, torch.float32)
         steps = send(batch.timesteps, device)
-        noised = backbone.add_noise(latents, send(batch.noise, device), steps)
+        noised = backbone.schedule.add_noise(latents, send(batch.noise, device), steps)
         with torch.no_grad():
             by_name = backbone.predict(noised, steps, self._data.named_condition(batch.pictures))
         error = (backbone.predict(noised, steps, condition) - by_name).square().mean((1, 2, 3))
@@ -237,13 +237,3 @@ class LikenessObjective(DenoisingObjective):
         condition = self._data.condition(batch.pictures, batch.drawn_faces, None)  # as users will have it, no dropout
         unlike = self._likeness(condition, send(batch.drawn_noise, device), send(wanted, device))
         return super().loss(batch) + self._data.config.likeness_weight * unlike
-
-
-def min_snr(backbone: Backbone, gamma: float, scale: float) -> Tensor:
-    """Weight of each timestep's loss, of noise or velocity: the picture's error counts min(scale · SNR, γ)."""
-    steps = torch.arange(backbone.num_timesteps, device=backbone.device)
-    one = torch.ones(len(steps), 1, 1, 1, device=backbone.device)
-    signal = backbone.add_noise(one, torch.zeros_like(one), steps).view(-1).square().cpu()
-    snr = signal / (1 - signal).clamp(min=1e-8)
-    weight = (scale * snr).clamp(max=gamma)
-    return weight / (snr if backbone.prediction == "eps" else snr + 1).clamp(min=1e-8)

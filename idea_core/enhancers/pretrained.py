@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..diffusion.backbone import Backbone
 from ..errors import ConfigError, IdentityFileError
-from ..families.base_models import BASE_MODELS, BaseModel
+from ..families import BASE_MODELS, BaseModel
 from ..files.tensorfile import read_tensors, require_format, tensor_bytes, write_tensors
 from ..files.textfile import parse_json
 from ..identity.checks import require_finite, require_settings

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..diffusion.schedule import PREDICTIONS
 from ..errors import IdentityFileError
-from ..families.base_models import BASE_MODELS
+from ..families import BASE_MODELS
+from ..families.ldm_names import KV_LAYER
 from ..method.kv import DOWN, FULL, UP, layers_of
 from ..text.names import is_name, one_form
 
-PREDICTIONS = ("eps", "v")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-_KV_LAYER = re.compile(r"diffusion_model(\.\w+)+\.attn2\.to_[kv]")
 
 
 def require_name(name: str) -> str:
@@ -48,7 +47,7 @@ def kv_shapes(kv: Mapping[str, Tensor], d: int) -> dict[str, tuple[int, ...]]:
     """Shapes that the K/V keys should have: their own, if (out, rank) · (rank, d) or (out, d)."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, suffixes in layers_of(kv).items():
-        if not _KV_LAYER.fullmatch(layer) or suffixes not in ({FULL}, {UP, DOWN}):
+        if not KV_LAYER.fullmatch(layer) or suffixes not in ({FULL}, {UP, DOWN}):
             raise file_error("only keys of an identity", f"{layer} with {sorted(suffixes)}")
         if suffixes == {FULL}:
             shapes[layer + FULL] = (kv[layer + FULL].shape[0] if kv[layer + FULL].ndim else 0, d)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import IdentityFileError
-from ..families.base_models import BASE_MODELS, BaseModel
+from ..families import BASE_MODELS, BaseModel
 from ..files.tensorfile import read_tensors, tensor_bytes, write_tensors
 from ..files.textfile import parse_json
 from ..method.adapter import GatedAttention

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..diffusion.backbone import Backbone
 from ..errors import ConfigError
-from ..families.base_models import BASE_MODELS
+from ..families import BASE_MODELS
 from ..text.names import one_form
 
 LEAST_NAMES = 32  # from which axes can be told

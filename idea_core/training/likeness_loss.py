@@ -15,9 +15,8 @@ from ..diffusion.backbone import Backbone, TextCondition
 from ..diffusion.sampling import empty_prompt, sample
 from ..faces import FaceEngine
 from ..faces.torch_recogniser import TorchRecogniser
+from ..families import BASE_MODELS
 from ..images import to_pixels
-
-LATENT_CHANNELS = 4  # of all families
 
 
 class LikenessSettings(Protocol):
@@ -49,7 +48,8 @@ class LikenessLoss:
         self._negative = empty_prompt(backbone)
         with torch.no_grad():
             # The VAE comes into memory now, not when it could push out what a picture's gradients need.
-            backbone.decode_with_gradients(torch.zeros(1, LATENT_CHANNELS, 8, 8, device=backbone.device))
+            channels = BASE_MODELS[backbone.base_model].latent_channels
+            backbone.decode_with_gradients(torch.zeros(1, channels, 8, 8, device=backbone.device))
 
     @classmethod
     def of(cls, backbone: Backbone, engine: FaceEngine, config: LikenessSettings) -> LikenessLoss:

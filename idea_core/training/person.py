@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..diffusion.backbone import Backbone, TextCondition
 from ..errors import ConfigError
-from ..families.base_models import BASE_MODELS
+from ..families import BASE_MODELS
 from ..method.adapter import Adapter
 from ..method.anchor import Anchor, NamesBasis, cross_initialise, names_basis, spread_of_names
 from ..method.enhancer import Enhancer

@@ -18,7 +18,7 @@ from ..diffusion.backbone import Backbone, TextCondition
 from ..diffusion.memory import with_less_memory
 from ..diffusion.transfer import send
 from ..errors import ConfigError, DivergedError
-from ..families.base_models import BASE_MODELS
+from ..families import BASE_MODELS
 from ..identity.identity import Identity
 from ..method.anchor import celebrity_names
 from ..text.captions import PERSON_CAPTIONS
@@ -56,7 +56,7 @@ class Trainer(TrainingLoop):
         if config.likeness_weight and likeness is None:
             raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_weight to 0.")
         self.config, self.person, self.likeness, self.dataset = config, person, likeness, dataset
-        self.sampler = BatchSampler(dataset.buckets, backbone.num_timesteps, config)
+        self.sampler = BatchSampler(dataset.buckets, backbone.schedule.num_timesteps, config)
         groups = person.parameter_groups(config)
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, eps=config.adam_epsilon)
         super().__init__(backbone, optimizer, self.sampler.generator, config.steps, config.batch_size)
@@ -185,8 +185,8 @@ class Trainer(TrainingLoop):
         condition = self.condition([self.dataset.captions[number] for number in distinct.tolist()])
         position = send(position, device)
         condition = TextCondition(*(part if part is None else part[position] for part in condition))
-        prediction = backbone.predict(backbone.add_noise(latents, noise, timesteps), timesteps, condition)
-        error = (prediction - backbone.target(latents, noise, timesteps)).square()
+        prediction = backbone.predict(backbone.schedule.add_noise(latents, noise, timesteps), timesteps, condition)
+        error = (prediction - backbone.schedule.target(latents, noise, timesteps)).square()
         return error.mean() if bucket.loss_weight is None else (error * bucket.loss_weight[photos]).mean()
 
     def condition(self, captions: Sequence[Caption]) -> TextCondition:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import comfy.model_management
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from ...idea_core.errors import BaseModelError
 
@@ -86,6 +89,22 @@ class GradientWeights:
             if part._parameters["weight"] is plain:
                 part._parameters["weight"] = weight
         self._plain.clear()
+
+
+@contextmanager
+def recomputed(unet: torch.nn.Module) -> Iterator[None]:
+    """While open, the UNet's blocks compute again in the backward pass what they would have to keep."""
+    blocks = [part for part in unet.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))]
+    before = [vars(block).get("forward") for block in blocks]  # of another pack's own
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, before):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
 
 
 def is_quantised(weight: Tensor | None) -> bool:

@@ -1,25 +1,25 @@
 """ComfyUI's CLIP, UNet and VAE as the trainer's `Backbone`, in ComfyUI's own memory management.
 
-The MODEL, CLIP and VAE that came in are as before when training ends.
+MODEL, CLIP and VAE compute the same after training as before. Weights that a loader made in inference mode stay
+bit-identical copies (`GradientWeights`), and what training loaded stays loaded until ComfyUI needs the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...idea_core.diffusion.backbone import PRECISIONS, Latents, TextCondition, TokenIds, TokenSequence
 from ...idea_core.errors import BaseModelError
+from ...idea_core.families import BASE_MODELS
 from ...idea_core.method.kv import kv_added
 from ...idea_core.text.tokenized import too_long
 from .autograd import (
@@ -27,18 +27,12 @@ from .autograd import (
     GradientWeights,
     differentiable_attention,
     gradients_allowed,
+    recomputed,
     trainable_clone,
 )
-from .models import (
-    VECTORS,
-    TextEncoders,
-    cross_attention_shapes,
-    layer_of,
-    prediction_of,
-    require_pair,
-)
+from .models import TextEncoders, best_dtype, cross_attention_shapes, layer_of, require_pair, schedule_of
+from .vae import encode
 
-CONTEXT_LENGTH = 77
 ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
 
 
@@ -54,11 +48,10 @@ class ComfyBackbone:
         BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
     """
 
-    prompt_length = CONTEXT_LENGTH - 2
-
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
         self.base_model = require_pair(model, clip, trainable=True)
-        self.prediction = prediction_of(model)
+        base = BASE_MODELS[self.base_model]
+        self.prompt_length, self._with_vector = base.context_length - 2, base.vector_width is not None
         self.clip_layer = layer_of(clip)
         self._vae = vae
         self._patcher = trainable_clone(model)
@@ -66,11 +59,10 @@ class ComfyBackbone:
         self._vae_patcher: ModelPatcher | None = None  # where gradients pass through the VAE
         self._text = TextEncoders(self.base_model, self._text_patcher.model, clip.tokenizer)
         self._unet = self._patcher.model.diffusion_model
-        self._sampling = self._patcher.get_model_object("model_sampling")
         self.device = self._patcher.load_device
-        self._dtype = PRECISIONS.get(precision) or _best_dtype(self.device)
+        self.schedule, self._timesteps = schedule_of(model, self.device)
+        self._dtype = PRECISIONS.get(precision) or best_dtype(self.device)
         self.gradient_checkpointing = gradient_checkpointing
-        self.num_timesteps = len(self._sampling.sigmas)
         self.kv_shapes = cross_attention_shapes(self._patcher.model)
         self._sizes: dict[tuple[int, ...], Tensor] = {}
         self._kv_layers = {name: comfy.utils.get_attr(self._patcher.model, name) for name in self.kv_shapes}
@@ -95,6 +87,10 @@ class ComfyBackbone:
             ) from error
 
     @property
+    def prediction(self) -> str:
+        return self.schedule.prediction
+
+    @property
     def scales_loss(self) -> bool:
         return self._dtype == torch.float16
 
@@ -109,18 +105,17 @@ class ComfyBackbone:
     def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
         self._load()
         hidden, pooled = zip(*(self._encode_with(key, prompts[key]) for key in self._text.models))
-        with_vector = self.base_model in VECTORS
-        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if with_vector else None)
+        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if self._with_vector else None)
 
     def _encode_with(self, encoder: str, prompts: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
-        """Hidden states (B, 77, d_enc) and pooled output of one text encoder."""
+        """Hidden states (B, L, d_enc) and pooled output of one text encoder."""
         model = self._text.models[encoder]
         special, rows = model.special_tokens, []
         for prompt in prompts:
-            row = [special["start"], *prompt, special["end"]]
-            if len(row) > CONTEXT_LENGTH:
+            padding = self.prompt_length - len(prompt)
+            if padding < 0:
                 raise too_long(self.prompt_length, len(prompt))
-            rows.append(row + [special["pad"]] * (CONTEXT_LENGTH - len(row)))
+            rows.append([special["start"], *prompt, special["end"], *[special["pad"]] * padding])
         with CopiedNormInputs():
             hidden, pooled = model(rows)[:2]
         return hidden.to(self.device), pooled.to(self.device)
@@ -130,10 +125,8 @@ class ComfyBackbone:
         parts = []
         for image in images:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with self.aside(), torch.inference_mode(), _recorded_deviation(self._vae) as deviation:
-                mean = self._vae.encode(image[None])
-                spread = deviation(mean)
-                parts.append((scaled(mean), scaled(spread) - scaled(torch.zeros_like(spread))))
+            with self.aside(), torch.inference_mode():
+                parts.append(encode(self._vae, image, scaled))
         return Latents(*(torch.cat(part).to(self.device, torch.float32) for part in zip(*parts)))
 
     def decode_images(self, latents: Tensor) -> Tensor:
@@ -161,27 +154,18 @@ class ComfyBackbone:
         finally:
             self._pushed_out = self._loaded
 
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        sigma = self._sigma(timesteps)
-        return self._sampling.calculate_input(sigma, self._noised(latents, noise, sigma))
-
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The network output from which ComfyUI computes `latents`: its denoised value is affine in it."""
-        sigma = self._sigma(timesteps)
-        noised = self._noised(latents, noise, sigma)
-        at_zero = self._sampling.calculate_denoised(sigma, torch.zeros_like(latents), noised)
-        slope = self._sampling.calculate_denoised(sigma, torch.ones_like(latents), noised) - at_zero
-        return (latents - at_zero) / slope
-
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._load()
-        timesteps = self._sampling.timestep(self._sigma(timesteps)).float()
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
         options = {"optimized_attention_override": differentiable_attention}
         vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
         noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
-        with self._checkpointed():
-            return self._unet(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
+        with recomputed(self._unet) if again else nullcontext():
+            output = self._unet(
+                noisy, self._timesteps[timesteps], context=context, y=vector, transformer_options=options
+            )
+        return output.float()
 
     def _vector(self, pooled: Tensor, noisy: Tensor) -> Tensor:
         """Pooled text and the photos' size, as ComfyUI gives them to the UNet of Stable Diffusion XL."""
@@ -196,14 +180,6 @@ class ComfyBackbone:
     def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
         with kv_added(self._kv_layers, delta):
             yield
-
-    def _sigma(self, timesteps: Tensor) -> Tensor:
-        return self._sampling.sigma(timesteps.float()).to(self.device)
-
-    @staticmethod
-    def _noised(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """Latents with noise on ComfyUI's scale, where the signal keeps its size."""
-        return latents + noise * sigma.view(-1, 1, 1, 1)
 
     def _load(self) -> None:
         """Bring UNet and text encoder to their devices, once, after the VAE had its turn."""
@@ -227,24 +203,6 @@ class ComfyBackbone:
         for patcher in patchers:
             self._weights.swap_in(patcher.model)
 
-    @contextmanager
-    def _checkpointed(self) -> Iterator[None]:
-        """While open, the UNet's blocks compute again in the backward pass what they would have to keep."""
-        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
-            yield
-            return
-        blocks = [part for part in self._unet.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))]
-        before = [vars(block).get("forward") for block in blocks]  # of another pack's own
-        for block in blocks:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-        try:
-            yield
-        finally:
-            for block, forward in zip(blocks, before):
-                del block.forward
-                if forward is not None:
-                    block.forward = forward
-
     def _unload(self) -> None:
         """Leave the modules as they were found: what training hung in outlives the patcher otherwise."""
         if not self._loaded:
@@ -255,36 +213,3 @@ class ComfyBackbone:
             if hasattr(module, "prev_comfy_cast_weights"):
                 vars(module).pop("comfy_cast_weights", None)  # so that the class's own counts
                 del module.prev_comfy_cast_weights
-
-
-def _best_dtype(device: torch.device) -> torch.dtype:
-    """What the device computes in fastest: on the CPU single precision."""
-    management = comfy.model_management
-    if management.is_device_cpu(device):
-        return torch.float32
-    if management.should_use_bf16(device, prioritize_performance=True):
-        return torch.bfloat16
-    return torch.float16 if management.should_use_fp16(device, prioritize_performance=True) else torch.float32
-
-
-@contextmanager
-def _recorded_deviation(vae) -> Iterator[Callable[[Tensor], Tensor]]:
-    """While open, a function tells the standard deviation that goes with a mean which the VAE has just encoded.
-
-    ComfyUI's VAE gives the mean alone; where it encodes in tiles, or has no posterior, the deviation is 0.
-    """
-    seen: list[Tensor] = []
-    part = getattr(vae.first_stage_model, "regularization", None)
-    hook = None if part is None else part.register_forward_pre_hook(lambda _part, inputs: seen.append(inputs[0]))
-
-    def deviation(mean: Tensor) -> Tensor:
-        shapes = [(len(moments), moments.shape[1] // 2, *moments.shape[2:]) for moments in seen]
-        if shapes != [tuple(mean.shape)]:
-            return torch.zeros_like(mean)
-        return seen[0].chunk(2, dim=1)[1].to(mean).clamp(-30, 20).div(2).exp()
-
-    try:
-        yield deviation
-    finally:
-        if hook is not None:
-            hook.remove()

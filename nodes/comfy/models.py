@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from torch import Tensor
 
+from ...idea_core.diffusion.schedule import PREDICTIONS, DiscreteSchedule
 from ...idea_core.errors import BaseModelError
-from ...idea_core.families.base_models import BASE_MODELS
-from ...idea_core.identity.checks import PREDICTIONS
+from ...idea_core.families import BASE_MODELS, IN_ONE_FILE, of_encoders, of_unet
+from ...idea_core.families.ldm_names import KV_LAYERS
 
-SUPPORTED = ("sd1", "sd2", "sdxl")
-VECTORS = {"sdxl": 2816}
-"""Base model → width of the vector that its UNet is given besides the text condition: pooled text, and sizes."""
 _FIX = "Load a checkpoint of a supported family; MODEL and CLIP belong to the same one."
 
 
@@ -57,19 +57,21 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
         raise BaseModelError(f"the CLIP of {_describe(key)}", _describe_encoders(encoders), _FIX)
     if trainable:
         prediction_of(model)
-        channels = model.model.model_config.unet_config.get("in_channels")
-        if channels != 4:
+        channels, wanted = model.model.model_config.unet_config.get("in_channels"), BASE_MODELS[key].latent_channels
+        if channels != wanted:
             fix = "Load a checkpoint that is not for inpainting or editing; the person fits those of its family too."
-            raise BaseModelError("a MODEL of 4 latent channels to train on", str(channels), fix)
+            raise BaseModelError(f"a MODEL of {wanted} latent channels to train on", str(channels), fix)
     return key
 
 
-def require_vae(vae) -> None:
-    """Raise `BaseModelError` unless a VAE is there and gives latents of 4 channels."""
+def require_vae(vae, base_model: str) -> None:
+    """Raise `BaseModelError` unless a VAE is there and gives latents of the base model's channels."""
+    wanted = BASE_MODELS[base_model].latent_channels
     channels = getattr(vae, "latent_channels", None) if hasattr(vae, "patcher") else None
-    if channels != 4:
+    if channels != wanted:
         got = "a checkpoint without one" if channels is None else f"{channels} channels"
-        raise BaseModelError("a VAE of 4 latent channels", got, "Connect the VAE of the checkpoint, or Load VAE.")
+        fix = "Connect the VAE of the checkpoint, or Load VAE."
+        raise BaseModelError(f"a VAE of {wanted} latent channels", got, fix)
 
 
 def text_encoders_of(clip) -> dict[str, int]:
@@ -92,7 +94,7 @@ def current_layer(clip_model, encoder: str) -> int | None:
 
 def layer_of(clip) -> int | None:
     """The layer that CLIP Set Last Layer chose, or None where that acts as if nobody had chosen."""
-    base = BASE_MODELS[next(key for key, one in BASE_MODELS.items() if one.encoders == text_encoders_of(clip))]
+    base = of_encoders(text_encoders_of(clip))
     depths = [getattr(clip.cond_stage_model, key).num_layers for key in base.encoders]
     layer = clip.layer_idx
     if layer is not None and abs(layer) > max(depths):
@@ -109,6 +111,21 @@ def prediction_of(model) -> str:
     return said
 
 
+@torch.inference_mode(False)
+def schedule_of(model, device: torch.device) -> tuple[DiscreteSchedule, Tensor]:
+    """The schedule that a MODEL's network was trained on, and its timesteps (T,) as the network is given them.
+
+    ComfyUI's ``σ = √((1 − ᾱ) / ᾱ)``, so ``ᾱ = 1 / (1 + σ²)``.
+
+    Raises:
+        BaseModelError: as `prediction_of`.
+    """
+    sampling = model.get_model_object("model_sampling")
+    alphas = (1 / (1 + sampling.sigmas.double().square())).float()
+    timesteps = sampling.timestep(sampling.sigmas).float()
+    return DiscreteSchedule(alphas.to(device), prediction_of(model)), timesteps.to(device)
+
+
 def described_prediction(model) -> str:
     """ "eps", "v", or what else ComfyUI calls it."""
     sampling = model.get_model_object("model_sampling")
@@ -119,7 +136,7 @@ def described_prediction(model) -> str:
 
 
 def _family_of(model) -> str:
-    supported = ", ".join(BASE_MODELS[key].title for key in SUPPORTED)
+    supported = ", ".join(base.title for base in IN_ONE_FILE)
     inner = getattr(model, "model", None)
     config = getattr(inner, "model_config", None)
     name = type(config).__name__
@@ -127,10 +144,20 @@ def _family_of(model) -> str:
     if not isinstance(unet, UNetModel):
         raise BaseModelError(f"a MODEL of {supported}", name, _FIX)
     width = config.unet_config.get("context_dim")
-    key = next((key for key, base in BASE_MODELS.items() if base.width == width), None)
-    if key not in SUPPORTED or config.unet_config.get("adm_in_channels") != VECTORS.get(key):
+    base = of_unet(width, config.unet_config.get("adm_in_channels"))
+    if base is None:
         raise BaseModelError(f"a MODEL of {supported}", f"{name} with text width {width}", _FIX)
-    return key
+    return base.key
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """What a device computes in fastest: on the CPU single precision."""
+    management = comfy.model_management
+    if management.is_device_cpu(device):
+        return torch.float32
+    if management.should_use_bf16(device, prioritize_performance=True):
+        return torch.bfloat16
+    return torch.float16 if management.should_use_fp16(device, prioritize_performance=True) else torch.float32
 
 
 def layer_shape(model: torch.nn.Module, layer: str) -> tuple[int, int] | None:
@@ -147,7 +174,7 @@ def layer_shape(model: torch.nn.Module, layer: str) -> tuple[int, int] | None:
 
 def cross_attention_shapes(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     """Layer → (out, in) of each key and value layer of the cross attentions."""
-    names = [name for name, _ in model.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    names = [name for name, _ in model.named_modules() if name.endswith(KV_LAYERS)]
     return {name: shape for name in names if (shape := layer_shape(model, name))}
 
 

@@ -67,7 +67,7 @@ class AppliedPerson:
         return self.identity.trigger
 
     def vectors(self, encoder: str) -> Tensor:
-        """Pseudo-tokens (n, width) for ComfyUI's name of an encoder: "l" → "clip_l"."""
+        """Pseudo-tokens (n, width) for ComfyUI's short name of an encoder, such as "l"."""
         return self.identity.tokens[f"clip_{encoder}"].float()
 
     def holds(self, encoder: str, chunk: Sequence) -> bool:

@@ -483,7 +483,7 @@ def refusal(checkpoint: str, case: str) -> str:
                 on=apply(checkpoint, make_identity(checkpoint)),
             )
         elif case == "no vae":
-            pack("nodes.comfy.models").require_vae(None)
+            pack("nodes.comfy.models").require_vae(None, "sd1")
         elif case == "not an identity":
             apply(checkpoint, {"face": "of another pack"})
     except pack("idea_core").IdeaError as refused:

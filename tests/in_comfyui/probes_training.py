@@ -321,8 +321,8 @@ def targets(checkpoint: str) -> dict:
         target = noise if backbone.prediction == "eps" else velocity
         return {
             "prediction": backbone.prediction,
-            "noisy": error(backbone.add_noise(latents, noise, timesteps), noisy),
-            "target": error(backbone.target(latents, noise, timesteps), target),
+            "noisy": error(backbone.schedule.add_noise(latents, noise, timesteps), noisy),
+            "target": error(backbone.schedule.target(latents, noise, timesteps), target),
         }
 
 

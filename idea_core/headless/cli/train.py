@@ -84,8 +84,9 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
     ended = identity.training.get("report", {}).get("ended_early")
     if ended:
         warn(f"ended early: {ended}.")
-    if identity.prediction == "v" and resolution < 768 and identity.base_model == "sd2":
-        warn("a velocity model of Stable Diffusion 2 usually wants --resolution 768.")
+    wanted = identity.base.velocity_resolution
+    if wanted and identity.prediction == "v" and resolution < wanted:
+        warn(f"a velocity model of {identity.base.title} usually wants --resolution {wanted}.")
     text = f"Trained {identity.trigger} in {time.perf_counter() - start:.0f} s: {job.output}"
     if refine:
         likeness = identity.training["report"]["likeness"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...diffusion.backbone import TextCondition
 from ...errors import BaseModelError, ConfigError
-from ...families.base_models import BASE_MODELS
+from ...families import BASE_MODELS
 from ...identity.identity import Identity
 from ...method.kv import delta_of, kv_added, layers_of
 from ...text.emphasis import weighted_texts

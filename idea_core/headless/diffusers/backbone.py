@@ -8,7 +8,6 @@ from copy import deepcopy
 from functools import cached_property
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -16,7 +15,7 @@ from ...diffusion.backbone import Latents, TextCondition, TokenIds, TokenSequenc
 from ...errors import ConfigError
 from ...method.kv import kv_added
 from .layers import cross_attention_layers
-from .schedule import prediction_of
+from .schedule import schedule_of
 from .text import TextEncoders, text_encoders_of
 
 DECODED_PIXELS = 512**2  # that the VAE decodes together, which bounds its memory
@@ -37,17 +36,19 @@ class DiffusersBackbone:
     def __init__(self, pipeline, clip_layer: int | None = None, gradient_checkpointing: bool = False):
         self._text = TextEncoders(pipeline, clip_layer)
         self._unet, self._vae = pipeline.unet, pipeline.vae
-        self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self.schedule = schedule_of(pipeline)
         self.base_model, self.clip_layer = self._text.family, clip_layer
         self.prompt_length = self._text.length - 2
-        self.prediction = prediction_of(self._schedule)
-        self.num_timesteps = self._schedule.config.num_train_timesteps
         self._factor = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels of a latent's side
         for module in (self._unet, self._vae, *text_encoders_of(pipeline)):
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
         self._layers = cross_attention_layers(self._unet)
         self.kv_shapes = {name: tuple(layer.weight.shape) for name, layer in self._layers.items()}
+
+    @property
+    def prediction(self) -> str:
+        return self.schedule.prediction
 
     @property
     def device(self) -> torch.device:
@@ -122,12 +123,6 @@ class DiffusersBackbone:
             yield vae
         finally:
             torch.nn.Module.to(vae, dtype)
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        return self._schedule.add_noise(latents, noise, timesteps)
-
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        return noise if self.prediction == "eps" else self._schedule.get_velocity(latents, noise, timesteps)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
         dtype = self._unet.dtype

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...families.ldm_names import to_ldm
+from ...families.ldm_names import KV_LAYERS, to_ldm
 
 
 def cross_attention_layers(unet) -> dict[str, nn.Module]:
     """LDM name → module, for each `to_k` and `to_v` of a `UNet2DConditionModel`."""
     per_block = unet.config.layers_per_block
-    named = {n: m for n, m in unet.named_modules() if n.endswith(("attn2.to_k", "attn2.to_v"))}
+    named = {n: m for n, m in unet.named_modules() if n.endswith(KV_LAYERS)}
     return {to_ldm(name, per_block): module for name, module in named.items()}

@@ -8,11 +8,10 @@ from itertools import count
 from torch import Tensor
 
 from ...errors import BaseModelError
-from ...families.base_models import BASE_MODELS
+from ...families import of_unet
 
 Weights = Mapping[str, Tensor]
 UNET = "model.diffusion_model."
-LDM_FAMILIES = ("sd1", "sd2", "sdxl")  # those of which checkpoints in one file are made
 HEAD_CHANNELS, HEADS = 64, 8  # SD 2.x and XL fix the channels of a head, SD 1.x the number of heads
 _FIX = "Choose a checkpoint of Stable Diffusion 1.x, 2.x or XL, noise or velocity prediction, for text to image."
 
@@ -27,15 +26,16 @@ def ldm_config(weights: Weights, name: str) -> tuple[str, dict]:
         BaseModelError: another kind of model.
     """
     unet = _unet_config(weights, name)
-    family = next((key for key in LDM_FAMILIES if BASE_MODELS[key].width == unet["context_dim"]), None)
-    if family is None or ("adm_in_channels" in unet) != (family == "sdxl"):
+    family = of_unet(unet["context_dim"], unet.get("adm_in_channels"))
+    if family is None:
         size = " and vector conditioning" if "adm_in_channels" in unet else ""
         raise BaseModelError("a base model that ID-EA knows", f"text width {unet['context_dim']}{size} in {name}", _FIX)
-    if unet["in_channels"] != 4:
-        raise BaseModelError("a UNet with 4 latent channels", f"{unet['in_channels']} in {name}", _FIX)
+    if unet["in_channels"] != family.latent_channels:
+        expected = f"a UNet with {family.latent_channels} latent channels"
+        raise BaseModelError(expected, f"{unet['in_channels']} in {name}", _FIX)
     # diffusers' converter wants to know how often the VAE halves a picture, too.
     vae = {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4]}}}
-    return family, {"model": {"params": {"unet_config": {"params": unet}, "first_stage_config": vae}}}
+    return family.key, {"model": {"params": {"unet_config": {"params": unet}, "first_stage_config": vae}}}
 
 
 def _unet_config(weights: Weights, name: str) -> dict:

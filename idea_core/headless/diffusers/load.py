@@ -16,11 +16,10 @@ from transformers.utils import logging as transformers_logging
 
 from ...errors import BaseModelError
 from .schedule import with_prediction
-from .single_file import load_single_file
+from .single_file import PIPELINES, load_single_file
 from .text import TEXT_ENCODERS, family_of
 from .vae import load_vae
 
-PIPELINES = {"StableDiffusionPipeline": StableDiffusionPipeline, "StableDiffusionXLPipeline": StableDiffusionXLPipeline}
 _INDEX = "model_index.json"
 _LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}  # the third holds the safety checker
 _AGAIN = "Copy it there again."
@@ -66,13 +65,10 @@ def _load(path: Path, dtype: torch.dtype, vae: Path | None, prediction: str | No
 
 
 def _load_folder(path: Path, dtype: torch.dtype, prediction: str | None):
-    name = _require_plain(path)
-    extra = {"safety_checker": None, "requires_safety_checker": False}
-    if name == "StableDiffusionXLPipeline":
-        extra = {"add_watermarker": False}
+    kind, extra = PIPELINES[_require_plain(path)]
     dtypes = {"default": dtype, **dict.fromkeys(TEXT_ENCODERS, torch.float32)}
     try:
-        pipeline = PIPELINES[name].from_pretrained(
+        pipeline = kind.from_pretrained(
             path, torch_dtype=dtypes, local_files_only=True, variant=_variant(path), **extra
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:  # quantised parts want other packages

@@ -6,17 +6,18 @@ The architecture is read off the weights' names and shapes; conversion is diffus
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from ...errors import BaseModelError
+from ...families import BASE_MODELS
+from ...families.base_model import Checkpoint, ClipWeights
 from .ldm_config import UNET, ldm_config
 from .quantised import plain_weights
 from .schedule import stable_diffusion_schedule
@@ -25,44 +26,13 @@ from .vae import load_vae, vae_from
 
 Weights = Mapping[str, Tensor]
 _FIX = "Choose a checkpoint of Stable Diffusion 1.x, 2.x or XL."
-
-
-@dataclass(frozen=True)
-class TextEncoderSpec:
-    """One text encoder of a checkpoint in one file."""
-
-    prefix: str
-    config: Mapping[str, Any]
-    open_clip: bool = False
-    pooled: bool = False  # with the projection that SDXL takes its pooled output from
-    pad: str = "<|endoftext|>"
-
-
-def _clip(width: int, layers: int, heads: int, activation: str = "gelu", **more) -> dict[str, Any]:
-    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
-    return {**sizes, "num_attention_heads": heads, "hidden_act": activation, **more}
-
-
-_CLIP_L = _clip(768, 12, 12, "quick_gelu")
-SPECS = {
-    "sd1": (TextEncoderSpec("cond_stage_model.transformer.", _CLIP_L),),
-    # Stable Diffusion 2 reads the last layer but one: the last is left out, as in diffusers' folders.
-    "sd2": (TextEncoderSpec("cond_stage_model.model.", _clip(1024, 23, 16), open_clip=True, pad="!"),),
-    "sdxl": (
-        TextEncoderSpec("conditioner.embedders.0.transformer.", _CLIP_L),
-        TextEncoderSpec(
-            "conditioner.embedders.1.model.",
-            _clip(1280, 32, 20, projection_dim=1280),
-            open_clip=True,
-            pooled=True,
-            pad="!",
-        ),
-    ),
+VAE_FACTOR = 8  # pixels of a latent's side
+_PLAIN = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+PIPELINES: dict[str, tuple[type[DiffusionPipeline], dict[str, Any]]] = {
+    "StableDiffusionPipeline": (StableDiffusionPipeline, _PLAIN),
+    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
 }
-SAMPLE_SIZES = {"sd1": 64, "sd2": 64, "sdxl": 128}
-"""Base model → side of the latents that it was trained on; the velocity models of Stable Diffusion 2 have 96."""
-V_PREDICTION_BIAS = UNET + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
-V_PREDICTION_SPREAD = 0.09  # of that bias, in SD 2.x: below it for noise prediction, above it for velocity (ComfyUI)
+"""Name of a family's pipeline → its class, and what it is made with besides the models."""
 
 
 def load_single_file(
@@ -83,27 +53,35 @@ def load_single_file(
     family, config = ldm_config(weights, path.name)
     if any(key.startswith("edm_") for key in weights):
         raise BaseModelError("a model on Stable Diffusion's noise schedule", f"EDM's in {path.name}", _FIX)
-    prediction = prediction or _prediction_of(family, weights)
+    base, layout = BASE_MODELS[family], BASE_MODELS[family].checkpoint
+    prediction = prediction or _prediction_of(layout, weights)
     unet = UNet2DConditionModel.from_single_file(dict(weights), original_config=config, torch_dtype=dtype)
-    unet.register_to_config(sample_size=96 if (family, prediction) == ("sd2", "v") else SAMPLE_SIZES[family])
+    unet.register_to_config(sample_size=base.resolution_for(prediction) // VAE_FACTOR)
     parts = {
         "unet": unet,
-        "vae": load_vae(vae, family, dtype) if vae else vae_from(weights, family, path.name, dtype),
+        "vae": load_vae(vae, family, dtype) if vae else vae_from(weights, layout, path.name, dtype),
         "scheduler": stable_diffusion_schedule(prediction, "ztsnr" in weights),
     }
-    for number, spec in enumerate(SPECS[family]):
+    for number, (spec, width) in enumerate(zip(layout.text_encoders, base.encoders.values())):
         suffix = f"_{number + 1}" if number else ""
-        parts[f"text_encoder{suffix}"] = _text_encoder(spec, weights, path.name)
-        parts[f"tokenizer{suffix}"] = clip_tokenizer(spec.pad)
-    if family == "sdxl":
-        return StableDiffusionXLPipeline(**parts, add_watermarker=False)
-    return StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        parts[f"text_encoder{suffix}"] = _text_encoder(spec, width, weights, path.name)
+        parts[f"tokenizer{suffix}"] = clip_tokenizer("!") if spec.open_clip else clip_tokenizer()
+    pipeline, extra = PIPELINES[base.pipeline]
+    return pipeline(**parts, **extra)
 
 
-def _text_encoder(spec: TextEncoderSpec, weights: Weights, name: str) -> CLIPTextModel:
-    kind = CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
-    # The ids are CLIP's start and end tokens; transformers' defaults are another vocabulary's.
-    model = kind(CLIPTextConfig(**spec.config, bos_token_id=49406, eos_token_id=49407))
+def _text_encoder(spec: ClipWeights, width: int, weights: Weights, name: str) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        hidden_act="gelu" if spec.open_clip else "quick_gelu",
+        bos_token_id=49406,  # CLIP's start and end tokens; transformers' defaults are another vocabulary's
+        eos_token_id=49407,
+        **({} if spec.projection is None else {"projection_dim": spec.projection}),
+    )
+    model = CLIPTextModelWithProjection(config) if spec.projection else CLIPTextModel(config)
     mine = {key: tensor for key, tensor in weights.items() if key.startswith(spec.prefix)}
     convert = convert_open_clip_checkpoint if spec.open_clip else convert_ldm_clip_checkpoint
     state = convert(model, mine, prefix=spec.prefix) if spec.open_clip else convert(mine)
@@ -119,11 +97,10 @@ def _text_encoder(spec: TextEncoderSpec, weights: Weights, name: str) -> CLIPTex
     return model.eval()
 
 
-def _prediction_of(family: str, weights: Weights) -> str:
-    """What the file's own marks say; Stable Diffusion 2 has none but the spread of one bias."""
+def _prediction_of(layout: Checkpoint, weights: Weights) -> str:
+    """What the file's own marks say, or the family's where it has one."""
     if "v_pred" in weights:
         return "v"
-    bias = weights.get(V_PREDICTION_BIAS)
-    if family == "sd2" and bias is not None and bias.float().std(unbiased=False) > V_PREDICTION_SPREAD:
-        return "v"
-    return "eps"
+    mark = layout.velocity_mark
+    bias = weights.get(mark.key) if mark else None
+    return "v" if bias is not None and bias.float().std(unbiased=False) > mark.spread else "eps"

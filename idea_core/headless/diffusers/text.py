@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...diffusion.backbone import TextCondition, TokenIds, TokenSequence
 from ...diffusion.transfer import send
 from ...errors import BaseModelError, ConfigError
-from ...families.base_models import BASE_MODELS
+from ...families import BASE_MODELS
 from ...text.tokenized import too_long
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")

@@ -12,41 +12,45 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...errors import BaseModelError
-from ...families.base_models import BASE_MODELS
+from ...families import BASE_MODELS
+from ...families.base_model import Checkpoint
 from .quantised import plain_weights
 
-SCALES = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
-"""Base model → factor from the VAE's latents to the UNet's."""
 _FIRST = "encoder.conv_in.weight"
 
 
 def load_vae(path: Path, family: str, dtype: torch.dtype) -> AutoencoderKL:
-    """A VAE's folder or file, for a base model's family.
+    """A VAE's folder or file, for a base model.
+
+    Args:
+        family: key in `BASE_MODELS`.
 
     Raises:
         BaseModelError: no VAE there.
     """
+    base = BASE_MODELS[family]
     if path.is_dir():
         try:
             vae = AutoencoderKL.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
         except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise BaseModelError(f"a VAE in {path}", reason, "Give a VAE's file or folder with --vae.") from None
-    elif family not in SCALES:
-        raise BaseModelError(f"a VAE's folder for {BASE_MODELS[family].title}", f"the file {path}", "Give a folder.")
+    elif base.checkpoint is None:
+        raise BaseModelError(f"a VAE's folder for {base.title}", f"the file {path}", "Give a folder.")
     else:
-        vae = vae_from(plain_weights(path), family, path.name, dtype)
-    if vae.config.latent_channels != 4:
-        raise BaseModelError("a VAE of 4 latent channels", str(vae.config.latent_channels), "Choose another VAE.")
+        vae = vae_from(plain_weights(path), base.checkpoint, path.name, dtype)
+    if vae.config.latent_channels != base.latent_channels:
+        expected = f"a VAE of {base.latent_channels} latent channels"
+        raise BaseModelError(expected, str(vae.config.latent_channels), "Choose another VAE.")
     return vae
 
 
-def vae_from(weights: Mapping[str, Tensor], family: str, name: str, dtype: torch.dtype) -> AutoencoderKL:
+def vae_from(weights: Mapping[str, Tensor], layout: Checkpoint, name: str, dtype: torch.dtype) -> AutoencoderKL:
     """The VAE among the weights of the file `name`."""
     if not any(key.endswith(_FIRST) for key in weights):
         raise BaseModelError(f"a VAE in {name}", "none", "Give a VAE's file or folder with --vae.")
-    parameters = {"first_stage_config": {"params": {"ddconfig": _config(weights)}}, "scale_factor": SCALES[family]}
-    config = {"model": {"params": parameters}}
+    stage = {"params": {"ddconfig": _config(weights)}}
+    config = {"model": {"params": {"first_stage_config": stage, "scale_factor": layout.latent_scale}}}
     return AutoencoderKL.from_single_file(dict(weights), original_config=config, torch_dtype=dtype)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, IdentityFileError
-from ...families.base_models import BASE_MODELS
+from ...families import BASE_MODELS
 from ...files.tensorfile import read_metadata, write_atomically, write_tensors
 from ...files.weights import UNNAMED, read_weights
 from ...text.names import LONGEST, is_name, is_name_character, one_form
@@ -23,7 +23,9 @@ _PUBLISHED_KEY = re.compile(r"(?P<token>.+)_v(?P<number>\d+)", re.DOTALL)
 _A1111_PARAM = "string_to_param"
 _CHECKPOINT = "state_dict"
 _MANAGED = re.compile(r"string_to_param_dict\.(.+)")
-_UNSAYING = {UNNAMED, "*", "clip_l", "clip_h", "clip_g", "emb", "embedding", "embeddings", "param", "tokens", "weight"}
+_ENCODERS = {encoder for base in BASE_MODELS.values() for encoder in base.encoders}
+_SEVERAL = [set(base.encoders) for base in BASE_MODELS.values() if len(base.encoders) > 1]
+_UNSAYING = {UNNAMED, "*", "emb", "embedding", "embeddings", "param", "tokens", "weight"} | _ENCODERS
 _FIX = "Choose a Textual Inversion file of Stable Diffusion 1.x, 2.x or XL."
 PLACEHOLDER_TOKEN = "placeholder_token"
 """Entry of `Identity.training`: the token's name in the file that a person came from, for the way back."""
@@ -128,7 +130,7 @@ def _tokens_in(content: Mapping[str, Any], file: str) -> tuple[Tokens, str | Non
 
     The name is None where the file has none, or one that says nothing of the person.
     """
-    if set(content) == {"clip_l", "clip_g"}:
+    if set(content) in _SEVERAL:
         return content, None
     if "emb_params" in content:
         return {"": content["emb_params"]}, None

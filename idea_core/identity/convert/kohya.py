@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, IdentityFileError
+from ...families import BASE_MODELS
 from ...families.ldm_names import to_diffusers, to_ldm
 from ...files.tensorfile import write_tensors
 from ...files.weights import read_weights, tensors_in
@@ -80,7 +81,8 @@ def read_kv(path: str | os.PathLike) -> tuple[dict[str, Tensor], int]:
 
 
 def _kohya_key(layer: str, base_model: str) -> str:
-    name = layer.removeprefix("diffusion_model.") if base_model == "sdxl" else to_diffusers(layer)
+    plain = BASE_MODELS[base_model].lora_names == "ldm"
+    name = layer.removeprefix("diffusion_model.") if plain else to_diffusers(layer)
     return PREFIX + name.replace(".", "_")
 
 

@@ -1,0 +1,85 @@
+"""Base models: each is described once, and the description agrees with the models themselves."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from idea_core.families import BASE_MODELS, IN_ONE_FILE, of_encoders, of_unet
+from idea_core.headless.diffusers.single_file import PIPELINES
+from miniature.world import BASE
+
+ROOT = Path(__file__).parent.parent
+NAMES = sorted({*BASE_MODELS, *(encoder for base in BASE_MODELS.values() for encoder in base.encoders)})
+
+
+def test_no_other_module_names_a_family_or_its_text_encoders():
+    assert NAMES == ["clip_g", "clip_h", "clip_l", "clip_mini", "mini", "sd1", "sd2", "sdxl"]
+    sources = [*(ROOT / "idea_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
+    others = [path for path in sources if "families" not in path.parts]
+    assert len(sources) - len(others) > 5 and len(others) > 80
+    named = re.compile(rf"[\"']({'|'.join(NAMES)})[\"']")
+    assert {str(path.relative_to(ROOT)): found for path in others if (found := named.findall(path.read_text()))} == {}
+
+
+def test_the_families():
+    """Facts of published checkpoints, written out once more."""
+    facts = {
+        key: (base.title, dict(base.encoders), base.width, base.clip_layer, base.resolution, base.kv_rank)
+        for key, base in BASE_MODELS.items()
+    }
+    assert facts == {
+        "sd1": ("Stable Diffusion 1.x", {"clip_l": 768}, 768, -1, 512, 8),
+        "sd2": ("Stable Diffusion 2.x", {"clip_h": 1024}, 1024, -2, 512, 8),
+        "sdxl": ("Stable Diffusion XL", {"clip_l": 768, "clip_g": 1280}, 2048, -2, 1024, 2),
+        "mini": ("the miniature world", {"clip_mini": 128}, 128, -1, 64, 8),
+    }
+
+
+@pytest.mark.parametrize("base", BASE_MODELS.values(), ids=BASE_MODELS)
+def test_a_description_is_of_one_piece(base):
+    assert BASE_MODELS[base.key] is base and of_encoders(dict(base.encoders)) is base
+    assert sum(base.encoders.values()) == base.width  # hidden states stand side by side
+    assert base.pipeline in PIPELINES
+    assert base.text_layer(None) == base.clip_layer and base.text_layer(-3) == -3
+    assert base.resolution_for("eps") == base.resolution <= base.resolution_for("v")
+    assert (base.pipeline == "StableDiffusionXLPipeline") == (base.vector_width is not None)
+
+
+@pytest.mark.parametrize("base", IN_ONE_FILE, ids=lambda base: base.key)
+def test_a_checkpoint_is_told_by_its_unet_and_has_each_text_encoder(base):
+    assert of_unet(base.width, base.vector_width) is base
+    parts = base.checkpoint.text_encoders
+    assert len(parts) == len(base.encoders) and len({part.prefix for part in parts}) == len(parts)
+    pooled = [part.projection for part in parts if part.projection]
+    sizes = 6 * 256  # original size, crop, target size
+    assert base.vector_width == (pooled[0] + sizes if pooled else None)
+    assert base.resolution % 64 == 0 and 0 < base.checkpoint.latent_scale < 1
+
+
+def test_other_unets_are_of_no_family():
+    assert of_unet(1280, 2560) is None  # SDXL's refiner
+    assert of_unet(2048, None) is None and of_unet(1024, 2048) is None  # the latter is unCLIP
+    assert of_unet(128, None) is None  # the miniature world has no checkpoints in one file
+    assert of_encoders({"clip_l": 768, "clip_h": 1024}) is None
+
+
+def test_velocity_models_of_stable_diffusion_2_are_larger():
+    assert {key: base.resolution_for("v") for key, base in BASE_MODELS.items()} == {
+        "sd1": 512,
+        "sd2": 768,
+        "sdxl": 1024,
+        "mini": 64,
+    }
+
+
+def test_the_miniature_world_is_as_described():
+    config = {part: json.loads((BASE / part / "config.json").read_text()) for part in ("unet", "vae", "text_encoder")}
+    mini, pixels = BASE_MODELS["mini"], 2 ** (len(config["vae"]["block_out_channels"]) - 1)
+    assert mini.checkpoint is None
+    assert config["unet"]["cross_attention_dim"] == mini.width == config["text_encoder"]["hidden_size"]
+    assert config["text_encoder"]["max_position_embeddings"] == mini.context_length
+    assert config["vae"]["latent_channels"] == config["unet"]["in_channels"] == mini.latent_channels
+    assert config["unet"]["sample_size"] * pixels == mini.resolution
+    assert json.loads((BASE / "model_index.json").read_text())["_class_name"] == mini.pipeline
