@@ -229,7 +229,7 @@ def test_training_leaves_a_state_that_the_next_run_takes_up(studio, tmp_path, mo
     path = tmp_path / "a.safetensors"
     whole = train(studio, tmp_path / "whole.safetensors", "--steps", "4", "--json")
     monkeypatch.setattr(
-        "idea_core.headless.jobs.train.Trainer.identity", lambda *_, **__: (_ for _ in ()).throw(OSError("cut"))
+        "idea_core.training.trainer.Trainer.identity", lambda *_, **__: (_ for _ in ()).throw(OSError("cut"))
     )
     train(studio, path, "--steps", "4", "--save-every", "3", code=1)
     monkeypatch.undo()

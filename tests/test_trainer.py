@@ -264,7 +264,7 @@ def test_between_names_the_tokens_move_along_their_axes(backbone):
     ids = [backbone.tokenize(name)["clip_l"] for name in MANY_NAMES]
     first = backbone.embed_tokens("clip_l", [name[0] for name in ids])
     assert torch.allclose(run.person.tokens["clip_l"][0], first.mean(0), atol=1e-6)
-    axes = run.person.axes_clip_l
+    axes = run.person.pseudo_tokens.axes_clip_l
     assert axes.shape == (2, 3, 768)
     along = (first - first.mean(0)) @ torch.nn.functional.normalize(axes[0], dim=1).T
     assert torch.allclose(along.std(0, unbiased=False), axes[0].norm(dim=1), rtol=1e-3)  # longest first
