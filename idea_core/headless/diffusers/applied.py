@@ -84,7 +84,10 @@ class People:
         sequences = {encoder: self._sequences(encoder, parts) for encoder in BASE_MODELS[self.text.family].encoders}
         chunks = max(chunks, *map(len, sequences.values()))
         padded = {encoder: rows + [[]] * (chunks - len(rows)) for encoder, rows in sequences.items()}
-        present = [{one.person for rows in padded.values() for one in rows[row]} - {None} for row in range(chunks)]
+        present = [
+            {one.person for rows in padded.values() for one in rows[row] if one.person is not None}
+            for row in range(chunks)
+        ]
         context, pooled = self.text.encode(
             {encoder: [[one.token for one in row] for row in rows] for encoder, rows in padded.items()}
         )
@@ -131,7 +134,7 @@ class People:
         total = torch.zeros_like(context)
         for number, identity in enumerate(self.identities):
             rows = [row for row, people in enumerate(present) if number in people]
-            if rows and identity.has_adapter:
+            if rows and identity.grounding is not None:
                 adapter = identity.build_adapter(context.device)
                 total[rows] += adapter.difference(context[rows], identity.grounding.to(context))
         return total

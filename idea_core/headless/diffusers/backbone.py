@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class DiffusersBackbone:
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
         self._layers = cross_attention_layers(self._unet)
-        self.kv_shapes = {name: tuple(layer.weight.shape) for name, layer in self._layers.items()}
+        self.kv_shapes = {name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self._layers.items()}
 
     @property
     def prediction(self) -> str:
@@ -99,7 +100,7 @@ class DiffusersBackbone:
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
         return self._decode(self._lasting_vae, latents)
 
-    def _decode(self, vae: torch.nn.Module, latents: Tensor) -> Tensor:
+    def _decode(self, vae: Any, latents: Tensor) -> Tensor:
         def decode(latent: Tensor) -> Tensor:
             return vae.decode(latent / vae.config.scaling_factor).sample
 
@@ -110,12 +111,12 @@ class DiffusersBackbone:
         return (torch.cat(pixels).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
     @cached_property
-    def _lasting_vae(self) -> torch.nn.Module:
+    def _lasting_vae(self) -> Any:
         """The VAE in single precision for good: a backward pass comes when `_exact_vae` is over."""
         return self._vae if self._vae.dtype == torch.float32 else deepcopy(self._vae).to(torch.float32)
 
     @contextmanager
-    def _exact_vae(self) -> Iterator[torch.nn.Module]:
+    def _exact_vae(self) -> Iterator[Any]:
         """The VAE in single precision: SDXL's overflows in half."""
         vae, dtype = self._vae, self._vae.dtype
         torch.nn.Module.to(vae, torch.float32)

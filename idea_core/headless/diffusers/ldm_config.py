@@ -74,8 +74,9 @@ class _Level:
 
 
 def _levels(weights: Weights) -> list[_Level]:
-    levels = [_Level()]
-    for number in count(1):
+    levels, number = [_Level()], 0
+    while True:
+        number += 1
         block = f"{UNET}input_blocks.{number}"
         residual = weights.get(f"{block}.0.out_layers.3.weight")
         if residual is not None:
