@@ -84,10 +84,7 @@ class People:
         sequences = {encoder: self._sequences(encoder, parts) for encoder in BASE_MODELS[self.text.family].encoders}
         chunks = max(chunks, *map(len, sequences.values()))
         padded = {encoder: rows + [[]] * (chunks - len(rows)) for encoder, rows in sequences.items()}
-        present = [
-            {one.person for rows in padded.values() for one in rows[row] if one.person is not None}
-            for row in range(chunks)
-        ]
+        present = [{one.person for rows in padded.values() for one in rows[row]} - {None} for row in range(chunks)]
         context, pooled = self.text.encode(
             {encoder: [[one.token for one in row] for row in rows] for encoder, rows in padded.items()}
         )
@@ -129,7 +126,7 @@ class People:
                 part[number, 1 : len(row) + 1] = said[:, None]
         return torch.where(weights == 1, context, empty + weights * (context - empty))
 
-    def _differences(self, context: Tensor, present: Sequence[set[int]]) -> Tensor:
+    def _differences(self, context: Tensor, present: Sequence[set[int | None]]) -> Tensor:
         """The adapters' differences (k, L, d), each to the chunks that hold its person."""
         total = torch.zeros_like(context)
         for number, identity in enumerate(self.identities):

@@ -9,14 +9,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...diffusion.backbone import Latents, TextCondition, TokenIds, TokenSequence
+from ...diffusion.schedule import DiscreteSchedule, Schedule
 from ...errors import ConfigError
 from ...method.kv import kv_added
 from .layers import cross_attention_layers
-from .schedule import schedule_of
+from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
 
 DECODED_PIXELS = 512**2  # that the VAE decodes together, which bounds its memory
@@ -37,7 +39,9 @@ class DiffusersBackbone:
     def __init__(self, pipeline, clip_layer: int | None = None, gradient_checkpointing: bool = False):
         self._text = TextEncoders(pipeline, clip_layer)
         self._unet, self._vae = pipeline.unet, pipeline.vae
-        self.schedule = schedule_of(pipeline)
+        scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+        alphas = scheduler.alphas_cumprod.to(self._unet.device)
+        self.schedule: Schedule = DiscreteSchedule(alphas, prediction_of(scheduler))
         self.base_model, self.clip_layer = self._text.family, clip_layer
         self.prompt_length = self._text.length - 2
         self._factor = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels of a latent's side
@@ -45,11 +49,9 @@ class DiffusersBackbone:
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
         self._layers = cross_attention_layers(self._unet)
-        self.kv_shapes = {name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self._layers.items()}
-
-    @property
-    def prediction(self) -> str:
-        return self.schedule.prediction
+        self.kv_shapes: Mapping[str, tuple[int, int]] = {
+            name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self._layers.items()
+        }
 
     @property
     def device(self) -> torch.device:

@@ -104,7 +104,5 @@ def _prediction_of(layout: Checkpoint, weights: Weights) -> str:
     """What the file's own marks say, or the family's where it has one."""
     if "v_pred" in weights:
         return "v"
-    mark = layout.velocity_mark
-    if mark and mark.key in weights and weights[mark.key].float().std(unbiased=False) > mark.spread:
-        return "v"
-    return "eps"
+    bias, spread = layout.velocity_mark or ("", 0)
+    return "v" if bias in weights and weights[bias].float().std(unbiased=False) > spread else "eps"
