@@ -43,24 +43,19 @@ class Latents(NamedTuple):
 class Backbone(Protocol):
     """A frozen base model, ready for gradients with respect to its text condition."""
 
+    base_model: str
+    """Key in `BASE_MODELS`."""
+    schedule: Schedule
+    """How images and noise are mixed, and what the network answers."""
+    clip_layer: int | None
+    """Text encoder layer that gives the hidden states, counted from the end (-2); None: the model's own."""
     gradient_checkpointing: bool
     """Whether the network's inner values are computed twice and not kept; it may be set between two steps."""
-
-    @property
-    def base_model(self) -> str:
-        """Key in `BASE_MODELS`."""
-
-    @property
-    def schedule(self) -> Schedule:
-        """How images and noise are mixed, and what the network answers."""
-
-    @property
-    def prediction(self) -> str:
-        """What the network predicts, as files have it: "eps" or "v"."""
-
-    @property
-    def clip_layer(self) -> int | None:
-        """Text encoder layer that gives the hidden states, counted from the end (-2); None: the model's own."""
+    prompt_length: int
+    """Tokens that the text encoders read at once, without start and end."""
+    kv_shapes: Mapping[str, tuple[int, int]]
+    """Weights, or rows of them, that make keys or values of the text → (out, in), under their names in identity files:
+    LDM's for Stable Diffusion ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k")."""
 
     @property
     def device(self) -> torch.device: ...
@@ -68,18 +63,6 @@ class Backbone(Protocol):
     @property
     def scales_loss(self) -> bool:
         """Whether gradients pass through half precision, where small ones vanish unless the loss is scaled."""
-
-    @property
-    def prompt_length(self) -> int:
-        """Tokens that the text encoders read at once, without start and end."""
-
-    @property
-    def kv_shapes(self) -> Mapping[str, tuple[int, int]]:
-        """Rows of weights that make keys or values of the text → (out, in), under their names in identity files.
-
-        Stable Diffusion's are whole layers, named as in LDM checkpoints
-        ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k").
-        """
 
     def tokenize(self, text: str) -> TokenIds:
         """Ids of `text` per encoder, without special tokens."""
@@ -104,12 +87,7 @@ class Backbone(Protocol):
         """`decode_images` on the device, differentiable in the latents."""
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
-        """The network's output (B, c, h, w) in float32, differentiable in the condition and the K/V deltas.
-
-        Args:
-            noisy: (B, c, h, w), as `schedule.add_noise` makes it.
-            timesteps: (B,), as the schedule counts them.
-        """
+        """The network's output (B, c, h, w) in float32, differentiable in the condition and the K/V deltas."""
 
     def kv_deltas(self, delta: Callable[[str], Tensor]) -> AbstractContextManager[None]:
         """While open, `delta(name)` (out, in) is added to each weight of `kv_shapes` in `predict`."""

@@ -19,8 +19,7 @@ _MPS_OOM = "MPS backend out of memory"  # an error without a class of its own
 class Training(Protocol):
     """A training that can do with less memory."""
 
-    micro_batch: int
-    """Images whose gradients are computed together."""
+    micro_batch: int  # images whose gradients are computed together
 
     @property
     def backbone(self) -> Backbone: ...

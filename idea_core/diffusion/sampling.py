@@ -28,7 +28,7 @@ def sample(
         Latents (B, c, h, w).
     """
     count, noisy = len(noise), noise.to(backbone.device)
-    both = TextCondition(*(_stack(parts, count) for parts in zip(positive, negative)))
+    both = _stack(positive, negative, count)
     schedule = backbone.schedule
     times = torch.linspace(schedule.num_timesteps - 1, 0, steps + 1).round().long().to(backbone.device)
     for now, later in zip(times, times[1:]):
@@ -39,5 +39,13 @@ def sample(
     return clean
 
 
-def _stack(parts: tuple[Tensor | None, Tensor | None], count: int) -> Tensor | None:
-    return None if parts[0] is None else torch.cat([part.expand(count, *part.shape[1:]) for part in parts])
+def _stack(positive: TextCondition, negative: TextCondition, count: int) -> TextCondition:
+    """Both conditions over each other, each for `count` pictures."""
+
+    def stacked(*parts: Tensor) -> Tensor:
+        return torch.cat([part.expand(count, *part.shape[1:]) for part in parts])
+
+    context = stacked(positive.context, negative.context)
+    if positive.pooled is None or negative.pooled is None:
+        return TextCondition(context)
+    return TextCondition(context, stacked(positive.pooled, negative.pooled))

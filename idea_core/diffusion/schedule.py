@@ -1,6 +1,6 @@
 """Noise schedules: how an image and noise are mixed, and what a network answers to the mixture.
 
-Symbols: `x` image (its latents), `ε` noise, `ᾱ` of a timestep, `z` the noisy sample.
+Symbols: `x` image (its latents), `ε` noise, `z` noisy image, `T` timesteps, `ᾱ` a timestep's share of signal power.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ PREDICTIONS = ("eps", "v")
 
 
 class Schedule(Protocol):
-    """What training and sampling ask of a base model's noise; timesteps are integers in 0…num_timesteps − 1.
-
-    Samples are (B, c, h, w) and timesteps (B,), on one device.
-    """
+    """What training and sampling ask of a base model's noise. Samples (B, c, h, w), timesteps (B,) in 0…T − 1."""
 
     @property
-    def num_timesteps(self) -> int: ...
+    def prediction(self) -> str:
+        """What the network predicts, as files have it."""
+
+    @property
+    def num_timesteps(self) -> int:
+        """T."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The network's input."""
@@ -38,19 +40,13 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DiscreteSchedule:
-    """Variance-preserving diffusion in discrete steps (DDPM, arXiv 2006.11239).
+    """Variance-preserving diffusion in discrete steps (DDPM, arXiv 2006.11239)."""
 
-    Attributes:
-        alphas_cumprod: ᾱ (T,), of timesteps 0…T − 1, best on the device that the samples are on.
-        prediction: one of `PREDICTIONS`.
-    """
-
-    alphas_cumprod: Tensor
-    prediction: str
+    alphas_cumprod: Tensor  # ᾱ (T,), best on the samples' device
+    prediction: str  # one of `PREDICTIONS`
 
     @property
     def num_timesteps(self) -> int:
-        """T."""
         return len(self.alphas_cumprod)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class PretrainedEnhancer:
         """What a training has made, in half precision; `provenance` as above."""
         return cls(
             base_model=backbone.base_model,
-            prediction=backbone.prediction,
+            prediction=backbone.schedule.prediction,
             clip_layer=backbone.clip_layer,
             heads=model.adapter.attention.num_heads,
             beta=model.adapter.beta,

@@ -167,7 +167,7 @@ class Refiner:
         person = self._enhancer.identity(name, id_embeds, looks[-1].shown)
         likeness = [[number, round(look.likeness, 4)] for number, look in enumerate(looks)]
         training = {**person.training, "refine": self._config.as_dict(), "report": {"likeness": likeness}}
-        drawn_by = {"prediction": self._backbone.prediction, "clip_layer": self._backbone.clip_layer}
+        drawn_by = {"prediction": self._backbone.schedule.prediction, "clip_layer": self._backbone.clip_layer}
         return replace(person, training=training, **drawn_by, **provenance)
 
     @torch.no_grad()
@@ -186,11 +186,11 @@ class Refiner:
 
 def _warn_of_differences(enhancer: PretrainedEnhancer, backbone: Backbone) -> None:
     """Between a base model and the one of an Enhancer's training."""
-    if enhancer.prediction != backbone.prediction:
+    if enhancer.prediction != backbone.schedule.prediction:
         logging.warning(
             "ID-EA: the ID-Enhancer was trained for a checkpoint of %s prediction, and this one has %s.",
             enhancer.prediction,
-            backbone.prediction,
+            backbone.schedule.prediction,
         )
     layer = enhancer.base.text_layer(backbone.clip_layer)
     if enhancer.text_layer != layer:

@@ -1,13 +1,11 @@
 """The miniature world's base model, which comes with ID-EA (`idea demo`)."""
 
-from types import MappingProxyType
-
 from .base_model import BaseModel
 
 MINI = BaseModel(
     key="mini",
     title="the miniature world",
-    encoders=MappingProxyType({"clip_mini": 128}),
+    encoders={"clip_mini": 128},
     width=128,
     clip_layer=-1,
     context_length=32,

@@ -1,13 +1,11 @@
 """Stable Diffusion XL (arXiv 2307.01952)."""
 
-from types import MappingProxyType
-
 from .base_model import BaseModel, Checkpoint, ClipWeights
 
 SDXL = BaseModel(
     key="sdxl",
     title="Stable Diffusion XL",
-    encoders=MappingProxyType({"clip_l": 768, "clip_g": 1280}),
+    encoders={"clip_l": 768, "clip_g": 1280},
     width=2048,
     clip_layer=-2,
     resolution=1024,

@@ -211,7 +211,7 @@ class Trainer(TrainingLoop):
         return Identity(
             name=name,
             base_model=self.backbone.base_model,
-            prediction=self.backbone.prediction,
+            prediction=self.backbone.schedule.prediction,
             clip_layer=self.backbone.clip_layer,
             heads=self.config.heads,
             beta=self.config.beta,

@@ -31,7 +31,7 @@ from .autograd import (
     trainable_clone,
 )
 from .models import TextEncoders, best_dtype, cross_attention_shapes, layer_of, require_pair, schedule_of
-from .vae import encode
+from .vae import recorded_deviation
 
 ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
 
@@ -87,10 +87,6 @@ class ComfyBackbone:
             ) from error
 
     @property
-    def prediction(self) -> str:
-        return self.schedule.prediction
-
-    @property
     def scales_loss(self) -> bool:
         return self._dtype == torch.float16
 
@@ -125,8 +121,10 @@ class ComfyBackbone:
         parts = []
         for image in images:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with self.aside(), torch.inference_mode():
-                parts.append(encode(self._vae, image, scaled))
+            with self.aside(), torch.inference_mode(), recorded_deviation(self._vae) as deviation:
+                mean = self._vae.encode(image[None])
+                spread = deviation(mean)
+                parts.append((scaled(mean), scaled(spread) - scaled(torch.zeros_like(spread))))
         return Latents(*(torch.cat(part).to(self.device, torch.float32) for part in zip(*parts)))
 
     def decode_images(self, latents: Tensor) -> Tensor:
@@ -157,15 +155,13 @@ class ComfyBackbone:
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._load()
-        again = self.gradient_checkpointing and torch.is_grad_enabled()
+        timesteps = self._timesteps[timesteps]
         options = {"optimized_attention_override": differentiable_attention}
         vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
         noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
         with recomputed(self._unet) if again else nullcontext():
-            output = self._unet(
-                noisy, self._timesteps[timesteps], context=context, y=vector, transformer_options=options
-            )
-        return output.float()
+            return self._unet(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
 
     def _vector(self, pooled: Tensor, noisy: Tensor) -> Tensor:
         """Pooled text and the photos' size, as ComfyUI gives them to the UNet of Stable Diffusion XL."""

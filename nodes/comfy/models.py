@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
@@ -9,7 +11,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 
-from ...idea_core.diffusion.schedule import PREDICTIONS, DiscreteSchedule
+from ...idea_core.diffusion.schedule import PREDICTIONS, DiscreteSchedule, Schedule
 from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS, IN_ONE_FILE, of_encoders, of_unet
 from ...idea_core.families.ldm_names import KV_LAYERS
@@ -112,7 +114,7 @@ def prediction_of(model) -> str:
 
 
 @torch.inference_mode(False)
-def schedule_of(model, device: torch.device) -> tuple[DiscreteSchedule, Tensor]:
+def schedule_of(model, device: torch.device) -> tuple[Schedule, Tensor]:
     """The schedule that a MODEL's network was trained on, and its timesteps (T,) as the network is given them.
 
     ComfyUI's ``σ = √((1 − ᾱ) / ᾱ)``, so ``ᾱ = 1 / (1 + σ²)``.
@@ -172,7 +174,7 @@ def layer_shape(model: torch.nn.Module, layer: str) -> tuple[int, int] | None:
     return None if weight is None or weight.ndim != 2 else tuple(weight.shape)
 
 
-def cross_attention_shapes(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
+def cross_attention_shapes(model: torch.nn.Module) -> Mapping[str, tuple[int, int]]:
     """Layer → (out, in) of each key and value layer of the cross attentions."""
     names = [name for name, _ in model.named_modules() if name.endswith(KV_LAYERS)]
     return {name: shape for name in names if (shape := layer_shape(model, name))}

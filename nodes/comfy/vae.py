@@ -1,4 +1,4 @@
-"""ComfyUI's VAE: the posterior that it does not give."""
+"""The posterior that ComfyUI's VAE does not give."""
 
 from __future__ import annotations
 
@@ -9,20 +9,8 @@ import torch
 from torch import Tensor
 
 
-def encode(vae, image: Tensor, scaled: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (1, c, h, w) of the posterior of an image (H, W, 3) in 0…1.
-
-    Args:
-        scaled: the VAE's latents → the network's, affine.
-    """
-    with _recorded_deviation(vae) as deviation:
-        mean = vae.encode(image[None])
-        spread = deviation(mean)
-    return scaled(mean), scaled(spread) - scaled(torch.zeros_like(spread))
-
-
 @contextmanager
-def _recorded_deviation(vae) -> Iterator[Callable[[Tensor], Tensor]]:
+def recorded_deviation(vae) -> Iterator[Callable[[Tensor], Tensor]]:
     """While open, a function tells the standard deviation that goes with a mean which the VAE has just encoded.
 
     ComfyUI's VAE gives the mean alone; where it encodes in tiles, or has no posterior, the deviation is 0.

@@ -318,9 +318,9 @@ def targets(checkpoint: str) -> dict:
         alpha = (1 - betas).cumprod(0)[timesteps].view(3, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-        target = noise if backbone.prediction == "eps" else velocity
+        target = noise if backbone.schedule.prediction == "eps" else velocity
         return {
-            "prediction": backbone.prediction,
+            "prediction": backbone.schedule.prediction,
             "noisy": error(backbone.schedule.add_noise(latents, noise, timesteps), noisy),
             "target": error(backbone.schedule.target(latents, noise, timesteps), target),
         }

@@ -126,12 +126,12 @@ class People:
                 part[number, 1 : len(row) + 1] = said[:, None]
         return torch.where(weights == 1, context, empty + weights * (context - empty))
 
-    def _differences(self, context: Tensor, present: Sequence[set[int]]) -> Tensor:
+    def _differences(self, context: Tensor, present: Sequence[set[int | None]]) -> Tensor:
         """The adapters' differences (k, L, d), each to the chunks that hold its person."""
         total = torch.zeros_like(context)
         for number, identity in enumerate(self.identities):
             rows = [row for row, people in enumerate(present) if number in people]
-            if rows and identity.has_adapter:
+            if rows and identity.grounding is not None:
                 adapter = identity.build_adapter(context.device)
                 total[rows] += adapter.difference(context[rows], identity.grounding.to(context))
         return total

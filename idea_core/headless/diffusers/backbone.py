@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
+from typing import Any
 
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...diffusion.backbone import Latents, TextCondition, TokenIds, TokenSequence
+from ...diffusion.schedule import DiscreteSchedule, Schedule
 from ...errors import ConfigError
 from ...method.kv import kv_added
 from .layers import cross_attention_layers
-from .schedule import schedule_of
+from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
 
 DECODED_PIXELS = 512**2  # that the VAE decodes together, which bounds its memory
@@ -36,7 +39,9 @@ class DiffusersBackbone:
     def __init__(self, pipeline, clip_layer: int | None = None, gradient_checkpointing: bool = False):
         self._text = TextEncoders(pipeline, clip_layer)
         self._unet, self._vae = pipeline.unet, pipeline.vae
-        self.schedule = schedule_of(pipeline)
+        scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+        alphas = scheduler.alphas_cumprod.to(self._unet.device)
+        self.schedule: Schedule = DiscreteSchedule(alphas, prediction_of(scheduler))
         self.base_model, self.clip_layer = self._text.family, clip_layer
         self.prompt_length = self._text.length - 2
         self._factor = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels of a latent's side
@@ -44,11 +49,9 @@ class DiffusersBackbone:
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
         self._layers = cross_attention_layers(self._unet)
-        self.kv_shapes = {name: tuple(layer.weight.shape) for name, layer in self._layers.items()}
-
-    @property
-    def prediction(self) -> str:
-        return self.schedule.prediction
+        self.kv_shapes: Mapping[str, tuple[int, int]] = {
+            name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self._layers.items()
+        }
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +102,7 @@ class DiffusersBackbone:
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
         return self._decode(self._lasting_vae, latents)
 
-    def _decode(self, vae: torch.nn.Module, latents: Tensor) -> Tensor:
+    def _decode(self, vae: Any, latents: Tensor) -> Tensor:
         def decode(latent: Tensor) -> Tensor:
             return vae.decode(latent / vae.config.scaling_factor).sample
 
@@ -110,12 +113,12 @@ class DiffusersBackbone:
         return (torch.cat(pixels).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
     @cached_property
-    def _lasting_vae(self) -> torch.nn.Module:
+    def _lasting_vae(self) -> Any:
         """The VAE in single precision for good: a backward pass comes when `_exact_vae` is over."""
         return self._vae if self._vae.dtype == torch.float32 else deepcopy(self._vae).to(torch.float32)
 
     @contextmanager
-    def _exact_vae(self) -> Iterator[torch.nn.Module]:
+    def _exact_vae(self) -> Iterator[Any]:
         """The VAE in single precision: SDXL's overflows in half."""
         vae, dtype = self._vae, self._vae.dtype
         torch.nn.Module.to(vae, torch.float32)

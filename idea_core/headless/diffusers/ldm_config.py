@@ -31,8 +31,8 @@ def ldm_config(weights: Weights, name: str) -> tuple[str, dict]:
         size = " and vector conditioning" if "adm_in_channels" in unet else ""
         raise BaseModelError("a base model that ID-EA knows", f"text width {unet['context_dim']}{size} in {name}", _FIX)
     if unet["in_channels"] != family.latent_channels:
-        expected = f"a UNet with {family.latent_channels} latent channels"
-        raise BaseModelError(expected, f"{unet['in_channels']} in {name}", _FIX)
+        got = f"{unet['in_channels']} in {name}"
+        raise BaseModelError(f"a UNet with {family.latent_channels} latent channels", got, _FIX)
     # diffusers' converter wants to know how often the VAE halves a picture, too.
     vae = {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4]}}}
     return family.key, {"model": {"params": {"unet_config": {"params": unet}, "first_stage_config": vae}}}
@@ -74,8 +74,9 @@ class _Level:
 
 
 def _levels(weights: Weights) -> list[_Level]:
-    levels = [_Level()]
-    for number in count(1):
+    levels, number = [_Level()], 0
+    while True:
+        number += 1
         block = f"{UNET}input_blocks.{number}"
         residual = weights.get(f"{block}.0.out_layers.3.weight")
         if residual is not None:

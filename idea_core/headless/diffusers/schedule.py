@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler
 
-from ...diffusion.schedule import DiscreteSchedule
 from ...errors import BaseModelError
 
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction"}
@@ -22,16 +21,6 @@ def prediction_of(scheduler) -> str:
         kind = scheduler.config.prediction_type
         raise BaseModelError("a model that predicts noise or velocity", kind, "Choose another base model.")
     return found
-
-
-def schedule_of(pipeline) -> DiscreteSchedule:
-    """The schedule that a pipeline's UNet was trained on, on its device.
-
-    Raises:
-        BaseModelError: as `prediction_of`.
-    """
-    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-    return DiscreteSchedule(scheduler.alphas_cumprod.to(pipeline.unet.device), prediction_of(scheduler))
 
 
 def with_prediction(scheduler, prediction: str):

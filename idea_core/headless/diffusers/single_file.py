@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -28,7 +28,7 @@ Weights = Mapping[str, Tensor]
 _FIX = "Choose a checkpoint of Stable Diffusion 1.x, 2.x or XL."
 VAE_FACTOR = 8  # pixels of a latent's side
 _PLAIN = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-PIPELINES: dict[str, tuple[type[DiffusionPipeline], dict[str, Any]]] = {
+PIPELINES: dict[str, tuple[type[StableDiffusionPipeline] | type[StableDiffusionXLPipeline], dict[str, Any]]] = {
     "StableDiffusionPipeline": (StableDiffusionPipeline, _PLAIN),
     "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
 }
@@ -54,10 +54,11 @@ def load_single_file(
     if any(key.startswith("edm_") for key in weights):
         raise BaseModelError("a model on Stable Diffusion's noise schedule", f"EDM's in {path.name}", _FIX)
     base, layout = BASE_MODELS[family], BASE_MODELS[family].checkpoint
+    assert layout is not None  # `ldm_config` knows no others
     prediction = prediction or _prediction_of(layout, weights)
     unet = UNet2DConditionModel.from_single_file(dict(weights), original_config=config, torch_dtype=dtype)
     unet.register_to_config(sample_size=base.resolution_for(prediction) // VAE_FACTOR)
-    parts = {
+    parts: dict[str, Any] = {
         "unet": unet,
         "vae": load_vae(vae, family, dtype) if vae else vae_from(weights, layout, path.name, dtype),
         "scheduler": stable_diffusion_schedule(prediction, "ztsnr" in weights),
@@ -79,12 +80,14 @@ def _text_encoder(spec: ClipWeights, width: int, weights: Weights, name: str) ->
         hidden_act="gelu" if spec.open_clip else "quick_gelu",
         bos_token_id=49406,  # CLIP's start and end tokens; transformers' defaults are another vocabulary's
         eos_token_id=49407,
-        **({} if spec.projection is None else {"projection_dim": spec.projection}),
+        projection_dim=spec.projection or 512,  # transformers' default, where none is read
     )
     model = CLIPTextModelWithProjection(config) if spec.projection else CLIPTextModel(config)
     mine = {key: tensor for key, tensor in weights.items() if key.startswith(spec.prefix)}
-    convert = convert_open_clip_checkpoint if spec.open_clip else convert_ldm_clip_checkpoint
-    state = convert(model, mine, prefix=spec.prefix) if spec.open_clip else convert(mine)
+    if spec.open_clip:
+        state = convert_open_clip_checkpoint(model, mine, prefix=spec.prefix)
+    else:
+        state = convert_ldm_clip_checkpoint(mine)
     wanted = model.state_dict()
     # transformers dropped the inner "text_model." from some classes in version 5.6.
     bare = {key.removeprefix("text_model."): tensor.float() for key, tensor in state.items()}
@@ -101,6 +104,5 @@ def _prediction_of(layout: Checkpoint, weights: Weights) -> str:
     """What the file's own marks say, or the family's where it has one."""
     if "v_pred" in weights:
         return "v"
-    mark = layout.velocity_mark
-    bias = weights.get(mark.key) if mark else None
-    return "v" if bias is not None and bias.float().std(unbiased=False) > mark.spread else "eps"
+    bias, spread = layout.velocity_mark or ("", 0)
+    return "v" if bias in weights and weights[bias].float().std(unbiased=False) > spread else "eps"

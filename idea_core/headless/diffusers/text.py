@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from ...diffusion.backbone import TextCondition, TokenIds, TokenSequence
 from ...diffusion.transfer import send
@@ -47,9 +48,14 @@ class _Part:
     """
 
     tokenizer: Any
-    model: nn.Module
+    model: CLIPTextModel
     hidden: int
     normed: bool
+
+    @property
+    def table(self) -> Tensor:
+        """Input embeddings (V, d_enc) of the vocabulary."""
+        return cast(nn.Embedding, self.model.get_input_embeddings()).weight
 
 
 class TextEncoders:
@@ -95,7 +101,7 @@ class TextEncoders:
 
     def embed(self, encoder: str, ids: Sequence[int]) -> Tensor:
         """Input embeddings (len(ids), d_enc) in float32."""
-        table = self._parts[encoder].model.get_input_embeddings().weight
+        table = self._parts[encoder].table
         return table[torch.tensor(ids, device=table.device)].float()
 
     def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
@@ -111,7 +117,7 @@ class TextEncoders:
     def _encode(self, part: _Part, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor | None]:
         """Hidden states (B, L, d_enc) and, where the encoder has a projection, the pooled output (B, p)."""
         ids, vectors = self._rows(part, sequences)
-        device = part.model.get_input_embeddings().weight.device
+        device = part.table.device
 
         def put_in(_module, _inputs, embedded: Tensor) -> Tensor:
             if not vectors:
@@ -149,7 +155,7 @@ class TextEncoders:
         return rows, vectors
 
 
-def text_encoders_of(pipeline) -> list[nn.Module]:
+def text_encoders_of(pipeline) -> list[CLIPTextModel]:
     """Those that the pipeline has, in its order."""
     encoders = [getattr(pipeline, part, None) for part in TEXT_ENCODERS]
     return [encoder for encoder in encoders if encoder is not None]

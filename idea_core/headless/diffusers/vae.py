@@ -40,8 +40,8 @@ def load_vae(path: Path, family: str, dtype: torch.dtype) -> AutoencoderKL:
     else:
         vae = vae_from(plain_weights(path), base.checkpoint, path.name, dtype)
     if vae.config.latent_channels != base.latent_channels:
-        expected = f"a VAE of {base.latent_channels} latent channels"
-        raise BaseModelError(expected, str(vae.config.latent_channels), "Choose another VAE.")
+        got = str(vae.config.latent_channels)
+        raise BaseModelError(f"a VAE of {base.latent_channels} latent channels", got, "Choose another VAE.")
     return vae
 
 
