@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from idea_core.headless.diffusers import DiffusersBackbone
-from idea_core.headless.jobs.sources import PhotoSource, Prepared
+from idea_core.headless.jobs.photo_source import PhotoSource, Prepared
 from idea_core.identity.identity import Identity
 from idea_core.training.config import TrainConfig
 from idea_core.training.likeness_loss import LikenessLoss

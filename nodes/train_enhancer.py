@@ -6,12 +6,13 @@ import logging
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.enhancers.dataset import DatasetConfig, PeopleDataset, digest_of
+from ..idea_core.enhancers.dataset import DatasetConfig, PeopleDataset
 from ..idea_core.enhancers.draw_dataset import draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.enhancers.run import VALIDATE_EVERY, require_trainable, train_enhancer
 from ..idea_core.enhancers.trainer import EnhancerTrainConfig
 from ..idea_core.faces import FaceEngine
+from ..idea_core.files.digest import digest_of
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.text.captions import parse_prompts
 from .comfy.backbone import ComfyBackbone
@@ -280,6 +281,6 @@ def _short(
     place: PeopleDataset, config: EnhancerTrainConfig, validate_every: int, start: PretrainedEnhancer | None
 ) -> str:
     """What keeps trainings with other settings, of other people, or from other Enhancers apart."""
-    people, begun = place.config, start.digest if start else ""
+    people, begun = place.config, start.digest() if start else ""
     chosen = people.names, people.num_synthetic, people.min_similarity, people.val_fraction, validate_every, begun
     return digest_of(place.fingerprint, str(sorted(config.as_dict().items())), str(chosen))[:12]

@@ -150,7 +150,7 @@ def test_prompts_that_are_too_long_are_said_before_the_training(studio, tmp_path
 def test_a_trained_person_is_one_file(studio, alice):
     identity = Identity.load(alice)
     assert (identity.name, identity.base_model, identity.base_checkpoint) == ("alice", "sd1", "model")
-    assert len(identity.base_hash) == 64 and identity.training["photos"] == 3
+    assert len(identity.base_ref.base_hash) == 64 and identity.training["photos"] == 3
     assert run("info", alice, "--json")["parts"] == ["tokens", "adapter", "kv", "id_embeds"]
 
 

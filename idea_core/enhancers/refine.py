@@ -158,17 +158,22 @@ class Refiner:
                 step /= 2
         return better
 
-    def identity(self, name: str, id_embeds: Tensor, looks: Sequence[Candidate], **provenance) -> Identity:
+    def identity(self, name: str, id_embeds: Tensor, looks: Sequence[Candidate], **provenance: str) -> Identity:
         """The person as in the last of the looks that `refine` found better and better.
 
         Args:
-            provenance: `base_checkpoint` and `base_hash`, of the base model that drew it.
+            provenance: `base_checkpoint` and `base_hash` of the base model that drew it.
         """
         person = self._enhancer.identity(name, id_embeds, looks[-1].shown)
         likeness = [[number, round(look.likeness, 4)] for number, look in enumerate(looks)]
         training = {**person.training, "refine": self._config.as_dict(), "report": {"likeness": likeness}}
-        drawn_by = {"prediction": self._backbone.prediction, "clip_layer": self._backbone.clip_layer}
-        return replace(person, training=training, **drawn_by, **provenance)
+        base_ref = replace(
+            person.base_ref,
+            prediction=self._backbone.prediction,
+            clip_layer=self._backbone.clip_layer,
+            **provenance,
+        )
+        return replace(person, training=training, base_ref=base_ref)
 
     @torch.no_grad()
     def _look(self, shown: Tensor, id_embeds: Tensor, on_picture: OnPicture) -> Candidate:

@@ -14,13 +14,14 @@ from ..diffusion.backbone import Backbone
 from ..errors import TrainingError
 from ..faces import FaceEngine
 from ..faces.torch_recogniser import TorchRecogniser
+from ..files.digest import digest_of
 from ..files.tensorfile import load_if_same
 from ..method.anchor import cross_initialise
 from ..training.likeness_loss import LikenessLoss
 from ..training.run import TrainingRun
 from ..training.watch import Judged
 from ..version import __version__
-from .dataset import PeopleDataset, digest_of
+from .dataset import PeopleDataset
 from .pretrained import PretrainedEnhancer
 from .trainer import EnhancerTrainConfig, EnhancerTrainer
 from .validation import Validator
@@ -103,7 +104,7 @@ def train_enhancer(
         folder.config.min_similarity,
         __version__,
     ]
-    others, begun = validator.names if validator else [], start.digest if start else ""
+    others, begun = validator.names if validator else [], start.digest() if start else ""
     fingerprint = digest_of(folder.fingerprint, begun, str(settings), *pictures.names, "held out:", *others)
     known = load_if_same(PretrainedEnhancer, output, fingerprint)
     if known:
@@ -120,7 +121,7 @@ def train_enhancer(
             **config.as_dict(),
             "start": begun,
             "people": len(pictures.names),
-            "pictures": len(pictures.prompts),
+            "num_images": len(pictures.prompts),
             "fingerprint": fingerprint,
             "version": __version__,
             "report": run.report(),

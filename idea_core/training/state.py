@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..files.tensorfile import read_tensors, require_format, write_tensors
+from ..files.format import FileFormat
+from ..files.tensorfile import write_tensors
 
-FORMAT, FORMAT_VERSION = "id-ea-training", "2"
+FORMAT = FileFormat("id-ea-training", "2", "Delete the file; the training starts anew.")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -62,14 +63,13 @@ def save_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str, wa
     tensors |= {f"average.{key}": tensor for key, tensor in trainer.average.items()}
     tensors["random"] = trainer.generator.get_state()
     metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint,
         "losses": json.dumps(trainer.read_losses()),
         "scaler": json.dumps(trainer.scaler.state_dict()),
         "watch": json.dumps(watched),
     }
-    return write_tensors(path, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, metadata)
+    on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    return write_tensors(path, on_cpu, FORMAT.metadata(metadata))
 
 
 def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str, watch: Watching | None = None) -> int:
@@ -79,9 +79,10 @@ def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str,
         IdentityFileError: no training's state, or a damaged one.
         FileNotFoundError: no such file.
     """
-    tensors, metadata = read_tensors(path, _require_format)
-    if metadata["fingerprint"] != fingerprint:
-        return 0
+    with FORMAT.reading(path) as (tensors, metadata):
+        if metadata["fingerprint"] != fingerprint:
+            return 0
+        losses, scaler, watched = (json.loads(metadata[key]) for key in ("losses", "scaler", "watch"))
     with torch.no_grad():
         for key, weight in trainer.weights().items():
             weight.copy_(tensors[f"weights.{key}"])
@@ -94,11 +95,9 @@ def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str,
         if f"average.{key}" in tensors:
             trainer.average[key] = tensors[f"average.{key}"].to(weight.device)
     trainer.generator.set_state(tensors["random"])
-    trainer.losses[:] = json.loads(metadata["losses"])
-    scaler = json.loads(metadata["scaler"])
+    trainer.losses[:] = losses
     if scaler:
         trainer.scaler.load_state_dict(scaler)
-    watched = json.loads(metadata.get("watch", "{}"))
     if watch and watched:
         device = next(iter(trainer.weights().values())).device
         best = {key.removeprefix("best."): part.to(device) for key, part in tensors.items() if key.startswith("best.")}
@@ -108,7 +107,3 @@ def restore_state(trainer: Resumable, path: str | os.PathLike, fingerprint: str,
 
 def _parameters(trainer: Resumable) -> list[Tensor]:
     return [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-
-
-def _require_format(metadata: Mapping[str, str]) -> None:
-    require_format(metadata, (FORMAT, FORMAT_VERSION), "a training's state")

@@ -19,6 +19,7 @@ from ..diffusion.memory import with_less_memory
 from ..diffusion.transfer import send
 from ..errors import ConfigError, DivergedError
 from ..families.base_models import BASE_MODELS
+from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..method.anchor import Anchor, celebrity_names, cross_initialise, names_basis, spread_of_names
 from ..method.losses import mahalanobis_to, squared_to
@@ -226,8 +227,12 @@ class Trainer:
         return sum(distance(tokens[encoder]) for encoder, distance in self._distances.items())
 
     @torch.no_grad()
-    def identity(self, name: str, **provenance) -> Identity:
-        """The person as trained so far, in half precision on the CPU; `provenance` as in `Identity`.
+    def identity(self, name: str, base_checkpoint: str = "", base_hash: str = "", **record) -> Identity:
+        """The person as trained so far, in half precision on the CPU.
+
+        Args:
+            base_checkpoint, base_hash: as in `BaseModelRef`.
+            record: `training` and `thumbnail`, as in `Identity`.
 
         Raises:
             DivergedError: a trained value is not finite, or too large for half precision.
@@ -240,18 +245,14 @@ class Trainer:
             raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_LR)
         return Identity(
             name=name,
-            base_model=self.backbone.base_model,
-            prediction=self.backbone.prediction,
-            clip_layer=self.backbone.clip_layer,
-            heads=self.config.heads,
-            beta=self.config.beta,
+            base_ref=BaseModelRef.of(self.backbone, self.config.heads, self.config.beta, base_checkpoint, base_hash),
             tokens=dict(person.tokens),
             anchor=person.anchor,
             grounding=grounding,
             id_embeds=person.id_embeds,
             adapter={} if adapter is None else adapter.applied_weights(),
             kv=person.kv.state_dict(),
-            **provenance,
+            **record,
         ).to(torch.float16)
 
 

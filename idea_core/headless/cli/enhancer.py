@@ -180,7 +180,7 @@ def train_enhancer(
 
         trained = job.train(people, config, digest, output, save_every, validate_every, on_step, begun)
     data = {"output": str(output), **trained.training}
-    count, pictures = trained.training["people"], trained.training["pictures"]
+    count, pictures = trained.training["people"], trained.training["num_images"]
     return Result(data, f"Trained across {count} people and {pictures} pictures: {output}")
 
 
@@ -211,7 +211,7 @@ def evaluate_enhancer(file: Path, **options) -> Result:
     trained = PretrainedEnhancer.load(file)
     job = take_people(options)
     digest = job.model.digest()
-    if trained.base_hash != digest:
+    if trained.base_ref.base_hash != digest:
         warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
     rows = list(job.evaluate(job.open(digest), trained))
     means = {key: sum(row[key] for row in rows) / len(rows) for key in ("likeness", "by_name", "detected")}

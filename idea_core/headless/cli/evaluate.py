@@ -38,7 +38,8 @@ def evaluate(images, references, clip: Path | None, output: Path, device: str, *
     from ...evaluation import ClipScorer, Evaluation, score_pictures, write_report
     from ...faces.embeds_file import load_embeds
     from ...faces.photos import find_photos, read_photo
-    from ..jobs.sources import choose_device, encode_named
+    from ..jobs.photo_source import encode_named
+    from ..jobs.sources import choose_device
 
     engine = take_faces(options).load()
     paths = find_photos(images, deep=True)

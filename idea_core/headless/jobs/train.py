@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -19,6 +17,7 @@ from ...enhancers.pretrained import PretrainedEnhancer
 from ...enhancers.refine import OnPicture, RefineConfig, Refiner
 from ...errors import ConfigError, DivergedError, TrainingError
 from ...faces.likeness import likeness_to
+from ...files.digest import Digest, file_digest
 from ...files.tensorfile import load_if_same
 from ...identity.checks import require_name
 from ...identity.identity import Identity
@@ -32,7 +31,8 @@ from ...training.run import TrainingRun, keep
 from ...training.trainer import Trainer, training_record
 from ...training.watch import Watch, WatchConfig
 from ...version import __version__
-from .sources import FaceSource, ModelSource, PhotoSource, Prepared
+from .photo_source import PhotoSource, Prepared
+from .sources import FaceSource, ModelSource
 
 OnTrainer = Callable[[Trainer, int, Tensor | None], None]
 """Called after each step with the trainer, the steps done, and pictures (B, H, W, 3) if it was looked at; it may raise
@@ -104,13 +104,13 @@ class TrainJob:
             "focus": self.photos.focus,
             "captions": CAPTIONS[self.captions],
             "names": self.names,
-            "enhancer": hashlib.sha256(self.enhancer.read_bytes()).hexdigest() if self.enhancer else "",
+            "enhancer": file_digest(self.enhancer) if self.enhancer else "",
             "clip_layer": self.clip_layer,
             "watch": asdict(self.watch),
             **self.config.as_dict(),
             **({"refine": self.refine.as_dict()} if self.refine else {}),
         }
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return Digest().add_json(settings).hex()
 
     @property
     def _needs_faces(self) -> bool:
@@ -186,7 +186,7 @@ class TrainJob:
         if self.refine is None:
             return enhancer.identity(self.name, face)
         config = dataclasses.replace(self.refine, seed=self.config.seed)
-        layer = enhancer.clip_layer if self.clip_layer is None else self.clip_layer
+        layer = enhancer.base_ref.clip_layer if self.clip_layer is None else self.clip_layer
         refiner = Refiner(self._backbone(layer), enhancer, self.faces.load(), config)
         looks = refiner.refine(face, on_picture)
         provenance = {"base_checkpoint": self.model.path.name, "base_hash": model_digest}
