@@ -38,7 +38,7 @@ class Validation(Judged):
 
     def look(self, step: int) -> None:
         rows = list(self.validator.measure(self.trainer.model))
-        self.judge(step, float(np.mean([row["likeness"] for row in rows])))
+        self.judge(step, float(np.mean([row["mean_similarity"] for row in rows])))
 
 
 def require_trainable(

@@ -205,7 +205,7 @@ def mean_enhancer(files: tuple[Path, ...], output: Path) -> Result:
 @pictures_options
 @reports
 def evaluate_enhancer(file: Path, **options) -> Result:
-    """Likeness of instant pictures of the people held out, beside the base model's own pictures of them by name."""
+    """Mean similarity of instant images to the images of the people held out, beside the base model's own by name."""
     from ...enhancers.pretrained import PretrainedEnhancer
 
     trained = PretrainedEnhancer.load(file)
@@ -214,8 +214,8 @@ def evaluate_enhancer(file: Path, **options) -> Result:
     if trained.base_ref.base_hash != digest:
         warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
     rows = list(job.evaluate(job.open(digest), trained))
-    means = {key: sum(row[key] for row in rows) / len(rows) for key in ("likeness", "by_name", "detected")}
-    lines = [f"{key:<10} {value:.3f}" for key, value in means.items()]
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in ("mean_similarity", "by_name", "detected")}
+    lines = [f"{key:<15} {value:.3f}" for key, value in means.items()]
     return Result({**means, "people": rows}, "\n".join([f"{len(rows)} people held out", *lines]))
 
 
