@@ -31,7 +31,7 @@ import click
 import torch
 from torch import Tensor
 
-from idea_core import GatedAttention, Identity
+from idea_core import BaseModelRef, GatedAttention, Identity
 from idea_core.enhancers.model import EnhancerModel
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.errors import IdeaError
@@ -107,18 +107,13 @@ def mini_identity() -> Identity:
 
     return Identity(
         name="alice",
-        base_model="mini",
-        prediction="eps",
-        clip_layer=None,
-        heads=8,
-        beta=0.4,
+        base_ref=BaseModelRef("mini", "eps", None, 8, 0.4, "base.safetensors"),
         tokens={"clip_mini": drawn(2, 128)},
         anchor=drawn(2, 128),
         grounding=drawn(2, 128),
         id_embeds=drawn(512),
         adapter={key: drawn(*tensor.shape) for key, tensor in GatedAttention(128).state_dict().items()},
         kv={f"{LAYER}.lora_up.weight": drawn(64, 2), f"{LAYER}.lora_down.weight": drawn(2, 128)},
-        base_checkpoint="base.safetensors",
         training={"steps": 25, "losses": [1.0, 0.5], "photos": 4},
         thumbnail=encode_thumbnail(Image.new("RGB", (64, 64), (200, 30, 40))),
     )
@@ -126,10 +121,10 @@ def mini_identity() -> Identity:
 
 def kinds(folder: Path) -> dict[str, Kind]:
     person = mini_identity()
-    sd1 = Identity("bob", "sd1", "eps", None, 8, 0.4, {"clip_l": torch.randn(2, 768) * 0.02})
+    sd1 = Identity("bob", BaseModelRef("sd1", "eps", None, 8, 0.4), {"clip_l": torch.randn(2, 768) * 0.02})
     face = IdEmbeds(torch.nn.functional.normalize(torch.randn(3, 512), dim=1), torch.ones(3))
     enhancer = PretrainedEnhancer(
-        "mini", "eps", None, 8, 0.4, EnhancerModel(*[{"clip_mini": torch.randn(2, 128) * 0.1}] * 3).state_dict()
+        person.base_ref, EnhancerModel(*[{"clip_mini": torch.randn(2, 128) * 0.1}] * 3).state_dict()
     )
     names = folder / "names.txt"
     names.write_text("Brad Pitt\nEmma Stone\n김지원\n", "utf-8")
@@ -151,7 +146,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
 
 def _of_sd1(person: Identity) -> Identity:
     kv = {f"{LAYER}.lora_up.weight": torch.randn(320, 2), f"{LAYER}.lora_down.weight": torch.randn(2, 768)}
-    return Identity("bob", "sd1", "eps", None, 8, 0.4, {"clip_l": torch.randn(2, 768)}, kv=kv)
+    return Identity("bob", BaseModelRef("sd1", "eps", None, 8, 0.4), {"clip_l": torch.randn(2, 768)}, kv=kv)
 
 
 def _use_identity(path: Path) -> Mapping[str, Any]:

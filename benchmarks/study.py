@@ -25,7 +25,7 @@ import torch
 
 from idea_core.headless.cli.options import together
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
-from idea_core.headless.jobs.sources import Prepared
+from idea_core.headless.jobs.photo_source import Prepared
 from idea_core.training.config import PRESETS
 from miniature.methods import (
     CELEB_BASIS,

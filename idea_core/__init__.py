@@ -23,6 +23,7 @@ from . import quiet  # isort: split  # before anything that imports what it keep
 from .diffusion.backbone import Backbone, TextCondition
 from .errors import IdeaError
 from .families import BASE_MODELS, BaseModel
+from .identity.base_ref import BaseModelRef
 from .identity.identity import Identity
 from .method.adapter import Adapter, GatedAttention
 from .method.anchor import celebrity_names, cross_initialise
@@ -39,6 +40,7 @@ __all__ = [
     "Adapter",
     "Backbone",
     "BaseModel",
+    "BaseModelRef",
     "Enhancer",
     "GatedAttention",
     "IdeaError",

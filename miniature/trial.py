@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from idea_core.faces.score import similarities
 from idea_core.headless.diffusers import DiffusersBackbone
-from idea_core.headless.jobs.sources import PhotoSource, Prepared
+from idea_core.headless.jobs.photo_source import PhotoSource, Prepared
 from idea_core.identity.identity import Identity
 from idea_core.training.config import TrainConfig
 from idea_core.training.likeness_loss import LikenessLoss
@@ -130,7 +131,8 @@ def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, flo
     """Means over the pictures, `PER_PROMPT` of each prompt.
 
     Returns:
-        identity, second: cosine to the person's true pictures, by either recogniser; no face counts as 0.
+        identity, second: mean similarity to the reference images, which are other true pictures of the person, by
+            either recogniser; no face counts as 0.
         verified: share of faces that are taken for the person at one false accept in a thousand.
         detected: share of pictures with a face.
         background, hat, expression: share of pictures that show what was asked for; obedience is their mean.
@@ -139,12 +141,13 @@ def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, flo
     faces = largest_faces(pictures)
     embedded, again = embed(pictures, faces), embed_second(pictures, faces)
     mine, seconds = person.references
+    alike = similarities(embedded, mine)
     answers = {key: answer.float().mean().item() for key, answer in obeyed(pictures, scenes).items()}
     pairs = pictures.unflatten(0, (-1, PER_PROMPT))
     return {
-        "identity": (embedded @ mine.T).mean().item(),
-        "second": (again @ seconds.T).mean().item(),
-        "verified": ((embedded @ mine.T).mean(1) > threshold()).float().mean().item(),
+        "identity": alike.mean().item(),
+        "second": similarities(again, seconds).mean().item(),
+        "verified": (alike.mean(1) > threshold()).float().mean().item(),
         "detected": sum(face is not None for face in faces) / len(faces),
         **answers,
         "obedience": sum(answers.values()) / len(ASKED),
@@ -154,7 +157,7 @@ def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, flo
 
 @cache
 def threshold() -> float:
-    """Mean cosine to a person's true pictures that one stranger's picture in a thousand reaches."""
+    """Mean similarity to a person's true pictures that one stranger's picture in a thousand reaches."""
     count, generator = 48, torch.Generator().manual_seed(77)
     faces = torch.randn(count, len(PARAMETERS), generator=generator)
     scenes = [draw_photos(TRUE_PICTURES, generator) for _ in range(count)]

@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.faces import Face, FaceEngine
+from idea_core.faces.score import embed_faces, largest, pick_faces
 from idea_core.headless.diffusers import GenerateConfig, People
 from idea_core.headless.diffusers.generate import conditions, sample
 from idea_core.headless.jobs.sources import FaceSource
@@ -105,19 +106,12 @@ def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
 
 def largest_faces(pictures: Tensor) -> list[Face | None]:
     """The largest face of each picture (B, 3, H, W); None without one."""
-    engine = face_engine()
-    found = [engine.detect(to_photo(picture)) for picture in pictures]
-    return [max(faces, key=lambda face: face.area, default=None) for faces in found]
+    return pick_faces(face_engine(), list(map(to_photo, pictures)), largest)
 
 
 def embed(pictures: Tensor, faces: Sequence[Face | None]) -> Tensor:
     """Normalised embeddings (B, 512); zeros without a face."""
-    engine = face_engine()
-    rows = [
-        torch.zeros(512) if face is None else torch.from_numpy(engine.embed(to_photo(picture), face))
-        for picture, face in zip(pictures, faces)
-    ]
-    return normalize(torch.stack(rows), dim=1)
+    return embed_faces(face_engine(), list(map(to_photo, pictures)), faces)
 
 
 @torch.no_grad()
@@ -125,15 +119,15 @@ def embed_second(pictures: Tensor, faces: Sequence[Face | None]) -> Tensor:
     """Normalised embeddings (B, D) of the second recogniser; zeros without a face."""
     keypoints = torch.stack([TEMPLATE if face is None else torch.from_numpy(face.keypoints).float() for face in faces])
     crops = avg_pool2d(align(pictures, keypoints), POOL) * 2 - 1
-    found = torch.tensor([[face is not None] for face in faces])
-    return normalize(second()(crops), dim=1) * found
+    has_face = torch.tensor([[face is not None] for face in faces])
+    return normalize(second()(crops), dim=1) * has_face
 
 
 @torch.no_grad()
 def obeyed(pictures: Tensor, scenes: Scenes) -> dict[str, Tensor]:
     """Whether each picture has the wanted background, hat and expression: (B,) each."""
-    said = judge()(pictures)
-    return {key: said[key].argmax(1) == getattr(scenes, key) for key in ASKED}
+    answers = judge()(pictures)
+    return {key: answers[key].argmax(1) == getattr(scenes, key) for key in ASKED}
 
 
 def rates(answers: Mapping[str, Tensor]) -> dict[str, float]:

@@ -58,8 +58,8 @@ class IDSimilarity(io.ComfyNode):
             **SHOWS,
             display_name="ID Similarity",
             category=CATEGORY,
-            description="How alike the faces in images are to a person: cosines of ArcFace embeddings, and percent "
-            "on the scale of the person's own photos.",
+            description="How like a person the faces in images are: similarity to the mean embedding (a cosine), and "
+            "percent on the scale of the person's own photos.",
             is_input_list=True,
             inputs=[
                 face_model_input(),
@@ -90,10 +90,10 @@ class IDSimilarity(io.ComfyNode):
                     "scores",
                     display_name="scores",
                     is_output_list=True,
-                    tooltip="The cosine of each sorted image; 0 without a face.",
+                    tooltip="Similarity to the mean embedding of each sorted image; 0 without a face.",
                 ),
                 io.Float.Output(
-                    "mean", display_name="mean", tooltip="Mean cosine over the images with a face; 0 if none has one."
+                    "mean", display_name="mean", tooltip="Mean similarity of the images with a face; 0 if none has one."
                 ),
                 io.Float.Output(
                     "detection_rate", display_name="detection_rate", tooltip="Share of images with a face."
@@ -104,7 +104,7 @@ class IDSimilarity(io.ComfyNode):
                     tooltip="The mean in percent; not a number without a scale (one reference photo, or photos that "
                     "look like several people) or without a face.",
                 ),
-                io.Image.Output("plot", display_name="plot", tooltip="Each image's cosine, between 0 % and 100 %."),
+                io.Image.Output("plot", display_name="plot", tooltip="Each image's similarity, between 0 % and 100 %."),
                 io.String.Output("report", display_name="report", tooltip="All of it as text."),
             ],
         )

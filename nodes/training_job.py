@@ -83,7 +83,7 @@ class TrainingJob:
             "notes": list(self.photos.notes),
             "captions": self.settings.captions,
             "precision": self.settings.precision,
-            "enhancer": self.enhancer.digest if self.enhancer else "",
+            "enhancer": self.enhancer.digest() if self.enhancer else "",
             "watch": None if self.face_model is None else [asdict(self.watch), face_digest(self.face_model)],
             **self.settings.config.as_dict(),
         }

@@ -150,7 +150,7 @@ def test_prompts_that_are_too_long_are_said_before_the_training(studio, tmp_path
 def test_a_trained_person_is_one_file(studio, alice):
     identity = Identity.load(alice)
     assert (identity.name, identity.base_model, identity.base_checkpoint) == ("alice", "sd1", "model")
-    assert len(identity.base_hash) == 64 and identity.training["photos"] == 3
+    assert len(identity.base_ref.base_hash) == 64 and identity.training["photos"] == 3
     assert run("info", alice, "--json")["parts"] == ["tokens", "adapter", "kv", "id_embeds"]
 
 
@@ -338,10 +338,13 @@ def test_evaluation(studio, tmp_path):
     arguments = ["evaluate", images, "--reference", studio / "photos" / "alice", "-o", tmp_path / "report"]
     result = run(*arguments, "--clip", studio / "clip", *faces(studio), "--device", "cpu", "--json")
     same, other, nobody = json.loads((tmp_path / "report" / "scores.json").read_text())["images"]
-    assert same["identity"] > 0.99 > other["identity"] and (nobody["identity"], nobody["faces"]) == (None, 0)
+    assert same["mean_similarity"] > 0.99 > other["mean_similarity"] and (
+        nobody["mean_similarity"],
+        nobody["faces"],
+    ) == (None, 0)
     assert result["detection_rate"] == pytest.approx(2 / 3)
-    assert result["identity_similarity_strict"] == pytest.approx((same["identity"] + other["identity"]) / 3)
-    assert result["identity_similarity_detected"] == pytest.approx((same["identity"] + other["identity"]) / 2)
+    assert result["mean_similarity_strict"] == pytest.approx((same["mean_similarity"] + other["mean_similarity"]) / 3)
+    assert result["mean_similarity_detected"] == pytest.approx((same["mean_similarity"] + other["mean_similarity"]) / 2)
     assert -1 <= result["prompt_similarity"] <= 1
     with open(tmp_path / "report" / "scores.csv") as table:
         rows = list(csv.DictReader(table))
@@ -355,7 +358,7 @@ def test_evaluation_against_a_face_embedding(studio, tmp_path):
     run("encode", studio / "photos" / "alice", "-o", face, *faces(studio))
     places = ["--reference", face, "-o", tmp_path / "report"]
     result = run("evaluate", studio / "photos" / "alice", *places, *faces(studio), "--json")
-    assert result["identity_similarity_strict"] > 0.99 and result["prompt_similarity"] is None
+    assert result["mean_similarity_strict"] > 0.99 and result["prompt_similarity"] is None
 
 
 def test_info_and_convert(alice, tmp_path):

@@ -11,11 +11,11 @@ import pytest
 import torch
 from face_models import photo, write_face_pack
 
-from idea_core.enhancers.drawing import faces_of
 from idea_core.errors import FaceError, SocketError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine, align, find_packs, free_engines, load_engine
 from idea_core.faces.face import Face, RecogniserFile
 from idea_core.faces.onnx_file import normalises
+from idea_core.faces.score import embed_images, largest, only
 from idea_core.faces.torch_recogniser import TorchRecogniser
 from miniature import people
 from miniature.render import render_with_keypoints
@@ -113,10 +113,9 @@ def test_several_photos_are_looked_at_as_one_by_one(pack, ours):
 
 def test_pictures_without_one_face_have_no_embedding(ours):
     scenes = np.stack([crowd(count) for count in (0, 3)])
-    images = torch.from_numpy(scenes).float() / 255
-    assert not faces_of(ours, images).any()
-    one = torch.from_numpy(crowd(1)).float()[None] / 255
-    assert faces_of(ours, one).norm(dim=1).item() == pytest.approx(1)
+    assert not embed_images(ours, scenes, only).any()
+    assert embed_images(ours, [crowd(1)], only).norm(dim=1).item() == pytest.approx(1)
+    assert embed_images(ours, scenes, largest).norm(dim=1).tolist() == pytest.approx([0, 1])
 
 
 def test_a_face_is_embedded_as_by_insightfaces_own_pipeline(pack, theirs):

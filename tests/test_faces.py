@@ -329,5 +329,5 @@ def test_face_embeddings_on_disk(tmp_path):
         write_tensors(path, broken, {"format": "id-ea-face", "format_version": "1"})
         with pytest.raises(IdentityFileError, match="in a.id.safetensors"):
             load_embeds(path)
-    with pytest.raises(IdentityFileError, match="of format id-ea-face 1, got other None"):
+    with pytest.raises(IdentityFileError, match="a file of format id-ea-face, got format other in"):
         load_embeds(write_tensors(path, {"x": torch.zeros(1)}, {"format": "other"}))

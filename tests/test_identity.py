@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from idea_core import GatedAttention, Identity
+from idea_core import BaseModelRef, GatedAttention, Identity
 from idea_core.errors import IdentityFileError
 from idea_core.files.tensorfile import read_tensors, write_tensors
 from idea_core.identity.checks import require_finite
@@ -32,11 +32,6 @@ def make_identity(base_model: str = "sd1", **changes) -> Identity:
 
     parts = {
         "name": "alice",
-        "base_model": base_model,
-        "prediction": "eps",
-        "clip_layer": None,
-        "heads": 8,
-        "beta": 0.4,
         "tokens": {encoder: random(2, width) for encoder, width in widths.items()},
         "anchor": random(2, d),
         "grounding": random(2, d),
@@ -47,11 +42,12 @@ def make_identity(base_model: str = "sd1", **changes) -> Identity:
             f"{K}.lora_down.weight": random(8, d),
             f"{V}.diff": random(320, d),
         },
-        "base_checkpoint": "base.safetensors",
-        "base_hash": "0" * 64,
         "training": {"steps": 25, "losses": [1.0, 0.5]},
     }
-    return Identity(**{**parts, **changes})
+    ref = {"prediction": "eps", "clip_layer": None, "heads": 8, "beta": 0.4}
+    ref |= {"base_checkpoint": "base.safetensors", "base_hash": "0" * 64}
+    ref |= {key: changes.pop(key) for key in list(changes) if key in ref}
+    return Identity(**{**parts, **changes}, base_ref=BaseModelRef(base_model, **ref))
 
 
 @pytest.mark.parametrize("base_model", ["sd1", "sd2", "sdxl"])
@@ -88,7 +84,8 @@ def test_metadata_says_what_it_fits(tmp_path):
     path = make_identity("sd2", prediction="v", clip_layer=-2).save(tmp_path / "a.safetensors")
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata()
-    expected = {"format": "id-ea", "format_version": "1", "base_model": "sd2", "name": "alice", "n": "2", "d": "1024"}
+    expected = {"format": "id-ea", "format_version": "2", "base_model": "sd2", "name": "alice"}
+    expected |= {"num_tokens": "2", "cross_attention_dim": "1024"}
     expected |= {"beta": "0.4", "heads": "8", "prediction": "v", "clip_layer": "-2", "base_hash": "0" * 64}
     assert expected.items() <= metadata.items()
     assert json.loads(metadata["training"])["steps"] == 25
@@ -127,7 +124,7 @@ def rewrite(path, change) -> None:
 
 DAMAGE = {
     "foreign": (lambda t, m: m.clear(), "a file of format id-ea, got format None"),
-    "version": (lambda t, m: m.update(format_version="9"), "format version 1, got 9"),
+    "version": (lambda t, m: m.update(format_version="9"), "format version 2, got 9 in a.safetensors. Update ID-EA"),
     "missing tensor": (lambda t, m: t.pop("grounding"), "grounding and adapter, or neither, got one of them"),
     "missing adapter key": (lambda t, m: t.pop("adapter.gamma"), r"adapter.gamma of shape \(1,\), got none"),
     "missing metadata": (lambda t, m: m.pop("prediction"), "an entry 'prediction', got none"),
@@ -140,7 +137,7 @@ DAMAGE = {
     "beta": (lambda t, m: m.update(beta="nan"), "beta to be finite, got nan"),
     "base": (lambda t, m: m.update(base_model="sd9"), "base_model to be one of sd1, sd2, sdxl, mini, got 'sd9'"),
     "other base": (lambda t, m: m.update(base_model="sd2"), "an entry 'clip_h'"),
-    "width": (lambda t, m: m.update(d="1024"), "metadata n = 2, d = 768, got 2, 1024"),
+    "width": (lambda t, m: m.update(cross_attention_dim="1024"), "cross_attention_dim = 768, got 2, 1024"),
     "shape": (lambda t, m: t.update(grounding=torch.zeros(2, 700)), r"grounding of shape \(2, 768\), got \(2, 700\)"),
     "anchor": (lambda t, m: t.update(anchor=torch.zeros(768)), r"anchor of shape \(2, 768\), got \(768,\)"),
     "flat tokens": (lambda t, m: t.update(clip_l=torch.zeros(768)), r"of shape \(n, d_enc\), got \(768,\)"),

@@ -44,8 +44,8 @@ def test_a_person_becomes_more_like(refined, face):
     assert [drawn for drawn, _ in told] == [6, 6, 12, 12, 18, 18, 24, 24]
     assert [look is not None for _, look in told] == [False, True] * 4
     assert len(seen) == 4 and torch.equal(better[0].shown, face) and torch.equal(seen[0].shown, face)
-    likeness = [look.likeness for look in better]
-    assert likeness == sorted(set(likeness)) and likeness[-1] == max(look.likeness for look in seen)
+    likeness = [look.similarity for look in better]
+    assert likeness == sorted(set(likeness)) and likeness[-1] == max(look.similarity for look in seen)
     assert likeness[-1] > likeness[0] + 0.02
     assert better[-1].images.shape == (6, 64, 64, 3)
 
@@ -59,8 +59,8 @@ def test_a_refined_person_is_one_that_the_enhancer_gives(refined, face):
     assert torch.equal(person.grounding, shown.grounding)
     assert torch.equal(person.id_embeds, plain.id_embeds)  # whom it is meant to be, not whom the Enhancer was shown
     told = person.training
-    assert told["report"]["likeness"] == [[number, round(look.likeness, 4)] for number, look in enumerate(looks)]
-    assert told["refine"] == QUICK.as_dict() and last_likeness(told) == round(looks[-1].likeness, 4)
+    assert told["report"]["likeness"] == [[number, round(look.similarity, 4)] for number, look in enumerate(looks)]
+    assert told["refine"] == QUICK.as_dict() and last_likeness(told) == round(looks[-1].similarity, 4)
 
 
 def test_the_same_seed_gives_the_same_looks_and_leaves_the_base_as_it_was(base, face):
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_looks_and_leaves_the_base_as_it_was(base, 
         assert torch.equal(look.shown, other.shown) and torch.equal(look.images, other.images)
     last = dataclasses.replace(once, seed=2**64 - 1)
     (other, *_) = Refiner(base, enhancer(), face_engine(), last).refine(face)
-    assert other.likeness != first[0].likeness
+    assert other.similarity != first[0].similarity
     assert weights_hash(base) == before
 
 
@@ -97,7 +97,7 @@ def test_a_correction_goes_on_from_the_best_look_and_half_as_far_after_one_that_
     for number, (start, rate) in enumerate(steps, 1):
         moved = torch.nn.functional.normalize(shown[start] + rate * (face - drawn[start]), dim=0)
         assert torch.allclose(shown[number], moved, atol=1e-6)
-    assert [look.likeness for look in better] == [-0.2, -0.1, 0.3]  # not .4, where nobody is to be seen
+    assert [look.similarity for look in better] == [-0.2, -0.1, 0.3]  # not .4, where nobody is to be seen
     assert [look.images is None for look in better] == [True, True, False]
 
 
@@ -118,7 +118,7 @@ def test_fewer_pictures_at_a_time_where_memory_runs_out(base, face):
     looks = Refiner(small, enhancer(), face_engine(), config).refine(face, lambda drawn, _: told.append(drawn))
     assert small.drawn == [2, 2, 1] * 2 and told == [2, 4, 5, 5, 7, 9, 10, 10]
     whole = Refiner(base, enhancer(), face_engine(), config).refine(face)
-    assert looks[0].likeness == pytest.approx(whole[0].likeness, abs=1e-3)
+    assert looks[0].similarity == pytest.approx(whole[0].similarity, abs=1e-3)
     small.decode_images = lambda latents: small.predict(torch.zeros(99), None, None)
     with pytest.raises(TrainingError, match="memory for a picture, got out of memory at 64 pixels"):
         Refiner(small, enhancer(), face_engine(), config).refine(face)
@@ -138,11 +138,12 @@ def test_pictures_without_a_face_are_an_error():
 
 def test_a_person_who_is_hardly_the_wanted_one_and_another_prediction_are_warned_of(base, face, caplog):
     once = dataclasses.replace(QUICK, rounds=1, num_images=2, sampling_steps=4)
-    refiner = Refiner(base, dataclasses.replace(enhancer(), prediction="v"), face_engine(), once)
+    other_prediction = dataclasses.replace(enhancer().base_ref, prediction="v")
+    refiner = Refiner(base, dataclasses.replace(enhancer(), base_ref=other_prediction), face_engine(), once)
     assert "trained for a checkpoint of v prediction, and this one has eps" in caplog.text
-    assert refiner.refine(face)[0].likeness > 0.25 and "like the wanted face" not in caplog.text
+    assert refiner.refine(face)[0].similarity > 0.25 and "similarity to the mean" not in caplog.text
     looks = refiner.refine(-face)  # whom nobody looks like
-    assert looks[0].likeness < 0.25 and "drawn at first, the person is like the wanted face by" in caplog.text
+    assert looks[0].similarity < 0.25 and "the first images' similarity to the mean embedding is only" in caplog.text
     assert refiner.identity("ann", -face, looks).prediction == "eps"  # of the base model that drew it
 
 

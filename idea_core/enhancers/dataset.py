@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -22,7 +20,9 @@ from torch.nn.functional import normalize
 
 from ..diffusion.backbone import Backbone
 from ..errors import ConfigError, IdentityFileError, TrainingError
-from ..files.tensorfile import read_tensors, require_format, write_atomically, write_tensors
+from ..files.digest import Digest, digest_of
+from ..files.format import FileFormat
+from ..files.tensorfile import write_atomically, write_tensors
 from ..files.textfile import parse_json
 from ..method.anchor import celebrity_names
 from ..text.captions import PORTRAIT_PROMPTS, require_prompts
@@ -30,7 +30,7 @@ from ..training.config import Settings
 from .drawing import ImageSampler
 from .pictures import PeoplePictures
 
-FORMAT, FORMAT_VERSION = "id-ea-person-pictures", "2"
+FORMAT = FileFormat("id-ea-person-pictures", "2", "Delete the file; it is drawn again.")
 Split = Literal["train", "val"]
 MANIFEST = "manifest.json"
 _NO_WORD = re.compile(r"\W+")
@@ -96,7 +96,7 @@ class DatasetConfig(Settings):
             "guidance": self.guidance,
             "seed": self.seed,
         }
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return Digest().add_json(settings).hex()
 
     @cached_property
     def all_names(self) -> tuple[str, ...]:
@@ -170,12 +170,12 @@ class PeopleDataset:
     def stored(self, number: int) -> tuple[dict[str, Tensor], list[str]] | None:
         """A person's pictures; None if they are not there, damaged, or of other settings."""
         try:
-            tensors, metadata = read_tensors(self.file_of(number), _require_format)
-            same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.all_names[number]
-            return (tensors, parse_json(metadata["prompts"])) if same else None
+            with FORMAT.reading(self.file_of(number)) as (tensors, metadata):
+                same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.all_names[number]
+                return (tensors, parse_json(metadata["prompts"])) if same else None
         except FileNotFoundError:
             return None
-        except (IdentityFileError, KeyError, ValueError) as error:
+        except IdentityFileError as error:
             logging.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
             return None
 
@@ -187,14 +187,9 @@ class PeopleDataset:
             faces: (P, 512), L2-normalised; zeros where there is not one face.
             prompts: of each picture, with `{}` for the name.
         """
-        metadata = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "fingerprint": self.fingerprint,
-            "name": self.config.all_names[number],
-            "prompts": json.dumps(prompts),
-        }
-        write_tensors(self.file_of(number), {"latents": latents, "faces": faces}, metadata)
+        name = self.config.all_names[number]
+        metadata = {"fingerprint": self.fingerprint, "name": name, "prompts": json.dumps(prompts)}
+        write_tensors(self.file_of(number), {"latents": latents, "faces": faces}, FORMAT.metadata(metadata))
 
     def write_manifest(self) -> None:
         """Write the manifest of a folder that is to hold these pictures; those that took hours are not overwritten.
@@ -203,17 +198,17 @@ class PeopleDataset:
             ConfigError: the folder holds pictures of another base model, or of other settings.
         """
         try:
-            said = parse_json((self.folder / MANIFEST).read_text("utf-8"))
+            manifest = parse_json((self.folder / MANIFEST).read_text("utf-8"))
         except (OSError, ValueError):
-            said = {"fingerprint": self.fingerprint}  # lost: each file says it too
-        if said.get("fingerprint") != self.fingerprint and any((self.folder / "people").glob("*.safetensors")):
+            manifest = {"fingerprint": self.fingerprint}  # lost: each file says it too
+        if manifest.get("fingerprint") != self.fingerprint and any((self.folder / "people").glob("*.safetensors")):
             raise ConfigError(
                 "pictures of this base model, these face models and these settings",
                 f"others in {self.folder}",
                 "Choose another folder or name, or delete that folder.",
             )
-        said = {**self.config.as_dict(), "fingerprint": self.fingerprint, "format_version": FORMAT_VERSION}
-        text = json.dumps(said, indent=1, ensure_ascii=False).encode()
+        manifest = {**self.config.as_dict(), "fingerprint": self.fingerprint, "format_version": FORMAT.version}
+        text = json.dumps(manifest, indent=1, ensure_ascii=False).encode()
         write_atomically(self.folder / MANIFEST, lambda file: file.write(text))
 
 
@@ -238,11 +233,6 @@ def recombined(names: Sequence[str], count: int, known: Iterable[str] = (), seed
     return tuple(new)
 
 
-def digest_of(*parts: str | os.PathLike) -> str:
-    """SHA-256 of texts."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
-
-
 def number_of(name: str) -> int:
     """Always the same for a name, and hardly ever that of another one; below 2 to the 32nd."""
     return int(digest_of(name)[:8], 16)
@@ -250,10 +240,6 @@ def number_of(name: str) -> int:
 
 def _agreeing(faces: Tensor, min_similarity: float) -> Tensor:
     """Which faces (P, 512) are one person's: near enough to the mean of the others."""
-    found = faces.norm(dim=1) > 0
+    has_face = faces.norm(dim=1) > 0
     others = normalize(faces.sum(0) - faces, dim=1)
-    return found & ((faces * others).sum(1) >= min_similarity)
-
-
-def _require_format(metadata: Mapping[str, str]) -> None:
-    require_format(metadata, (FORMAT, FORMAT_VERSION))
+    return has_face & ((faces * others).sum(1) >= min_similarity)

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ..diffusion.backbone import Backbone
 from ..faces import FaceEngine
+from ..faces.score import embed_images, only
+from ..images import to_pixels
 from ..text.captions import PLACEHOLDER
 from .dataset import DatasetConfig, PeopleDataset, number_of
-from .drawing import faces_of
 
 
 def draw_people(
@@ -64,7 +65,8 @@ class _Drawing:
         latents, images = (part.split(self._config.images_per_person) for part in self._sampler.draw(texts, seeds))
         for number, own_latents, own_images in zip(block, latents, images):
             if number in missing:
-                self._folder.write(number, own_latents, faces_of(self._engine, own_images), self._prompts(number))
+                faces = embed_images(self._engine, to_pixels(own_images), only)
+                self._folder.write(number, own_latents, faces, self._prompts(number))
         return dict(zip(block, images))
 
     def _texts(self, number: int) -> list[str]:

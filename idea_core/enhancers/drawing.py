@@ -1,4 +1,4 @@
-"""A base model that draws pictures of people, and the faces in them."""
+"""A base model that draws."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..diffusion.backbone import Backbone, TextCondition
 from ..diffusion.memory import empty_cache, is_out_of_memory, out_of_memory_as
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import TrainingError
-from ..faces import FaceEngine
-from ..images import to_pixels
 from ..text.tokenized import quoted, require_short
 
 BLANK = 64  # pixels; any picture small enough tells how many latents a pixel has
@@ -87,12 +84,3 @@ class ImageSampler:
         for text, one in zip(texts, ids):
             require_short(self._backbone, max(map(len, one.values())), quoted(text))
         return self._backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
-
-
-def faces_of(engine: FaceEngine, images: Tensor) -> Tensor:
-    """Normalised embeddings (B, 512) of the one face in each image (B, H, W, 3); zeros for none, or several."""
-    rows, photos = torch.zeros(len(images), 512), to_pixels(images)
-    alone = {number: faces[0] for number, faces in enumerate(engine.detect_all(photos)) if len(faces) == 1}
-    embedded = engine.embed_crops([engine.align(photos[number], face) for number, face in alone.items()])
-    rows[list(alone)] = torch.from_numpy(embedded)
-    return normalize(rows, dim=1)

@@ -9,87 +9,81 @@ its goal.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone
-from ..errors import ConfigError, IdentityFileError
-from ..families import BASE_MODELS, BaseModel
-from ..files.tensorfile import read_tensors, require_format, tensor_bytes, write_tensors
-from ..files.textfile import parse_json
-from ..identity.checks import require_finite, require_settings
+from ..errors import ConfigError
+from ..families import BASE_MODELS
+from ..files.format import FileFormat
+from ..files.tensorfile import write_tensors
+from ..files.upgrade import upgraded
+from ..identity.base_ref import BaseModelRef, MadeForBase
+from ..identity.checks import file_error, require_finite, require_shapes
 from ..identity.identity import Identity
 from ..training.config import TrainConfig
 from ..training.person import PersonModel, Prediction, build_person
 from .model import UNIT_VARIANCE, EnhancerModel
 
-FORMAT, FORMAT_VERSION = "id-ea-enhancer", "2"
+FORMAT = FileFormat(
+    "id-ea-enhancer", "3", "Choose a file that an ID-Enhancer was saved to, or train it again.", {"2": upgraded}
+)
 AXIS_SCALE = 0.1  # of the names' spread along each axis: an answer is nearer to the person than the mean name
-_REMEDY = "Choose a file that an ID-Enhancer was saved to, train one of an older format again, or update ID-EA."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PretrainedEnhancer:
+class PretrainedEnhancer(MadeForBase):
     """A trained `EnhancerModel`, and the base model that it was trained for.
 
     Attributes:
-        base_model: key in `BASE_MODELS`.
-        prediction: what the base checkpoint predicts, "eps" or "v".
-        clip_layer: text encoder layer of the training; None: the model's own.
-        heads, beta: of Enhancer and Adapter.
+        base_ref: the base model of the training, and the shape of Enhancer and Adapter.
         weights: state dict of `EnhancerModel`.
-        base_checkpoint, base_hash: file name and SHA-256 of the base checkpoint; "" if unknown.
         training: settings and results of the training, JSON values.
 
     Raises:
         IdentityFileError: a part is missing, foreign, misshapen or not finite.
     """
 
-    base_model: str
-    prediction: str
-    clip_layer: int | None
-    heads: int
-    beta: float
+    base_ref: BaseModelRef
     weights: Mapping[str, Tensor]
-    base_checkpoint: str = ""
-    base_hash: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        require_settings(self, _file_error)
         require_finite(self.weights)
         with torch.device("meta"):
-            wanted = self._empty().state_dict()
-        for key in wanted.keys() | self.weights.keys():
-            shapes = [tuple(state[key].shape) if key in state else None for state in (wanted, self.weights)]
-            if shapes[0] != shapes[1]:
-                raise _file_error(f"{key} of shape {shapes[0] or 'none'}", str(shapes[1] or "none"))
+            expected = self._empty().state_dict()
+        require_shapes(self.weights, {key: tuple(tensor.shape) for key, tensor in expected.items()})
 
     def __repr__(self) -> str:  # without tensors: it stands in the error reports that users send to others
         return f"PretrainedEnhancer(base_model={self.base_model!r})"
 
     @classmethod
-    def of(cls, model: EnhancerModel, backbone: Backbone, **provenance) -> PretrainedEnhancer:
-        """What a training has made, in half precision; `provenance` as above."""
+    def of(
+        cls,
+        model: EnhancerModel,
+        backbone: Backbone,
+        base_checkpoint: str = "",
+        base_hash: str = "",
+        training: Mapping[str, Any] = MappingProxyType({}),
+    ) -> PretrainedEnhancer:
+        """What a training has made, in half precision; `base_checkpoint` and `base_hash` as in `BaseModelRef`."""
+        heads, beta = model.adapter.attention.num_heads, model.adapter.beta
         return cls(
-            base_model=backbone.base_model,
-            prediction=backbone.schedule.prediction,
-            clip_layer=backbone.clip_layer,
-            heads=model.adapter.attention.num_heads,
-            beta=model.adapter.beta,
+            base_ref=BaseModelRef.of(backbone, heads, beta, base_checkpoint, base_hash),
             weights={key: tensor.detach().cpu().half() for key, tensor in model.state_dict().items()},
-            **provenance,
+            training=dict(training),
         )
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self.weights)
 
     @property
     def num_tokens(self) -> int:
@@ -109,23 +103,6 @@ class PretrainedEnhancer:
             titles = [BASE_MODELS[key].title for key in (self.base_model, backbone.base_model)]
             raise ConfigError(f"an ID-Enhancer for {titles[1]}", f"one for {titles[0]}", "Choose another.")
 
-    @property
-    def base(self) -> BaseModel:
-        return BASE_MODELS[self.base_model]
-
-    @property
-    def text_layer(self) -> int:
-        """The text encoder layer of the training, counted from the end."""
-        return self.base.text_layer(self.clip_layer)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the weights."""
-        digest = hashlib.sha256()
-        for key in sorted(self.weights):
-            digest.update(tensor_bytes(self.weights[key]))
-        return digest.hexdigest()
-
     @classmethod
     def mean_of(cls, enhancers: Sequence[PretrainedEnhancer]) -> PretrainedEnhancer:
         """Mean weights of trainings that went on from one start with different seeds, which is often better than each
@@ -134,7 +111,10 @@ class PretrainedEnhancer:
         Raises:
             ConfigError: fewer than two, the same twice, or trainings that did not start at one Enhancer.
         """
-        starts, different = {each.training.get("start", "") for each in enhancers}, {each.digest for each in enhancers}
+        starts, different = (
+            {each.training.get("start", "") for each in enhancers},
+            {each.digest() for each in enhancers},
+        )
         if len(different) < max(2, len(enhancers)) or len(starts) > 1 or not all(starts):
             raise ConfigError(
                 "two different trainings or more that went on from one ID-Enhancer",
@@ -147,7 +127,7 @@ class PretrainedEnhancer:
         }
         seeds = [each.training.get("seed") for each in enhancers]
         mean = dataclasses.replace(enhancers[0], weights=weights)
-        training = {**enhancers[0].training, "seed": seeds, "fingerprint": mean.digest, "report": {}}
+        training = {**enhancers[0].training, "seed": seeds, "fingerprint": mean.digest(), "report": {}}
         return dataclasses.replace(mean, training=training)
 
     @torch.no_grad()
@@ -163,24 +143,18 @@ class PretrainedEnhancer:
         fused = model.fused(face)[0]
         return Identity(
             name=name,
-            base_model=self.base_model,
-            prediction=self.prediction,
-            clip_layer=self.clip_layer,
-            heads=self.heads,
-            beta=self.beta,
+            base_ref=self.base_ref,
             tokens={encoder: tokens[0] for encoder, tokens in model.tokens(face).items()},
             anchor=model.anchor,
             grounding=model.adapter.grounding(fused),
             id_embeds=id_embeds,
             adapter=model.adapter.applied_weights(),
-            base_checkpoint=self.base_checkpoint,
-            base_hash=self.base_hash,
             training={"steps": 0, "enhancer": self.training.get("fingerprint", "")},
         ).to(torch.float16)
 
     def warn_of_other_base(self, file: str, base_hash: str, base_checkpoint: str) -> None:
         """Say that the base model in use is not the one that this was trained for, where both are known."""
-        if self.base_hash and base_hash and self.base_hash != base_hash:
+        if self.base_ref.base_hash and base_hash and self.base_ref.base_hash != base_hash:
             logging.warning(
                 "ID-EA: %s was trained for %s, not for %s. A fine-tune of the same base model may do; others do not.",
                 file,
@@ -190,7 +164,8 @@ class PretrainedEnhancer:
 
     def configure(self, config: TrainConfig) -> TrainConfig:
         """The settings of a training that starts here: this Enhancer's own num_tokens, heads and beta."""
-        return dataclasses.replace(config, num_tokens=self.num_tokens, heads=self.heads, beta=self.beta)
+        ref = self.base_ref
+        return dataclasses.replace(config, num_tokens=self.num_tokens, heads=ref.heads, beta=ref.beta)
 
     def build_person(
         self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
@@ -203,7 +178,7 @@ class PretrainedEnhancer:
         self.require_family(backbone)
         if config != self.configure(config):
             got = f"num_tokens {config.num_tokens}, heads {config.heads}, beta {config.beta}"
-            wanted = f"num_tokens {self.num_tokens}, heads {self.heads}, beta {self.beta}"
+            wanted = f"num_tokens {self.num_tokens}, heads {self.base_ref.heads}, beta {self.base_ref.beta}"
             raise ConfigError(wanted, got, "Take the ID-Enhancer's own.")
         model = self.build(backbone.device)
         with torch.no_grad():
@@ -214,18 +189,7 @@ class PretrainedEnhancer:
         return build_person(backbone, id_embeds, config, names, prediction)
 
     def metadata(self) -> dict[str, str]:
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "base_model": self.base_model,
-            "prediction": self.prediction,
-            "clip_layer": "" if self.clip_layer is None else str(self.clip_layer),
-            "heads": str(self.heads),
-            "beta": repr(self.beta),
-            "base_checkpoint": self.base_checkpoint,
-            "base_hash": self.base_hash,
-            "training": json.dumps(self.training, sort_keys=True),
-        }
+        return FORMAT.metadata(self.header())
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the file; an existing one is replaced in one move.
@@ -242,40 +206,15 @@ class PretrainedEnhancer:
             IdentityFileError: not an ID-Enhancer, of another format version, or damaged.
             FileNotFoundError: no such file.
         """
-        try:
-            weights, said = read_tensors(path, _require_format)
-            return cls(
-                base_model=said["base_model"],
-                prediction=said["prediction"],
-                clip_layer=int(said["clip_layer"]) if said["clip_layer"] else None,
-                heads=int(said["heads"]),
-                beta=float(said["beta"]),
-                weights=weights,
-                base_checkpoint=said["base_checkpoint"],
-                base_hash=said["base_hash"],
-                training=parse_json(said["training"]),
-            )
-        except KeyError as error:
-            raise _file_error(f"an entry {error}", f"none in {Path(path).name}") from None
-        except ValueError as error:
-            raise _file_error("metadata values of the right kind", f"{error} in {Path(path).name}") from None
-        except IdentityFileError as error:
-            raise IdentityFileError(error.expected, f"{error.got} in {Path(path).name}", error.remedy) from None
+        with FORMAT.reading(path) as (weights, metadata):
+            return cls(weights=weights, **cls.read_header(metadata))
 
     def _empty(self) -> EnhancerModel:
         anchor = self.weights.get("anchor")
-        encoders = BASE_MODELS[self.base_model].encoders
+        encoders = self.base.encoders
         if anchor is None or anchor.ndim != 2 or anchor.shape[1] != sum(encoders.values()):
             got = "none" if anchor is None else str(tuple(anchor.shape))
-            raise _file_error(f"an anchor of shape (n, {sum(encoders.values())})", got)
+            raise file_error(f"an anchor of shape (n, {sum(encoders.values())})", got)
         parts = torch.zeros_like(anchor, device="cpu").split(list(encoders.values()), dim=-1)
         anchor = dict(zip(encoders, parts))
-        return EnhancerModel(anchor, anchor, anchor, self.heads, self.beta)
-
-
-def _file_error(expected: str, got: str) -> IdentityFileError:
-    return IdentityFileError(expected, got, _REMEDY)
-
-
-def _require_format(metadata: Mapping[str, str]) -> None:
-    require_format(metadata, (FORMAT, FORMAT_VERSION), remedy=_REMEDY)
+        return EnhancerModel(anchor, anchor, anchor, self.base_ref.heads, self.base_ref.beta)

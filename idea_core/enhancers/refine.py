@@ -22,11 +22,13 @@ from ..diffusion.backbone import Backbone
 from ..errors import FaceError
 from ..faces import FaceEngine
 from ..faces.embeds import SAME_PERSON
+from ..faces.score import embed_images, only, similarity_to_mean
 from ..identity.identity import Identity
+from ..images import to_pixels
 from ..text.captions import PORTRAIT_PROMPTS, require_prompts
 from ..text.tokenized import tokenize_captions
 from ..training.config import Settings
-from .drawing import ImageSampler, faces_of
+from .drawing import ImageSampler
 from .model import face_condition
 from .pretrained import PretrainedEnhancer
 
@@ -78,13 +80,13 @@ class Candidate(NamedTuple):
 
     Attributes:
         shown: that face (512,), L2-normalised.
-        likeness: mean cosine of the drawn faces and the wanted one; a picture without one face counts as 0.
+        similarity: to the mean embedding, on average over the images; an image without exactly one face counts as 0.
         drawn: mean of the drawn faces (512,), L2-normalised; zeros without any.
         images: (P, H, W, 3) in 0…1; None of a look that a better one has followed.
     """
 
     shown: Tensor
-    likeness: float
+    similarity: float
     drawn: Tensor
     images: Tensor | None
 
@@ -141,34 +143,39 @@ class Refiner:
                 "none",
                 "See that the ID-Enhancer is one for this base model, and the resolution the base model's own.",
             )
-        if better[0].likeness < SAME_PERSON:
+        if better[0].similarity < SAME_PERSON:
             logging.warning(
-                "ID-EA: drawn at first, the person is like the wanted face by %.2f only. See that FACE_MODEL is ID "
+                "ID-EA: the first images' similarity to the mean embedding is only %.2f. See that FACE_MODEL is ID "
                 "Encode's, and the ID-Enhancer and the resolution are this base model's.",
-                better[0].likeness,
+                better[0].similarity,
             )
         for done in range(1, self._config.rounds + 1):
             best, drawn = better[-1], done * self._config.num_images
             shown = normalize(best.shown + step * (id_embeds - best.drawn), dim=0)
             look = self._look(shown, id_embeds, lambda count, look, drawn=drawn: on_picture(drawn + count, look))
-            if look.drawn.any() and look.likeness > best.likeness:
+            if look.drawn.any() and look.similarity > best.similarity:
                 better[-1] = best._replace(images=None)
                 better.append(look)
             else:
                 step /= 2
         return better
 
-    def identity(self, name: str, id_embeds: Tensor, looks: Sequence[Candidate], **provenance) -> Identity:
+    def identity(self, name: str, id_embeds: Tensor, looks: Sequence[Candidate], **provenance: str) -> Identity:
         """The person as in the last of the looks that `refine` found better and better.
 
         Args:
-            provenance: `base_checkpoint` and `base_hash`, of the base model that drew it.
+            provenance: `base_checkpoint` and `base_hash` of the base model that drew it.
         """
         person = self._enhancer.identity(name, id_embeds, looks[-1].shown)
-        likeness = [[number, round(look.likeness, 4)] for number, look in enumerate(looks)]
+        likeness = [[number, round(look.similarity, 4)] for number, look in enumerate(looks)]
         training = {**person.training, "refine": self._config.as_dict(), "report": {"likeness": likeness}}
-        drawn_by = {"prediction": self._backbone.schedule.prediction, "clip_layer": self._backbone.clip_layer}
-        return replace(person, training=training, **drawn_by, **provenance)
+        base_ref = replace(
+            person.base_ref,
+            prediction=self._backbone.schedule.prediction,
+            clip_layer=self._backbone.clip_layer,
+            **provenance,
+        )
+        return replace(person, training=training, base_ref=base_ref)
 
     @torch.no_grad()
     def _look(self, shown: Tensor, id_embeds: Tensor, on_picture: OnPicture) -> Candidate:
@@ -178,8 +185,9 @@ class Refiner:
         condition = face_condition(self._backbone, self._model, self._captions, faces)
         seeds = [(config.seed + number) % 2**64 for number in range(count)]
         images = self._sampler.draw_conditions(condition, seeds, lambda drawn: on_picture(drawn, None))[1]
-        drawn = faces_of(self._engine, images)
-        look = Candidate(shown, float((drawn @ id_embeds).mean()), normalize(drawn.sum(0), dim=0), images)
+        drawn = embed_images(self._engine, to_pixels(images), only)
+        similarity = float(similarity_to_mean(drawn, id_embeds).mean())
+        look = Candidate(shown, similarity, normalize(drawn.sum(0), dim=0), images)
         on_picture(count, look)
         return look
 

@@ -12,6 +12,7 @@ from ..diffusion.backbone import Backbone
 from ..errors import TrainingError
 from ..faces import FaceEngine
 from ..faces.torch_recogniser import TorchRecogniser
+from ..files.digest import digest_of
 from ..files.tensorfile import load_if_same
 from ..method.anchor import cross_initialise
 from ..training.likeness_loss import LikenessLoss
@@ -19,7 +20,7 @@ from ..training.output import Output
 from ..training.run import OnProgress, TrainingRun
 from ..training.stopping import Look, Watch
 from ..version import __version__
-from .dataset import PeopleDataset, digest_of
+from .dataset import PeopleDataset
 from .pretrained import PretrainedEnhancer
 from .trainer import EnhancerTrainConfig, EnhancerTrainer
 from .validation import Validator
@@ -55,7 +56,7 @@ class EnhancerSpec:
         people = self.dataset.config
         chosen = people.names, people.num_synthetic, people.min_similarity, people.val_fraction, self.validate_every
         settings = sorted(self.resolved.as_dict().items())
-        start = self.start.digest if self.start else ""
+        start = self.start.digest() if self.start else ""
         return digest_of(self.dataset.fingerprint, start, str(settings), str(chosen), __version__)
 
 
@@ -119,9 +120,9 @@ def train_enhancer(
         run.run(on_progress)
         record: dict[str, Any] = {
             **config.as_dict(),
-            "start": spec.start.digest if spec.start else "",
+            "start": spec.start.digest() if spec.start else "",
             "people": len(pictures.names),
-            "pictures": len(pictures.prompts),
+            "num_images": len(pictures.prompts),
             "fingerprint": fingerprint,
             "version": __version__,
             "report": run.report(),
@@ -134,7 +135,7 @@ def train_enhancer(
 def _validate(validator: Validator, trainer: EnhancerTrainer) -> Look:
     """Likeness of people held out, from their faces alone."""
     rows = list(validator.measure(trainer.model))
-    return Look(score=float(np.mean([row["likeness"] for row in rows])))
+    return Look(score=float(np.mean([row["mean_similarity"] for row in rows])))
 
 
 def _validator(folder: PeopleDataset, backbone: Backbone, engine: FaceEngine) -> Validator | None:

@@ -77,7 +77,7 @@ class EnhancerTrainConfig(Settings):
     def going_on(self, start: PretrainedEnhancer) -> EnhancerTrainConfig:
         """The same for a training that goes on from an Enhancer: with its heads and beta, and without the objective by
         text, which it has had."""
-        return replace(self, heads=start.heads, beta=start.beta, text_steps=0)
+        return replace(self, heads=start.base_ref.heads, beta=start.base_ref.beta, text_steps=0)
 
     def __post_init__(self):
         for field in ("steps", "batch_size", "heads", "views", "likeness_sampling_steps"):

@@ -1,4 +1,4 @@
-"""How well an Enhancer that has seen people does with those held out."""
+"""How well an Enhancer trained across people does with those held out."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from torch.nn.functional import normalize
 
 from ..diffusion.backbone import Backbone
 from ..faces import FaceEngine
+from ..faces.score import embed_images, only, similarities
+from ..images import to_pixels
 from ..text.tokenized import tokenize_captions
 from .dataset import PeopleDataset
-from .drawing import faces_of
 from .model import EnhancerModel, face_condition
 
 
 class Validator:
-    """People held out, and how alike the pictures are that are drawn of them from their faces alone.
+    """People held out, and how like them the images are that are drawn from their faces alone.
 
-    Likeness is the mean cosine to faces of the person that the Enhancer was not given.
+    Figures are mean similarities to the reference images: the person's images that the Enhancer was not given. An image
+    without exactly one face counts as 0.
 
     Args:
         each: pictures of a person.
@@ -39,7 +41,7 @@ class Validator:
         self._captions = tokenize_captions(backbone, [prompts[index % len(prompts)] for index in range(each)])
 
     def measure(self, model: EnhancerModel) -> Iterator[dict[str, str | float]]:
-        """For each person: likeness of pictures from a face alone, and of the base model's own by name."""
+        """For each person: mean similarity of images from a face alone, and of the base model's own by name."""
         each = len(self._captions)
         for number, name in list(enumerate(self.names))[: self._most]:
             faces = self._pictures.faces[self._pictures.people == number]
@@ -47,10 +49,11 @@ class Validator:
             face = normalize(given.mean(0), dim=0).expand(each, -1).to(self._backbone.device)
             with torch.no_grad():
                 condition = face_condition(self._backbone, model, self._captions, face)
-            found = faces_of(self._engine, self._sampler.draw_conditions(condition, range(each))[1])
+            images = self._sampler.draw_conditions(condition, range(each))[1]
+            drawn = embed_images(self._engine, to_pixels(images), only)
             yield {
                 "name": name,
-                "likeness": float((found @ others.T).mean()),
-                "by_name": float((given @ others.T).mean()),
-                "detected": float((found.norm(dim=1) > 0).float().mean()),
+                "mean_similarity": float(similarities(drawn, others).mean()),
+                "by_name": float(similarities(given, others).mean()),
+                "detected": float((drawn.norm(dim=1) > 0).float().mean()),
             }

@@ -1,4 +1,4 @@
-"""The measures: identity similarity, detection rate, prompt similarity (Celeb Basis, arXiv 2306.00926, sec. 4)."""
+"""The measures: face similarity, detection rate, prompt similarity (Celeb Basis, arXiv 2306.00926, sec. 4)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..faces import FaceEngine
+from ..faces import FaceEngine, IdEmbeds
 from ..faces.photos import read_photo
+from ..faces.score import embed_faces, largest, similarities, similarity_to_mean
 from ..text.prompts import without_people
 
 
@@ -24,37 +23,44 @@ class PromptScorer(Protocol):
 
 @dataclass(frozen=True)
 class PictureScore:
-    """One picture's measures.
+    """One image's measures.
 
     Attributes:
         prompt: what it was made from; None if unknown.
         faces: how many were found.
-        identity: mean cosine of its largest face to the reference photos; None without a face.
+        mean_similarity: of its largest face to the reference images; None without a face.
+        similarity_to_mean: of that face to the mean embedding of the references; None without a face.
         prompt_similarity: cosine to the prompt, its people left out; None if not measured.
     """
 
     path: Path
     prompt: str | None
     faces: int
-    identity: float | None
+    mean_similarity: float | None
+    similarity_to_mean: float | None
     prompt_similarity: float | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measures of several pictures; None where there is nothing to average."""
+    """The measures of several images; None where there is nothing to average."""
 
     scores: tuple[PictureScore, ...]
 
     @property
-    def identity_strict(self) -> float | None:
-        """Mean identity similarity; a picture without a face counts as 0."""
-        return _mean([score.identity or 0.0 for score in self.scores])
+    def mean_similarity_strict(self) -> float | None:
+        """Mean similarity to the reference images; an image without a face counts as 0."""
+        return _mean([score.mean_similarity or 0.0 for score in self.scores])
 
     @property
-    def identity_detected(self) -> float | None:
-        """Mean identity similarity over the pictures with a face."""
-        return _mean([score.identity for score in self.scores if score.identity is not None])
+    def mean_similarity_detected(self) -> float | None:
+        """Mean similarity to the reference images, over the images with a face."""
+        return _mean([score.mean_similarity for score in self.scores if score.mean_similarity is not None])
+
+    @property
+    def similarity_to_mean_detected(self) -> float | None:
+        """Similarity to the mean embedding over the images with a face: what ID Similarity shows as `mean`."""
+        return _mean([score.similarity_to_mean for score in self.scores if score.similarity_to_mean is not None])
 
     @property
     def detection_rate(self) -> float | None:
@@ -69,8 +75,9 @@ class Evaluation:
     def summary(self) -> dict[str, float | int | None]:
         return {
             "images": len(self.scores),
-            "identity_similarity_strict": self.identity_strict,
-            "identity_similarity_detected": self.identity_detected,
+            "mean_similarity_strict": self.mean_similarity_strict,
+            "mean_similarity_detected": self.mean_similarity_detected,
+            "similarity_to_mean_detected": self.similarity_to_mean_detected,
             "detection_rate": self.detection_rate,
             "prompt_similarity": self.prompt_similarity,
         }
@@ -79,14 +86,14 @@ class Evaluation:
 def score_pictures(
     paths: Iterable[Path],
     engine: FaceEngine,
-    references: Tensor,
+    references: IdEmbeds,
     prompt_of: Callable[[Path], str | None],
     prompts: PromptScorer | None = None,
 ) -> Iterable[PictureScore]:
     """Each picture's measures.
 
     Args:
-        references: (P, 512), L2-normalised face embeddings of the person's photos.
+        references: of the person's photos.
         prompt_of: a picture's prompt, or None.
 
     Raises:
@@ -95,20 +102,16 @@ def score_pictures(
     for path in paths:
         picture, prompt = read_photo(path), prompt_of(path)
         faces = engine.detect(picture)
-        largest = max(faces, key=lambda face: face.area, default=None)
-        text = without_people(prompt) if prompt else ""
+        face, text = largest(faces), without_people(prompt) if prompt else ""
+        (embedding,) = embed_faces(engine, [picture], [face])
         yield PictureScore(
             path=path,
             prompt=prompt,
             faces=len(faces),
-            identity=None if largest is None else _identity(engine.embed(picture, largest), references),
+            mean_similarity=float(similarities(embedding, references.embeds).mean()) if face else None,
+            similarity_to_mean=float(similarity_to_mean(embedding, references.mean)) if face else None,
             prompt_similarity=prompts.score(picture, text) if prompts and text else None,
         )
-
-
-def _identity(embedding: np.ndarray, references: Tensor) -> float:
-    normalised = torch.nn.functional.normalize(torch.from_numpy(embedding).float(), dim=0)
-    return float((references @ normalised).mean())
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -16,11 +16,12 @@ from ..faces.photos import read_photo
 from .measures import Evaluation, PictureScore
 
 THUMBNAIL = 192  # pixels
-_COLUMNS = ("path", "prompt", "faces", "identity", "prompt_similarity")
+_COLUMNS = ("path", "prompt", "faces", "mean_similarity", "similarity_to_mean", "prompt_similarity")
 _TITLES = {
     "images": "images",
-    "identity_similarity_strict": "identity similarity, strict",
-    "identity_similarity_detected": "identity similarity, detected faces",
+    "mean_similarity_strict": "mean similarity to the reference images, no face as 0",
+    "mean_similarity_detected": "mean similarity to the reference images, detected faces",
+    "similarity_to_mean_detected": "similarity to the mean embedding, detected faces",
     "detection_rate": "detection rate",
     "prompt_similarity": "prompt similarity",
 }

@@ -13,6 +13,7 @@ from ..errors import FaceError
 from .embeds import IdEmbeds
 from .face import FaceEngine
 from .find import FacePhoto, FaceSettings, find_face, recogniser_crop
+from .score import embed_crops, similarity_to_mean
 
 
 def encode_photos(
@@ -31,37 +32,37 @@ def encode_photos(
     """
     if not photos:
         raise FaceError("at least one photo", "none", "Connect an image.")
-    found = [find_face(engine, photo, index, settings) for index, photo in enumerate(photos)]
-    taken = [f for f in found if f.chosen]
-    if not taken:
+    faces = [find_face(engine, photo, index, settings) for index, photo in enumerate(photos)]
+    selected = [photo for photo in faces if photo.chosen]
+    if not selected:
         raise FaceError("a face in at least one photo", f"none in {len(photos)}", "Take photos with a larger face.")
-    embeds = embed_faces(engine, taken, settings.aligned)
+    embeds = embed_chosen(engine, selected, settings.aligned)
     outliers = embeds.outliers()
     counted = embeds
     if settings.leave_out_outliers:
         if outliers.all():
             raise FaceError(
                 "photos of one person",
-                f"{len(taken)} photos, none of which looks like most of the others",
+                f"{len(selected)} photos, none of which looks like most of the others",
                 "Keep only the photos of one person, or choose which face is taken.",
             )
         counted = embeds.only(~outliers)
     reason = "looks like another person" if settings.leave_out_outliers else ""
-    for photo, cosine, outlier in zip(taken, embeds.embeds @ counted.mean, outliers):
-        found[photo.index] = replace(
+    for photo, cosine, outlier in zip(selected, similarity_to_mean(embeds.embeds, counted.mean), outliers):
+        faces[photo.index] = replace(
             photo, cosine=float(cosine), outlier=bool(outlier), left_out=reason if outlier else ""
         )
-    return counted, found
+    return counted, faces
 
 
-def embed_faces(engine: FaceEngine, found: Sequence[FacePhoto], aligned: bool = False) -> IdEmbeds:
-    """Embeddings of the faces taken, one a photo."""
-    embeds = torch.from_numpy(engine.embed_crops([recogniser_crop(engine, f, aligned) for f in found])).float()
-    scores = torch.tensor([f.chosen.score for f in found], dtype=torch.float32)
-    return IdEmbeds(torch.nn.functional.normalize(embeds), scores)
+def embed_chosen(engine: FaceEngine, photos: Sequence[FacePhoto], aligned: bool = False) -> IdEmbeds:
+    """Embeddings of the chosen faces, one a photo."""
+    crops = [recogniser_crop(engine, photo, aligned) for photo in photos]
+    scores = torch.tensor([photo.chosen.score for photo in photos if photo.chosen], dtype=torch.float32)
+    return IdEmbeds(embed_crops(engine, crops), scores)
 
 
-def report(found: Sequence[FacePhoto], names: Sequence[object] = (), unread: Mapping[Path, str] | None = None) -> str:
+def report(photos: Sequence[FacePhoto], names: Sequence[object] = (), unread: Mapping[Path, str] | None = None) -> str:
     """A line for each photo, and one for all.
 
     Args:
@@ -70,20 +71,20 @@ def report(found: Sequence[FacePhoto], names: Sequence[object] = (), unread: Map
     """
     unread = unread or {}
     lines = [f"{path}: left out, not read: {reason}" for path, reason in unread.items()]
-    for f in found:
-        name = names[f.index] if names else f"photo {f.index}"
-        if f.chosen is None:
-            lines.append(f"{name}: left out, no face taken: {f.left_out}")
+    for photo in photos:
+        name = names[photo.index] if names else f"photo {photo.index}"
+        if photo.chosen is None:
+            lines.append(f"{name}: left out, no face taken: {photo.left_out}")
             continue
-        number = next(n for n, face in enumerate(f.faces, start=1) if face is f.chosen)
-        line = f"{name}: face {number} of {len(f.faces)}, score {f.chosen.score:.2f}, "
-        line += f"cosine to the mean {f.cosine:.2f}"
-        if f.outlier:
-            line += ", looks like another person" + (": left out" if f.left_out else "")
+        number = next(n for n, face in enumerate(photo.faces, start=1) if face is photo.chosen)
+        line = f"{name}: face {number} of {len(photo.faces)}, score {photo.chosen.score:.2f}, "
+        line += f"cosine to the mean {photo.cosine:.2f}"
+        if photo.outlier:
+            line += ", looks like another person" + (": left out" if photo.left_out else "")
         lines.append(line)
-    counted = [f for f in found if not f.left_out]
-    agreement = np.mean([f.cosine for f in counted])
+    counted = [photo for photo in photos if not photo.left_out]
+    agreement = np.mean([photo.cosine for photo in counted])
     lines.append(
-        f"{len(counted)} of {len(found) + len(unread)} photos taken, mean cosine to their mean {agreement:.2f}"
+        f"{len(counted)} of {len(photos) + len(unread)} photos taken, mean cosine to their mean {agreement:.2f}"
     )
     return "\n".join(lines)

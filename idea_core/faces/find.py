@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import nan
 
 import numpy as np
-import torch
 
 from ..errors import ConfigError, FaceError
 from .embeds import IdEmbeds
 from .face import MIN_SCORE, TEMPLATE_SIDE, Face, FaceEngine
+from .score import embed_crops, similarity_to_mean
 
 PAD = 0.25  # of the photo's size on each side, for the second look at a tight crop
 SIZES = (640, 512, 384, 256)  # of the detector's input; a face that fills the photo is found at a smaller one
@@ -109,14 +109,14 @@ def find_face(engine: FaceEngine, photo: np.ndarray, index: int, settings: FaceS
         return FacePhoto(photo, faces, None, index, left_out=error.got)
 
 
-def recogniser_crop(engine: FaceEngine, found: FacePhoto, aligned: bool) -> np.ndarray:
+def recogniser_crop(engine: FaceEngine, photo: FacePhoto, aligned: bool) -> np.ndarray:
     """What the recogniser sees of the face taken; a crop that is aligned already is only scaled, and smoothly."""
     if not aligned:
-        return engine.align(found.photo, found.chosen)
+        return engine.align(photo.photo, photo.chosen)
     from .photos import fit  # and PIL with it
 
-    photo = found.photo if len(found.photo) == TEMPLATE_SIDE else fit(found.photo, TEMPLATE_SIDE, TEMPLATE_SIDE)
-    return engine.align(photo, Face.aligned(TEMPLATE_SIDE))
+    crop = photo.photo if len(photo.photo) == TEMPLATE_SIDE else fit(photo.photo, TEMPLATE_SIDE, TEMPLATE_SIDE)
+    return engine.align(crop, Face.aligned(TEMPLATE_SIDE))
 
 
 def _detect(engine: FaceEngine, photo: np.ndarray, min_score: float) -> list[Face]:
@@ -151,5 +151,5 @@ def _choose(engine: FaceEngine, photo: np.ndarray, index: int, faces: tuple[Face
                 "Choose a smaller number: the preview counts faces from left to right.",
             )
         return faces[settings.number - 1]
-    embeds = torch.from_numpy(engine.embed_crops([engine.align(photo, face) for face in faces])).float()
-    return faces[int((torch.nn.functional.normalize(embeds) @ settings.like.mean).argmax())]
+    embeds = embed_crops(engine, [engine.align(photo, face) for face in faces])
+    return faces[int(similarity_to_mean(embeds, settings.like.mean).argmax())]

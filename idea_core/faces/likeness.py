@@ -1,4 +1,4 @@
-"""How alike pictures are to a person, on a scale that the person's own photos set."""
+"""Images' similarity to a person's mean embedding, and percent on a scale that the person's own photos set."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from ..errors import FaceError
 from ..images import to_pixels
 from .embeds import IdEmbeds
-from .encode import embed_faces
+from .encode import embed_chosen
 from .face import FaceEngine
 from .find import FaceSettings, find_face
+from .score import similarity_to_mean
 
 STRANGER = 0.0  # cosine of two people on average, where no other people are given
 LEAST_SPAN = (
@@ -76,7 +77,7 @@ class Likeness:
     """Pictures compared with a person.
 
     Attributes:
-        cosines: of each picture's face to the references' mean; None without a face.
+        cosines: each image's similarity to the references' mean embedding (`score.py`); None without a face.
         scale: what they mean.
     """
 
@@ -89,17 +90,18 @@ class Likeness:
         return sorted(range(len(self.cosines)), key=lambda i: (self.cosines[i] is None, -(self.cosines[i] or 0.0), i))
 
     @property
-    def found(self) -> list[float]:
+    def detected(self) -> list[float]:
+        """The cosines of the images with a face."""
         return [cosine for cosine in self.cosines if cosine is not None]
 
     @property
     def mean(self) -> float | None:
-        """Over the pictures with a face."""
-        return float(np.mean(self.found)) if self.found else None
+        """Mean cosine over the images with a face."""
+        return float(np.mean(self.detected)) if self.detected else None
 
     @property
     def detection_rate(self) -> float:
-        return len(self.found) / len(self.cosines)
+        return len(self.detected) / len(self.cosines)
 
     @property
     def percent(self) -> float | None:
@@ -120,7 +122,7 @@ def compare(
     others: IdEmbeds | None = None,
     settings: FaceSettings = FaceSettings(),
 ) -> Likeness:
-    """How alike the faces in pictures are to a person.
+    """The similarity of the faces in images to a person's mean embedding.
 
     Args:
         pictures: each (H, W, 3), RGB, uint8; of any sizes.
@@ -132,12 +134,12 @@ def compare(
     if not pictures:
         raise FaceError("at least one image", "none", "Connect images.")
     settings = replace(settings, skip=True)
-    found = [find_face(engine, picture, index, settings) for index, picture in enumerate(pictures)]
-    taken = [f for f in found if f.chosen]
-    cosines: list[float | None] = [None] * len(found)
-    if taken:
-        embeds = embed_faces(engine, taken, settings.aligned).embeds
-        for photo, cosine in zip(taken, embeds @ references.mean):
+    faces = [find_face(engine, picture, index, settings) for index, picture in enumerate(pictures)]
+    selected = [photo for photo in faces if photo.chosen]
+    cosines: list[float | None] = [None] * len(faces)
+    if selected:
+        embeds = embed_chosen(engine, selected, settings.aligned).embeds
+        for photo, cosine in zip(selected, similarity_to_mean(embeds, references.mean)):
             cosines[photo.index] = float(cosine)
     return Likeness(tuple(cosines), Scale.of(references, others))
 
@@ -151,10 +153,11 @@ def described(cosine: float | None, scale: Scale) -> str:
 
 
 def likeness_to(engine: FaceEngine, references: IdEmbeds) -> Callable[[torch.Tensor], float]:
-    """A judge of a training's pictures.
+    """What measures a training's images.
 
     Returns:
-        A function of images (B, H, W, 3) in 0…1: the mean cosine of their faces, 0 for one without a face.
+        A function of images (B, H, W, 3) in 0…1: their faces' similarity to the mean embedding, on average. An image
+        without a face counts as 0.
     """
 
     def likeness(images: torch.Tensor) -> float:

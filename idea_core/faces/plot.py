@@ -26,7 +26,7 @@ def draw_likeness(likeness: Likeness) -> np.ndarray:
     draw = ImageDraw.Draw(picture)
     scale = likeness.scale
     ends = {} if scale.problem else {"0 %": (scale.other, OTHER), "100 %": (scale.same, SAME)}
-    marks = [*likeness.found, 0.0, *(cosine for cosine, _ in ends.values())]
+    marks = [*likeness.detected, 0.0, *(cosine for cosine, _ in ends.values())]
     low, high = min(marks) - 0.05, max(marks) + 0.05
     left, right = BORDER, SIZE[0] - BORDER
 

@@ -11,7 +11,6 @@ from typing import BinaryIO, TypeVar
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from ..errors import IdeaError, IdentityFileError
@@ -47,28 +46,13 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
     return path
 
 
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """Its values in order, as they lie in a file, to make digests of."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def require_format(
-    metadata: Mapping[str, str], expected: tuple[str, str], kind: str = "a file", remedy: str = "Delete the file."
-) -> None:
-    """Raise `IdentityFileError` unless a file's format and its version are those expected."""
-    said = metadata.get("format"), metadata.get("format_version")
-    if said != expected:
-        wanted = f"{kind} of format {' '.join(expected)}"
-        raise IdentityFileError(wanted, " ".join(map(str, said)), remedy)
-
-
 def load_if_same(kind: type[Result], path: Path, fingerprint: str) -> Result | None:
     """An earlier result, of a class with `load` and `training`, of exactly the same inputs; a damaged one is none."""
     try:
-        found = kind.load(path)
+        stored = kind.load(path)
     except (IdeaError, OSError):
         return None
-    return found if found.training.get("fingerprint") == fingerprint else None
+    return stored if stored.training.get("fingerprint") == fingerprint else None
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from ..diffusion.schedule import PREDICTIONS
 from ..errors import IdentityFileError
-from ..families import BASE_MODELS
 from ..families.ldm_names import KV_LAYER
 from ..method.kv import DOWN, FULL, UP, layers_of
 from ..text.names import is_name, one_form
 
+REMEDY = "Choose another file that ID-EA saved, or train again."
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -26,21 +23,6 @@ def require_name(name: str) -> str:
             "a name of 1 to 64 letters, digits, _, - or '", repr(name), "Choose a name such as alice or bob-2."
         )
     return one_form(name)
-
-
-def require_settings(one: Any, file_error: Callable[[str, str], IdentityFileError]) -> None:
-    """Raise `file_error(expected, got)` unless what a file says of its base model, adapter and training can be so."""
-    if one.base_model not in BASE_MODELS:
-        raise file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(one.base_model))
-    if one.prediction not in PREDICTIONS:
-        raise file_error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(one.prediction))
-    width = BASE_MODELS[one.base_model].width
-    if one.heads < 1 or width % one.heads:
-        raise file_error(f"heads to divide the width {width}", str(one.heads))
-    if not math.isfinite(one.beta):
-        raise file_error("beta to be finite", str(one.beta))
-    if not isinstance(one.training, Mapping):
-        raise file_error("training to be a JSON object", str(one.training))
 
 
 def kv_shapes(kv: Mapping[str, Tensor], d: int) -> dict[str, tuple[int, ...]]:
@@ -57,7 +39,8 @@ def kv_shapes(kv: Mapping[str, Tensor], d: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def require_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def require_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...] | None]) -> None:
+    """Raise IdentityFileError unless there are exactly the tensors of these keys and shapes."""
     for key in [*shapes, *tensors]:
         got = tuple(tensors[key].shape) if key in tensors else None
         if got is None or got != shapes.get(key):
@@ -65,6 +48,7 @@ def require_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise IdentityFileError unless all tensors are finite, in half or single precision."""
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise file_error(f"{key} in half or single precision", str(tensor.dtype))
@@ -74,4 +58,5 @@ def require_finite(tensors: Mapping[str, Tensor]) -> None:
 
 
 def file_error(expected: str, got: str) -> IdentityFileError:
-    return IdentityFileError(expected, got, "Choose a file that Save ID-EA Embedding wrote, or train again.")
+    """The error of a file whose content does not fit."""
+    return IdentityFileError(expected, got, REMEDY)

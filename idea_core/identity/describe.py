@@ -18,7 +18,7 @@ def describe(identity: Identity) -> dict[str, Any]:
         "name": identity.name,
         "base_model": identity.base_model,
         "prediction": identity.prediction,
-        "clip_layer": identity.clip_layer,
+        "clip_layer": identity.base_ref.clip_layer,
         "tokens": identity.num_tokens,
         "token_norms": {key: round(float(t.float().norm(dim=1).mean()), 3) for key, t in identity.tokens.items()},
         "parts": [part for part, there in parts.items() if there],
@@ -37,9 +37,9 @@ def last_likeness(training: Mapping[str, Any]) -> float | None:
         return None
 
 
-def in_lines(said: dict[str, Any]) -> str:
+def in_lines(values: dict[str, Any]) -> str:
     """A description as text, one entry a line; of the training, what tells trainings apart."""
-    shown = dict(said)
+    shown = dict(values)
     if "training" in shown:
         training = shown["training"] or {}
         shown["training"] = ", ".join(f"{key} {training[key]}" for key in _SHOWN if key in training)

@@ -13,8 +13,6 @@ from ..errors import ConfigError
 from ..method.kv import DOWN, FULL, UP, delta_of, layers_of
 from .identity import Identity
 
-_SHARED = ("base_model", "prediction", "text_layer", "heads", "beta", "num_tokens", "has_adapter")
-
 
 def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -> Identity:
     """A person between others of one base model: a weighted mean of all that they hold.
@@ -110,8 +108,22 @@ def _mix_kv(parts: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> d
 def _require_alike(identities: Sequence[Identity]) -> None:
     if not identities:
         raise ConfigError("at least one person", "none", "Give people to mix.")
-    for field in _SHARED:
-        values = list(dict.fromkeys(getattr(identity, field) for identity in identities))
-        if len(values) > 1:
-            got = ", ".join(f"{identity.trigger} {getattr(identity, field)}" for identity in identities)
+    for field in _shared(identities[0]):
+        values = [_shared(identity)[field] for identity in identities]
+        if any(value != values[0] for value in values):
+            got = ", ".join(f"{identity.trigger} {value}" for identity, value in zip(identities, values))
             raise ConfigError(f"people of one {field}", got, "Mix people who were trained alike on one base model.")
+
+
+def _shared(identity: Identity) -> dict[str, object]:
+    """What people who are mixed have to have in common."""
+    ref = identity.base_ref
+    return {
+        "base_model": ref.base_model,
+        "prediction": ref.prediction,
+        "text_layer": ref.text_layer,
+        "heads": ref.heads,
+        "beta": ref.beta,
+        "num_tokens": identity.num_tokens,
+        "has_adapter": identity.has_adapter,
+    }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -88,7 +88,7 @@ def train_person(
         try:
             with run:
                 _train(run, spec, output, show)
-                identity = dataclasses.replace(_identity(run, spec, output.fingerprint, last), **output.base())
+                identity = _identity(run, spec, output.fingerprint, last, output.base())
                 output.write(identity, identity.trigger)
         except BaseException:
             if trainer.losses:
@@ -136,13 +136,20 @@ def _images(trainer: Trainer, spec: PersonSpec) -> Tensor:
         return preview_images(trainer, spec.watch.preview)
 
 
-def _identity(run: TrainingRun[Trainer], spec: PersonSpec, fingerprint: str, images: Sequence[Tensor]) -> Identity:
+def _identity(
+    run: TrainingRun[Trainer],
+    spec: PersonSpec,
+    fingerprint: str,
+    images: Sequence[Tensor],
+    base: Mapping[str, str] = MappingProxyType({}),
+) -> Identity:
     """The person as trained so far, with the first of the images as thumbnail."""
     trainer = run.training
     return trainer.identity(
         spec.name,
         training={**training_record(trainer.config, spec.photos, trainer.losses, fingerprint), "report": run.report()},
         thumbnail=thumbnail_of(images[0][0]) if images else "",
+        **base,
     )
 
 

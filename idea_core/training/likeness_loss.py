@@ -14,6 +14,7 @@ from torch import Tensor
 from ..diffusion.backbone import Backbone, TextCondition
 from ..diffusion.sampling import empty_prompt, sample
 from ..faces import FaceEngine
+from ..faces.score import only, pick_faces
 from ..faces.torch_recogniser import TorchRecogniser
 from ..families import BASE_MODELS
 from ..images import to_pixels
@@ -57,7 +58,7 @@ class LikenessLoss:
         return cls(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
 
     def __call__(self, condition: TextCondition, noise: Tensor, face: Tensor) -> Tensor:
-        """Mean of 1 − cosine of the one face in each picture and who was wanted; 1 where there is not one.
+        """Mean of 1 − similarity to the mean embedding of the one face in each image; 1 where there is not one.
 
         Args:
             face: who, L2-normalised: (512,), or (B, 512) of each picture.
@@ -66,11 +67,11 @@ class LikenessLoss:
         """
         latents = sample(self._backbone, condition, self._negative, noise, self._steps, self._guidance)
         images = self._backbone.decode_with_gradients(latents)
-        found = self._engine.detect_all(to_pixels(images.detach().cpu()))
-        clear = [number for number, faces in enumerate(found) if len(faces) == 1]
+        faces = pick_faces(self._engine, to_pixels(images.detach().cpu()), only)
+        clear = [number for number, face_there in enumerate(faces) if face_there is not None]
         if not clear:
             return 1 + 0 * images.sum()
-        keypoints = torch.stack([torch.from_numpy(found[number][0].keypoints).float() for number in clear])
+        keypoints = torch.stack([torch.from_numpy(one.keypoints).float() for one in faces if one is not None])
         drawn = self._recogniser.embed(images[clear], keypoints.to(images.device))
         wanted = face.to(drawn).expand(len(images), -1)[clear]
         return 1 - (drawn * wanted).sum() / len(images)

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files.tensorfile import read_tensors, require_format, write_tensors
+from ..files.format import FileFormat
+from ..files.tensorfile import write_tensors
 from .loop import TrainingLoop
 from .stopping import EarlyStopping
 
-FORMAT, FORMAT_VERSION = "id-ea-training", "3"
+FORMAT = FileFormat("id-ea-training", "3", "Delete the file; the training starts anew.")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -35,15 +36,14 @@ def save_state(
     tensors |= {f"average.{key}": tensor for key, tensor in training.average.items()}
     tensors["random"] = training.generator.get_state()
     metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint,
         "losses": json.dumps(training.read_losses()),
         "scaler": json.dumps(training.scaler.state_dict()),
         "scores": json.dumps(stopping.scores),
         "ended_early": stopping.reason,
     }
-    return write_tensors(path, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, metadata)
+    on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    return write_tensors(path, on_cpu, FORMAT.metadata(metadata))
 
 
 def restore_state(
@@ -55,9 +55,11 @@ def restore_state(
         IdentityFileError: no training's state, or a damaged one.
         FileNotFoundError: no such file.
     """
-    tensors, metadata = read_tensors(path, _require_format)
-    if metadata["fingerprint"] != fingerprint:
-        return 0
+    with FORMAT.reading(path) as (tensors, metadata):
+        if metadata["fingerprint"] != fingerprint:
+            return 0
+        losses, scaler, scores = (json.loads(metadata[key]) for key in ("losses", "scaler", "scores"))
+        reason = metadata["ended_early"]
     weights = training.weights()
     training.set_weights({key: tensors[f"weights.{key}"] for key in weights})
     for number, parameter in enumerate(_parameters(training)):
@@ -68,13 +70,12 @@ def restore_state(
     device = next(iter(weights.values())).device
     training.average |= _under("average.", tensors, device)
     training.generator.set_state(tensors["random"])
-    training.losses[:] = json.loads(metadata["losses"])
-    scaler = json.loads(metadata["scaler"])
+    training.losses[:] = losses
     if scaler:
         training.scaler.load_state_dict(scaler)
     if stopping:
-        stopping.scores[:] = [(step, score) for step, score in json.loads(metadata["scores"])]
-        stopping.reason = metadata["ended_early"]
+        stopping.scores[:] = [(step, score) for step, score in scores]
+        stopping.reason = reason
         stopping.best = _under("best.", tensors, device)
         if stopping.reason:
             training.stop()
@@ -87,7 +88,3 @@ def _under(prefix: str, tensors: Mapping[str, Tensor], device: torch.device) -> 
 
 def _parameters(training: TrainingLoop) -> list[Tensor]:
     return [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
-
-
-def _require_format(metadata: Mapping[str, str]) -> None:
-    require_format(metadata, (FORMAT, FORMAT_VERSION), "a training's state")

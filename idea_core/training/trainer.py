@@ -19,6 +19,7 @@ from ..diffusion.memory import with_less_memory
 from ..diffusion.transfer import send
 from ..errors import ConfigError, DivergedError
 from ..families import BASE_MODELS
+from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..method.anchor import celebrity_names
 from ..text.captions import PERSON_CAPTIONS
@@ -195,11 +196,12 @@ class Trainer(TrainingLoop):
         return self.person.adapt(self.backbone.encode(fill(captions, tokens)))
 
     @torch.no_grad()
-    def identity(self, name: str, **metadata: Any) -> Identity:
+    def identity(self, name: str, base_checkpoint: str = "", base_hash: str = "", **record: Any) -> Identity:
         """The person as trained so far, in half precision on the CPU.
 
         Args:
-            metadata: `base_checkpoint`, `base_hash`, `training` and `thumbnail` of the `Identity`.
+            base_checkpoint, base_hash: as in `BaseModelRef`.
+            record: `training` and `thumbnail`, as in `Identity`.
 
         Raises:
             DivergedError: a trained value is not finite, or too large for half precision.
@@ -210,16 +212,12 @@ class Trainer(TrainingLoop):
             raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_LR)
         return Identity(
             name=name,
-            base_model=self.backbone.base_model,
-            prediction=self.backbone.schedule.prediction,
-            clip_layer=self.backbone.clip_layer,
-            heads=self.config.heads,
-            beta=self.config.beta,
+            base_ref=BaseModelRef.of(self.backbone, self.config.heads, self.config.beta, base_checkpoint, base_hash),
             tokens=person.tokens,
             anchor=person.anchor,
             grounding=grounding,
             id_embeds=person.id_embeds,
             adapter={} if person.adapter is None else person.adapter.applied_weights(),
             kv=person.kv.state_dict(),
-            **metadata,
+            **record,
         ).to(torch.float16)

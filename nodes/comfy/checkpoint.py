@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import lru_cache
 
 import comfy.model_management
 import folder_paths
 
+from ...idea_core.files.digest import file_digest
+
 _FILE_INPUTS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models"}
-_BLOCK = 1 << 24
 
 
 @contextmanager
@@ -58,16 +56,6 @@ def checkpoint_of(prompt: Mapping | None, node_id: str | None, link: str = "mode
 
 def _sha256(path: str | None) -> str:
     try:
-        status = os.stat(path or "")
-        return _hash_file(path, status.st_mtime_ns, status.st_size)
+        return file_digest(path or "")
     except OSError:  # a hash is no reason to lose a training
         return ""
-
-
-@lru_cache(maxsize=8)
-def _hash_file(path: str, _modified: int, _size: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

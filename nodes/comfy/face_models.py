@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import comfy.model_management
@@ -14,6 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
 from ...idea_core.faces import FaceEngine, FacePack, InsightFaceEngine, free_engines, load_engine
+from ...idea_core.files.digest import digest_of, file_digest
 
 
 @dataclass(frozen=True)
@@ -54,20 +53,10 @@ class ReloadedEngine:
 def face_digest(face_model: Any) -> str:
     """SHA-256 of the models' files, on which a FACE_MODEL's faces depend; for another pack's, of their names."""
     if isinstance(face_model, FaceModels):
-        return hashlib.sha256("".join(_file_digest(path) for path in face_model.pack.files()).encode()).hexdigest()
+        return digest_of(*map(file_digest, face_model.pack.files()))
     models = getattr(face_model, "models", {})
-    said = [f"{type(face_model)}", *(f"{task} {getattr(models[task], 'model_file', '')}" for task in sorted(models))]
-    return hashlib.sha256("\0".join(said).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    status = path.stat()
-    return _hash_file(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _hash_file(path: Path, _changed: int, _size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = (f"{task} {getattr(models[task], 'model_file', '')}" for task in sorted(models))
+    return digest_of(type(face_model), *files)
 
 
 class FaceModelMemory(torch.nn.Module):

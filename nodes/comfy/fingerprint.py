@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from ...idea_core.files.tensorfile import tensor_bytes
+from ...idea_core.files.digest import Digest
 from .autograd import is_quantised
 from .models import layer_of
 
@@ -27,19 +25,18 @@ def training_fingerprint(model, clip, vae, tensors: Iterable[Tensor], settings: 
         tensors: photos and face embedding, read whole.
         settings: JSON values.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest = Digest().add_json(settings)
     for tensor in tensors:
-        _add_tensor(digest, tensor)
+        digest.add_tensor(tensor)
     for patcher in (model, clip.patcher, vae.patcher):
         _add_patcher(digest, patcher)
-    digest.update(repr(layer_of(clip)).encode())
+    digest.add_text(repr(layer_of(clip)))
     sampling = model.get_model_object("model_sampling")
-    digest.update(repr(type(sampling).__bases__).encode())
-    _add_tensor(digest, sampling.sigmas)
-    return digest.hexdigest()
+    digest.add_text(repr(type(sampling).__bases__)).add_tensor(sampling.sigmas)
+    return digest.hex()
 
 
-def _add_patcher(digest, patcher) -> None:
+def _add_patcher(digest: Digest, patcher) -> None:
     model = patcher.model
     for key, weight in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
         if key.endswith(UNUSED):
@@ -47,26 +44,26 @@ def _add_patcher(digest, patcher) -> None:
         if key in patcher.backup:  # a LoRA is merged in right now: the weight under it counts
             weight = patcher.backup[key].weight
         for part in _stored(weight):
-            digest.update(f"{key} {tuple(part.shape)}".encode())
+            digest.add_text(f"{key} {tuple(part.shape)}")
             if not part.is_meta:
-                _add_tensor(digest, _sample(part))
+                digest.add_tensor(_sample(part))
     if getattr(patcher, "injections", None):
-        digest.update(os.urandom(16))  # what they do is not to be seen from here: never found again
+        digest.add(os.urandom(16))  # what they do is not to be seen from here: never found again
     for key, patches in sorted(patcher.patches.items()):
         for strength, patch, *others in patches:
-            digest.update(f"{key} {strength} {others[0]}".encode())
+            digest.add_text(f"{key} {strength} {others[0]}")
             _add_nested(digest, getattr(patch, "weights", patch))
 
 
-def _add_nested(digest, value) -> None:
+def _add_nested(digest: Digest, value) -> None:
     """Tensors and plain values in the tuples that ComfyUI keeps patches in."""
     if isinstance(value, Tensor):
-        _add_tensor(digest, _sample(value))
+        digest.add_tensor(_sample(value))
     elif isinstance(value, (tuple, list)):
         for part in value:
             _add_nested(digest, part)
     else:
-        digest.update(repr(value).encode())
+        digest.add_text(repr(value))
 
 
 def _stored(weight: Tensor) -> list[Tensor]:
@@ -80,8 +77,3 @@ def _stored(weight: Tensor) -> list[Tensor]:
 def _sample(tensor: Tensor) -> Tensor:
     flat = tensor.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // SAMPLES)]
-
-
-def _add_tensor(digest, tensor: Tensor) -> None:
-    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor_bytes(tensor))

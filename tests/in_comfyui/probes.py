@@ -58,11 +58,7 @@ def make_identity(checkpoint: str, seed: int = 0, name: str = "ann", kv: bool = 
         kv_state[f"{layer}.lora_down.weight"] = random(4, columns, scale=0.1)
     identity = core.Identity(
         name=name,
-        base_model=base,
-        prediction=pack("nodes.comfy.models").prediction_of(model),
-        clip_layer=None,
-        heads=8,
-        beta=0.4,
+        base_ref=core.BaseModelRef(base, pack("nodes.comfy.models").prediction_of(model), None, heads=8, beta=0.4),
         tokens={encoder: random(2, width, scale=0.05) for encoder, width in encoders.items()},
         anchor=random(2, d),
         grounding=random(2, d),

@@ -24,9 +24,7 @@ def random_enhancer(checkpoint: str):
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
         weights = {key: tensor.half() for key, tensor in model.state_dict().items()}
-    return pack("idea_core.enhancers.pretrained").PretrainedEnhancer(
-        person.base_model, person.prediction, None, 8, 0.4, weights
-    )
+    return pack("idea_core.enhancers.pretrained").PretrainedEnhancer(person.base_ref, weights)
 
 
 def instant(checkpoint: str) -> dict:

@@ -20,6 +20,7 @@ from server import PromptError
 from idea_core import Identity
 from idea_core.enhancers.model import EnhancerModel
 from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.identity.base_ref import BaseModelRef
 from idea_core.identity.thumbnail import decode_thumbnail
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -42,7 +43,7 @@ def test_from_photos_to_a_picture(server, base, untouched, trained, checkpoint):
     assert identity.prediction == ("v" if checkpoint.endswith("_v") else "eps")
     assert identity.base_checkpoint == f"{checkpoint}.safetensors"
     weights = (base / "models" / "checkpoints" / identity.base_checkpoint).read_bytes()
-    assert identity.base_hash == hashlib.sha256(weights).hexdigest()
+    assert identity.base_ref.base_hash == hashlib.sha256(weights).hexdigest()
     assert len(identity.training["losses"]) == 2
     assert identity.adapter["gamma"].abs() > 0
     assert all(tensor.abs().max() > 0 for tensor in identity.kv.values())
@@ -280,7 +281,7 @@ def examples_files(server, base, trained) -> None:
     loras.mkdir(exist_ok=True)
     shutil.copy(people / "bob.safetensors", loras / "your_style.safetensors")
     weights = EnhancerModel(*[{"clip_l": torch.randn(2, 768) * 0.1}] * 3).state_dict()
-    enhancer = PretrainedEnhancer("sd1", "eps", None, heads=8, beta=0.4, weights=weights)
+    enhancer = PretrainedEnhancer(BaseModelRef("sd1", "eps", None, heads=8, beta=0.4), weights)
     enhancer.save(people / "enhancers" / "my_checkpoint.safetensors")
 
 

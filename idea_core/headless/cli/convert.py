@@ -80,10 +80,10 @@ def describe_file(file: Path) -> dict[str, Any]:
     from ...identity.identity import FORMAT as IDENTITY_FORMAT
 
     metadata = read_metadata(file)
-    if metadata.get("format") == FORMAT:
+    if metadata.get("format") == FORMAT.name:
         embeds = load_embeds(file)
-        return {"format": FORMAT, "photos": len(embeds.embeds), "face_model": metadata.get("face_model", "")}
-    said = describe(read_person(file))
-    if metadata.get("format") == IDENTITY_FORMAT:
-        return {"format": IDENTITY_FORMAT, **said}
-    return {"format": "textual inversion", **said, "prediction": None}
+        return {"format": FORMAT.name, "photos": len(embeds.embeds), "face_model": metadata.get("face_model", "")}
+    content = describe(read_person(file))
+    if metadata.get("format") == IDENTITY_FORMAT.name:
+        return {"format": IDENTITY_FORMAT.name, **content}
+    return {"format": "textual inversion", **content, "prediction": None}

@@ -39,7 +39,7 @@ def encode(
     from ...faces.encode import report
     from ...faces.photos import find_photos, read_photos
     from ...faces.pictures import Cut, crop_face, draw_faces
-    from ..jobs.sources import encode_named
+    from ..jobs.photo_source import encode_named
 
     source = take_faces(options)
     settings = _take_settings(options)

@@ -180,7 +180,7 @@ def train_enhancer(
 
         trained = job.train(EnhancerSpec(people, config, validate_every, begun), output, save_every, on_progress)
     data = {"output": str(output), **trained.training}
-    count, pictures = trained.training["people"], trained.training["pictures"]
+    count, pictures = trained.training["people"], trained.training["num_images"]
     return Result(data, f"Trained across {count} people and {pictures} pictures: {output}")
 
 
@@ -205,16 +205,16 @@ def mean_enhancer(files: tuple[Path, ...], output: Path) -> Result:
 @pictures_options
 @reports
 def evaluate_enhancer(file: Path, **options) -> Result:
-    """Likeness of instant pictures of the people held out, beside the base model's own pictures of them by name."""
+    """Mean similarity of instant images to the images of the people held out, beside the base model's own by name."""
     from ...enhancers.pretrained import PretrainedEnhancer
 
     trained = PretrainedEnhancer.load(file)
     job = take_people(options)
-    if trained.base_hash != job.model.digest:
+    if trained.base_ref.base_hash != job.model.digest:
         warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
     rows = list(job.evaluate(job.open(), trained))
-    means = {key: sum(row[key] for row in rows) / len(rows) for key in ("likeness", "by_name", "detected")}
-    lines = [f"{key:<10} {value:.3f}" for key, value in means.items()]
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in ("mean_similarity", "by_name", "detected")}
+    lines = [f"{key:<15} {value:.3f}" for key, value in means.items()]
     return Result({**means, "people": rows}, "\n".join([f"{len(rows)} people held out", *lines]))
 
 

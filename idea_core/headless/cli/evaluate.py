@@ -29,29 +29,35 @@ from .options import PATH, face_options, take_faces
 def evaluate(images, references, clip: Path | None, output: Path, device: str, **options) -> Result:
     """Measure IMAGES (files or folders, with all in them) by the Celeb Basis protocol.
 
-    Identity similarity is the mean cosine of the largest face to the reference photos; a picture without a face counts
-    as 0 in the strict score. Prompt similarity is CLIP's, with the person left out of the prompt, which comes from the
-    picture itself if `idea generate` made it, else from its folder's name (underscores for spaces).
+    The mean similarity to the reference images is the mean of the largest face's cosines to each of them; in the strict
+    score an image without a face counts as 0. The similarity to the mean embedding is the face's cosine to the mean of
+    the references. It is larger, and is the one that ID Similarity shows in ComfyUI.
+
+    Prompt similarity is CLIP's, with the person left out of the prompt. The prompt comes from the image itself if `idea
+    generate` made it, else from its folder's name (underscores for spaces).
     """
     import torch
 
     from ...evaluation import ClipScorer, Evaluation, score_pictures, write_report
+    from ...faces import IdEmbeds
     from ...faces.embeds_file import load_embeds
     from ...faces.photos import find_photos, read_photo
-    from ..jobs.sources import choose_device, encode_named
+    from ..jobs.photo_source import encode_named
+    from ..jobs.sources import choose_device
 
     engine = take_faces(options).load()
     paths = find_photos(images, deep=True)
     files = [path for path in references if path.suffix == ".safetensors"]
     others = [path for path in references if path not in files]
     photos = find_photos(others) if others else []
-    known = [load_embeds(path).embeds for path in files]
+    known = [load_embeds(path) for path in files]
     if photos:
-        known.append(encode_named(engine, [read_photo(path) for path in photos], photos)[0].embeds)
+        known.append(encode_named(engine, [read_photo(path) for path in photos], photos)[0])
+    reference = IdEmbeds(*(torch.cat([getattr(one, part) for one in known]) for part in ("embeds", "scores")))
     scorer = ClipScorer(clip, choose_device(device)) if clip else None
     with progress(len(paths), "evaluating", "image") as bar:
         scores = []
-        for score in score_pictures(paths, engine, torch.cat(known), prompt_of, scorer):
+        for score in score_pictures(paths, engine, reference, prompt_of, scorer):
             scores.append(score)
             bar.update()
     evaluation = Evaluation(tuple(scores))
@@ -66,10 +72,10 @@ def prompt_of(path: Path) -> str | None:
     from PIL import Image
 
     with Image.open(path) as picture:
-        said = picture.info.get("id-ea")
-    if said:
+        settings = picture.info.get("id-ea")
+    if settings:
         try:
-            return str(json.loads(said)["prompt"])
+            return str(json.loads(settings)["prompt"])
         except (ValueError, KeyError, TypeError):
             return None
     folder = path.parent.name.replace("_", " ")

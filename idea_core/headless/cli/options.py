@@ -17,7 +17,7 @@ from ...text.captions import CAPTIONS, captions_of, parse_prompts
 from ...text.names import as_on_disk
 from ...training.config import PRESETS, REGULARIZERS, STARTS, TrainConfig
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
-from ..jobs.sources import CROPS
+from ..jobs.photo_source import CROPS
 
 
 class _PathOnDisk(click.Path):

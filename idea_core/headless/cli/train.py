@@ -78,7 +78,7 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
         def on_picture(count: int, look) -> None:
             bar.update(count - bar.n)
             if look:
-                bar.set_postfix(likeness=f"{look.likeness:.3f}", refresh=False)
+                bar.set_postfix(similarity=f"{look.similarity:.3f}", refresh=False)
 
         identity = job.run(on_progress, on_picture)
     ended = identity.training.get("report", {}).get("ended_early")
@@ -90,7 +90,7 @@ def train(places, name, output, id_embeds, until_likeness, force, **options) -> 
     text = f"Trained {identity.trigger} in {time.perf_counter() - start:.0f} s: {job.output}"
     if refine:
         likeness = identity.training["report"]["likeness"]
-        text += f"\nLikeness of the drawn faces: {likeness[0][1]:.3f} at first, {likeness[-1][1]:.3f} refined."
+        text += f"\nSimilarity to the mean embedding: {likeness[0][1]:.3f} at first, {likeness[-1][1]:.3f} refined."
     return _result(job, identity, text)
 
 

@@ -1,6 +1,7 @@
 """Whole tasks from files to files, on diffusers: train one person, or many."""
 
-from .sources import FaceSource, ModelSource, PhotoSource
+from .photo_source import PhotoSource
+from .sources import FaceSource, ModelSource
 from .train import TrainJob
 
 __all__ = ["FaceSource", "ModelSource", "PhotoSource", "TrainJob"]

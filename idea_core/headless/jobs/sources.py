@@ -1,33 +1,21 @@
-"""Where a task's base model, face models and photos come from. All are plain values, so that they travel."""
+"""Where a task's base model and face models come from. Both are plain values, so that they travel."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from ...diffusion.backbone import PRECISIONS
 from ...errors import ConfigError, FaceError
-from ...faces import FaceEngine, FacePack, FaceSettings, IdEmbeds, encode_photos, find_packs, free_engines, load_engine
-from ...faces.embeds_file import load_embeds
+from ...faces import FaceEngine, FacePack, find_packs, free_engines, load_engine
 from ...faces.packs import onnx_files
-from ...faces.photos import bucket_of, find_photos, fit, read_photo
-from ...faces.pictures import Cut, crop_face, face_mask
-from ...files.textfile import read_text
-from ...text.names import as_on_disk, one_form
-from ...training.batches import Photos
-
-CROPS = ("face", "upright", "center", "whole")
-FACE_CROPS = ("face", "upright")
-_BLOCK = 1 << 24
+from ...files.digest import Digest
+from ...text.names import one_form
 
 
 @dataclass(frozen=True)
@@ -62,12 +50,18 @@ class ModelSource:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file, or of the weight files in the folder, of the VAE too; "" for what cannot be read."""
-        digest = hashlib.sha256()
+        """SHA-256 of the file, or of the files in the folder, of the VAE too; "" for what cannot be read."""
+        digest = Digest()
         for path in (self.path, self.vae):
-            if path is not None and not _add_files(digest, path):
+            files = [] if path is None else _model_files(path)
+            if path is not None and not files:
                 return ""
-        return digest.hexdigest()
+            try:
+                for file in files:
+                    digest.add_file(file)
+            except OSError:
+                return ""
+        return digest.hex()
 
 
 @dataclass(frozen=True)
@@ -114,123 +108,10 @@ class FaceSource:
 
     def digest(self) -> str:
         """SHA-256 of the pack's models."""
-        digest = hashlib.sha256()
+        digest = Digest()
         for path in self.find().files():
-            _add_files(digest, path)
-        return digest.hexdigest()
-
-
-class Prepared(NamedTuple):
-    """Photos as a training sees them."""
-
-    photos: tuple[Photos, ...]  # one entry a size
-    embeds: IdEmbeds
-
-
-@dataclass(frozen=True)
-class PhotoSource:
-    """A person's photos, and how they are cut.
-
-    A text file beside a photo, of the same name, says what else is to be seen in it (`with_note`).
-
-    Attributes:
-        places: photos, or folders of photos.
-        id_embeds: the person's face embeddings from `save_embeds`; None: computed from the photos.
-        crop: one of `CROPS`: "face", the same "upright" with level eyes, the "center" square, or the "whole" photo in
-            about its own shape. The last two need no face models if `id_embeds` is there.
-        resolution: side in pixels to train at, or root of the pixels of a whole photo.
-        focus: how much less the surroundings of a cut-out face count, 0…1.
-    """
-
-    places: tuple[Path, ...]
-    id_embeds: Path | None = None
-    crop: str = "face"
-    resolution: int = 512
-    focus: float = 0.0
-
-    def __post_init__(self):
-        if self.crop not in CROPS:
-            raise ConfigError(f"crop to be one of {', '.join(CROPS)}", self.crop, "Change crop.")
-        if self.resolution < 8 or self.resolution % 8:
-            raise ConfigError("a resolution that 8 divides", str(self.resolution), "Change resolution.")
-        if not 0 <= self.focus <= 1:
-            raise ConfigError("a focus between 0 and 1", str(self.focus), "Change focus.")
-        if self.focus and self.crop not in FACE_CROPS:
-            raise ConfigError(f"no focus with crop {self.crop}", str(self.focus), "Use crop face or upright.")
-
-    @property
-    def needs_faces(self) -> bool:
-        """Whether face models are used."""
-        return self.crop in FACE_CROPS or self.id_embeds is None
-
-    def prepare(self, faces: FaceSource) -> Prepared:
-        """Read, find faces, cut.
-
-        Raises:
-            FaceError: no photo, an unreadable one, or one without a face; it names the file.
-        """
-        paths = find_photos(self.places)
-        photos = [read_photo(path) for path in paths]
-        found = None
-        if self.needs_faces:
-            embeds, found = encode_named(faces.load(), photos, paths)
-        if self.id_embeds is not None:
-            embeds = load_embeds(self.id_embeds)
-        masks = None
-        if self.crop in FACE_CROPS:
-            how = Cut(self.resolution, upright=self.crop == "upright")
-            cut = [crop_face(f.photo, f.chosen, how) for f in found]
-            if self.focus:
-                masks = [1 - self.focus * (1 - face_mask(f.chosen, how)) for f in found]
-        else:
-            cut = [fit(photo, *self._size_of(photo)) for photo in photos]
-        return Prepared(_by_size(cut, paths, masks), embeds)
-
-    def _size_of(self, photo: np.ndarray) -> tuple[int, int]:
-        """Width and height that a photo is trained at."""
-        height, width = photo.shape[:2]
-        return bucket_of(width, height, self.resolution) if self.crop == "whole" else (self.resolution, self.resolution)
-
-    def digest(self) -> str:
-        """SHA-256 of the photos, of their texts and of the face embeddings."""
-        digest = hashlib.sha256()
-        photos = find_photos(self.places)
-        for path in [*photos, *([self.id_embeds] if self.id_embeds else [])]:
-            digest.update(Path(path).read_bytes())
-        digest.update("\0".join(map(_note, photos)).encode())
-        return digest.hexdigest()
-
-
-def _by_size(cut: list[np.ndarray], paths: list[Path], masks: list[np.ndarray] | None) -> tuple[Photos, ...]:
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for number, photo in enumerate(cut):
-        sizes.setdefault(photo.shape, []).append(number)
-    return tuple(
-        Photos(
-            images=torch.from_numpy(np.stack([cut[number] for number in same])).float() / 255,
-            notes=tuple(_note(paths[number]) for number in same),
-            masks=None if masks is None else torch.from_numpy(np.stack([masks[number] for number in same])),
-            names=tuple(paths[number].name for number in same),
-        )
-        for same in sizes.values()
-    )
-
-
-def _note(photo: Path) -> str:
-    """The text beside a photo, in one line."""
-    file = as_on_disk(photo.with_suffix(".txt"))
-    return " ".join(one_form(read_text(file)).split()) if file.is_file() else ""
-
-
-def encode_named(
-    engine: FaceEngine, photos: list[np.ndarray], paths: Iterable[Path], settings: FaceSettings = FaceSettings()
-):
-    """`encode_photos`, with errors that name the file."""
-    try:
-        return encode_photos(engine, photos, settings)
-    except FaceError as error:
-        names = [f"{number}: {path.name}" for number, path in enumerate(paths)]
-        raise FaceError(error.expected, error.got, f"{error.remedy} Photos: {', '.join(names)}.") from None
+            digest.add_file(path)
+        return digest.hex()
 
 
 def usual_face_folders() -> list[Path]:
@@ -285,14 +166,7 @@ def forget_models() -> None:
     free_engines()
 
 
-def _add_files(digest, path: Path) -> bool:
+def _model_files(path: Path) -> list[Path]:
+    """The file itself, or a pipeline's weights, settings and vocabularies in a folder."""
     endings = (".safetensors", ".bin", ".json", ".txt")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in endings)
-    try:
-        for file in files:
-            with open(file, "rb") as content:
-                while block := content.read(_BLOCK):
-                    digest.update(block)
-    except OSError:
-        return False
-    return bool(files)
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in endings)

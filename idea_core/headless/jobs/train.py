@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import tempfile
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,6 +13,7 @@ from ...enhancers.pretrained import PretrainedEnhancer
 from ...enhancers.refine import OnPicture, RefineConfig, Refiner
 from ...errors import ConfigError
 from ...faces.likeness import likeness_to
+from ...files.digest import Digest, file_digest
 from ...files.tensorfile import load_if_same
 from ...identity.checks import require_name
 from ...identity.identity import Identity
@@ -28,7 +27,8 @@ from ...training.person import NamesStart
 from ...training.preview import WatchConfig
 from ...training.run import OnProgress
 from ...version import __version__
-from .sources import FaceSource, ModelSource, PhotoSource, Prepared
+from .photo_source import PhotoSource, Prepared
+from .sources import FaceSource, ModelSource
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class TrainJob:
             "focus": self.photos.focus,
             "captions": CAPTIONS[self.captions],
             "names": self.names,
-            "enhancer": hashlib.sha256(self.enhancer.read_bytes()).hexdigest() if self.enhancer else "",
+            "enhancer": file_digest(self.enhancer) if self.enhancer else "",
             "clip_layer": self.clip_layer,
             "watch": asdict(self.watch),
             **self.config.as_dict(),
             **({"refine": self.refine.as_dict()} if self.refine else {}),
         }
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return Digest().add_json(settings).hex()
 
     @property
     def _needs_faces(self) -> bool:
@@ -162,7 +162,7 @@ class TrainJob:
             identity = enhancer.identity(self.name, face)
         else:
             config = dataclasses.replace(self.refine, seed=self.config.seed)
-            layer = enhancer.clip_layer if self.clip_layer is None else self.clip_layer
+            layer = enhancer.base_ref.clip_layer if self.clip_layer is None else self.clip_layer
             refiner = Refiner(self._backbone(layer), enhancer, self.faces.load(), config)
             identity = refiner.identity(self.name, face, refiner.refine(face, on_picture), **self._base())
         training = {**identity.training, "photos": count_photos(prepared.photos), "fingerprint": self.fingerprint}

@@ -17,6 +17,7 @@ from ...families import BASE_MODELS
 from ...files.tensorfile import read_metadata, write_atomically, write_tensors
 from ...files.weights import UNNAMED, read_weights
 from ...text.names import LONGEST, is_name, is_name_character, one_form
+from ..base_ref import BaseModelRef
 from ..identity import FORMAT, Identity
 
 _PUBLISHED_KEY = re.compile(r"(?P<token>.+)_v(?P<number>\d+)", re.DOTALL)
@@ -45,7 +46,7 @@ def read_person(path: str | os.PathLike, name: str | None = None, prediction: st
         FileNotFoundError: no such file.
     """
     path = Path(path)
-    if read_metadata(path).get("format") == FORMAT:
+    if read_metadata(path).get("format") == FORMAT.name:
         identity = Identity.load(path)
         return identity if name is None else dataclasses.replace(identity, name=name)
     content = read_weights(path)
@@ -53,11 +54,7 @@ def read_person(path: str | os.PathLike, name: str | None = None, prediction: st
     base_model, tokens = _by_encoder(tokens, path.name)
     return Identity(
         name=name or _trigger_name(token or path.stem),
-        base_model=base_model,
-        prediction=prediction,
-        clip_layer=None,
-        heads=8,
-        beta=0.4,
+        base_ref=BaseModelRef(base_model, prediction, None, heads=8, beta=0.4),
         tokens=tokens,
         training={} if token is None else {PLACEHOLDER_TOKEN: token},
     )
@@ -78,7 +75,7 @@ def write_person(identity: Identity, path: str | os.PathLike, to: str) -> Path:
 
 def left_out(identity: Identity, to: str) -> list[str]:
     """Parts of a person that a format has no place for."""
-    if to == FORMAT:
+    if to == FORMAT.name:
         return []
     parts = {"Adapter": identity.has_adapter, "K/V deltas": bool(identity.kv)}
     return [part for part, there in parts.items() if there]
@@ -110,14 +107,14 @@ def _write_a1111(identity: Identity, path: Path) -> Path:
         _A1111_PARAM: {"*": _single(identity, "a1111 .pt")},
         "name": identity.name,
         "step": int(identity.training.get("steps", 0)),
-        "sd_checkpoint": identity.base_hash[:10] or None,
+        "sd_checkpoint": identity.base_ref.base_hash[:10] or None,
         "sd_checkpoint_name": identity.base_checkpoint or None,
     }
     return _write_pickle(path, content)
 
 
 FORMATS: Mapping[str, tuple[tuple[str, ...], Callable[[Identity, Path], Path]]] = {
-    FORMAT: ((".safetensors",), _write_identity),
+    FORMAT.name: ((".safetensors",), _write_identity),
     "published": ((".bin",), _write_published),
     "diffusers": ((".safetensors", ".bin"), _write_diffusers),
     "a1111": ((".safetensors", ".pt"), _write_a1111),

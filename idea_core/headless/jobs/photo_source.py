@@ -1,0 +1,136 @@
+"""Where a task's photos of a person come from, and how they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ...errors import ConfigError, FaceError
+from ...faces import FaceEngine, FacePhoto, FaceSettings, IdEmbeds, encode_photos
+from ...faces.embeds_file import load_embeds
+from ...faces.photos import bucket_of, find_photos, fit, read_photo
+from ...faces.pictures import Cut, crop_face, face_mask
+from ...files.digest import Digest
+from ...files.textfile import read_text
+from ...text.names import as_on_disk, one_form
+from ...training.batches import Photos
+from .sources import FaceSource
+
+CROPS = ("face", "upright", "center", "whole")
+FACE_CROPS = ("face", "upright")
+
+
+class Prepared(NamedTuple):
+    """Photos as a training sees them."""
+
+    photos: tuple[Photos, ...]  # one entry a size
+    embeds: IdEmbeds
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A person's photos, and how they are cut.
+
+    A text file beside a photo, of the same name, says what else is to be seen in it (`with_note`).
+
+    Attributes:
+        places: photos, or folders of photos.
+        id_embeds: the person's face embeddings from `save_embeds`; None: computed from the photos.
+        crop: one of `CROPS`: "face", the same "upright" with level eyes, the "center" square, or the "whole" photo in
+            about its own shape. The last two need no face models if `id_embeds` is there.
+        resolution: side in pixels to train at, or root of the pixels of a whole photo.
+        focus: how much less the surroundings of a cut-out face count, 0…1.
+    """
+
+    places: tuple[Path, ...]
+    id_embeds: Path | None = None
+    crop: str = "face"
+    resolution: int = 512
+    focus: float = 0.0
+
+    def __post_init__(self):
+        if self.crop not in CROPS:
+            raise ConfigError(f"crop to be one of {', '.join(CROPS)}", self.crop, "Change crop.")
+        if self.resolution < 8 or self.resolution % 8:
+            raise ConfigError("a resolution that 8 divides", str(self.resolution), "Change resolution.")
+        if not 0 <= self.focus <= 1:
+            raise ConfigError("a focus between 0 and 1", str(self.focus), "Change focus.")
+        if self.focus and self.crop not in FACE_CROPS:
+            raise ConfigError(f"no focus with crop {self.crop}", str(self.focus), "Use crop face or upright.")
+
+    @property
+    def needs_faces(self) -> bool:
+        """Whether face models are used."""
+        return self.crop in FACE_CROPS or self.id_embeds is None
+
+    def prepare(self, faces: FaceSource) -> Prepared:
+        """Read, find faces, cut.
+
+        Raises:
+            FaceError: no photo, an unreadable one, or one without a face; it names the file.
+        """
+        paths = find_photos(self.places)
+        photos = [read_photo(path) for path in paths]
+        faces_in: list[FacePhoto] = []
+        if self.needs_faces:
+            embeds, faces_in = encode_named(faces.load(), photos, paths)
+        if self.id_embeds is not None:
+            embeds = load_embeds(self.id_embeds)
+        masks = None
+        if self.crop in FACE_CROPS:
+            how = Cut(self.resolution, upright=self.crop == "upright")
+            cut = [crop_face(f.photo, f.chosen, how) for f in faces_in]
+            if self.focus:
+                masks = [1 - self.focus * (1 - face_mask(f.chosen, how)) for f in faces_in]
+        else:
+            cut = [fit(photo, *self._size_of(photo)) for photo in photos]
+        return Prepared(_by_size(cut, paths, masks), embeds)
+
+    def _size_of(self, photo: np.ndarray) -> tuple[int, int]:
+        """Width and height that a photo is trained at."""
+        height, width = photo.shape[:2]
+        return bucket_of(width, height, self.resolution) if self.crop == "whole" else (self.resolution, self.resolution)
+
+    def digest(self) -> str:
+        """SHA-256 of the photos, of their texts and of the face embeddings."""
+        digest, photos = Digest(), find_photos(self.places)
+        for path in [*photos, *([self.id_embeds] if self.id_embeds else [])]:
+            digest.add_file(path)
+        return digest.add_text("\0".join(map(_note, photos))).hex()
+
+
+def _by_size(cut: list[np.ndarray], paths: list[Path], masks: list[np.ndarray] | None) -> tuple[Photos, ...]:
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for number, photo in enumerate(cut):
+        sizes.setdefault(photo.shape, []).append(number)
+    return tuple(
+        Photos(
+            images=torch.from_numpy(np.stack([cut[number] for number in same])).float() / 255,
+            notes=tuple(_note(paths[number]) for number in same),
+            masks=None if masks is None else torch.from_numpy(np.stack([masks[number] for number in same])),
+            names=tuple(paths[number].name for number in same),
+        )
+        for same in sizes.values()
+    )
+
+
+def _note(photo: Path) -> str:
+    """The text beside a photo, in one line."""
+    file = as_on_disk(photo.with_suffix(".txt"))
+    return " ".join(one_form(read_text(file)).split()) if file.is_file() else ""
+
+
+def encode_named(
+    engine: FaceEngine, photos: list[np.ndarray], paths: Iterable[Path], settings: FaceSettings = FaceSettings()
+) -> tuple[IdEmbeds, list[FacePhoto]]:
+    """`encode_photos`, with errors that name the file."""
+    try:
+        return encode_photos(engine, photos, settings)
+    except FaceError as error:
+        names = [f"{number}: {path.name}" for number, path in enumerate(paths)]
+        raise FaceError(error.expected, error.got, f"{error.remedy} Photos: {', '.join(names)}.") from None

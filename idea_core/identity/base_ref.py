@@ -1,0 +1,142 @@
+"""The base model that a file was made for: the header that people's files and ID-Enhancers' share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..diffusion.backbone import Backbone
+from ..diffusion.schedule import PREDICTIONS
+from ..families import BASE_MODELS, BaseModel
+from ..files.digest import Digest
+from ..files.textfile import parse_json
+from .checks import file_error
+
+
+@dataclass(frozen=True)
+class BaseModelRef:
+    """A base model, and the shape of Enhancer and Adapter on it.
+
+    Attributes:
+        base_model: key in `BASE_MODELS`.
+        prediction: what the base checkpoint predicts, "eps" or "v".
+        clip_layer: text encoder layer of the training, counted from the end; None: the model's own.
+        heads, beta: of Enhancer and Adapter.
+        base_checkpoint: file name of the base checkpoint; "" if unknown.
+        base_hash: SHA-256 of that file; "" if unknown.
+
+    Raises:
+        IdentityFileError: an unknown family or prediction, or a value that does not fit the family.
+    """
+
+    base_model: str
+    prediction: str
+    clip_layer: int | None
+    heads: int
+    beta: float
+    base_checkpoint: str = ""
+    base_hash: str = ""
+
+    def __post_init__(self):
+        if self.base_model not in BASE_MODELS:
+            raise file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
+        if self.prediction not in PREDICTIONS:
+            raise file_error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(self.prediction))
+        if self.heads < 1 or self.base.width % self.heads:
+            raise file_error(f"heads to divide the width {self.base.width}", str(self.heads))
+        if not math.isfinite(self.beta):
+            raise file_error("beta to be finite", str(self.beta))
+
+    @classmethod
+    def of(
+        cls, backbone: Backbone, heads: int, beta: float, base_checkpoint: str = "", base_hash: str = ""
+    ) -> BaseModelRef:
+        """The base model of a backbone."""
+        used = backbone.base_model, backbone.schedule.prediction, backbone.clip_layer
+        return cls(*used, heads, beta, base_checkpoint, base_hash)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> BaseModelRef:
+        """What `metadata` says; KeyError or ValueError where it does not."""
+        return cls(
+            base_model=metadata["base_model"],
+            prediction=metadata["prediction"],
+            clip_layer=int(metadata["clip_layer"]) if metadata["clip_layer"] else None,
+            heads=int(metadata["heads"]),
+            beta=float(metadata["beta"]),
+            base_checkpoint=metadata["base_checkpoint"],
+            base_hash=metadata["base_hash"],
+        )
+
+    def metadata(self) -> dict[str, str]:
+        return {
+            "base_model": self.base_model,
+            "prediction": self.prediction,
+            "clip_layer": "" if self.clip_layer is None else str(self.clip_layer),
+            "heads": str(self.heads),
+            "beta": repr(self.beta),
+            "base_checkpoint": self.base_checkpoint,
+            "base_hash": self.base_hash,
+        }
+
+    @property
+    def base(self) -> BaseModel:
+        return BASE_MODELS[self.base_model]
+
+    @property
+    def text_layer(self) -> int:
+        """The text encoder layer of the training, counted from the end."""
+        return self.base.text_layer(self.clip_layer)
+
+
+class MadeForBase:
+    """What a person's file and an ID-Enhancer's have in common: a header, a record of the training, a digest."""
+
+    base_ref: BaseModelRef
+    training: Mapping[str, Any]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors under their keys in the file."""
+        raise NotImplementedError
+
+    @property
+    def base_model(self) -> str:
+        return self.base_ref.base_model
+
+    @property
+    def prediction(self) -> str:
+        return self.base_ref.prediction
+
+    @property
+    def base(self) -> BaseModel:
+        return self.base_ref.base
+
+    @property
+    def base_checkpoint(self) -> str:
+        return self.base_ref.base_checkpoint
+
+    @property
+    def text_layer(self) -> int:
+        """The text encoder layer of the training, counted from the end."""
+        return self.base_ref.text_layer
+
+    def digest(self) -> str:
+        """SHA-256 of all tensors, hexadecimal; equal tensors have equal digests whatever their file is called."""
+        return Digest().add_tensors(self.tensors()).hex()
+
+    def header(self) -> dict[str, str]:
+        """The shared part of the file's metadata."""
+        return self.base_ref.metadata() | {"training": json.dumps(self.training, sort_keys=True)}
+
+    @staticmethod
+    def read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
+        """`base_ref` and `training` of a file's metadata; KeyError or ValueError where they are not there."""
+        training = parse_json(metadata["training"])
+        if not isinstance(training, dict):
+            raise file_error("training to be a JSON object", str(training))
+        return {"base_ref": BaseModelRef.from_metadata(metadata), "training": training}
