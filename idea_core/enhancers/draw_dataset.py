@@ -9,7 +9,8 @@ from torch import Tensor
 from ..diffusion.backbone import Backbone
 from ..faces import FaceEngine
 from ..text.captions import PLACEHOLDER
-from .dataset import DatasetConfig, PeopleDataset, number_of
+from .config import DatasetConfig
+from .dataset import PeopleDataset, number_of
 from .drawing import faces_of
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,11 +20,9 @@ from ..diffusion.transfer import send
 from ..errors import TrainingError
 from ..text.tokenized import Caption, fill, tokenize_captions
 from ..training.likeness_loss import LikenessLoss
+from .config import EnhancerTrainConfig
 from .model import BLOCKS, HIDDEN, EnhancerModel, face_condition
 from .pictures import PeoplePictures
-
-if TYPE_CHECKING:
-    from .trainer import EnhancerTrainConfig
 
 
 class TrainingData:

@@ -20,13 +20,13 @@ from ..training.likeness_loss import LikenessLoss
 from ..training.run import TrainingRun
 from ..training.watch import Judged
 from ..version import __version__
+from .config import EnhancerTrainConfig
 from .dataset import PeopleDataset, digest_of
 from .pretrained import PretrainedEnhancer
-from .trainer import EnhancerTrainConfig, EnhancerTrainer
+from .trainer import EnhancerTrainer
 from .validation import Validator
 
 VALIDATED = 8  # people, at each look
-VALIDATE_EVERY = 500  # steps between two looks: the default of node and command
 
 
 @dataclass
@@ -94,7 +94,7 @@ def train_enhancer(
         TrainingError: too few people, or a loss that is not finite.
         ConfigError, MissingPackageError, FaceError: as `require_trainable`.
     """
-    config = config.going_on(start) if start else config
+    config = config.going_on(start.heads, start.beta) if start else config
     pictures = folder.pictures()
     validator = _validator(folder, backbone, engine) if validate_every else None
     settings = [

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion.sampling import empty_prompt, sample
-from ..errors import ConfigError
-from ..text.captions import PLACEHOLDER
+from ..settings import Settings, setting
+from ..text.captions import require_prompts
 from ..text.tokenized import Caption, tokenize_captions
 from .trainer import Trainer
 
@@ -18,30 +18,22 @@ PROMPT = "a photo of {}"
 
 
 @dataclass(frozen=True)
-class PreviewConfig:
-    """How such pictures are made.
+class PreviewConfig(Settings):
+    """How previews of a person are drawn.
 
     Attributes:
         prompts: with `{}` for the person.
-        seeds: one for each picture of a prompt; the same ones give the same noise each time.
-        steps: of the sampler.
-        guidance: scale of classifier-free guidance.
+        seeds: one for each image of a prompt; the same seeds give the same noise each time.
     """
 
     prompts: Sequence[str] = (PROMPT,)
     seeds: Sequence[int] = (0,)
-    steps: int = 12
-    guidance: float = 5.0
+    steps: int = setting(12, "Sampling steps of each preview.", min=1)
+    guidance: float = setting(5.0, "Guidance scale (CFG) of the previews.")
 
-    def __post_init__(self):
-        for prompt in self.prompts:
-            if prompt.count(PLACEHOLDER) != 1:
-                raise ConfigError(
-                    f"a preview with one {PLACEHOLDER} for the person", repr(prompt), f"Write {PLACEHOLDER} once."
-                )
-        if self.steps < 1 or not self.seeds or not self.prompts:
-            got = f"{self.steps} steps, {len(self.seeds)} seeds, {len(self.prompts)} prompts"
-            raise ConfigError("a step, a seed and a prompt at least", got, "Change the preview.")
+    def _check(self) -> None:
+        self._require("seeds", len(self.seeds) > 0, "with at least one seed")
+        require_prompts(self.prompts or ("",), "person")
 
 
 def preview_captions(trainer: Trainer, config: PreviewConfig) -> list[Caption]:

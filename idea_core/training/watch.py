@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..settings import Settings, setting
 from .preview import PreviewConfig, draw_person, preview_captions
 
 MAX_DROP = 0.03  # below the best likeness, by which a training has gone too far
@@ -19,25 +20,36 @@ Likeness = Callable[[Tensor], float]
 
 
 @dataclass(frozen=True)
-class WatchConfig:
-    """When a training is looked at, and what ends it.
+class WatchConfig(Settings):
+    """When previews are drawn, and when a training ends early.
 
     Attributes:
-        every: steps between two looks; 0: never.
-        preview: how pictures are drawn.
-        target: likeness at which the training ends; None: it only ends when the likeness has fallen.
+        preview: how previews are drawn.
     """
 
-    every: int = 0
+    every: int = setting(
+        0,
+        "Steps between two previews of the person. 0: none.",
+        min=0,
+        soft_max=10_000,
+        advanced=True,
+        option="--preview-every",
+    )
     preview: PreviewConfig = PreviewConfig()
-    target: float | None = None
+    target: float | None = setting(
+        None,
+        "Face similarity (cosine) of the previews at which the training ends. When the similarity falls, the training "
+        "ends too, at its best step.",
+        step=0.01,
+        soft_max=1,
+        advanced=True,
+        option="--until-likeness",
+    )
 
-    def __post_init__(self):
-        if self.every < 0:
-            raise ConfigError("0 steps between two looks or more", str(self.every), "Change it.")
+    def _check(self) -> None:
         if self.target is not None and not self.every:
-            got = "a likeness to reach, and no looks"
-            raise ConfigError("looks at which likeness is measured", got, "Set the steps between two.")
+            got = "a likeness to reach, and no previews"
+            raise ConfigError("previews at which likeness is measured", got, "Set the steps between two previews.")
 
 
 @dataclass

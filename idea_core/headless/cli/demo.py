@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .console import Result, progress, reports
-from .options import PATH
+from .grouped import PATH
 
 
 @click.command()

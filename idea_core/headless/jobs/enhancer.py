@@ -9,11 +9,11 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ...enhancers.dataset import DatasetConfig, PeopleDataset, digest_of
+from ...enhancers.config import DatasetConfig, EnhancerTrainConfig
+from ...enhancers.dataset import PeopleDataset, digest_of
 from ...enhancers.draw_dataset import draw_people
 from ...enhancers.pretrained import PretrainedEnhancer
 from ...enhancers.run import require_trainable, train_enhancer
-from ...enhancers.trainer import EnhancerTrainConfig
 from ...enhancers.validation import Validator
 from ...images import to_pixels
 from ..diffusers import DiffusersBackbone

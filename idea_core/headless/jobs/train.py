@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ...diffusion.backbone import Backbone
 from ...diffusion.memory import out_of_memory_as
+from ...enhancers.config import RefineConfig
 from ...enhancers.pretrained import PretrainedEnhancer
-from ...enhancers.refine import OnPicture, RefineConfig, Refiner
+from ...enhancers.refine import OnPicture, Refiner
 from ...errors import ConfigError, DivergedError, TrainingError
 from ...faces.likeness import likeness_to
 from ...files.tensorfile import load_if_same
