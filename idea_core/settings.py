@@ -7,10 +7,10 @@ from them too (`settings_of`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import cache
 from math import isfinite
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from .errors import ConfigError
 
@@ -101,6 +101,8 @@ class Settings:
         ConfigError: a value outside its bounds.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
     def __post_init__(self):
         for name, declared in settings_of(type(self)).items():
             wanted = declared.wanted(getattr(self, name))
@@ -128,7 +130,7 @@ class Settings:
 def settings_of(kind: type[Settings]) -> Mapping[str, Setting]:
     """The declared settings of a class by name, in their order."""
     hints, found = get_type_hints(kind), {}
-    for one in fields(kind):  # type: ignore[arg-type]
+    for one in fields(kind):
         if "setting" in one.metadata:
             parts = get_args(hints[one.name]) or (hints[one.name],)
             own = {"name": one.name, "kind": parts[0], "optional": type(None) in parts, "default": one.default}

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,22 @@ def test_every_setting_of_a_training_is_an_option(preset):
     params = idea.commands["train"].make_context("train", given, parent=whole).params
     training = training_of(**{option.name: params[option.name] for option in TRAIN_OPTIONS})
     assert training.config == wanted and training.captions == "photo"
+
+
+def test_published_options_have_their_published_values():
+    given = "--pretrained_model_name_or_path sd --train_data_dir photos --placeholder_token ann --n_persudo_tokens 3 "
+    given += "--max_train_steps=7 --train-batch-size 2 --reg_weight 0.1 --learnable_property face --mixed_precision no "
+    given += "--gradient_checkpointing --adam_weight_decay=0.02 --validation_steps 5 --validation_prompt --{}"
+    whole = idea.make_context("idea", ["train", "x"])
+    params = idea.commands["train"].make_context("train", given.split(), parent=whole).params
+    training = training_of(**{option.name: params[option.name] for option in TRAIN_OPTIONS})
+    settings = {"num_tokens": 3, "steps": 7, "batch_size": 2, "regularizer_weight": 0.1, "weight_decay": 0.02}
+    assert training.config == replace(PRESETS["fast"], **settings)
+    assert training.captions == "paper" and training.gradient_checkpointing
+    assert (params["path"], params["places"]) == (Path("sd"), (Path("photos"),))
+    assert [params[key] for key in ("name", "dtype", "every", "preview_prompt")] == ["ann", "fp32", 5, ("--{}",)]
+    after = idea.commands["info"].make_context("info", ["--", "--a_b"], parent=whole).params
+    assert after["file"] == Path("--a_b")
 
 
 def test_photos_to_face_embedding(studio, tmp_path):

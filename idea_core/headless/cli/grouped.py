@@ -28,7 +28,7 @@ class _Words(click.Choice):
         self._originals = dict(zip(self.choices, choices))
 
     def convert(self, value, param, ctx) -> str:
-        return self._originals.get(value) or self._originals[super().convert(value, param, ctx)]
+        return self._originals[super().convert(value.replace(" ", "-"), param, ctx)]
 
 
 PATH = _PathOnDisk(path_type=Path)
