@@ -72,10 +72,7 @@ class IDEncode(io.ComfyNode):
                 ),
                 advanced(
                     io.Boolean.Input(
-                        "upright",
-                        default=True,
-                        optional=True,
-                        tooltip="Turn the crops so that the eyes are level.",
+                        "upright", default=True, optional=True, tooltip="Turn the crops so that the eyes are level."
                     )
                 ),
                 aligned_input(),

@@ -89,16 +89,8 @@ class DatasetConfig(Settings):
             model: digest of the base model and its precision.
             faces: digest of the face models.
         """
-        settings = {
-            "model": model,
-            "faces": faces,
-            "prompts": self.prompts,
-            "images_per_person": self.images_per_person,
-            "resolution": self.resolution,
-            "sampling_steps": self.sampling_steps,
-            "guidance": self.guidance,
-            "seed": self.seed,
-        }
+        drawn_by = ("prompts", "images_per_person", "resolution", "sampling_steps", "guidance", "seed")
+        settings = {"model": model, "faces": faces, **{name: getattr(self, name) for name in drawn_by}}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -241,14 +233,14 @@ def recombined(names: Sequence[str], count: int, known: Iterable[str] = (), seed
     """
     parts = [name.split(maxsplit=1) for name in names if " " in name.strip()]
     first, last = (sorted(set(part)) for part in zip(*parts)) if parts else ([], [])
-    known, new = {*names, *known}, dict[str, None]()
+    taken, new = {*names, *known}, dict[str, None]()
     generator = random.Random(seed)
-    if count > len(first) * len(last) - len(known):
+    if count > len(first) * len(last) - len(taken):
         raise ConfigError(
             f"names that give {count} new ones", f"{len(names)} names", "Invent fewer, or give more names."
         )
     while len(new) < count:
         name = f"{generator.choice(first)} {generator.choice(last)}"
-        if name not in known:
+        if name not in taken:
             new[name] = None
     return tuple(new)

@@ -152,17 +152,10 @@ class TrainConfig(Settings):
         6, "Sampling steps of each image for the face similarity loss.", min=1, soft_max=50, advanced=True
     )
     likeness_guidance: float = setting(
-        5.0,
-        "Guidance scale (CFG) of the images for the face similarity loss.",
-        min=0,
-        soft_max=30,
-        advanced=True,
+        5.0, "Guidance scale (CFG) of the images for the face similarity loss.", min=0, soft_max=30, advanced=True
     )
     swa_fraction: float = setting(
-        0.0,
-        "Share of the steps, counted from the end, whose weights are averaged. 0 uses the last step.",
-        min=0,
-        max=1,
+        0.0, "Share of the steps, counted from the end, whose weights are averaged. 0 uses the last step.", min=0, max=1
     )
 
     @property

@@ -9,16 +9,10 @@ from pathlib import Path
 
 import click
 
+from ..jobs import PhotoSource
 from .console import Result, progress, reports
-from .grouped import PATH
-from .options import (
-    engine_options,
-    face_options,
-    model_options,
-    photo_options,
-    resolution_option,
-    train_options,
-)
+from .grouped import PATH, settings_group
+from .options import PHOTO_OPTIONS, engine_options, face_options, model_options, resolution_option, train_options
 
 
 @click.command()
@@ -27,7 +21,7 @@ from .options import (
 @model_options
 @click.option("--save-dir", type=PATH, default="people", help="Folder for the identities.")
 @engine_options
-@photo_options
+@settings_group("photos", PhotoSource, PHOTO_OPTIONS)
 @resolution_option
 @face_options
 @train_options

@@ -43,8 +43,8 @@ class Pictures(NamedTuple):
 
 
 def _pictures(work: Path, names: Path | None, prompts: Path | None, **values: Any) -> Pictures:
-    names = parse_names(read_text(names) if names else "")
-    return Pictures(work, {**values, "names": names, "prompts": prompts_of(prompts)})
+    people = parse_names(read_text(names) if names else "")
+    return Pictures(work, {**values, "names": people, "prompts": prompts_of(prompts)})
 
 
 pictures_options = grouped(

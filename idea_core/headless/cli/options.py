@@ -19,7 +19,7 @@ from ...settings import settings_of
 from ...text.captions import CAPTIONS, captions_of, parse_prompts
 from ...training.config import PRESETS, TrainConfig
 from ..jobs import FaceSource, ModelSource, PhotoSource, TrainJob
-from .grouped import PATH, grouped, options_of, settings_group
+from .grouped import PATH, grouped, options_of
 
 if TYPE_CHECKING:
     from ..jobs.ray_engine import Cluster
@@ -146,7 +146,7 @@ engine_options = grouped(
     _engine,
 )
 
-photo_options = settings_group("photos", PhotoSource, options_of(PhotoSource, without=["resolution"]))
+PHOTO_OPTIONS = options_of(PhotoSource, without=["resolution"])
 resolution_option = click.option(
     "--resolution", type=int, help="Side in pixels to train at. Default: the base model's own."
 )
@@ -163,9 +163,7 @@ TRAIN_OPTIONS = [
     Option(["--names"], type=PATH, help="File of celebrity names, one a line, that the person starts from."),
     Option(["--phrase"], help='Phrase to start from instead, such as "human face".'),
     Option(
-        ["--enhancer"],
-        type=PATH,
-        help="Pretrained ID-Enhancer to start from. With --steps 0 its answer is the person.",
+        ["--enhancer"], type=PATH, help="Pretrained ID-Enhancer to start from. With --steps 0 its answer is the person."
     ),
     Option(
         ["--refine"],

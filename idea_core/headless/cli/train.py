@@ -13,10 +13,10 @@ from ...identity.checks import require_name
 from ...text.names import as_on_disk
 from ...training.preview import PROMPT, PreviewConfig
 from ...training.watch import WatchConfig
-from ..jobs import TrainJob
+from ..jobs import PhotoSource, TrainJob
 from .console import Result, progress, reports, warn
-from .grouped import PATH, grouped, options_of
-from .options import face_options, model_options, photo_options, resolution_option, train_options
+from .grouped import PATH, grouped, options_of, settings_group
+from .options import PHOTO_OPTIONS, face_options, model_options, resolution_option, train_options
 from .published import PublishedNames
 
 
@@ -27,14 +27,26 @@ def _watch(every: int, target: float | None, preview_prompt: tuple[str, ...], pr
 @click.command(cls=PublishedNames)
 @reports
 @model_options
-@click.option(
-    "--photos", "places", type=PATH, multiple=True, required=True, help="Folder of photos, or a photo; may be repeated."
+@settings_group(
+    "photos",
+    PhotoSource,
+    [
+        click.Option(
+            ["--photos", "places"],
+            type=PATH,
+            multiple=True,
+            required=True,
+            help="Folder of photos, or a photo; may be repeated.",
+        ),
+        click.Option(
+            ["--id-embeds"], type=PATH, help="Face embedding from `idea encode`. Default: that of these photos."
+        ),
+        *PHOTO_OPTIONS,
+    ],
 )
+@resolution_option
 @click.option("--name", required=True, help="The person's name; prompts say it in angle brackets: <alice>")
 @click.option("-o", "--output", type=PATH, help="File to write.  [default: NAME.safetensors]")
-@click.option("--id-embeds", type=PATH, help="Face embedding from `idea encode`, in place of one of these photos.")
-@photo_options
-@resolution_option
 @face_options
 @train_options
 @click.option(
@@ -58,15 +70,15 @@ def _watch(every: int, target: float | None, preview_prompt: tuple[str, ...], pr
     _watch,
 )
 @click.option("--force", is_flag=True, help="Train again even if the output is of exactly these inputs.")
-def train(places, name, output, id_embeds, force, model, photos, resolution, faces, training, **options) -> Result:
+def train(name, output, force, model, photos, resolution, faces, training, **options) -> Result:
     """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values.
 
     Pictures on the way stand in a folder beside the output, each with the seed and the noise of the ones before it.
     """
     output = output or as_on_disk(Path(f"{require_name(name)}.safetensors"))
-    find_photos(places)  # before the model, which takes long to load
+    find_photos(photos.places)  # before the model, which takes long to load
     resolution = resolution or native_resolution(model.load())
-    photos = dataclasses.replace(photos, places=places, id_embeds=id_embeds, resolution=resolution)
+    photos = dataclasses.replace(photos, resolution=resolution)
     job = training.job(photos, name=name, output=output, model=model, faces=faces, **options)
     job.require_output()
     digest = model.digest()
