@@ -20,10 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from idea_core.diffusion.backbone import TextCondition
 from idea_core.diffusion.sampling import sample
-from idea_core.enhancers.dataset import DatasetConfig
+from idea_core.enhancers.config import DatasetConfig, EnhancerTrainConfig
 from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import EnhancerTrainConfig, EnhancerTrainer
+from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.headless.diffusers.text import text_encoders_of
 from idea_core.method.anchor import celebrity_names, cross_initialise

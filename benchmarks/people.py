@@ -18,9 +18,10 @@ from typing import Any
 import click
 import torch
 
+from idea_core.enhancers.config import EnhancerTrainConfig
 from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import EnhancerTrainConfig, EnhancerTrainer
+from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from idea_core.method.anchor import cross_initialise
 from miniature.train_enhancer import people_job

@@ -23,7 +23,7 @@ from typing import Any
 import click
 import torch
 
-from idea_core.headless.cli.options import together
+from idea_core.headless.cli.grouped import grouped
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from idea_core.headless.jobs.photo_source import Prepared
 from idea_core.training.config import PRESETS
@@ -280,32 +280,34 @@ def study() -> None:
     """Likeness, obedience and time of ID-EA, its parts, and the methods before it."""
 
 
-options = together(
+options = grouped(
+    "how",
     [
-        click.option("--shard", default="0/1", help="Which part of the work, as 0/2 and 1/2."),
-        click.option("--device", default="cpu"),
-        click.option("--threads", type=int, default=2, help="Of the processor."),
-    ]
+        click.Option(["--shard"], default="0/1", help="Which part of the work, as 0/2 and 1/2."),
+        click.Option(["--device"], default="cpu"),
+        click.Option(["--threads"], type=int, default=2, help="Of the processor."),
+    ],
+    dict,
 )
 
 
 @study.command()
 @options
-def search(**how) -> None:
+def search(how: dict) -> None:
     """Try rates on people who are not reported."""
     work_off(searched_cells(), SEARCH, **how)
 
 
 @study.command()
 @options
-def run(**how) -> None:
+def run(how: dict) -> None:
     """Measure every cell on the people who are reported."""
     work_off(reported_cells(choose(read_lines(SEARCH))), REPORT, **how)
 
 
 @study.command()
 @options
-def confirm(**how) -> None:
+def confirm(how: dict) -> None:
     """Measure the methods after few steps on people of whom nothing was looked at before."""
     work_off(confirmed_cells(choose(read_lines(SEARCH))), CONFIRM, **how)
 

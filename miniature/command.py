@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from idea_core.headless.cli.console import Result, progress, reports
-from idea_core.headless.cli.options import PATH
+from idea_core.headless.cli.grouped import PATH
 
 
 @click.command()

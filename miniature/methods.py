@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from idea_core.diffusion.backbone import Backbone
-from idea_core.enhancers.refine import RefineConfig, Refiner
+from idea_core.enhancers.config import RefineConfig
+from idea_core.enhancers.refine import Refiner
 from idea_core.training.config import PRESETS, TrainConfig
 from idea_core.training.person import LR_WIDTH, NamesStart, PersonModel, Start
 

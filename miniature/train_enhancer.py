@@ -12,10 +12,9 @@ from pathlib import Path
 import click
 import torch
 
-from idea_core.enhancers.dataset import DatasetConfig
+from idea_core.enhancers.config import DatasetConfig, EnhancerTrainConfig
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.enhancers.run import EnhancerSpec
-from idea_core.enhancers.trainer import EnhancerTrainConfig
 from idea_core.headless.jobs.enhancer import PeopleJob
 from idea_core.headless.jobs.sources import ModelSource
 from idea_core.training.run import Progress

@@ -13,7 +13,7 @@ from .comfy.names import AppliedPerson
 from .comfy.notices import running_node
 from .comfy.patch import AdapterSchedule, patch_model
 from .comfy.text import patch_clip
-from .faces import CATEGORY
+from .common import CATEGORY
 from .inputs import advanced, require_finite
 from .sockets import IdentitySocket, require
 

@@ -11,8 +11,8 @@ from ..idea_core.faces.likeness import compare
 from ..idea_core.faces.plot import draw_likeness
 from .comfy.face_models import engine_of
 from .comfy.images import first, single_images, to_image, to_uint8
-from .faces import CATEGORY, aligned_input, face_choice_inputs, face_model_input, face_settings, more_images_input
-from .inputs import SHOWS
+from .common import CATEGORY, SHOWS
+from .face_inputs import aligned_input, face_choice_inputs, face_model_input, face_settings, more_images_input
 from .sockets import IdEmbedsSocket, require_embeds
 
 

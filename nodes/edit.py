@@ -7,8 +7,7 @@ from comfy_api.v0_0_2 import io
 from ..idea_core.identity.checks import require_name
 from ..idea_core.identity.edit import blend, edit, shrink_kv
 from ..idea_core.identity.identity import Identity
-from .faces import CATEGORY
-from .inputs import SHOWS
+from .common import CATEGORY, SHOWS
 from .sockets import IdentitySocket, require
 
 _SOURCE = "ID-Enhancer Train or Load ID-EA Embedding"

@@ -8,7 +8,7 @@ from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.identity.checks import require_name
 from .comfy.paths import ENHANCER_FILES, enhancer_files, enhancer_path, file_state, known_file
-from .faces import CATEGORY
+from .common import CATEGORY
 from .inputs import name_input
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, require
 

@@ -9,8 +9,9 @@ from .comfy.paths import register_folders
 from .compare import BlendIDEmbeds, IDSimilarity
 from .edit import BlendIdentities, EditIdentity
 from .enhancers import InstantIdentity, LoadEnhancer
-from .faces import IDEncode, LoadFaceModel
+from .id_encode import IDEncode
 from .identities import IdentityInfo, LoadIdentity, SaveIdentity
+from .load_face_model import LoadFaceModel
 from .refine import RefinedIdentity
 from .settings import TrainingSettingsNode
 from .train import EnhancerTrain

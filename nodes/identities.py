@@ -16,7 +16,7 @@ from ..idea_core.identity.identity import Identity
 from ..idea_core.identity.thumbnail import decode_thumbnail, encode_thumbnail
 from .comfy.images import require_images, to_image, to_uint8
 from .comfy.paths import IDENTITIES, file_state, identity_files, identity_path, known_file, saved_path
-from .faces import CATEGORY
+from .common import CATEGORY
 from .inputs import advanced
 from .sockets import IdentitySocket, require
 

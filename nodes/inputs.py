@@ -1,20 +1,67 @@
-"""Inputs that several nodes have."""
+"""Inputs that several nodes have, and widgets that are made of settings."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.diffusion.backbone import PRECISION_CHOICES
 from ..idea_core.errors import ConfigError
+from ..idea_core.settings import Setting, Settings, settings_of
 
-_SCHEMA = {field.name for field in dataclasses.fields(io.Schema)}
-SHOWS = {name: True for name in ("has_intermediate_output",) if name in _SCHEMA}
-"""Schema arguments of a node that shows something and is no output node: from the cache it is shown again. Versions of
-ComfyUI that do not know them keep the results of the last prompt alone."""
-OF_PICTURES = "Side of the pictures in pixels, the checkpoint's own: 512 for most, 768 for SD 2.1 768-v, 1024 for SDXL."
+_UNSET = -1  # of optional numbers: widgets hold no None
+_Some = TypeVar("_Some", bound=Settings)
+
+
+def widgets_of(
+    kind: type[Settings], *names: str, optional: bool = False, **changes: Mapping[str, Any] | None
+) -> list[io.Input]:
+    """A widget for each setting of a class, or for those named.
+
+    Args:
+        optional: whether the inputs may be left out.
+        changes: setting → arguments of its input that are others here; None: it has no widget.
+    """
+    settings = [one for name, one in settings_of(kind).items() if name in (names or settings_of(kind))]
+    chosen = [(one, changes.get(one.name, {})) for one in settings]
+    return [_widget(one, {"optional": optional, **own}) for one, own in chosen if own is not None]
+
+
+def configured(kind: type[_Some], values: Mapping[str, Any], **others: Any) -> _Some:
+    """Settings of the values of `widgets_of`; `others` are for fields that have no widget."""
+    optional = {name for name, one in settings_of(kind).items() if one.optional}
+    given = {name: None if name in optional and value == _UNSET else value for name, value in values.items()}
+    return kind.from_values(given, **others)
+
+
+def _widget(setting: Setting, changes: Mapping[str, Any]) -> io.Input:
+    given = {"id": setting.name, "default": setting.default, "tooltip": setting.help, **_range(setting), **changes}
+    if setting.choices:
+        widget = io.Combo.Input(options=list(setting.choices), **given)
+    else:
+        kinds = {int: io.Int, float: io.Float, bool: io.Boolean, str: io.String}
+        widget = kinds[setting.kind].Input(**given)
+    if given.get("default") == _UNSET and setting.optional:
+        widget.tooltip += f" {_UNSET}: unset."
+    return advanced(widget) if setting.advanced else widget
+
+
+def _range(setting: Setting) -> dict[str, Any]:
+    """Ends and steps of a number's widget."""
+    if setting.choices or setting.kind not in (int, float):
+        return {}
+    step = setting.step or (1 if setting.kind is int else 0.05)
+    least = setting.min if setting.above is None else setting.above + (step if step >= 0.01 else step / 100)
+    most = setting.max if setting.soft_max is None else setting.soft_max
+    if setting.kind is int:
+        ends = {"min": math.ceil((least or 0) / step) * step, "max": most}
+    else:
+        ends = {"min": float(least or 0), "max": float(most), "round": None if step >= 0.01 else False}
+    if setting.optional:
+        ends |= {"min": setting.kind(_UNSET), "default": setting.kind(_UNSET)}
+    return {**ends, "step": step, **({"control_after_generate": False} if setting.name == "seed" else {})}
 
 
 def advanced(widget: io.Input) -> io.Input:
@@ -32,19 +79,6 @@ def base_model_inputs() -> list[io.Input]:
     ]
 
 
-def seed_input(tooltip: str) -> io.Int.Input:
-    """A seed that stays as it is from run to run."""
-    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip=tooltip)
-
-
-def int_input(name: str, default: int, least: int, most: int, tooltip: str, optional: bool = False) -> io.Int.Input:
-    return io.Int.Input(name, default=default, min=least, max=most, tooltip=tooltip, optional=optional)
-
-
-def float_input(name: str, default: float, least: float, most: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=least, max=most, step=0.05, tooltip=tooltip)
-
-
 def name_input() -> io.String.Input:
     """A person's name."""
     return io.String.Input(
@@ -54,22 +88,9 @@ def name_input() -> io.String.Input:
     )
 
 
-def resolution_input(tooltip: str) -> io.Int.Input:
-    """Side of photos or pictures in pixels."""
-    return io.Int.Input("resolution", default=512, min=64, max=1024, step=64, tooltip=tooltip)
-
-
-def precision_input() -> io.Combo.Input:
-    return io.Combo.Input(
-        "precision",
-        options=list(PRECISION_CHOICES),
-        tooltip="In which the UNet computes; auto: half on a GPU.",
-    )
-
-
 def prompts_input(whose: str) -> io.String.Input:
     """Prompts of the pictures that a node draws; `whose` place the brackets keep."""
-    tooltip = f"What the pictures show, one a line, two curly brackets for the {whose}. Empty: a dozen portraits."
+    tooltip = f"Prompts of the images, one a line, with two curly brackets for the {whose}. Empty: a dozen portraits."
     return io.String.Input("prompts", default="", multiline=True, optional=True, tooltip=tooltip)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
+from ..idea_core.enhancers.config import RefineConfig
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
-from ..idea_core.enhancers.refine import RefineConfig, Refiner
+from ..idea_core.enhancers.refine import Refiner
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.identity.checks import require_name
 from ..idea_core.text.captions import parse_prompts
@@ -14,24 +15,12 @@ from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine
 from .comfy.models import require_pair, require_vae
 from .comfy.progress import NodeProgress
-from .faces import CATEGORY, face_model_input
-from .inputs import (
-    OF_PICTURES,
-    advanced,
-    base_model_inputs,
-    float_input,
-    int_input,
-    name_input,
-    precision_input,
-    prompts_input,
-    require_finite,
-    resolution_input,
-    seed_input,
-)
+from .common import CATEGORY, described
+from .face_inputs import face_model_input
+from .inputs import advanced, base_model_inputs, configured, name_input, prompts_input, widgets_of
+from .settings import TrainingSettings
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, require
-from .train import described
 
-_DEFAULTS = RefineConfig()
 _SHOWN = 2  # pictures of each look, on the node
 
 
@@ -51,34 +40,10 @@ class RefinedIdentity(io.ComfyNode):
                 EnhancerSocket.Input("enhancer", tooltip="From Load ID-Enhancer; made for this checkpoint."),
                 IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
                 name_input(),
-                int_input(
-                    "rounds",
-                    _DEFAULTS.rounds,
-                    1,
-                    20,
-                    "Corrections that are tried; one that lowers the likeness is dropped.",
-                ),
-                int_input("num_images", _DEFAULTS.num_images, 1, 64, "Drawn at first, and for each correction."),
-                resolution_input(OF_PICTURES),
-                seed_input("Of the pictures."),
+                *widgets_of(RefineConfig, "rounds", "num_images", "resolution", "seed"),
                 prompts_input("person"),
-                advanced(
-                    float_input(
-                        "step_size",
-                        _DEFAULTS.step_size,
-                        0.05,
-                        1.0,
-                        "How much of the difference between drawn and wanted face the first correction takes back.",
-                    )
-                ),
-                advanced(
-                    int_input("sampling_steps", _DEFAULTS.sampling_steps, 1, 200, "Sampling steps of each picture.")
-                ),
-                advanced(float_input("guidance", _DEFAULTS.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
-                advanced(
-                    int_input("sampling_batch_size", _DEFAULTS.sampling_batch_size, 1, 64, "Pictures sampled together.")
-                ),
-                advanced(precision_input()),
+                *widgets_of(RefineConfig, "step_size", "sampling_steps", "guidance", "sampling_batch_size"),
+                *(advanced(widget) for widget in widgets_of(TrainingSettings, "precision")),
             ],
             outputs=[
                 IdentitySocket.Output(
@@ -102,33 +67,15 @@ class RefinedIdentity(io.ComfyNode):
         enhancer: PretrainedEnhancer,
         id_embeds: IdEmbeds,
         name: str,
-        rounds: int,
-        num_images: int,
-        resolution: int,
-        seed: int,
         prompts: str = "",
-        step_size: float = _DEFAULTS.step_size,
-        sampling_steps: int = _DEFAULTS.sampling_steps,
-        guidance: float = _DEFAULTS.guidance,
-        sampling_batch_size: int = _DEFAULTS.sampling_batch_size,
         precision: str = "auto",
+        **values,
     ) -> io.NodeOutput:
         require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
         require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
         require_vae(vae, require_pair(model, clip, trainable=True))
-        require_finite(step_size=step_size, guidance=guidance)
         require_name(name)
-        config = RefineConfig(
-            rounds=rounds,
-            num_images=num_images,
-            step_size=step_size,
-            prompts=parse_prompts(prompts),
-            resolution=resolution,
-            sampling_steps=sampling_steps,
-            guidance=guidance,
-            seed=seed,
-            sampling_batch_size=sampling_batch_size,
-        )
+        config = configured(RefineConfig, values, prompts=parse_prompts(prompts))
         node_id = cls.hidden.unique_id
         progress = NodeProgress(config.drawn, node_id, unit="images")
         with (

@@ -15,14 +15,16 @@ from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.photos import bucket_of
 from ..idea_core.identity.checks import require_name
 from ..idea_core.method.anchor import parse_names
+from ..idea_core.settings import settings_of
 from ..idea_core.training.batches import Photos
-from ..idea_core.training.config import PRESETS
+from ..idea_core.training.config import PRESETS, TrainConfig
 from ..idea_core.training.preview import PROMPT, PreviewConfig, WatchConfig
 from .comfy.images import require_images
 from .comfy.loss_curve import draw_losses
 from .comfy.models import require_pair, require_vae
-from .faces import CATEGORY, face_model_input
-from .inputs import SHOWS, advanced, base_model_inputs, name_input, require_finite, resolution_input, seed_input
+from .common import CATEGORY, SHOWS, described
+from .face_inputs import face_model_input
+from .inputs import advanced, base_model_inputs, name_input, require_finite, widgets_of
 from .settings import TrainingSettings
 from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, SettingsSocket, require
 from .training_job import TrainingJob
@@ -34,6 +36,7 @@ UNMARKED = 0.2  # what counts where a mask is black: hair and shoulders belong t
 class EnhancerTrain(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        target = settings_of(WatchConfig)["target"]
         return io.Schema(
             node_id="IDEA_EnhancerTrain",
             **SHOWS,
@@ -55,18 +58,20 @@ class EnhancerTrain(io.ComfyNode):
                     "what 80 steps do not exhaust; likeness asks the FACE_MODEL at each step, in ten times the time of "
                     "fast, with SDXL twenty; paper as published, for comparison.",
                 ),
-                io.Int.Input(
+                *widgets_of(
+                    TrainConfig,
                     "steps",
-                    default=0,
-                    min=0,
-                    max=10000,
-                    tooltip="0: as many as the preset or the connected settings have. More give more likeness; too "
-                    "many, and prompts are obeyed less.",
+                    "seed",
+                    steps={"default": 0, "tooltip": "Optimiser steps. 0: those of the preset or the settings."},
                 ),
-                seed_input("The same seed and inputs give the same person."),
-                resolution_input(
-                    "Side in pixels to which the photos are cropped and scaled: 512 for most, 768 for SD 2.1 768-v, "
-                    "1024 for SDXL."
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=64,
+                    max=1024,
+                    step=64,
+                    tooltip="Side in pixels to which the photos are cropped and scaled: 512 for most, 768 for SD 2.1 "
+                    "768-v, 1024 for SDXL.",
                 ),
                 advanced(
                     io.Boolean.Input(
@@ -75,17 +80,7 @@ class EnhancerTrain(io.ComfyNode):
                         tooltip="Train on photos in about their own shape, not on their middle squares.",
                     )
                 ),
-                advanced(
-                    io.Int.Input(
-                        "preview_every",
-                        default=25,
-                        min=0,
-                        max=10000,
-                        tooltip="Steps between two looks at the person: two pictures on this node and, with a "
-                        "FACE_MODEL, their likeness. In the end they stand under what they were before the training, "
-                        "and the last one goes into the file. 0: none.",
-                    )
-                ),
+                *widgets_of(WatchConfig, "every", every={"id": "preview_every", "default": 25}),
                 advanced(
                     io.String.Input(
                         "preview_prompt",
@@ -93,16 +88,10 @@ class EnhancerTrain(io.ComfyNode):
                         tooltip="What they show; two curly brackets, as in the default, are the person.",
                     )
                 ),
-                advanced(
-                    io.Float.Input(
-                        "until_likeness",
-                        default=0.0,
-                        min=0.0,
-                        max=1.0,
-                        step=0.01,
-                        tooltip="With a FACE_MODEL and looks: end when the faces are this like the photos' (cosine). "
-                        "When likeness falls, the training ends anyway, at its best.",
-                    )
+                *widgets_of(
+                    WatchConfig,
+                    "target",
+                    target={"id": "until_likeness", "default": 0.0, "min": 0.0, "tooltip": f"{target.help} 0: never."},
                 ),
                 advanced(
                     io.String.Input(
@@ -213,13 +202,6 @@ class EnhancerTrain(io.ComfyNode):
             {"loss": [torch.tensor(loss) for loss in losses]},
             ui=None if picture is None else ui.PreviewImage(picture, cls=cls),
         )
-
-
-def described(training: dict) -> str:
-    """A training's record in lines, its long lists left out."""
-    values = {**training, **training.get("refine", {}), **training.get("report", {})}
-    left_out = ("losses", "prompts", "refine", "report")
-    return "\n".join(f"{key}: {value}" for key, value in values.items() if key not in left_out)
 
 
 def _photos(images: Tensor, notes: str, masks: Tensor | None, resolution: int, keep_shape: bool) -> Photos:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.enhancers.dataset import DatasetConfig, PeopleDataset
+from ..idea_core.enhancers.config import DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig
+from ..idea_core.enhancers.dataset import PeopleDataset
 from ..idea_core.enhancers.draw_dataset import draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
-from ..idea_core.enhancers.run import VALIDATE_EVERY, EnhancerSpec, require_trainable, train_enhancer
-from ..idea_core.enhancers.trainer import EnhancerTrainConfig
+from ..idea_core.enhancers.run import EnhancerSpec, require_trainable, train_enhancer
 from ..idea_core.faces import FaceEngine
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.text.captions import parse_prompts
@@ -22,23 +23,13 @@ from .comfy.fingerprint import training_fingerprint
 from .comfy.models import require_pair, require_vae
 from .comfy.paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
 from .comfy.progress import NodeProgress
-from .faces import CATEGORY, face_model_input
-from .inputs import (
-    OF_PICTURES,
-    advanced,
-    base_model_inputs,
-    float_input,
-    int_input,
-    precision_input,
-    prompts_input,
-    resolution_input,
-    seed_input,
-)
+from .common import CATEGORY, described
+from .face_inputs import face_model_input
+from .inputs import advanced, base_model_inputs, configured, prompts_input, widgets_of
+from .settings import TrainingSettings
 from .sockets import EnhancerSocket, require
-from .train import described
 
-SAVE_EVERY = 200  # steps
-_ACROSS, _PEOPLE = EnhancerTrainConfig(), DatasetConfig(names=("nobody",))
+EXPOSED = ("steps", "text_steps", "likeness_steps", "batch_size", "lr", "seed")  # of the settings of a training
 
 
 class TrainAcross(io.ComfyNode):
@@ -65,79 +56,13 @@ class TrainAcross(io.ComfyNode):
                     tooltip="People whom the checkpoint can draw, one a line. Empty: the list of the pack.",
                 ),
                 prompts_input("name"),
-                int_input("max_people", 10_000, 3, 100_000, "At most so many of the names."),
-                advanced(
-                    int_input("num_synthetic", 0, 0, 100_000, "So many more people, named by parts of different names.")
+                io.Int.Input(
+                    "max_people", default=10_000, min=3, max=100_000, tooltip="Most names of the list that are used."
                 ),
-                int_input("images_per_person", _PEOPLE.images_per_person, 3, 1000, "Pictures of each person."),
-                resolution_input(OF_PICTURES),
-                int_input("steps", _ACROSS.steps, 1, 1_000_000, "Steps of the training."),
-                advanced(
-                    int_input(
-                        "text_steps",
-                        _ACROSS.text_steps,
-                        0,
-                        1_000_000,
-                        "Of these, so many first ones learn by text alone, without the UNet.",
-                    )
-                ),
-                int_input("batch_size", _ACROSS.batch_size, 1, 512, "Pictures per step; by text four times as many."),
-                advanced(
-                    io.Float.Input(
-                        "lr",
-                        default=_ACROSS.lr,
-                        min=0.0,
-                        max=1.0,
-                        step=1e-5,
-                        round=False,
-                        tooltip="Learning rate by pictures. Lower it if the training diverges.",
-                    )
-                ),
-                seed_input("Of all random choices of the training; the pictures have seeds of their own."),
-                advanced(
-                    int_input("sampling_steps", _PEOPLE.sampling_steps, 1, 200, "Sampling steps of each picture.")
-                ),
-                advanced(float_input("guidance", _PEOPLE.guidance, 0.0, 30.0, "Guidance (cfg) of the pictures.")),
-                advanced(
-                    int_input("sampling_batch_size", _PEOPLE.sampling_batch_size, 1, 64, "Pictures sampled together.")
-                ),
-                advanced(
-                    float_input(
-                        "min_similarity",
-                        _PEOPLE.min_similarity,
-                        -1.0,
-                        1.0,
-                        "Pictures less like the person's others are left out.",
-                    )
-                ),
-                advanced(
-                    float_input(
-                        "val_fraction", _PEOPLE.val_fraction, 0.0, 0.9, "Share of the names that validation uses."
-                    )
-                ),
-                advanced(
-                    int_input(
-                        "validate_every",
-                        VALIDATE_EVERY,
-                        0,
-                        100_000,
-                        "Steps between two looks at people held out. When their likeness falls, the training ends, at "
-                        "its best. 0: none.",
-                    )
-                ),
-                advanced(precision_input()),
-                advanced(
-                    int_input(
-                        "likeness_steps",
-                        _ACROSS.likeness_steps,
-                        0,
-                        1_000_000,
-                        "Of the steps, so many last ones draw people and ask the FACE_MODEL how like they are. Instant "
-                        "people resemble their photos more then; each such step takes many times as long, and wants a "
-                        "large batch.",
-                        optional=True,  # the last widget: workflows hold values by their places
-                    )
-                ),
+                *widgets_of(DatasetConfig),
+                *widgets_of(EnhancerTrainConfig, *EXPOSED),
+                *widgets_of(EnhancerRunConfig, "validate_every"),
+                *(advanced(widget) for widget in widgets_of(TrainingSettings, "precision")),
                 EnhancerSocket.Input(
                     "start",
                     optional=True,
@@ -164,66 +89,36 @@ class TrainAcross(io.ComfyNode):
         face_model,
         name: str,
         max_people: int,
-        images_per_person: int,
-        resolution: int,
-        steps: int,
-        batch_size: int,
-        seed: int,
-        num_synthetic: int = 0,
-        text_steps: int = _ACROSS.text_steps,
-        lr: float = _ACROSS.lr,
-        sampling_steps: int = _PEOPLE.sampling_steps,
-        guidance: float = _PEOPLE.guidance,
-        sampling_batch_size: int = _PEOPLE.sampling_batch_size,
-        min_similarity: float = _PEOPLE.min_similarity,
-        val_fraction: float = _PEOPLE.val_fraction,
-        validate_every: int = VALIDATE_EVERY,
-        precision: str = "auto",
         names: str = "",
         prompts: str = "",
-        likeness_steps: int = _ACROSS.likeness_steps,
+        precision: str = "auto",
         start: PretrainedEnhancer | None = None,
+        **values,
     ) -> io.NodeOutput:
         require_vae(vae, require_pair(model, clip, trainable=True))
-        people = DatasetConfig(
-            names=parse_names(names)[:max_people],
-            num_synthetic=num_synthetic,
-            prompts=parse_prompts(prompts),
-            images_per_person=images_per_person,
-            resolution=resolution,
-            sampling_steps=sampling_steps,
-            guidance=guidance,
-            sampling_batch_size=sampling_batch_size,
-            min_similarity=min_similarity,
-            val_fraction=val_fraction,
-        )
+        names, prompts = parse_names(names)[:max_people], parse_prompts(prompts)
+        people = configured(DatasetConfig, values, names=names, prompts=prompts)
+        config = replace(configured(EnhancerTrainConfig, values), likeness_guidance=people.guidance)
+        when = configured(EnhancerRunConfig, values)
         digest = training_fingerprint(model, clip, vae, [], {"precision": precision})
         folder = saved_path(name).with_suffix("").relative_to(output_folder())
         place = PeopleDataset(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
         node_id = cls.hidden.unique_id
         if start is not None:
             require(start, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
-        config = EnhancerTrainConfig(
-            steps=steps,
-            text_steps=text_steps,
-            likeness_steps=likeness_steps,
-            batch_size=batch_size,
-            seed=seed,
-            lr=lr,
-            likeness_guidance=guidance,
-        )
-        spec = EnhancerSpec(place, config, validate_every, start)
+        spec = EnhancerSpec(place, config, when.validate_every, start)
         name = folder.with_name(f"{folder.name}-{spec.fingerprint[:12]}.safetensors")
         with (
             checkpoint_meanwhile(cls.hidden.prompt, node_id) as base,
             ComfyBackbone(model, clip, vae, precision) as backbone,
         ):
             # Held for likeness: between an image and its gradients nothing may push the UNet out.
-            engine = engine_of(face_model) if likeness_steps else ReloadedEngine(face_model)
+            engine = engine_of(face_model) if config.likeness_steps else ReloadedEngine(face_model)
             require_trainable(backbone, engine, config, start, **base())
             _draw(place, backbone, engine, node_id)
-            shown = NodeProgress(steps, node_id)
-            output = Output(output_folder() / ENHANCERS / AUTOSAVE / name, spec.fingerprint, SAVE_EVERY, base=base)
+            shown = NodeProgress(config.steps, node_id)
+            path = output_folder() / ENHANCERS / AUTOSAVE / name
+            output = Output(path, spec.fingerprint, when.save_every, base=base)
             enhancer = train_enhancer(backbone, spec, engine, output, lambda done: shown.show(done.step, None))
         return io.NodeOutput(enhancer, described(enhancer.training))
 

@@ -9,11 +9,12 @@ from test_trainer import MANY_NAMES, NAMES, face, photos, require_same_end, weig
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
+from idea_core.enhancers.config import EnhancerTrainConfig
 from idea_core.enhancers.model import EnhancerModel
 from idea_core.enhancers.objectives import DenoisingObjective
 from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import EnhancerTrainConfig, EnhancerTrainer
+from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
 from idea_core.headless.diffusers import DiffusersBackbone, GenerateConfig, People, generate
 from idea_core.method.anchor import mean_name, names_basis
@@ -141,7 +142,7 @@ def test_dropout_takes_a_share_of_each_samples_hidden_values_and_none_of_a_perso
     some = run.model.tokens(faces(2), torch.stack([torch.ones_like(factors[0]), factors[1]]))["clip_l"]
     assert torch.equal(some[0], whole[0]) and not torch.equal(some[1], whole[1])
     assert across(backbone, EnhancerTrainConfig(dropout=0)).data.dropout(3).unique().tolist() == [1]
-    with pytest.raises(ConfigError, match="dropout from 0 to below 1, got 1"):
+    with pytest.raises(ConfigError, match="dropout below 1, got 1"):
         EnhancerTrainConfig(dropout=1)
 
 
@@ -206,7 +207,7 @@ def test_an_enhancer_that_diverges_says_so_and_keeps_its_weights(backbone):
 
 def test_a_training_goes_on_from_an_enhancer(backbone):
     start = trained(backbone)
-    given, config = pictures(backbone), dataclasses.replace(QUICK, heads=4).going_on(start)
+    given, config = pictures(backbone), dataclasses.replace(QUICK, heads=4).going_on(start.heads, start.beta)
     run = EnhancerTrainer(backbone, None, given, config, start=start)
     assert [type(objective) for objective in run.objectives] == [DenoisingObjective] and config.heads == 8
     assert all(torch.equal(weight.half(), start.weights[key]) for key, weight in run.weights().items())

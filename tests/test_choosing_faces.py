@@ -45,12 +45,12 @@ def place(engine, **settings) -> int:
 def test_each_rule_takes_its_face(engine):
     alice, _ = encode_photos(engine, [portrait(ALICE)])
     bob, _ = encode_photos(engine, [portrait(BOB)])
-    assert place(engine) == place(engine, rule="largest") == 1
-    assert place(engine, rule="left-most") == 0
-    assert place(engine, rule="right-most") == 2
-    assert [place(engine, rule="by number", number=n) for n in (1, 2, 3)] == [0, 1, 2]
-    assert place(engine, rule="nearest", like=bob) == 1
-    assert place(engine, rule="nearest", like=alice) in (0, 2)
+    assert place(engine) == place(engine, face="largest") == 1
+    assert place(engine, face="left-most") == 0
+    assert place(engine, face="right-most") == 2
+    assert [place(engine, face="by number", number=n) for n in (1, 2, 3)] == [0, 1, 2]
+    assert place(engine, face="nearest", nearest_to=bob) == 1
+    assert place(engine, face="nearest", nearest_to=alice) in (0, 2)
     _, (found,) = encode_photos(engine, [trio()], FaceSettings("most certain"))
     assert found.chosen.score == max(face.score for face in found.faces)
 
@@ -65,7 +65,7 @@ def test_a_face_below_the_minimum_score_does_not_count(engine):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rule": "by number", "number": 4}, "face 4 in photo 0, got 3 of them. Choose a smaller number"),
+        ({"face": "by number", "number": 4}, "face 4 in photo 0, got 3 of them. Choose a smaller number"),
         ({"min_score": 0.99}, "a face in photo 0, got none in 640 × 300 pixels, .* at detector sizes 640 to 256"),
         ({"aligned": True}, "photo 0 to be a square crop of a face, got 640 × 300 pixels"),
     ],
@@ -78,10 +78,10 @@ def test_no_such_face_is_said(engine, settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rule": "prettiest"}, "a face that is one of largest, .*, got prettiest"),
-        ({"rule": "nearest"}, "ID_EMBEDS that the face is nearest to, got none"),
-        ({"number": 0}, "the number of a face, from 1, got 0"),
-        ({"min_score": 0.0}, "a minimum score between 0 and 1, got 0"),
+        ({"face": "prettiest"}, "face one of largest, .*, got prettiest. Change face"),
+        ({"face": "nearest"}, "ID_EMBEDS that the face is nearest to, got none"),
+        ({"number": 0}, "number at least 1, got 0"),
+        ({"min_score": 0.0}, "min_score above 0, got 0"),
     ],
 )
 def test_settings_are_checked(settings, message):
@@ -299,7 +299,7 @@ def test_pictures_are_compared_with_a_person(engine):
     assert result.scale.percent(result.cosines[2]) == pytest.approx(100, abs=15)
     assert result.scale.percent(result.cosines[1]) == pytest.approx(0, abs=5)
     assert result.mean == pytest.approx(np.mean([result.cosines[i] for i in (1, 2, 3)]))
-    nearest = compare(engine, pictures, references, strangers, FaceSettings("nearest", like=references))
+    nearest = compare(engine, pictures, references, strangers, FaceSettings("nearest", nearest_to=references))
     assert nearest.cosines[3] > 0.8 > result.cosines[3]
     lines = result.report().splitlines()
     assert lines[0] == "image 2: cosine 1.00, 100 % alike" and lines[3] == "image 0: no face"

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from test_convert import RunsCode, published
 from idea_core import Identity
 from idea_core.headless.cli import idea
 from idea_core.headless.cli.generate import folder_name
-from idea_core.headless.cli.options import take_config
+from idea_core.headless.cli.options import TRAIN_OPTIONS, training_of
 from idea_core.headless.jobs import FaceSource, PhotoSource
 from idea_core.training.config import PRESETS
 
@@ -64,7 +65,25 @@ def test_every_setting_of_a_training_is_an_option(preset):
     for field, value in wanted.as_dict().items():
         given += [] if value is None else [flags[field], str(value)]
     whole = idea.make_context("idea", ["train", *given])
-    assert take_config(idea.commands["train"].make_context("train", given, parent=whole).params) == wanted
+    params = idea.commands["train"].make_context("train", given, parent=whole).params
+    training = training_of(**{option.name: params[option.name] for option in TRAIN_OPTIONS})
+    assert training.config == wanted and training.captions == "photo"
+
+
+def test_published_options_have_their_published_values():
+    given = "--pretrained_model_name_or_path sd --train_data_dir photos --placeholder_token ann --n_persudo_tokens 3 "
+    given += "--max_train_steps=7 --train-batch-size 2 --reg_weight 0.1 --learnable_property face --mixed_precision no "
+    given += "--gradient_checkpointing --adam_weight_decay=0.02 --validation_steps 5 --validation_prompt --{}"
+    whole = idea.make_context("idea", ["train", "x"])
+    params = idea.commands["train"].make_context("train", given.split(), parent=whole).params
+    training = training_of(**{option.name: params[option.name] for option in TRAIN_OPTIONS})
+    settings = {"num_tokens": 3, "steps": 7, "batch_size": 2, "regularizer_weight": 0.1, "weight_decay": 0.02}
+    assert training.config == replace(PRESETS["fast"], **settings)
+    assert training.captions == "paper" and training.gradient_checkpointing
+    assert (params["path"], params["places"]) == (Path("sd"), (Path("photos"),))
+    assert [params[key] for key in ("name", "dtype", "every", "preview_prompt")] == ["ann", "fp32", 5, ("--{}",)]
+    after = idea.commands["info"].make_context("info", ["--", "--a_b"], parent=whole).params
+    assert after["file"] == Path("--a_b")
 
 
 def test_photos_to_face_embedding(studio, tmp_path):
@@ -465,7 +484,7 @@ def test_bad_input_is_said(studio, alice, tmp_path):
         assert message in run("train", *base(studio), *faces(studio), "--photos", photos, *out, code=1).stderr
     bad = ["train", *base(studio), *faces(studio), "--photos", studio / "photos" / "alice"]
     assert "a name of 1 to 64 letters" in run(*bad, "--name", "a b", code=1).stderr
-    assert "a resolution that 8 divides" in run(*bad, "--name", "a", "--resolution", "17", code=1).stderr
+    assert "resolution a number that 8 divides" in run(*bad, "--name", "a", "--resolution", "17", code=1).stderr
     assert "at least 1 step without an ID-Enhancer" in run(*bad, "--name", "a", *QUICK, "--steps", "0", code=1).stderr
     assert "a person of 0 steps to refine" in run(*bad, "--name", "a", *QUICK, "--refine", "1", code=1).stderr
     assert "--names and --phrase" in run(*bad, "--name", "a", "--phrase", "x", "--names", broken, code=2).stderr

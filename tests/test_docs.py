@@ -7,10 +7,12 @@ from error_messages import messages
 from test_package import ROOT
 
 from idea_core.headless.cli import idea
+from idea_core.headless.cli.published import PUBLISHED, translated
 
 sys.path.append(str(ROOT / "tools"))
 
 import cli  # noqa: E402
+import settings_tables  # noqa: E402
 
 
 def options_of(command: str) -> set[str]:
@@ -22,6 +24,12 @@ def test_the_reference_is_the_commands_own_help():
     assert page == cli.render(), "Write it anew: python tools/cli.py > docs/cli.md"
 
 
+def test_the_tables_of_settings_are_the_settings_own():
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    assert "| `kv_lr` | 0.005 | ≥ 0 |" in page
+    assert page == settings_tables.render(page), "Write them anew: python tools/settings_tables.py"
+
+
 def test_the_table_of_published_options_names_real_ones():
     page = (ROOT / "docs" / "published-commands.md").read_text("utf-8")
     rows = re.findall(r"^\| (`--.*?) \| (.*?) \| ", page, re.MULTILINE)
@@ -31,6 +39,20 @@ def test_the_table_of_published_options_names_real_ones():
         assert command or ours == "–", published
         if command:
             assert set(re.findall(r"--[\w-]+", ours)) <= options_of(command[1]), published
+
+
+def test_published_options_that_are_marked_are_accepted():
+    page = (ROOT / "docs" / "published-commands.md").read_text("utf-8")
+    marked: dict[str, set[str]] = {"train": set(), "generate": set()}
+    for published, command, ours in re.findall(r"^\| (`--.*?) \| `idea (\w+) (--[\w-]+)` \| ", page, re.MULTILINE):
+        for name in re.findall(r"--(\w+)` ✓", published):
+            marked[command].add(name)
+            for spelled in (name, name.replace("_", "-")):
+                (flag,) = translated([f"--{spelled}"], command)
+                (option,) = (one for one in idea.commands[command].params if flag in one.opts)
+                assert ours in option.opts, name
+    assert all(PUBLISHED[command].keys() < marked[command] for command in marked)
+    assert len(marked["train"]) > 20 and len(marked["generate"]) == 10
 
 
 def test_commands_in_the_documentation_parse():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from test_identity import make_identity
 
 from idea_core import Identity
-from idea_core.enhancers.dataset import DatasetConfig
+from idea_core.enhancers.config import DatasetConfig
 from idea_core.errors import ConfigError, IdeaError
 from idea_core.files.textfile import parse_json
 from idea_core.identity.checks import require_name

@@ -12,9 +12,10 @@ from test_trainer import NAMES, face, photos, require_same_end, weights_hash
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig, Trainer, cross_initialise
+from idea_core.enhancers.config import EnhancerTrainConfig
 from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.trainer import EnhancerTrainConfig, EnhancerTrainer
+from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.errors import ConfigError, FaceError
 from idea_core.faces import FacePack, InsightFaceEngine, OnnxEngine
 from idea_core.faces.face import RecogniserFile

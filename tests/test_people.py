@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from idea_core.enhancers.dataset import MANIFEST, DatasetConfig, PeopleDataset, recombined
+from idea_core.enhancers.config import DatasetConfig, recombined
+from idea_core.enhancers.dataset import MANIFEST, PeopleDataset
 from idea_core.enhancers.draw_dataset import blocks, draw_people
 from idea_core.errors import ConfigError
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline

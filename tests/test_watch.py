@@ -107,13 +107,13 @@ def test_looking_changes_nothing(backbone, tmp_path):
 
 
 def test_odd_settings_are_refused():
-    with pytest.raises(ConfigError, match="0 steps between two looks or more, got -1"):
+    with pytest.raises(ConfigError, match="every at least 0, got -1"):
         WatchConfig(-1)
-    with pytest.raises(ConfigError, match="looks at which likeness is measured"):
+    with pytest.raises(ConfigError, match="previews at which likeness is measured"):
         WatchConfig(target=0.5)
-    with pytest.raises(ConfigError, match="a preview with one {} for the person, got 'a photo of <alice>'"):
+    with pytest.raises(ConfigError, match="prompts with one {} for the person, got 'a photo of <alice>'"):
         PreviewConfig(("a photo of <alice>",))
-    with pytest.raises(ConfigError, match="a step, a seed and a prompt at least, got 12 steps, 0 seeds, 1 prompts"):
+    with pytest.raises(ConfigError, match="seeds with at least one seed"):
         PreviewConfig(seeds=())
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
-from math import isfinite
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,98 +16,17 @@ from torch.nn.functional import normalize
 
 from ..diffusion.backbone import Backbone
 from ..errors import ConfigError, IdentityFileError, TrainingError
-from ..files.digest import Digest, digest_of
+from ..files.digest import digest_of
 from ..files.format import FileFormat
 from ..files.tensorfile import write_atomically, write_tensors
 from ..files.textfile import parse_json
-from ..method.anchor import celebrity_names
-from ..text.captions import PORTRAIT_PROMPTS, require_prompts
-from ..training.config import Settings
+from .config import LEAST_KEPT, DatasetConfig, Split
 from .drawing import ImageSampler
 from .pictures import PeoplePictures
 
 FORMAT = FileFormat("id-ea-person-pictures", "2", "Delete the file; it is drawn again.")
-Split = Literal["train", "val"]
 MANIFEST = "manifest.json"
 _NO_WORD = re.compile(r"\W+")
-_LEAST_KEPT = 3  # pictures of a person; the face in one, the picture in another, and one to agree with them
-
-
-@dataclass(frozen=True)
-class DatasetConfig(Settings):
-    """Whose pictures are made, and how.
-
-    Attributes:
-        names: of people whom the base model can draw.
-        num_synthetic: so many more people, who have only names (`recombined`): where a base model draws one face for
-            such a name, there is one more person to learn from.
-        prompts: with `{}` for the name.
-        images_per_person: pictures of each.
-        resolution: their side in pixels.
-        sampling_steps: of each.
-        guidance: scale of classifier-free guidance.
-        seed: added to those of all pictures.
-        sampling_batch_size: pictures sampled together; it changes no picture but for rounding.
-        min_similarity: least cosine of a picture's face to the mean face of the person's other pictures.
-        val_fraction: share of the names, the last ones, that only a validation uses.
-    """
-
-    names: tuple[str, ...] = field(default_factory=celebrity_names)
-    num_synthetic: int = 0
-    prompts: tuple[str, ...] = PORTRAIT_PROMPTS
-    images_per_person: int = 6
-    resolution: int = 512
-    sampling_steps: int = 25
-    guidance: float = 7.5
-    seed: int = 0
-    sampling_batch_size: int = 4
-    min_similarity: float = 0.4
-    val_fraction: float = 0.05
-
-    def __post_init__(self):
-        self._require("num_synthetic", self.num_synthetic >= 0, "at least 0")
-        self._require("images_per_person", self.images_per_person >= _LEAST_KEPT, f"at least {_LEAST_KEPT}")
-        for name in ("sampling_steps", "sampling_batch_size"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
-        for name in ("guidance", "min_similarity"):
-            self._require(name, isfinite(getattr(self, name)), "a finite number")
-        self._require("val_fraction", 0 <= self.val_fraction < 1, "from 0 to below 1")
-        require_prompts(self.prompts, "name")
-
-    def fingerprint(self, model: str, faces: str) -> str:
-        """SHA-256 of all that a person's pictures depend on.
-
-        Args:
-            model: digest of the base model and its precision.
-            faces: digest of the face models.
-        """
-        settings = {
-            "model": model,
-            "faces": faces,
-            "prompts": self.prompts,
-            "images_per_person": self.images_per_person,
-            "resolution": self.resolution,
-            "sampling_steps": self.sampling_steps,
-            "guidance": self.guidance,
-            "seed": self.seed,
-        }
-        return Digest().add_json(settings).hex()
-
-    @cached_property
-    def all_names(self) -> tuple[str, ...]:
-        """The names, and behind them the invented ones, which no one held out has lent a part to."""
-        return self.names + recombined(self.names[: self._split], self.num_synthetic, self.names)
-
-    def ids_of(self, split: Split) -> list[int]:
-        """Places in `all_names` of the people to train on ("train") or to validate with ("val")."""
-        if split == "val":
-            return list(range(self._split, len(self.names)))
-        return [*range(self._split), *range(len(self.names), len(self.all_names))]
-
-    @property
-    def _split(self) -> int:
-        return len(self.names) - round(len(self.names) * self.val_fraction)
 
 
 @dataclass(frozen=True)
@@ -152,7 +67,7 @@ class PeopleDataset:
                 continue
             tensors, prompts = stored
             kept = _agreeing(tensors["faces"].float(), self.config.min_similarity)
-            if int(kept.sum()) >= _LEAST_KEPT:
+            if int(kept.sum()) >= LEAST_KEPT:
                 chosen = kept.nonzero()[:, 0]
                 people = torch.full((len(chosen),), len(names))
                 captions = [prompts[index] for index in chosen.tolist()]
@@ -160,7 +75,7 @@ class PeopleDataset:
                 names.append(self.config.all_names[number])
         if not parts:
             raise TrainingError(
-                f"people with {_LEAST_KEPT} pictures that agree, in {self.folder}",
+                f"people with {LEAST_KEPT} pictures that agree, in {self.folder}",
                 "none",
                 "Use names that this base model can draw, or lower min_similarity.",
             )
@@ -210,27 +125,6 @@ class PeopleDataset:
         manifest = {**self.config.as_dict(), "fingerprint": self.fingerprint, "format_version": FORMAT.version}
         text = json.dumps(manifest, indent=1, ensure_ascii=False).encode()
         write_atomically(self.folder / MANIFEST, lambda file: file.write(text))
-
-
-def recombined(names: Sequence[str], count: int, known: Iterable[str] = (), seed: int = 0) -> tuple[str, ...]:
-    """First words of names before the rest of other names, none of them known.
-
-    Raises:
-        ConfigError: the names do not give so many.
-    """
-    parts = [name.split(maxsplit=1) for name in names if " " in name.strip()]
-    first, last = (sorted(set(part)) for part in zip(*parts)) if parts else ([], [])
-    known, new = {*names, *known}, dict[str, None]()
-    generator = random.Random(seed)
-    if count > len(first) * len(last) - len(known):
-        raise ConfigError(
-            f"names that give {count} new ones", f"{len(names)} names", "Invent fewer, or give more names."
-        )
-    while len(new) < count:
-        name = f"{generator.choice(first)} {generator.choice(last)}"
-        if name not in known:
-            new[name] = None
-    return tuple(new)
 
 
 def number_of(name: str) -> int:

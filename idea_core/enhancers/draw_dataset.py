@@ -11,7 +11,8 @@ from ..faces import FaceEngine
 from ..faces.score import embed_images, only
 from ..images import to_pixels
 from ..text.captions import PLACEHOLDER
-from .dataset import DatasetConfig, PeopleDataset, number_of
+from .config import DatasetConfig
+from .dataset import PeopleDataset, number_of
 
 
 def draw_people(

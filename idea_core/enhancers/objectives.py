@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,11 +21,9 @@ from ..diffusion.transfer import send
 from ..errors import TrainingError
 from ..text.tokenized import Caption, fill, tokenize_captions
 from ..training.likeness_loss import LikenessLoss
+from .config import EnhancerTrainConfig
 from .model import BLOCKS, HIDDEN, EnhancerModel, face_condition
 from .pictures import PeoplePictures
-
-if TYPE_CHECKING:
-    from .trainer import EnhancerTrainConfig
 
 
 class TrainingData:

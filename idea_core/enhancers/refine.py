@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import isfinite
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -25,54 +24,11 @@ from ..faces.embeds import SAME_PERSON
 from ..faces.score import embed_images, only, similarity_to_mean
 from ..identity.identity import Identity
 from ..images import to_pixels
-from ..text.captions import PORTRAIT_PROMPTS, require_prompts
 from ..text.tokenized import tokenize_captions
-from ..training.config import Settings
+from .config import RefineConfig
 from .drawing import ImageSampler
 from .model import face_condition
 from .pretrained import PretrainedEnhancer
-
-
-@dataclass(frozen=True)
-class RefineConfig(Settings):
-    """How a person is looked at and corrected.
-
-    Attributes:
-        rounds: corrections that are tried.
-        num_images: drawn at first, and for each correction.
-        step_size: share of the difference between wanted and drawn face that a correction takes back; one that lowers
-            the likeness is not taken, and the next is half as far.
-        prompts: of the pictures, with `{}` for the person; taken in turn.
-        resolution: side of the pictures in pixels.
-        sampling_steps: of each.
-        guidance: scale of their classifier-free guidance.
-        seed: of the first picture; the others' count up. The same ones each time, so that looks can be compared.
-        sampling_batch_size: pictures sampled together; it changes none but for rounding.
-    """
-
-    rounds: int = 3
-    num_images: int = 12
-    step_size: float = 0.5
-    prompts: tuple[str, ...] = PORTRAIT_PROMPTS
-    resolution: int = 512
-    sampling_steps: int = 20
-    guidance: float = 7.5
-    seed: int = 0
-    sampling_batch_size: int = 4
-
-    def __post_init__(self):
-        for name in ("rounds", "num_images", "sampling_steps", "sampling_batch_size"):
-            self._require(name, isinstance(getattr(self, name), int) and getattr(self, name) >= 1, "at least 1")
-        self._require("step_size", 0 < self.step_size <= 1, "above 0, at most 1")
-        self._require("resolution", self.resolution >= 8 and self.resolution % 8 == 0, "a number that 8 divides")
-        self._require("guidance", isfinite(self.guidance) and self.guidance >= 0, "at least 0")
-        self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
-        require_prompts(self.prompts or ("",), "person")
-
-    @property
-    def drawn(self) -> int:
-        """How many pictures that are in all."""
-        return (self.rounds + 1) * self.num_images
 
 
 class Candidate(NamedTuple):

@@ -20,14 +20,14 @@ from ..training.output import Output
 from ..training.run import OnProgress, TrainingRun
 from ..training.stopping import Look, Watch
 from ..version import __version__
+from .config import EnhancerTrainConfig
 from .dataset import PeopleDataset
 from .pretrained import PretrainedEnhancer
-from .trainer import EnhancerTrainConfig, EnhancerTrainer
+from .trainer import EnhancerTrainer
 from .validation import Validator
 
 NUM_TOKENS = 2  # pseudo-tokens of a person
 VALIDATED = 8  # people, at each look
-VALIDATE_EVERY = 500  # steps between two looks: the default of node and command
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,9 @@ class EnhancerSpec:
     @property
     def resolved(self) -> EnhancerTrainConfig:
         """The settings, as the start needs them."""
-        return self.config.going_on(self.start) if self.start else self.config
+        if self.start is None:
+            return self.config
+        return self.config.going_on(self.start.base_ref.heads, self.start.base_ref.beta)
 
     @property
     def fingerprint(self) -> str:

@@ -7,7 +7,6 @@ objectives (`objectives.py`) follow each other: by text, by pictures, and by the
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
@@ -17,78 +16,13 @@ from ..diffusion.backbone import Backbone
 from ..diffusion.memory import with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..method.anchor import Anchor, mean_name
-from ..training.config import Settings
 from ..training.likeness_loss import LikenessLoss
 from ..training.loop import TrainingLoop
+from .config import EnhancerTrainConfig
 from .model import EnhancerModel
 from .objectives import DenoisingObjective, LikenessObjective, Objective, PeopleBatch, TextObjective, TrainingData
 from .pictures import PeoplePictures
 from .pretrained import PretrainedEnhancer
-
-
-@dataclass(frozen=True)
-class EnhancerTrainConfig(Settings):
-    """How a `EnhancerModel` is trained.
-
-    Attributes:
-        steps: optimiser steps.
-        text_steps: of these, so many first ones learn by text; by pictures those between the first and the last ones.
-            A training that goes on from an Enhancer has none (`going_on`).
-        likeness_steps: of these, so many last ones learn by the likeness of what is drawn, and by pictures besides.
-        batch_size: pictures per step; by text four times as many, for each costs a small part of what a picture costs.
-        seed: of every random choice.
-        heads, beta: of Enhancer and Adapter.
-        lr, text_lr, likeness_lr: AdamW's, by pictures, by text and by likeness. Each objective warms up, and falls
-            to a twentieth over its last half.
-        likeness_weight: of the likeness loss (`LikenessLoss`), beside that of the objective by pictures.
-        likeness_sampling_steps: of each picture that is drawn for it.
-        likeness_guidance: scale of their classifier-free guidance.
-        views: at most so many other pictures of a person give the face, as a user may give one photo or several.
-        snr_gamma: γ of min-SNR weights (arXiv 2303.09556).
-        snr_scale: bound of those weights; the noisiest steps decide who is in a picture.
-        weight_decay: AdamW's.
-        dropout: share of the predictor's hidden values that each sample has to do without (arXiv 1207.0580): what is
-            learned of some thousand people has to hold for others.
-    """
-
-    steps: int = 5000
-    text_steps: int = 2500
-    likeness_steps: int = 0
-    batch_size: int = 32
-    seed: int = 0
-    heads: int = 8
-    beta: float = 0.4
-    lr: float = 1e-4
-    text_lr: float = 1e-3
-    likeness_lr: float = 3e-4
-    likeness_weight: float = 0.3
-    likeness_sampling_steps: int = 6
-    likeness_guidance: float = 5.0
-    views: int = 3
-    snr_gamma: float = 2.0
-    snr_scale: float = 5.0
-    weight_decay: float = 1e-4
-    dropout: float = 0.2
-
-    @property
-    def text_batch_size(self) -> int:
-        return 4 * self.batch_size
-
-    def going_on(self, start: PretrainedEnhancer) -> EnhancerTrainConfig:
-        """The same for a training that goes on from an Enhancer: with its heads and beta, and without the objective by
-        text, which it has had."""
-        return replace(self, heads=start.base_ref.heads, beta=start.base_ref.beta, text_steps=0)
-
-    def __post_init__(self):
-        for field in ("steps", "batch_size", "heads", "views", "likeness_sampling_steps"):
-            self._require(field, isinstance(getattr(self, field), int) and getattr(self, field) >= 1, "at least 1")
-        for field in ("beta", "lr", "text_lr", "likeness_lr", "likeness_weight", "snr_gamma", "snr_scale"):
-            self._require(field, getattr(self, field) > 0, "above 0")
-        for field in ("text_steps", "weight_decay", "likeness_guidance"):
-            self._require(field, getattr(self, field) >= 0, "at least 0")
-        self._require("seed", 0 <= self.seed < 2**64, "from 0 to below 2 to the 64th")
-        self._require("likeness_steps", 0 <= self.likeness_steps <= self.steps, "from 0 to all steps")
-        self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
 
 
 class EnhancerTrainer(TrainingLoop):

@@ -9,6 +9,7 @@ from math import nan
 import numpy as np
 
 from ..errors import ConfigError, FaceError
+from ..settings import Settings, setting
 from .embeds import IdEmbeds
 from .face import MIN_SCORE, TEMPLATE_SIDE, Face, FaceEngine
 from .score import embed_crops, similarity_to_mean
@@ -27,36 +28,40 @@ RULES = (*_RULES, NUMBER, NEAREST)
 
 
 @dataclass(frozen=True)
-class FaceSettings:
+class FaceSettings(Settings):
     """How the person is found in photos.
 
     Attributes:
-        rule: one of `RULES`: which face of several.
-        number: for "by number": of the face, counted from 1, from left to right.
-        like: for "nearest": whose face.
-        min_score: detection score below which a face does not count.
-        skip: leave a photo without a face out, in place of an error.
-        aligned: photos are square crops of one face already; no detector is used.
-        leave_out_outliers: leave photos out that look like another person.
+        nearest_to: for "nearest": whose face.
     """
 
-    rule: str = "largest"
-    number: int = 1
-    like: IdEmbeds | None = None
-    min_score: float = MIN_SCORE
-    skip: bool = False
-    aligned: bool = False
-    leave_out_outliers: bool = False
+    face: str = setting(
+        "largest",
+        "Which face of several: by size, detection score or position, by number, or the face most like nearest_to.",
+        choices=RULES,
+    )
+    number: int = setting(
+        1, "Number of the face, counted from left to right. It needs face = by number.", min=1, soft_max=99
+    )
+    nearest_to: IdEmbeds | None = None
+    min_score: float = setting(
+        MIN_SCORE,
+        "Detection score below which a face does not count. Lower it for blurred or turned faces.",
+        above=0,
+        below=1,
+        soft_max=0.95,
+    )
+    skip: bool = setting(False, "Skip photos that cannot be read or have no such face. Otherwise they are an error.")
+    leave_out_outliers: bool = setting(False, "Leave out photos that look like another person.")
+    aligned: bool = setting(
+        False,
+        "The photos are square, aligned crops of one face, such as 112 × 112. No detector is used.",
+        advanced=True,
+    )
 
-    def __post_init__(self):
-        if self.rule not in RULES:
-            raise ConfigError(f"a face that is one of {', '.join(RULES)}", self.rule, "Change which face is taken.")
-        if self.rule == NEAREST and self.like is None:
+    def _check(self) -> None:
+        if self.face == NEAREST and self.nearest_to is None:
             raise ConfigError("ID_EMBEDS that the face is nearest to", "none", "Connect them, or take another face.")
-        if self.number < 1:
-            raise ConfigError("the number of a face, from 1", str(self.number), "Change number.")
-        if not 0 < self.min_score < 1:
-            raise ConfigError("a minimum score between 0 and 1", f"{self.min_score:g}", "Change min_score.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +146,9 @@ def _choose(engine: FaceEngine, photo: np.ndarray, index: int, faces: tuple[Face
             f"none in {pixels}, nor with a margin around it, at detector sizes {sizes}",
             "Take a photo with a larger, unobstructed face, crop nearer to it, or lower the minimum score.",
         )
-    if settings.rule in _RULES:
-        return max(faces, key=_RULES[settings.rule])
-    if settings.rule == NUMBER:
+    if settings.face in _RULES:
+        return max(faces, key=_RULES[settings.face])
+    if settings.face == NUMBER:
         if settings.number > len(faces):
             raise FaceError(
                 f"face {settings.number} in photo {index}",
@@ -152,4 +157,4 @@ def _choose(engine: FaceEngine, photo: np.ndarray, index: int, faces: tuple[Face
             )
         return faces[settings.number - 1]
     embeds = embed_crops(engine, [engine.align(photo, face) for face in faces])
-    return faces[int(similarity_to_mean(embeds, settings.like.mean).argmax())]
+    return faces[int(similarity_to_mean(embeds, settings.nearest_to.mean).argmax())]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import ConfigError
-from ..text.captions import PLACEHOLDER
+from ..settings import Settings, setting
+from ..text.captions import require_prompts
 from ..text.tokenized import Caption, tokenize_captions
 from .stopping import EarlyStopping, Look, Watch
 from .trainer import Trainer
@@ -22,54 +23,57 @@ Score = Callable[[Tensor], float]
 
 
 @dataclass(frozen=True)
-class PreviewConfig:
-    """How such pictures are made.
+class PreviewConfig(Settings):
+    """How previews of a person are drawn.
 
     Attributes:
         prompts: with `{}` for the person.
-        seeds: one for each picture of a prompt; the same ones give the same noise each time.
-        steps: of the sampler.
-        guidance: scale of classifier-free guidance.
+        seeds: one for each image of a prompt; the same seeds give the same noise each time.
     """
 
     prompts: Sequence[str] = (PROMPT,)
     seeds: Sequence[int] = (0,)
-    steps: int = 12
-    guidance: float = 5.0
+    steps: int = setting(12, "Sampling steps of each preview.", min=1)
+    guidance: float = setting(5.0, "Guidance scale (CFG) of the previews.")
 
-    def __post_init__(self):
-        for prompt in self.prompts:
-            if prompt.count(PLACEHOLDER) != 1:
-                raise ConfigError(
-                    f"a preview with one {PLACEHOLDER} for the person", repr(prompt), f"Write {PLACEHOLDER} once."
-                )
-        if self.steps < 1 or not self.seeds or not self.prompts:
-            got = f"{self.steps} steps, {len(self.seeds)} seeds, {len(self.prompts)} prompts"
-            raise ConfigError("a step, a seed and a prompt at least", got, "Change the preview.")
+    def _check(self) -> None:
+        self._require("seeds", len(self.seeds) > 0, "with at least one seed")
+        require_prompts(self.prompts or ("",), "person")
 
 
 @dataclass(frozen=True)
-class WatchConfig:
-    """When a training is looked at, and what ends it.
+class WatchConfig(Settings):
+    """When previews are drawn, and when a training ends early.
 
     Attributes:
-        every: steps between two looks; 0: never.
-        preview: how images are drawn.
-        target: likeness at which the training ends; None: it ends only when the likeness has fallen.
+        preview: how previews are drawn.
         before_and_after: also draw the person before the first step and after the last.
     """
 
-    every: int = 0
+    every: int = setting(
+        0,
+        "Steps between two previews of the person. 0: none.",
+        min=0,
+        soft_max=10_000,
+        advanced=True,
+        option="--preview-every",
+    )
     preview: PreviewConfig = PreviewConfig()
-    target: float | None = None
+    target: float | None = setting(
+        None,
+        "Face similarity (cosine) of the previews at which the training ends. When the similarity falls, the training "
+        "ends too, at its best step.",
+        step=0.01,
+        soft_max=1,
+        advanced=True,
+        option="--until-likeness",
+    )
     before_and_after: bool = False
 
-    def __post_init__(self):
-        if self.every < 0:
-            raise ConfigError("0 steps between two looks or more", str(self.every), "Change it.")
+    def _check(self) -> None:
         if self.target is not None and not self.every:
-            got = "a likeness to reach, and no looks"
-            raise ConfigError("looks at which likeness is measured", got, "Set the steps between two.")
+            got = "a likeness to reach, and no previews"
+            raise ConfigError("previews at which likeness is measured", got, "Set the steps between two previews.")
 
 
 def watch_person(trainer: Trainer, config: WatchConfig, score: Score | None) -> Watch | None:

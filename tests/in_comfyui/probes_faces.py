@@ -21,13 +21,13 @@ def photo(name: str) -> torch.Tensor:
 
 
 def face_models():
-    return pack("nodes.faces").LoadFaceModel.execute("testpack", "cpu").args[0]
+    return pack("nodes.load_face_model").LoadFaceModel.execute("testpack", "cpu").args[0]
 
 
 def encode_faces(images: list[torch.Tensor], model=None, **settings):
     """The outputs of ID Encode, called as ComfyUI calls it: with lists."""
     listed = {name: [value] for name, value in settings.items()}
-    return pack("nodes.faces").IDEncode.execute([model or face_models()], images, **listed).args
+    return pack("nodes.id_encode").IDEncode.execute([model or face_models()], images, **listed).args
 
 
 def unload_face_models() -> dict:
@@ -85,7 +85,7 @@ def other_places(place: str) -> dict:
     shutil.copytree(known, models / "antelopev2" / "antelopev2")
     shutil.copy(known / "rec_test.onnx", models / "arcface.onnx")
     folder_paths.add_model_folder_path("insightface", place)  # as the file's reader does
-    node = pack("nodes.faces").LoadFaceModel
+    node = pack("nodes.load_face_model").LoadFaceModel
     try:
         (options,) = (one.options for one in node.define_schema().inputs if one.id == "pack")
         nested, runs_on = node.execute("antelopev2", "cpu").args

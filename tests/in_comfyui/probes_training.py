@@ -414,12 +414,12 @@ def fingerprints() -> dict:
 def no_pixels(shape: list[int]) -> list[str]:
     """What ID Encode and ID-Enhancer Train say of an image of this shape."""
     said = []
-    engine = pack("nodes.faces").LoadFaceModel.execute("testpack", "cpu").args[0]
+    engine = pack("nodes.load_face_model").LoadFaceModel.execute("testpack", "cpu").args[0]
     model, clip, vae = load("tiny_sd15")
     embeds = pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1))
     settings = {"preset": "fast", "steps": 1, "seed": 0}
     for run in (
-        lambda image: pack("nodes.faces").IDEncode.execute(engine, image),
+        lambda image: pack("nodes.id_encode").IDEncode.execute(engine, image),
         lambda image: pack("nodes.train").EnhancerTrain.execute(
             model, clip, vae, embeds, image, name="x", resolution=64, **settings
         ),

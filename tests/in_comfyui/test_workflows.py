@@ -310,7 +310,7 @@ def test_an_example_gives_pictures(server, examples_files, name, pictures):
 
 
 def test_the_refined_example_says_that_nobody_is_in_the_pictures_of_random_weights(server, examples_files):
-    settings = {"rounds": 1, "pictures": 2, "sampling_steps": 2, "resolution": 64}
+    settings = {"rounds": 1, "num_images": 2, "sampling_steps": 2, "resolution": 64}
     edits = {"CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.safetensors"}, "IDEA_RefinedIdentity": settings}
     with pytest.raises(PromptError, match="Expected a face in 2 pictures that the base model draws of the person"):
         server.run(workflow("refined_person", **edits))

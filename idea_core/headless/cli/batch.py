@@ -9,31 +9,23 @@ from pathlib import Path
 
 import click
 
+from ..jobs import PhotoSource
 from .console import Result, progress, reports
-from .options import (
-    PATH,
-    engine_options,
-    face_options,
-    model_options,
-    photo_options,
-    take_cluster,
-    take_job,
-    take_model,
-    train_options,
-)
+from .grouped import PATH, settings_group
+from .options import PHOTO_OPTIONS, engine_options, face_options, model_options, resolution_option, train_options
 
 
 @click.command()
+@reports
 @click.argument("people", type=PATH)
 @model_options
 @click.option("--save-dir", type=PATH, default="people", help="Folder for the identities.")
 @engine_options
-@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads a training; equal ones, equal results.")
-@photo_options
+@settings_group("photos", PhotoSource, PHOTO_OPTIONS)
+@resolution_option
 @face_options
 @train_options
-@reports
-def batch(people: Path, save_dir: Path, threads: int, **options) -> Result:
+def batch(people: Path, save_dir: Path, model, engine, photos, resolution, faces, training) -> Result:
     """Train all PEOPLE of a file, a JSON object a line.
 
     \b
@@ -50,15 +42,14 @@ def batch(people: Path, save_dir: Path, threads: int, **options) -> Result:
     from ..jobs.sources import forget_models
     from .train import native_resolution
 
-    cluster, model = take_cluster(options, threads), take_model(options).absolute()
-    resolution = options.pop("resolution")
+    cluster, model = engine.cluster, model.absolute()
     if resolution is None:
         here = dataclasses.replace(model, device="cpu") if cluster else model
         resolution = native_resolution(here.load())
         if cluster:
             forget_models()  # this process trains nobody
-    common = take_job(options, "common", save_dir, model, resolution)
-    common = dataclasses.replace(common, faces=common.faces.absolute())
+    photos = dataclasses.replace(photos, resolution=resolution)
+    common = training.job(photos, name="common", output=save_dir, model=model, faces=faces.absolute())
     entries = read_people(people.absolute(), common, save_dir.absolute())
     _ = model.digest  # once: it goes to all machines with the model
     if cluster:
@@ -66,7 +57,7 @@ def batch(people: Path, save_dir: Path, threads: int, **options) -> Result:
 
         outcomes = train_on_ray(entries, cluster)
     else:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(engine.threads)
         outcomes = train_locally(entries)
     done = []
     # Ray prints what its machines report; results alone belong on stdout.

@@ -27,7 +27,6 @@ class Result(NamedTuple):
 def reports(command: Callable[..., Result]) -> Callable[..., None]:
     """A command that prints its `Result`, with `--json`; what a user can mend becomes a message and exit code 1."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     @functools.wraps(command)
     def run(*args, as_json: bool, **kwargs) -> None:
         try:
@@ -44,6 +43,8 @@ def reports(command: Callable[..., Result]) -> Callable[..., None]:
         if result.failed:
             sys.exit(1)
 
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON.")
+    run.__click_params__ = [as_json, *getattr(command, "__click_params__", [])]  # the last one in the help
     return run
 
 

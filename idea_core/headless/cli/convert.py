@@ -10,7 +10,7 @@ import click
 
 from ...errors import ConfigError
 from .console import Result, reports, warn
-from .options import PATH
+from .grouped import PATH
 
 TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
 

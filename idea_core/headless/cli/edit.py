@@ -10,7 +10,7 @@ from ...errors import ConfigError
 from ...identity.checks import require_name
 from ...text.names import as_on_disk
 from .console import Result, reports
-from .options import PATH
+from .grouped import PATH
 
 
 @click.command()

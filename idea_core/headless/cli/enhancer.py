@@ -6,75 +6,60 @@ import dataclasses
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ...enhancers.dataset import DatasetConfig
+from ...enhancers.config import DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig
 from ...enhancers.draw_dataset import blocks
-from ...enhancers.run import VALIDATE_EVERY, EnhancerSpec
-from ...enhancers.trainer import EnhancerTrainConfig
+from ...enhancers.run import EnhancerSpec
 from ...files.textfile import read_text
-from ...text.captions import parse_prompts
+from ...method.anchor import parse_names
 from ...training.run import Progress
+from ..jobs import FaceSource, ModelSource
 from ..jobs.train import require_output
 from .console import Result, progress, reports, warn
-from .options import PATH, engine_options, face_options, model_options, take_cluster, take_faces, take_model, together
+from .grouped import PATH, grouped, options_of, settings_group
+from .options import engine_options, face_options, model_options, prompts_of
+
+if TYPE_CHECKING:
+    from ..jobs.enhancer import PeopleJob
 
 WHOLE = "0/1"  # shard
-_DEFAULTS, _PICTURES = EnhancerTrainConfig(), DatasetConfig()
-_SETTINGS = tuple({field.name for field in dataclasses.fields(EnhancerTrainConfig)} - {"likeness_guidance"})
 
-pictures_options = together(
+
+class Pictures(NamedTuple):
+    """Whose pictures are made, how, and where they are kept."""
+
+    folder: Path
+    values: dict[str, Any]  # of a `DatasetConfig`
+
+    def job(self, model: ModelSource, faces: FaceSource) -> PeopleJob:
+        """The pictures of this base model, at its own resolution unless another one is given."""
+        from ..jobs.enhancer import PeopleJob
+        from .train import native_resolution
+
+        resolution = self.values["resolution"] or native_resolution(model.load())
+        config = DatasetConfig(**{**self.values, "resolution": resolution})
+        return PeopleJob(self.folder.absolute(), model.absolute(), faces.absolute(), config)
+
+
+def _pictures(work: Path, names: Path | None, prompts: Path | None, **values: Any) -> Pictures:
+    people = parse_names(read_text(names) if names else "")
+    return Pictures(work, {**values, "names": people, "prompts": prompts_of(prompts)})
+
+
+pictures_options = grouped(
+    "pictures",
     [
-        click.option("--work", type=PATH, default="people", help="Folder for the pictures, which are made once."),
-        click.option("--names", type=PATH, help="File of names that the base model can draw, one a line."),
-        click.option(
-            "--num-synthetic",
-            type=click.IntRange(0),
-            default=_PICTURES.num_synthetic,
-            help="So many more people, named by parts of different names.",
-        ),
-        click.option("--prompts", type=PATH, help="File of prompts with {} for the name, one a line."),
-        click.option(
-            "--images-per-person",
-            type=click.IntRange(3),
-            default=_PICTURES.images_per_person,
-            help="Pictures of each person.",
-        ),
-        click.option(
-            "--min-similarity",
-            type=float,
-            default=_PICTURES.min_similarity,
-            help="Least cosine of a face to the person's others.",
-        ),
-        click.option(
-            "--val-fraction",
-            type=click.FloatRange(0, 0.9),
-            default=_PICTURES.val_fraction,
-            help="Share of names kept for `eval`.",
-        ),
-        click.option("--resolution", type=int, help="Their side in pixels. Default: what the model was trained at."),
-        click.option(
-            "--sampling-steps",
-            type=click.IntRange(1),
-            default=_PICTURES.sampling_steps,
-            help="Sampling steps of the pictures.",
-        ),
-        click.option("--guidance", type=float, default=_PICTURES.guidance, help="Scale of classifier-free guidance."),
-        click.option(
-            "--sampling-batch-size",
-            type=click.IntRange(1),
-            default=_PICTURES.sampling_batch_size,
-            help="Pictures sampled at once.",
-        ),
-    ]
+        click.Option(["--work"], type=PATH, default="people", help="Folder for the pictures, which are made once."),
+        click.Option(["--names"], type=PATH, help="File of names that the base model can draw, one a line."),
+        click.Option(["--prompts"], type=PATH, help="File of prompts with {} for the name, one a line."),
+        click.Option(["--resolution"], type=int, help="Side of the images in pixels. Default: the base model's own."),
+        *options_of(DatasetConfig, without=["resolution"]),
+    ],
+    _pictures,
 )
-
-
-def _setting(field: str, text: str):
-    kind = type(getattr(_DEFAULTS, field))
-    return click.option("--" + field.replace("_", "-"), type=kind, default=getattr(_DEFAULTS, field), help=text)
 
 
 @click.group()
@@ -88,54 +73,23 @@ def enhancer() -> None:
 
 
 @enhancer.command("train")
+@reports
 @model_options
 @face_options
 @pictures_options
 @engine_options
-@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of a task on Ray.")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--pictures-only", is_flag=True, help="Make the pictures and stop.")
-@click.option("--save-every", type=click.IntRange(0), default=200, help="Steps between two saves of the training.")
-@click.option(
-    "--validate-every",
-    type=click.IntRange(0),
-    default=VALIDATE_EVERY,
-    help="Steps between two looks at people held out; where their likeness falls, the training ends, at its best. 0: "
-    "none.",
-)
+@settings_group("when", EnhancerRunConfig)
 @click.option(
     "--shard",
     default=WHOLE,
     help="Which people's pictures to make: 0/4, 1/4 … on four machines of one --sampling-batch-size.",
 )
 @click.option("--start", type=PATH, help="File of an ID-Enhancer to go on from; it has learnt by text already.")
-@_setting("steps", "Optimiser steps.")
-@_setting("text_steps", "Of these, so many first ones learn by text alone, without the UNet.")
-@_setting("likeness_steps", "Of these, so many last ones draw people and ask the recogniser; they want large batches.")
-@_setting("batch_size", "Pictures per step; by text four times as many.")
-@_setting("seed", "Of every random choice of the training.")
-@_setting("heads", "Attention heads of Enhancer and Adapter.")
-@_setting("beta", "Scale of the Adapter's gate.")
-@_setting("lr", "Learning rate by pictures.")
-@_setting("text_lr", "Learning rate by text.")
-@_setting("likeness_lr", "Learning rate by likeness.")
-@_setting("likeness_weight", "How much likeness counts beside the pictures.")
-@_setting("likeness_sampling_steps", "Sampling steps of the people who are drawn for it.")
-@_setting("views", "At most so many pictures give a face together.")
-@_setting("snr_gamma", "γ of min-SNR weights.")
-@_setting("snr_scale", "Bound of those weights.")
-@_setting("weight_decay", "AdamW's.")
-@_setting("dropout", "Share of the hidden values that are left out of a step.")
-@reports
+@settings_group("config", EnhancerTrainConfig, options_of(EnhancerTrainConfig, without=["likeness_guidance"]))
 def train_enhancer(
-    output: Path,
-    pictures_only: bool,
-    shard: str,
-    threads: int,
-    save_every: int,
-    validate_every: int,
-    start: Path | None,
-    **options,
+    output: Path, pictures_only: bool, shard: str, start: Path | None, model, faces, pictures, config, **how
 ) -> Result:
     """Draw people by name, keep the pictures whose faces agree, and train.
 
@@ -145,17 +99,15 @@ def train_enhancer(
     """
     from ...enhancers.pretrained import PretrainedEnhancer
 
-    settings = {field: options.pop(field) for field in _SETTINGS}
-    if settings["likeness_steps"]:
-        settings["likeness_guidance"] = options["guidance"]
-    config = EnhancerTrainConfig(**settings)
+    if config.likeness_steps:
+        config = dataclasses.replace(config, likeness_guidance=pictures.values["guidance"])
     begun = PretrainedEnhancer.load(start) if start else None
     part = _shard(shard)
     require_output(output)
-    cluster = take_cluster(options, threads)
+    cluster = how["engine"].cluster
     if cluster and shard != WHOLE:
         raise click.UsageError("--engine ray shares the work by itself: leave --shard out.")
-    job = take_people(options)
+    job = pictures.job(model, faces)
     people = job.open()
     if not pictures_only:
         job.require_trainable(config, begun)
@@ -178,7 +130,9 @@ def train_enhancer(
             bar.update(done.step - bar.n)
             bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
 
-        trained = job.train(EnhancerSpec(people, config, validate_every, begun), output, save_every, on_progress)
+        when = how["when"]
+        spec = EnhancerSpec(people, config, when.validate_every, begun)
+        trained = job.train(spec, output, when.save_every, on_progress)
     data = {"output": str(output), **trained.training}
     count, pictures = trained.training["people"], trained.training["num_images"]
     return Result(data, f"Trained across {count} people and {pictures} pictures: {output}")
@@ -199,17 +153,17 @@ def mean_enhancer(files: tuple[Path, ...], output: Path) -> Result:
 
 
 @enhancer.command("eval")
+@reports
 @click.argument("file", type=PATH)
 @model_options
 @face_options
 @pictures_options
-@reports
-def evaluate_enhancer(file: Path, **options) -> Result:
+def evaluate_enhancer(file: Path, model, faces, pictures) -> Result:
     """Mean similarity of instant images to the images of the people held out, beside the base model's own by name."""
     from ...enhancers.pretrained import PretrainedEnhancer
 
     trained = PretrainedEnhancer.load(file)
-    job = take_people(options)
+    job = pictures.job(model, faces)
     if trained.base_ref.base_hash != job.model.digest:
         warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
     rows = list(job.evaluate(job.open(), trained))
@@ -230,24 +184,6 @@ def enhancer_info(file: Path) -> Result:
     data |= {"num_tokens": trained.num_tokens, "bytes": file.stat().st_size, **trained.training}
     width = max(map(len, data))
     return Result(data, "\n".join(f"{key:<{width}}  {value}" for key, value in data.items()))
-
-
-def take_people(options: dict[str, Any]):
-    """Take the pictures' job out of a command's options."""
-    from ...method.anchor import parse_names
-    from ..jobs.enhancer import PeopleJob
-    from .train import native_resolution
-
-    names, prompts = options.pop("names"), options.pop("prompts")
-    folder, model, faces = options.pop("work"), take_model(options), take_faces(options)
-    config = DatasetConfig(
-        names=parse_names(read_text(names) if names else ""),
-        prompts=parse_prompts(read_text(prompts) if prompts else ""),
-        sampling_batch_size=options.pop("sampling_batch_size"),
-        resolution=options.pop("resolution") or native_resolution(model.load()),
-        **options,
-    )
-    return PeopleJob(folder.absolute(), model.absolute(), faces.absolute(), config)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import click
 
+from ..jobs import FaceSource
 from .console import Result, progress, reports
-from .options import PATH, face_options, take_faces
+from .grouped import PATH
+from .options import face_options
 
 
 @click.command()
+@reports
 @click.argument("images", nargs=-1, required=True, type=PATH)
 @click.option(
     "--reference",
@@ -25,8 +28,7 @@ from .options import PATH, face_options, take_faces
 @click.option("-o", "--output", type=PATH, default="evaluation", help="Folder for JSON, CSV and the HTML page.")
 @click.option("--device", default="auto", help="Where CLIP runs.")
 @face_options
-@reports
-def evaluate(images, references, clip: Path | None, output: Path, device: str, **options) -> Result:
+def evaluate(images, references, clip: Path | None, output: Path, device: str, faces: FaceSource) -> Result:
     """Measure IMAGES (files or folders, with all in them) by the Celeb Basis protocol.
 
     The mean similarity to the reference images is the mean of the largest face's cosines to each of them; in the strict
@@ -45,7 +47,7 @@ def evaluate(images, references, clip: Path | None, output: Path, device: str, *
     from ..jobs.photo_source import encode_named
     from ..jobs.sources import choose_device
 
-    engine = take_faces(options).load()
+    engine = faces.load()
     paths = find_photos(images, deep=True)
     files = [path for path in references if path.suffix == ".safetensors"]
     others = [path for path in references if path not in files]

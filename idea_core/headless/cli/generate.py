@@ -12,15 +12,18 @@ from ...errors import ConfigError
 from ...files.textfile import read_text
 from ...text.names import as_on_disk, one_form
 from ...text.prompts import near_misses, split_prompt, unknown_names
+from ..config import GenerateConfig
 from .console import Result, progress, reports, warn
-from .options import PATH, model_options, take_model
+from .grouped import PATH, settings_group
+from .options import model_options
+from .published import PublishedNames
 
-SCHEDULERS = ("dpm++", "ddim", "euler", "euler-a")
 _LONGEST = 250  # bytes: file systems take 255
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 
-@click.command()
+@click.command(cls=PublishedNames)
+@reports
 @model_options
 @click.option(
     "--identity", "files", type=PATH, multiple=True, required=True, help="A trained person's file; may be repeated."
@@ -32,39 +35,36 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
     help="What to draw. {} or <name> is the person, (…:1.3) weighs what is in it; may be repeated.",
 )
 @click.option("--prompt-file", type=PATH, help="File of prompts, one a line.")
-@click.option("--negative", default="", help="What the pictures should not show.")
 @click.option("--save-dir", type=PATH, default="images", help="Pictures go to a folder of the prompt's name in it.")
-@click.option("--num-images-per-prompt", "--count", "count", type=click.IntRange(1), default=4, help="Per iteration.")
+@click.option(
+    "--num-images-per-prompt",
+    "--count",
+    "count",
+    type=click.IntRange(1),
+    default=4,
+    help="Images of each prompt and iteration.",
+)
 @click.option("--n-iter", type=click.IntRange(1), default=1, help="How often to make that many.")
-@click.option("--steps", "--num-inference-steps", "steps", type=click.IntRange(1), default=50, help="Sampling steps.")
-@click.option("--guidance", type=float, default=7.5, help="Scale of classifier-free guidance; 1 leaves it out.")
-@click.option("--scheduler", type=click.Choice(SCHEDULERS), default="dpm++", help="Sampler.")
-@click.option("--seed", type=int, default=0, help="Of the first picture; the next ones count up.")
-@click.option("--width", type=int, help="In pixels. Default: what the model was trained at.")
-@click.option("--height", type=int, help="In pixels. Default: what the model was trained at.")
-@click.option("--batch-size", type=click.IntRange(1), default=4, help="Pictures sampled at once.")
+@settings_group("config", GenerateConfig)
 @click.option("--strength", type=float, default=1.0, help="Strength of ID-Adapter.")
 @click.option("--kv-strength", type=float, default=1.0, help="Strength of the change to keys and values.")
-@reports
-def generate(files, prompts, prompt_file, save_dir, count, n_iter, strength, kv_strength, **options) -> Result:
+def generate(model, files, prompts, prompt_file, save_dir, count, n_iter, config, **strengths) -> Result:
     """Draw trained people. Several --identity files put several people into one prompt, each by name.
 
     A Textual Inversion file (learned_embeds.bin, diffusers', A1111's) works as an identity too.
     """
     from ...identity.convert import read_person
-    from ..diffusers import GenerateConfig, People
+    from ..diffusers import People
     from ..diffusers import generate as pictures_of
 
-    model = take_model(options)
     prompts = _prompts(prompts, prompt_file)
-    config = GenerateConfig(**options)
     identities = [read_person(path) for path in files]
     names = [identity.name for identity in identities]
-    _check(prompts, options["negative"], names)
+    _check(prompts, config.negative, names)
     pipeline = model.load()
     _check_predictions(pipeline, identities)
-    people = People(pipeline, identities, strength, kv_strength)
-    said = {**options, "people": names, "model": model.path.name, "strength": strength, "kv_strength": kv_strength}
+    people = People(pipeline, identities, **strengths)
+    said = {**config.as_dict(), "people": names, "model": model.path.name, **strengths}
     saved = []
     with progress(len(prompts) * count * n_iter, "generating", "image") as bar:
         for prompt in prompts:

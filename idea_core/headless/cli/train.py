@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -12,20 +13,40 @@ from ...identity.checks import require_name
 from ...text.names import as_on_disk
 from ...training.preview import PROMPT, PreviewConfig, WatchConfig
 from ...training.run import Progress
-from ..jobs import TrainJob
+from ..jobs import PhotoSource, TrainJob
 from .console import Result, progress, reports, warn
-from .options import PATH, face_options, model_options, photo_options, take_job, take_model, train_options
+from .grouped import PATH, grouped, options_of, settings_group
+from .options import PHOTO_OPTIONS, face_options, model_options, resolution_option, train_options
+from .published import PublishedNames
 
 
-@click.command()
+def _watch(every: int, target: float | None, preview_prompt: tuple[str, ...], preview_count: int) -> WatchConfig:
+    return WatchConfig(every, PreviewConfig(preview_prompt, tuple(range(preview_count))), target)
+
+
+@click.command(cls=PublishedNames)
+@reports
 @model_options
-@click.option(
-    "--photos", "places", type=PATH, multiple=True, required=True, help="Folder of photos, or a photo; may be repeated."
+@settings_group(
+    "photos",
+    PhotoSource,
+    [
+        click.Option(
+            ["--photos", "places"],
+            type=PATH,
+            multiple=True,
+            required=True,
+            help="Folder of photos, or a photo; may be repeated.",
+        ),
+        click.Option(
+            ["--id-embeds"], type=PATH, help="Face embedding from `idea encode`. Default: that of these photos."
+        ),
+        *PHOTO_OPTIONS,
+    ],
 )
+@resolution_option
 @click.option("--name", required=True, help="The person's name; prompts say it in angle brackets: <alice>")
 @click.option("-o", "--output", type=PATH, help="File to write.  [default: NAME.safetensors]")
-@click.option("--id-embeds", type=PATH, help="Face embedding from `idea encode`, in place of one of these photos.")
-@photo_options
 @face_options
 @train_options
 @click.option(
@@ -37,28 +58,28 @@ from .options import PATH, face_options, model_options, photo_options, take_job,
 @click.option(
     "--resume/--no-resume", default=True, help="Go on with a broken run of the same inputs, if it saved its state."
 )
-@click.option("--preview-every", type=click.IntRange(0), default=0, help="Steps between two pictures of the person.")
-@click.option("--preview-prompt", multiple=True, default=[PROMPT], help="What they show; may be repeated.")
-@click.option("--preview-count", type=click.IntRange(1), default=1, help="Pictures of each prompt.")
-@click.option(
-    "--until-likeness",
-    type=float,
-    help="End when the pictures' faces are this like the photos' (cosine). It also ends when likeness falls.",
+@grouped(
+    "watch",
+    [
+        *options_of(WatchConfig),
+        click.Option(
+            ["--preview-prompt"], multiple=True, default=[PROMPT], help="Prompt of the previews; may be repeated."
+        ),
+        click.Option(["--preview-count"], type=click.IntRange(1), default=1, help="Previews of each prompt."),
+    ],
+    _watch,
 )
 @click.option("--force", is_flag=True, help="Train again even if the output is of exactly these inputs.")
-@reports
-def train(places, name, output, id_embeds, until_likeness, force, **options) -> Result:
+def train(name, output, force, model, photos, resolution, faces, training, **options) -> Result:
     """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values.
 
     Pictures on the way stand in a folder beside the output, each with the seed and the noise of the ones before it.
     """
     output = output or as_on_disk(Path(f"{require_name(name)}.safetensors"))
-    find_photos(places)  # before the model, which takes long to load
-    preview = PreviewConfig(tuple(options.pop("preview_prompt")), tuple(range(options.pop("preview_count"))))
-    watch = WatchConfig(options.pop("preview_every"), preview, until_likeness)
-    model = take_model(options)
-    resolution = options.pop("resolution") or native_resolution(model.load())
-    job = take_job({**options, "watch": watch}, name, output, model, resolution, places, id_embeds)
+    find_photos(photos.places)  # before the model, which takes long to load
+    resolution = resolution or native_resolution(model.load())
+    photos = dataclasses.replace(photos, resolution=resolution)
+    job = training.job(photos, name=name, output=output, model=model, faces=faces, **options)
     job.require_output()
     found = None if force else job.finished()
     if found:

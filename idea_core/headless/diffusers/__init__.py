@@ -1,8 +1,9 @@
 """ID-EA on diffusers: a second front end under the same trainer, for scripts and other machines."""
 
+from ..config import SCHEDULERS, GenerateConfig
 from .applied import People
 from .backbone import DiffusersBackbone
-from .generate import SCHEDULERS, GenerateConfig, generate
+from .generate import generate
 from .load import load_pipeline
 
 __all__ = ["SCHEDULERS", "DiffusersBackbone", "GenerateConfig", "People", "generate", "load_pipeline"]

@@ -4,69 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+import diffusers
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-)
 from PIL import Image
 
 from ...diffusion.backbone import TextCondition
 from ...errors import ConfigError
+from ..config import SCHEDULERS, GenerateConfig
 from .applied import People
 from .text import TEXT_ENCODERS
 
-MAX_SEED = 2**63
-SCHEDULERS = {
-    "dpm++": DPMSolverMultistepScheduler,
-    "ddim": DDIMScheduler,
-    "euler": EulerDiscreteScheduler,
-    "euler-a": EulerAncestralDiscreteScheduler,
-}
-
 Inputs = Mapping[str, torch.Tensor]
 """A pipeline's arguments for one prompt."""
-
-
-@dataclass(frozen=True)
-class GenerateConfig:
-    """How pictures are sampled; the defaults are the published command's (arXiv 2507.11990, authors' code).
-
-    Attributes:
-        steps: of the sampler.
-        guidance: scale of classifier-free guidance; 1 leaves it out.
-        negative: what the pictures should not show.
-        seed: of the first picture; the next ones count up, so that each can be made again alone.
-        width, height: in pixels; None: the model's own.
-        scheduler: one of `SCHEDULERS`.
-        batch_size: pictures sampled at once.
-    """
-
-    steps: int = 50
-    guidance: float = 7.5
-    negative: str = ""
-    seed: int = 0
-    width: int | None = None
-    height: int | None = None
-    scheduler: str = "dpm++"
-    batch_size: int = 4
-
-    def __post_init__(self):
-        for field in ("steps", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} of at least 1", str(getattr(self, field)), f"Change {field}.")
-        for field in ("width", "height"):
-            side = getattr(self, field)
-            if side is not None and (side < 8 or side % 8):
-                raise ConfigError(f"a {field} that 8 divides", str(side), f"Change {field}.")
-        if not 0 <= self.seed < MAX_SEED:
-            raise ConfigError(f"a seed from 0 to {MAX_SEED - 1}", str(self.seed), "Change seed.")
-        if self.scheduler not in SCHEDULERS:
-            raise ConfigError(f"a scheduler of {', '.join(SCHEDULERS)}", self.scheduler, "Change scheduler.")
 
 
 def generate(
@@ -97,7 +47,7 @@ def sample(
     Raises:
         ConfigError: out of memory.
     """
-    pipeline.scheduler = SCHEDULERS[config.scheduler].from_config(pipeline.scheduler.config)
+    pipeline.scheduler = getattr(diffusers, SCHEDULERS[config.scheduler]).from_config(pipeline.scheduler.config)
     joined = {key: torch.cat([part[key] for part in inputs]) for key in inputs[0]}
     joined = {key: part.to(pipeline.unet.device, pipeline.unet.dtype) for key, part in joined.items()}
     try:

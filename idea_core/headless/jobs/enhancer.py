@@ -9,11 +9,11 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ...enhancers.dataset import DatasetConfig, PeopleDataset
+from ...enhancers.config import DatasetConfig, EnhancerTrainConfig
+from ...enhancers.dataset import PeopleDataset
 from ...enhancers.draw_dataset import draw_people
 from ...enhancers.pretrained import PretrainedEnhancer
 from ...enhancers.run import EnhancerSpec, require_trainable, train_enhancer
-from ...enhancers.trainer import EnhancerTrainConfig
 from ...enhancers.validation import Validator
 from ...files.digest import digest_of
 from ...images import to_pixels

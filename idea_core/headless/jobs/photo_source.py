@@ -17,6 +17,7 @@ from ...faces.photos import bucket_of, find_photos, fit, read_photo
 from ...faces.pictures import Cut, crop_face, face_mask
 from ...files.digest import Digest
 from ...files.textfile import read_text
+from ...settings import Settings, setting
 from ...text.names import as_on_disk, one_form
 from ...training.batches import Photos
 from .sources import FaceSource
@@ -33,7 +34,7 @@ class Prepared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PhotoSource:
+class PhotoSource(Settings):
     """A person's photos, and how they are cut.
 
     A text file beside a photo, of the same name, says what else is to be seen in it (`with_note`).
@@ -41,25 +42,25 @@ class PhotoSource:
     Attributes:
         places: photos, or folders of photos.
         id_embeds: the person's face embeddings from `save_embeds`; None: computed from the photos.
-        crop: one of `CROPS`: "face", the same "upright" with level eyes, the "center" square, or the "whole" photo in
-            about its own shape. The last two need no face models if `id_embeds` is there.
-        resolution: side in pixels to train at, or root of the pixels of a whole photo.
-        focus: how much less the surroundings of a cut-out face count, 0…1.
     """
 
-    places: tuple[Path, ...]
+    places: tuple[Path, ...] = ()
     id_embeds: Path | None = None
-    crop: str = "face"
-    resolution: int = 512
-    focus: float = 0.0
+    crop: str = setting(
+        "face",
+        "Part of each photo to train on. face: the face with room around it. upright: the same with level eyes. "
+        "center: the middle square. whole: the photo in about its own shape.",
+        choices=CROPS,
+    )
+    resolution: int = setting(512, "Side in pixels to train at.", min=8, multiple_of=8)
+    focus: float = setting(
+        0.0,
+        "How much less the surroundings of a cut-out face count: 0 not at all, 1 entirely.",
+        min=0,
+        max=1,
+    )
 
-    def __post_init__(self):
-        if self.crop not in CROPS:
-            raise ConfigError(f"crop to be one of {', '.join(CROPS)}", self.crop, "Change crop.")
-        if self.resolution < 8 or self.resolution % 8:
-            raise ConfigError("a resolution that 8 divides", str(self.resolution), "Change resolution.")
-        if not 0 <= self.focus <= 1:
-            raise ConfigError("a focus between 0 and 1", str(self.focus), "Change focus.")
+    def _check(self) -> None:
         if self.focus and self.crop not in FACE_CROPS:
             raise ConfigError(f"no focus with crop {self.crop}", str(self.focus), "Use crop face or upright.")
 

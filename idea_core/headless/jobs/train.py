@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ...diffusion.backbone import Backbone
+from ...enhancers.config import RefineConfig
 from ...enhancers.pretrained import PretrainedEnhancer
-from ...enhancers.refine import OnPicture, RefineConfig, Refiner
+from ...enhancers.refine import OnPicture, Refiner
 from ...errors import ConfigError
 from ...faces.likeness import likeness_to
 from ...files.digest import Digest, file_digest

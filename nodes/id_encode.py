@@ -1,0 +1,126 @@
+"""ID Encode."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_api.v0_0_2 import io
+
+from ..idea_core.faces import encode_photos
+from ..idea_core.faces.encode import report
+from ..idea_core.faces.pictures import MARGIN, Cut, crop_face, draw_faces, face_mask
+from .comfy.face_models import engine_of
+from .comfy.images import first, single_images, to_image, to_uint8
+from .common import CATEGORY, SHOWS
+from .face_inputs import aligned_input, face_choice_inputs, face_model_input, face_settings, more_images_input
+from .inputs import advanced, require_finite
+from .sockets import IdEmbedsSocket
+
+ERROR, SKIP = "error", "skip"
+KEEP, LEAVE_OUT = "keep", "leave out"
+
+
+class IDEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="IDEA_IDEncode",
+            **SHOWS,
+            display_name="ID Encode",
+            category=CATEGORY,
+            description="Finds the person's face in each photo and averages the ArcFace embeddings.",
+            is_input_list=True,
+            inputs=[
+                face_model_input(),
+                io.Image.Input("images", tooltip="One or more photos of one person; a list may have any sizes."),
+                more_images_input("More photos of the person, of any size."),
+                *face_choice_inputs(),
+                io.Combo.Input(
+                    "no_face",
+                    options=[ERROR, SKIP],
+                    default=ERROR,
+                    optional=True,
+                    tooltip="What to do with a photo without such a face: stop and name it, or go on without it.",
+                ),
+                io.Combo.Input(
+                    "outliers",
+                    options=[KEEP, LEAVE_OUT],
+                    default=KEEP,
+                    optional=True,
+                    tooltip="Photos that look like another person than most of the others. "
+                    "The report names them either way.",
+                ),
+                io.Int.Input(
+                    "crop_size",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=64,
+                    optional=True,
+                    tooltip="Side of the crops in pixels: 512 for SD 1.x and 2.x, 768 for SD 2.1 768-v, 1024 for SDXL.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "crop_margin",
+                        default=MARGIN,
+                        min=1.0,
+                        max=5.0,
+                        step=0.1,
+                        optional=True,
+                        tooltip="Side of the crops in face sizes. 2 keeps hair, ears and shoulders.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "upright", default=True, optional=True, tooltip="Turn the crops so that the eyes are level."
+                    )
+                ),
+                aligned_input(),
+            ],
+            outputs=[
+                IdEmbedsSocket.Output(
+                    "id_embeds",
+                    display_name="ID_EMBEDS",
+                    tooltip="The person's face, for ID-Enhancer Train, Instant and Refined ID-EA Embedding, and ID "
+                    "Similarity.",
+                ),
+                io.Image.Output(
+                    "crops", display_name="face_crops", tooltip="Square crops around each face, to train on."
+                ),
+                io.Image.Output(
+                    "preview",
+                    display_name="preview",
+                    tooltip="The photos with every face found, numbered from left to right; green was taken.",
+                ),
+                io.Mask.Output("masks", display_name="face_masks", tooltip="Where the face is in each crop."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="For each photo the face taken, its score and its likeness to the mean of all.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        face_model,
+        images,
+        more_images=(),
+        no_face=ERROR,
+        outliers=KEEP,
+        crop_size=512,
+        crop_margin=MARGIN,
+        upright=True,
+        **choice,
+    ) -> io.NodeOutput:
+        require_finite(crop_margin=first(crop_margin))
+        settings = face_settings(**choice, skip=first(no_face) == SKIP, leave_out_outliers=first(outliers) == LEAVE_OUT)
+        photos = [to_uint8(image) for image in single_images([*images, *more_images])]
+        id_embeds, found = encode_photos(engine_of(first(face_model)), photos, settings)
+        cut = Cut(first(crop_size), first(crop_margin), first(upright))
+        taken = [f for f in found if not f.left_out]
+        crops = to_image([crop_face(f.photo, f.chosen, cut) for f in taken])
+        masks = torch.from_numpy(np.stack([face_mask(f.chosen, cut) for f in taken]))
+        text = report(found)
+        return io.NodeOutput(id_embeds, crops, to_image(list(map(draw_faces, found))), masks, text, ui={"text": [text]})
