@@ -35,32 +35,29 @@ class LoadFaceModel(io.ComfyNode):
             display_name="Load Face Model",
             category=CATEGORY,
             description="Loads a face detector and an ArcFace recogniser from models/insightface/models. "
-            "insightface's own models are for non-commercial research only.",
+            "The models of the insightface project are for non-commercial research only.",
             inputs=[
                 io.Combo.Input(
                     "pack",
                     options=list(find_packs(insightface_roots())),
-                    tooltip="A folder of .onnx files in models/insightface/models, such as antelopev2 or buffalo_l, "
-                    "or a recogniser's .onnx file there, which needs aligned switched on where faces are read. "
-                    "Nothing is downloaded: put it there yourself.",
+                    tooltip="Face models: a folder of .onnx files in models/insightface/models, such as antelopev2. "
+                    "A single recogniser file works only where aligned is on. Nothing is downloaded.",
                 ),
                 io.Combo.Input(
                     "provider",
                     options=list(PROVIDER_CHOICES),
                     default="auto",
-                    tooltip="What onnxruntime runs on. auto takes a GPU if the installed onnxruntime has one, "
-                    "else the CPU.",
+                    tooltip="Hardware that runs the face models. auto: the GPU if the installed onnxruntime "
+                    "supports one, else the CPU.",
                 ),
             ],
             outputs=[
                 FaceModel.Output(
                     "face_model",
                     display_name="FACE_MODEL",
-                    tooltip="For ID Encode, ID Similarity, Refined ID-EA Embedding, and trainings.",
+                    tooltip="Face models for ID Encode, ID Similarity, Refined ID-EA Embedding and the training nodes.",
                 ),
-                io.String.Output(
-                    "runs_on", display_name="runs_on", tooltip="The provider that runs, whatever was asked for."
-                ),
+                io.String.Output("runs_on", display_name="runs_on", tooltip="Name of the onnxruntime provider in use."),
             ],
         )
 
@@ -91,26 +88,26 @@ class IDEncode(io.ComfyNode):
             **SHOWS,
             display_name="ID Encode",
             category=CATEGORY,
-            description="Finds the person's face in each photo and averages the ArcFace embeddings.",
+            description="Finds the person's face in each photo, averages the face embeddings and crops the photos.",
             is_input_list=True,
             inputs=[
                 face_model_input(),
-                io.Image.Input("images", tooltip="One or more photos of one person; a list may have any sizes."),
-                more_images_input("More photos of the person, of any size."),
+                io.Image.Input("images", tooltip="Photos of one person: an image, a batch, or a list of any sizes."),
+                more_images_input("More photos of the same person, of any size."),
                 *face_choice_inputs(),
                 io.Combo.Input(
                     "no_face",
                     options=[ERROR, SKIP],
                     default=ERROR,
                     optional=True,
-                    tooltip="What to do with a photo without such a face: stop and name it, or go on without it.",
+                    tooltip="Photos without a matching face. error: stop and name the photo. skip: leave it out.",
                 ),
                 io.Combo.Input(
                     "outliers",
                     options=[KEEP, LEAVE_OUT],
                     default=KEEP,
                     optional=True,
-                    tooltip="Photos that look like another person than most of the others. "
+                    tooltip="Photos that look like a different person. keep: use them. leave out: do not use them. "
                     "The report names them either way.",
                 ),
                 io.Int.Input(
@@ -120,7 +117,7 @@ class IDEncode(io.ComfyNode):
                     max=2048,
                     step=64,
                     optional=True,
-                    tooltip="Side of the crops in pixels: 512 for SD 1.x and 2.x, 768 for SD 2.1 768-v, 1024 for SDXL.",
+                    tooltip="Size of the crops in pixels: 512 for SD 1.x and 2.x, 768 for SD 2.1 768-v, 1024 for SDXL.",
                 ),
                 advanced(
                     io.Float.Input(
@@ -130,7 +127,7 @@ class IDEncode(io.ComfyNode):
                         max=5.0,
                         step=0.1,
                         optional=True,
-                        tooltip="Side of the crops in face sizes. 2 keeps hair, ears and shoulders.",
+                        tooltip="Size of the crops in face sizes. 2 includes hair, ears and shoulders.",
                     )
                 ),
                 advanced(
@@ -138,7 +135,7 @@ class IDEncode(io.ComfyNode):
                         "upright",
                         default=True,
                         optional=True,
-                        tooltip="Turn the crops so that the eyes are level.",
+                        tooltip="Rotation of the crops: on turns each crop until the eyes are level.",
                     )
                 ),
                 aligned_input(),
@@ -147,22 +144,26 @@ class IDEncode(io.ComfyNode):
                 IdEmbedsSocket.Output(
                     "id_embeds",
                     display_name="ID_EMBEDS",
-                    tooltip="The person's face, for ID-Enhancer Train, Instant and Refined ID-EA Embedding, and ID "
-                    "Similarity.",
+                    tooltip="Face embeddings, for ID-Enhancer Train, Instant and Refined ID-EA Embedding, and "
+                    "ID Similarity.",
                 ),
                 io.Image.Output(
-                    "crops", display_name="face_crops", tooltip="Square crops around each face, to train on."
+                    "crops", display_name="face_crops", tooltip="Square crops around the faces, for ID-Enhancer Train."
                 ),
                 io.Image.Output(
                     "preview",
                     display_name="preview",
-                    tooltip="The photos with every face found, numbered from left to right; green was taken.",
+                    tooltip="Photos with a box and a number on every face, from left to right. Green: the face in use.",
                 ),
-                io.Mask.Output("masks", display_name="face_masks", tooltip="Where the face is in each crop."),
+                io.Mask.Output(
+                    "masks",
+                    display_name="face_masks",
+                    tooltip="Face area of each crop, for masks of ID-Enhancer Train.",
+                ),
                 io.String.Output(
                     "report",
                     display_name="report",
-                    tooltip="For each photo the face taken, its score and its likeness to the mean of all.",
+                    tooltip="Text: the face in use of each photo, its detection score and its cosine to the mean.",
                 ),
             ],
         )
@@ -193,7 +194,8 @@ class IDEncode(io.ComfyNode):
 
 
 def face_model_input(
-    tooltip: str = "From Load Face Model, or another pack's FACEANALYSIS or INSIGHTFACE.", optional: bool = False
+    tooltip: str = "Face models from Load Face Model, or FACEANALYSIS or INSIGHTFACE of another pack.",
+    optional: bool = False,
 ) -> io.Input:
     return io.MultiType.Input("face_model", [FaceModel, FaceAnalysis, InsightFace], tooltip=tooltip, optional=optional)
 
@@ -211,8 +213,8 @@ def face_choice_inputs() -> list[io.Input]:
             options=list(RULES),
             default=RULES[0],
             optional=True,
-            tooltip="Which face of several: by size, detection score or place, by its number from left to right, "
-            "or the one most like nearest_to.",
+            tooltip="Face to use if a photo shows several: by size, detection score, position or number, "
+            "or the face most similar to nearest_to.",
         ),
         io.Int.Input(
             "number",
@@ -220,9 +222,11 @@ def face_choice_inputs() -> list[io.Input]:
             min=1,
             max=99,
             optional=True,
-            tooltip="For face = by number: the face's number, counted from left to right.",
+            tooltip="Number of the face, counted from left to right. Only for face = by number.",
         ),
-        IdEmbedsSocket.Input("nearest_to", optional=True, tooltip="For face = nearest: whose face is looked for."),
+        IdEmbedsSocket.Input(
+            "nearest_to", optional=True, tooltip="Face embeddings of the person to look for. Only for face = nearest."
+        ),
         io.Float.Input(
             "min_score",
             default=MIN_SCORE,
@@ -230,7 +234,7 @@ def face_choice_inputs() -> list[io.Input]:
             max=0.95,
             step=0.05,
             optional=True,
-            tooltip="Faces that the detector is less certain of do not count. Lower it for blurred or turned faces.",
+            tooltip="Lowest detection score of a face, from 0 to 1. Lower it for blurred or turned faces.",
         ),
     ]
 
@@ -241,7 +245,8 @@ def aligned_input() -> io.Input:
             "aligned",
             default=False,
             optional=True,
-            tooltip="The images are square, aligned crops of one face already, such as 112 × 112: use no detector.",
+            tooltip="Input type: on if the images are already square, aligned crops of one face, such as 112 × 112. "
+            "Then no detector runs.",
         )
     )
 
