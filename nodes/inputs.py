@@ -14,7 +14,9 @@ _SCHEMA = {field.name for field in dataclasses.fields(io.Schema)}
 SHOWS = {name: True for name in ("has_intermediate_output",) if name in _SCHEMA}
 """Schema arguments of a node that shows something and is no output node: from the cache it is shown again. Versions of
 ComfyUI that do not know them keep the results of the last prompt alone."""
-OF_PICTURES = "Side of the pictures in pixels, the checkpoint's own: 512 for most, 768 for SD 2.1 768-v, 1024 for SDXL."
+OF_PICTURES = (
+    "Size of the images in pixels, as the checkpoint needs: 512 for most, 768 for SD 2.1 768-v, 1024 for SDXL."
+)
 
 
 def advanced(widget: io.Input) -> io.Input:
@@ -26,9 +28,9 @@ def advanced(widget: io.Input) -> io.Input:
 def base_model_inputs() -> list[io.Input]:
     """MODEL, CLIP and VAE that a training uses."""
     return [
-        io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x or XL; it is not changed."),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; it is not changed."),
-        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+        io.Model.Input("model", tooltip="MODEL of Stable Diffusion 1.x, 2.x or XL. It is not changed."),
+        io.Clip.Input("clip", tooltip="CLIP of the same checkpoint. It is not changed."),
+        io.Vae.Input("vae", tooltip="VAE of the same checkpoint."),
     ]
 
 
@@ -50,7 +52,7 @@ def name_input() -> io.String.Input:
     return io.String.Input(
         "name",
         default="alice",
-        tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>",
+        tooltip="Name of the person: letters, digits, _ and -. Write it in prompts in angle brackets: <alice>",
     )
 
 
@@ -63,13 +65,15 @@ def precision_input() -> io.Combo.Input:
     return io.Combo.Input(
         "precision",
         options=list(PRECISION_CHOICES),
-        tooltip="In which the UNet computes; auto: half on a GPU.",
+        tooltip="UNet precision. auto: half precision on a GPU.",
     )
 
 
 def prompts_input(whose: str) -> io.String.Input:
     """Prompts of the pictures that a node draws; `whose` place the brackets keep."""
-    tooltip = f"What the pictures show, one a line, two curly brackets for the {whose}. Empty: a dozen portraits."
+    tooltip = (
+        f"Prompts of the images, one per line, with two curly brackets for the {whose}. Empty: 12 portrait prompts."
+    )
     return io.String.Input("prompts", default="", multiline=True, optional=True, tooltip=tooltip)
 
 
