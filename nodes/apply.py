@@ -27,21 +27,22 @@ class ApplyAdapter(io.ComfyNode):
             node_id="IDEA_ApplyAdapter",
             display_name="Apply ID-Adapter",
             category=CATEGORY,
-            description="Puts a person into prompts. Write the name in angle brackets, such as "
-            "'photo of <alice> as an astronaut', in a CLIP Text Encode that uses this node's CLIP, "
-            "and sample with this node's MODEL.",
+            description="Adds a person to MODEL and CLIP. Write the name in the prompt in angle brackets: "
+            "'photo of <alice> as an astronaut'. Use this node's CLIP for the prompts and its MODEL for the sampler.",
             inputs=[
-                io.Model.Input("model", tooltip="The model family that the person was trained on."),
-                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-                IdentitySocket.Input("identity", tooltip="A person: loaded, just trained, instant, blended or edited."),
+                io.Model.Input("model", tooltip="MODEL of the base model family that the person was trained on."),
+                io.Clip.Input("clip", tooltip="CLIP of the same checkpoint."),
+                IdentitySocket.Input(
+                    "identity", tooltip="Person to add: loaded, trained, instant, refined, blended or edited."
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
                     min=-2.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How strongly the adapter changes prompts that hold the name (see branch). With both "
-                    "strengths at 0 the node does nothing, and the name is plain text.",
+                    tooltip="Strength of the adapter on prompts with the name (see branch). If both strengths are 0, "
+                    "the node does nothing and the name is plain text.",
                 ),
                 io.Float.Input(
                     "kv_strength",
@@ -49,8 +50,8 @@ class ApplyAdapter(io.ComfyNode):
                     min=-2.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How strongly the person's change to the cross attentions acts, like a LoRA's strength "
-                    "(see kv_scope). Lower it if pictures look too much like the training photos.",
+                    tooltip="Strength of the person's change to the cross attention, like a LoRA strength (see "
+                    "kv_scope). Lower it if images look too much like the training photos.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -58,7 +59,7 @@ class ApplyAdapter(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the sampling after which the adapter begins to act.",
+                    tooltip="Start of the adapter, as a share of the sampling: 0 is the first step.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -66,7 +67,7 @@ class ApplyAdapter(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the sampling after which the adapter stops acting.",
+                    tooltip="End of the adapter, as a share of the sampling: 1 is the last step.",
                 ),
                 advanced(
                     io.Combo.Input(
@@ -74,8 +75,8 @@ class ApplyAdapter(io.ComfyNode):
                         options=[WITH_PERSON, ALL_PROMPTS],
                         default=WITH_PERSON,
                         optional=True,
-                        tooltip="Which prompts of this node's CLIP the adapter changes: those that hold the name, or "
-                        "all of them, negative ones too.",
+                        tooltip="Prompts that the adapter changes: only those with the name, or all prompts of this "
+                        "node's CLIP, negative prompts too.",
                     )
                 ),
                 advanced(
@@ -84,14 +85,14 @@ class ApplyAdapter(io.ComfyNode):
                         options=[WHOLE_MODEL, WITH_PERSON],
                         default=WHOLE_MODEL,
                         optional=True,
-                        tooltip="Where the change to the cross attentions acts: on every prompt, at no cost, or on "
-                        "those alone that hold the name, such as one of two people's in regions of their own.",
+                        tooltip="Scope of the change to the cross attention: all prompts (no cost), or only prompts "
+                        "with the name, for two people in separate regions.",
                     )
                 ),
             ],
             outputs=[
-                io.Model.Output("patched_model", display_name="MODEL", tooltip="For the sampler."),
-                io.Clip.Output("patched_clip", display_name="CLIP", tooltip="For the prompts that hold the name."),
+                io.Model.Output("patched_model", display_name="MODEL", tooltip="MODEL for the sampler."),
+                io.Clip.Output("patched_clip", display_name="CLIP", tooltip="CLIP for the prompts with the name."),
             ],
         )
 

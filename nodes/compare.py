@@ -23,22 +23,26 @@ class BlendIDEmbeds(io.ComfyNode):
             node_id="IDEA_BlendIDEmbeds",
             display_name="Blend ID Embeds",
             category=CATEGORY,
-            description="A new face between two people's.",
+            description="Blends the face embeddings of two people into a new face.",
             inputs=[
-                IdEmbedsSocket.Input("first", tooltip="From ID Encode: the person at weight 0."),
-                IdEmbedsSocket.Input("second", tooltip="From ID Encode: the person at weight 1."),
+                IdEmbedsSocket.Input(
+                    "first", tooltip="Face embeddings of the first person (weight 0), from ID Encode."
+                ),
+                IdEmbedsSocket.Input(
+                    "second", tooltip="Face embeddings of the second person (weight 1), from ID Encode."
+                ),
                 io.Float.Input(
                     "weight",
                     default=0.5,
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How far to go from the first to the second, in equal steps of likeness.",
+                    tooltip="Position between the two faces: 0 is the first, 1 the second. Similarity changes evenly.",
                 ),
             ],
             outputs=[
                 IdEmbedsSocket.Output(
-                    "id_embeds", display_name="ID_EMBEDS", tooltip="The face between, for Instant ID-EA Embedding."
+                    "id_embeds", display_name="ID_EMBEDS", tooltip="The blended face, for Instant ID-EA Embedding."
                 ),
             ],
         )
@@ -58,23 +62,23 @@ class IDSimilarity(io.ComfyNode):
             **SHOWS,
             display_name="ID Similarity",
             category=CATEGORY,
-            description="How like a person the faces in images are: similarity to the mean embedding (a cosine), and "
-            "percent on the scale of the person's own photos.",
+            description="Measures face similarity between images and a person: similarity to the mean embedding (a "
+            "cosine), and percent of the similarity between the person's own photos.",
             is_input_list=True,
             inputs=[
                 face_model_input(),
-                io.Image.Input("images", tooltip="Pictures to judge; a list may have any sizes."),
-                more_images_input("More pictures to judge, of any size."),
+                io.Image.Input("images", tooltip="Images to compare: an image, a batch, or a list of any sizes."),
+                more_images_input("More images to compare, of any size."),
                 IdEmbedsSocket.Input(
                     "id_embeds",
-                    tooltip="The person, from ID Encode. With two or more photos there is a scale: each photo's "
-                    "likeness to the others is 100 %.",
+                    tooltip="Face embeddings of the person, from ID Encode. Two or more photos set the scale: their "
+                    "similarity to each other is 100 %.",
                 ),
                 IdEmbedsSocket.Input(
                     "others",
                     optional=True,
-                    tooltip="Photos of other people, from ID Encode: their likeness to the person is 0 %. "
-                    "Without them a cosine of 0 is.",
+                    tooltip="Face embeddings of other people, from ID Encode. Their similarity to the person is 0 %. "
+                    "Without them a cosine of 0 is 0 %.",
                 ),
                 *face_choice_inputs(),
                 aligned_input(),
@@ -84,7 +88,7 @@ class IDSimilarity(io.ComfyNode):
                     "sorted",
                     display_name="sorted",
                     is_output_list=True,
-                    tooltip="The images, best first; those without a face come last.",
+                    tooltip="Images, most similar first. Images without a face come last.",
                 ),
                 io.Float.Output(
                     "scores",
@@ -101,11 +105,13 @@ class IDSimilarity(io.ComfyNode):
                 io.Float.Output(
                     "percent",
                     display_name="percent",
-                    tooltip="The mean in percent; not a number without a scale (one reference photo, or photos that "
-                    "look like several people) or without a face.",
+                    tooltip="Mean similarity in percent. NaN without a face, with one reference photo, or if the "
+                    "reference photos look like different people.",
                 ),
-                io.Image.Output("plot", display_name="plot", tooltip="Each image's similarity, between 0 % and 100 %."),
-                io.String.Output("report", display_name="report", tooltip="All of it as text."),
+                io.Image.Output(
+                    "plot", display_name="plot", tooltip="Chart of the similarities, with lines at 0 % and 100 %."
+                ),
+                io.String.Output("report", display_name="report", tooltip="All results as text."),
             ],
         )
 

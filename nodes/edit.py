@@ -20,27 +20,27 @@ class BlendIdentities(io.ComfyNode):
             node_id="IDEA_BlendIdentities",
             display_name="Blend Identities",
             category=CATEGORY,
-            description="A new person between two who were trained on one base model. Chain it for more of them.",
+            description="Blends two people, trained on the same base model, into a new person.",
             inputs=[
-                IdentitySocket.Input("identity_a", tooltip="One person."),
-                IdentitySocket.Input("identity_b", tooltip="The other person, of the same base model."),
+                IdentitySocket.Input("identity_a", tooltip="First person (weight 0)."),
+                IdentitySocket.Input("identity_b", tooltip="Second person (weight 1), trained on the same base model."),
                 io.Float.Input(
                     "weight",
                     default=0.5,
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How much of identity_b is in the new person: 0 is all a, 1 is all b.",
+                    tooltip="Share of identity_b: 0 is identity_a alone, 1 is identity_b alone.",
                 ),
                 io.String.Input(
                     "name",
                     default="blend",
-                    tooltip="The new person's name; prompts say it in angle brackets, such as <blend>.",
+                    tooltip="Name of the new person. Write it in prompts in angle brackets: <blend>.",
                 ),
             ],
             outputs=[
                 IdentitySocket.Output(
-                    "identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save ID-EA Embedding."
+                    "identity", display_name="IDENTITY", tooltip="Person for Apply ID-Adapter or Save ID-EA Embedding."
                 ),
             ],
         )
@@ -60,37 +60,39 @@ class EditIdentity(io.ComfyNode):
             **SHOWS,
             display_name="Edit Identity",
             category=CATEGORY,
-            description="Renames a person, leaves out what others need not know, or makes the file smaller.",
+            description="Renames a person, removes private data, or makes the file smaller.",
             inputs=[
-                IdentitySocket.Input("identity", tooltip="A person; the input itself is not changed."),
-                io.String.Input("name", default="", tooltip="Another name; empty keeps the name."),
+                IdentitySocket.Input("identity", tooltip="Person to edit. The input itself is not changed."),
+                io.String.Input("name", default="", tooltip="New name. Empty keeps the present name."),
                 io.Boolean.Input(
                     "keep_face",
                     default=True,
-                    tooltip="Keep the face embedding. Others can tell by it whether a photo shows this person; "
-                    "pictures do not need it.",
+                    tooltip="Face embedding in the file. Others can use it to recognise this person in photos. "
+                    "Image generation does not need it.",
                 ),
-                io.Boolean.Input("keep_training", default=True, tooltip="Keep the record of settings and losses."),
                 io.Boolean.Input(
-                    "keep_thumbnail", default=True, optional=True, tooltip="Keep the small picture in the file."
+                    "keep_training",
+                    default=True,
+                    tooltip="Training record in the file: settings, losses and face similarity.",
                 ),
+                io.Boolean.Input("keep_thumbnail", default=True, optional=True, tooltip="Thumbnail in the file."),
                 io.Int.Input(
                     "kv_rank",
                     default=0,
                     min=0,
                     max=128,
-                    tooltip="At most this rank of the change to keys and values: a smaller file, with less likeness. "
-                    "0 keeps it.",
+                    tooltip="Highest rank of the change to keys and values. A lower rank makes the file smaller, with "
+                    "less face similarity. 0 keeps the present rank.",
                 ),
             ],
             outputs=[
                 IdentitySocket.Output(
-                    "edited", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save ID-EA Embedding."
+                    "edited", display_name="IDENTITY", tooltip="Person for Apply ID-Adapter or Save ID-EA Embedding."
                 ),
                 io.String.Output(
                     "report",
                     display_name="report",
-                    tooltip="The size in megabytes, and how much of the K/V change a lower rank has lost.",
+                    tooltip="Text: the size in megabytes, and the share of the K/V change that a lower rank removed.",
                 ),
             ],
         )

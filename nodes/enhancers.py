@@ -20,20 +20,19 @@ class LoadEnhancer(io.ComfyNode):
             node_id="IDEA_LoadEnhancer",
             display_name="Load ID-Enhancer",
             category=CATEGORY,
-            description="Reads an ID-Enhancer that has seen people. ID-Enhancer Train Across People makes one for a "
-            "checkpoint.",
+            description="Loads a pretrained ID-Enhancer. ID-Enhancer Train Across People trains one for a checkpoint.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=enhancer_files(),
-                    tooltip="A file in models/idea/enhancers or output/idea/enhancers, subfolders included.",
+                    tooltip="File of an ID-Enhancer, in models/idea/enhancers or output/idea/enhancers.",
                 ),
             ],
             outputs=[
                 EnhancerSocket.Output(
                     "enhancer",
                     display_name="ID_ENHANCER",
-                    tooltip="For Instant and Refined ID-EA Embedding, or as a start for ID-Enhancer Train.",
+                    tooltip="ID-Enhancer for Instant or Refined ID-EA Embedding, or for ID-Enhancer Train.",
                 ),
             ],
         )
@@ -58,15 +57,17 @@ class InstantIdentity(io.ComfyNode):
             node_id="IDEA_InstantIdentity",
             display_name="Instant ID-EA Embedding",
             category=CATEGORY,
-            description="A person from a face at once, without training.",
+            description="Makes a person from a face embedding, without training.",
             inputs=[
-                EnhancerSocket.Input("enhancer", tooltip="From Load ID-Enhancer; made for the checkpoint in use."),
-                IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
+                EnhancerSocket.Input(
+                    "enhancer", tooltip="ID-Enhancer from Load ID-Enhancer, trained for the checkpoint in use."
+                ),
+                IdEmbedsSocket.Input("id_embeds", tooltip="Face embeddings of the person, from ID Encode."),
                 name_input(),
             ],
             outputs=[
                 IdentitySocket.Output(
-                    "identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save ID-EA Embedding."
+                    "identity", display_name="IDENTITY", tooltip="Person for Apply ID-Adapter or Save ID-EA Embedding."
                 ),
             ],
         )

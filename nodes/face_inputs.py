@@ -27,7 +27,9 @@ def face_choice_inputs() -> list[io.Input]:
     """Inputs that say which face of a photo is meant; read by `face_settings`."""
     return [
         *widgets_of(FaceSettings, "face", "number", optional=True),
-        IdEmbedsSocket.Input("nearest_to", optional=True, tooltip="Person to look for. It needs face = nearest."),
+        IdEmbedsSocket.Input(
+            "nearest_to", optional=True, tooltip="Face embeddings of the person to look for. Only for face = nearest."
+        ),
         *widgets_of(FaceSettings, "min_score", optional=True),
     ]
 

@@ -28,11 +28,11 @@ class IDEncode(io.ComfyNode):
             **SHOWS,
             display_name="ID Encode",
             category=CATEGORY,
-            description="Finds the person's face in each photo and averages the ArcFace embeddings.",
+            description="Finds the person's face in each photo, averages the face embeddings and crops the photos.",
             is_input_list=True,
             inputs=[
                 face_model_input(),
-                io.Image.Input("images", tooltip="One or more photos of one person; a list may have any sizes."),
+                io.Image.Input("images", tooltip="Photos of one person: an image, a batch, or a list of any sizes."),
                 more_images_input("More photos of the person, of any size."),
                 *face_choice_inputs(),
                 io.Combo.Input(
@@ -40,14 +40,14 @@ class IDEncode(io.ComfyNode):
                     options=[ERROR, SKIP],
                     default=ERROR,
                     optional=True,
-                    tooltip="What to do with a photo without such a face: stop and name it, or go on without it.",
+                    tooltip="Photos without a matching face. error: stop and name the photo. skip: leave it out.",
                 ),
                 io.Combo.Input(
                     "outliers",
                     options=[KEEP, LEAVE_OUT],
                     default=KEEP,
                     optional=True,
-                    tooltip="Photos that look like another person than most of the others. "
+                    tooltip="Photos that look like a different person. keep: use them. leave out: do not use them. "
                     "The report names them either way.",
                 ),
                 io.Int.Input(
@@ -57,7 +57,7 @@ class IDEncode(io.ComfyNode):
                     max=2048,
                     step=64,
                     optional=True,
-                    tooltip="Side of the crops in pixels: 512 for SD 1.x and 2.x, 768 for SD 2.1 768-v, 1024 for SDXL.",
+                    tooltip="Size of the crops in pixels: 512 for SD 1.x and 2.x, 768 for SD 2.1 768-v, 1024 for SDXL.",
                 ),
                 advanced(
                     io.Float.Input(
@@ -67,12 +67,15 @@ class IDEncode(io.ComfyNode):
                         max=5.0,
                         step=0.1,
                         optional=True,
-                        tooltip="Side of the crops in face sizes. 2 keeps hair, ears and shoulders.",
+                        tooltip="Size of the crops in face sizes. 2 includes hair, ears and shoulders.",
                     )
                 ),
                 advanced(
                     io.Boolean.Input(
-                        "upright", default=True, optional=True, tooltip="Turn the crops so that the eyes are level."
+                        "upright",
+                        default=True,
+                        optional=True,
+                        tooltip="Rotation of the crops: on turns each crop until the eyes are level.",
                     )
                 ),
                 aligned_input(),
@@ -81,22 +84,26 @@ class IDEncode(io.ComfyNode):
                 IdEmbedsSocket.Output(
                     "id_embeds",
                     display_name="ID_EMBEDS",
-                    tooltip="The person's face, for ID-Enhancer Train, Instant and Refined ID-EA Embedding, and ID "
+                    tooltip="Face embeddings, for ID-Enhancer Train, Instant and Refined ID-EA Embedding, and ID "
                     "Similarity.",
                 ),
                 io.Image.Output(
-                    "crops", display_name="face_crops", tooltip="Square crops around each face, to train on."
+                    "crops", display_name="face_crops", tooltip="Square crops around the faces, for ID-Enhancer Train."
                 ),
                 io.Image.Output(
                     "preview",
                     display_name="preview",
-                    tooltip="The photos with every face found, numbered from left to right; green was taken.",
+                    tooltip="Photos with a box and a number on every face, from left to right. Green: the face in use.",
                 ),
-                io.Mask.Output("masks", display_name="face_masks", tooltip="Where the face is in each crop."),
+                io.Mask.Output(
+                    "masks",
+                    display_name="face_masks",
+                    tooltip="Face area of each crop, for masks of ID-Enhancer Train.",
+                ),
                 io.String.Output(
                     "report",
                     display_name="report",
-                    tooltip="For each photo the face taken, its score and its likeness to the mean of all.",
+                    tooltip="Text: the face in use of each photo, its detection score and its cosine to the mean.",
                 ),
             ],
         )

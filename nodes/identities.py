@@ -28,29 +28,30 @@ class SaveIdentity(io.ComfyNode):
             node_id="IDEA_SaveIdentity",
             display_name="Save ID-EA Embedding",
             category=CATEGORY,
-            description="Writes a person to output/idea as one .safetensors file. "
-            "Stock nodes can read their parts of it from models/embeddings or models/loras.",
+            description="Saves a person to output/idea as one .safetensors file. "
+            "In models/embeddings or models/loras, ComfyUI's own nodes can read parts of the file.",
             inputs=[
-                IdentitySocket.Input("identity", tooltip="A person: just trained, instant, blended or edited."),
+                IdentitySocket.Input(
+                    "identity", tooltip="Person to save: trained, instant, refined, blended or edited."
+                ),
                 io.String.Input(
                     "filename",
                     default="alice",
-                    tooltip="File name below output/idea, with subfolders if you like. "
-                    "An existing file of that name is replaced.",
+                    tooltip="File name in output/idea; subfolders are allowed. A file with the same name is replaced.",
                 ),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="A picture to know the file by, stored small. Without it the file keeps the training's "
-                    "last preview, if there was one.",
+                    tooltip="Thumbnail for the file, stored small. Without it, the file keeps the last preview of the "
+                    "training, if there is one.",
                 ),
                 advanced(
                     io.Boolean.Input(
                         "keep_face",
                         default=True,
                         optional=True,
-                        tooltip="Keep the face embedding. Others can tell by it whether a photo shows this person; "
-                        "pictures do not need it.",
+                        tooltip="Face embedding in the file. Others can use it to recognise this person in photos. "
+                        "Image generation does not need it.",
                     )
                 ),
             ],
@@ -80,17 +81,19 @@ class LoadIdentity(io.ComfyNode):
             node_id="IDEA_LoadIdentity",
             display_name="Load ID-EA Embedding",
             category=CATEGORY,
-            description="Reads a person's file from models/idea or output/idea.",
+            description="Loads a saved person from models/idea or output/idea.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=identity_files(),
-                    tooltip="A file in models/idea or output/idea, subfolders included.",
+                    tooltip="File of a person, in models/idea or output/idea. Subfolders are included.",
                 ),
             ],
             outputs=[
                 IdentitySocket.Output(
-                    "identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter, blending and editing."
+                    "identity",
+                    display_name="IDENTITY",
+                    tooltip="Person for Apply ID-Adapter, Blend Identities and Edit Identity.",
                 ),
             ],
         )
@@ -115,13 +118,17 @@ class IdentityInfo(io.ComfyNode):
             node_id="IDEA_IdentityInfo",
             display_name="ID-EA Info",
             category=CATEGORY,
-            description="What a person's file holds: its picture, base model, size, training and likeness.",
-            inputs=[IdentitySocket.Input("identity", tooltip="From Load ID-EA Embedding or ID-Enhancer Train.")],
+            description="Shows what a person's file holds: thumbnail, base model, size, training, face similarity.",
+            inputs=[
+                IdentitySocket.Input(
+                    "identity", tooltip="Person to show, from Load ID-EA Embedding or ID-Enhancer Train."
+                )
+            ],
             outputs=[
                 io.Image.Output(
-                    "thumbnail", display_name="thumbnail", tooltip="The file's picture; black where it has none."
+                    "thumbnail", display_name="thumbnail", tooltip="Thumbnail in the file; black if there is none."
                 ),
-                io.String.Output("report", display_name="report", tooltip="All of it as text."),
+                io.String.Output("report", display_name="report", tooltip="All entries as text."),
             ],
             is_output_node=True,
         )

@@ -73,9 +73,9 @@ def advanced(widget: io.Input) -> io.Input:
 def base_model_inputs() -> list[io.Input]:
     """MODEL, CLIP and VAE that a training uses."""
     return [
-        io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x or XL; it is not changed."),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint; it is not changed."),
-        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+        io.Model.Input("model", tooltip="MODEL of Stable Diffusion 1.x, 2.x or XL. It is not changed."),
+        io.Clip.Input("clip", tooltip="CLIP of the same checkpoint. It is not changed."),
+        io.Vae.Input("vae", tooltip="VAE of the same checkpoint."),
     ]
 
 
@@ -84,13 +84,15 @@ def name_input() -> io.String.Input:
     return io.String.Input(
         "name",
         default="alice",
-        tooltip="The person's name, of letters, digits, _ and -. Prompts say it in angle brackets: <alice>",
+        tooltip="Name of the person: letters, digits, _ and -. Write it in prompts in angle brackets: <alice>",
     )
 
 
 def prompts_input(whose: str) -> io.String.Input:
     """Prompts of the pictures that a node draws; `whose` place the brackets keep."""
-    tooltip = f"Prompts of the images, one a line, with two curly brackets for the {whose}. Empty: a dozen portraits."
+    tooltip = (
+        f"Prompts of the images, one per line, with two curly brackets for the {whose}. Empty: 12 portrait prompts."
+    )
     return io.String.Input("prompts", default="", multiline=True, optional=True, tooltip=tooltip)
 
 

@@ -23,33 +23,30 @@ class LoadFaceModel(io.ComfyNode):
             **SHOWS,
             display_name="Load Face Model",
             category=CATEGORY,
-            description="Loads a face detector and an ArcFace recogniser from models/insightface/models. "
-            "insightface's own models are for non-commercial research only.",
+            description="Loads a face detector and an ArcFace recogniser from models/insightface/models. The "
+            "models of the insightface project are for non-commercial research only.",
             inputs=[
                 io.Combo.Input(
                     "pack",
                     options=list(find_packs(insightface_roots())),
-                    tooltip="A folder of .onnx files in models/insightface/models, such as antelopev2 or buffalo_l, "
-                    "or a recogniser's .onnx file there, which needs aligned switched on where faces are read. "
-                    "Nothing is downloaded: put it there yourself.",
+                    tooltip="Face models: a folder of .onnx files in models/insightface/models, such as antelopev2. A"
+                    " single recogniser file works only where aligned is on. Nothing is downloaded.",
                 ),
                 io.Combo.Input(
                     "provider",
                     options=list(PROVIDER_CHOICES),
                     default="auto",
-                    tooltip="What onnxruntime runs on. auto takes a GPU if the installed onnxruntime has one, "
-                    "else the CPU.",
+                    tooltip="Hardware that runs the face models. auto: the GPU if the installed onnxruntime supports "
+                    "one, else the CPU.",
                 ),
             ],
             outputs=[
                 FaceModel.Output(
                     "face_model",
                     display_name="FACE_MODEL",
-                    tooltip="For ID Encode, ID Similarity, Refined ID-EA Embedding, and trainings.",
+                    tooltip="Face models for ID Encode, ID Similarity, Refined ID-EA Embedding and the training nodes.",
                 ),
-                io.String.Output(
-                    "runs_on", display_name="runs_on", tooltip="The provider that runs, whatever was asked for."
-                ),
+                io.String.Output("runs_on", display_name="runs_on", tooltip="Name of the onnxruntime provider in use."),
             ],
         )
 

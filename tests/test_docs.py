@@ -3,11 +3,16 @@
 import re
 import sys
 
+import torch
 from error_messages import messages
+from PIL import Image
 from test_package import ROOT
 
+from idea_core import Identity
 from idea_core.headless.cli import idea
 from idea_core.headless.cli.published import PUBLISHED, translated
+from miniature.people import held_out_people
+from miniature.world import BASE, FACES, draw_photos, photos_of, to_photo
 
 sys.path.append(str(ROOT / "tools"))
 
@@ -62,6 +67,29 @@ def test_commands_in_the_documentation_parse():
     for line in lines:
         name = line.split()[1]
         assert set(re.findall(r" (--[\w-]+)", line)) <= options_of(name), line
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    """README's own lines, with files of the drawn world in place of a checkpoint, face models and photos."""
+    photos, packs = tmp_path / "photos" / "alice", tmp_path / "models" / "insightface" / "models"
+    photos.mkdir(parents=True)
+    packs.mkdir(parents=True)
+    random = torch.Generator().manual_seed(1)
+    for number, photo in enumerate(photos_of(held_out_people(1)[0], draw_photos(2, random), random)):
+        Image.fromarray(to_photo(photo)).save(photos / f"{number}.png")
+    (tmp_path / "sd15.safetensors").symlink_to(BASE)
+    (packs / "antelopev2").symlink_to(FACES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    example = re.search(r"<!-- python example -->\n```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)[
+        1
+    ]
+    for size, smaller in (("steps=25", "steps=2"), ("resolution=512", "resolution=64"), ("count=4", "count=2")):
+        assert size in example
+        example = example.replace(size, smaller)
+    exec(example, {})
+    assert Identity.load("alice.safetensors").trigger == "<alice>"
+    assert [Image.open(f"alice_{seed}.png").size for seed in (0, 1)] == [(64, 64)] * 2
 
 
 def test_troubleshooting_quotes_every_error_message_as_it_is():
