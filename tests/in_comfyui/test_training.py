@@ -143,53 +143,6 @@ def test_half_weights_train_as_single_ones_and_leave_the_model_as_it_was(probe):
     assert result["hooks"] == 0
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21"])
-def test_a_face_alone_gives_a_person_and_a_start(probe, checkpoint):
-    result = probe("instant", checkpoint=checkpoint)
-    assert "format id-ea-enhancer" in result.pop("refused")
-    assert result == dict.fromkeys(result, True)
-
-
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21", pytest.param("tiny_sdxl", marks=pytest.mark.slow)])
-def test_a_person_from_a_face_is_drawn_compared_and_corrected(probe, checkpoint):
-    result = probe("refined", checkpoint=checkpoint)
-    likeness = result["likeness"]
-    assert result["seen"] == [2, 4, 6] and likeness == sorted(likeness, key=lambda pair: pair[1])
-    assert result["moved"] is (len(likeness) > 1) and result["same face"] and result["adapted"]
-    assert result["images"] == [2, 64, 64, 3] and f"likeness: {likeness}" in result["report"] and result["unchanged"]
-
-
-def test_a_refinement_may_be_cancelled_and_wants_a_face(probe):
-    broken = probe("refined", checkpoint="tiny_sd15", interrupt_at=4)
-    assert broken == {"seen": [2, 4], "said": "interrupted", "unchanged": True}
-    faceless = probe("refined", checkpoint="tiny_sd15", faces=False)
-    assert faceless.pop("said").startswith("Expected a face in 2 pictures that the base model draws")
-    assert faceless == {"seen": [2], "unchanged": True}
-
-
-@pytest.mark.parametrize(
-    "checkpoint", ["tiny_sd15", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_sd21", "tiny_sdxl"))]
-)
-def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(probe, checkpoint):
-    nobody = probe("across", checkpoint=checkpoint)
-    assert nobody["pictures"] == 3 and nobody["unchanged"] and "names that this base model can draw" in nobody["said"]
-    whole = probe("across", checkpoint=checkpoint, drawn=True)
-    assert whole["seen"] == [1, 2, 3, 4] and whole["listed"] and whole["unchanged"]
-    assert [step for step, _ in whole["validated"]] == [2, 4]
-    assert probe("across", checkpoint=checkpoint)["seen"] == []  # it is there
-    probe("forget_enhancer", checkpoint=checkpoint)
-    broken = probe("across", checkpoint=checkpoint, interrupt_at=2)
-    assert broken["said"] == "interrupted" and broken["unchanged"]
-    resumed = probe("across", checkpoint=checkpoint)
-    assert resumed["seen"] == [3, 4] and resumed["digest"] == whole["digest"]
-    farther = probe("across", checkpoint=checkpoint, go_on=True)
-    assert farther["start"] == whole["digest"] != farther["digest"] and farther["unchanged"]
-    assert probe("across", checkpoint=checkpoint)["seen"] == []  # the one to start from was kept
-    probe("forget_enhancer", checkpoint=checkpoint)
-    faced = probe("across", checkpoint=checkpoint, go_on=True, faces=True)
-    assert faced["digest"] != farther["digest"] and faced["unchanged"]  # likeness has gradients
-
-
 def test_cancel_does_not_wait_for_the_checkpoints_hash(probe):
     assert probe("cancelled_while_hashing", seconds=3) < 2
 
