@@ -11,8 +11,7 @@ import comfy.supported_models
 import folder_paths
 import torch
 from comfy.patcher_extension import WrappersMP
-from probes import apply, encode, error, load, make_identity, pack, people_in, plain, sample, unmarked
-from probes_training import sample_plainly
+from probes import apply, encode, error, load, make_identity, pack, people_in, plain, sample, sample_plainly, unmarked
 from safetensors.torch import save_file
 
 import nodes

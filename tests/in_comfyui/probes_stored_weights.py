@@ -12,8 +12,20 @@ import comfy.model_management
 import comfy.model_patcher
 import folder_paths
 import torch
-from probes import NAMES, apply, encode, error, face, load, make_identity, pack, photos, sample, training_job
-from probes_training import weights_hash
+from probes import (
+    NAMES,
+    apply,
+    encode,
+    error,
+    face,
+    load,
+    make_identity,
+    pack,
+    photos,
+    sample,
+    training_job,
+    weights_hash,
+)
 from safetensors.torch import load_file, save_file
 
 import nodes
