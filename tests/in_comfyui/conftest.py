@@ -76,6 +76,7 @@ def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[C
             finally:
                 worker.stdin.close()
                 worker.wait(30)
+                worker.stdout.close()
 
     return start
 

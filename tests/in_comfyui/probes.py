@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,3 +185,15 @@ def sample_plainly(checkpoint: str) -> str:
     with torch.inference_mode():
         picture = sample(model, encode(clip, "a photo of a dog"), encode(clip, "blurry"), steps=2)
     return hashlib.sha256(picture.numpy().tobytes()).hexdigest()
+
+
+def notices(call) -> list[str]:
+    """What the pack logs meanwhile."""
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    try:
+        call()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    return [line for line in said if line.startswith("ID-EA")]

@@ -21,8 +21,7 @@ import comfy.samplers
 import comfy.sd
 import folder_paths
 import torch
-from probes import apply, encode, error, load, make_identity, sample, unmarked, weights_hash
-from probes_apply import notices
+from probes import apply, encode, error, load, make_identity, notices, sample, unmarked, weights_hash
 from safetensors.torch import load_file, save_file
 
 import nodes

@@ -8,8 +8,7 @@ import sys
 
 import folder_paths
 import torch
-from probes import apply, encode, error, load, make_identity, pack, sample
-from probes_apply import notices
+from probes import apply, encode, error, load, make_identity, notices, pack, sample
 from probes_stored_weights import pictures, trained
 
 import nodes

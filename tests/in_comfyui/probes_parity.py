@@ -1,9 +1,10 @@
-"""Trainings that the tests of parity hold to those of the other front end."""
+"""What the tests of parity hold to the other front end, which cannot run in this process."""
 
 from __future__ import annotations
 
 import torch
-from probes import face, load, pack, photos, weights_hash
+from comfy.patcher_extension import WrappersMP
+from probes import apply, encode, face, load, make_identity, pack, photos, sample, weights_hash
 from safetensors.torch import save_file
 
 import nodes
@@ -32,3 +33,26 @@ def train_for_parity(checkpoint: str, vae: str, settings: dict, target: str, nam
     assert weights_hash(model, clip.patcher, vae.patcher) == before
     save_file({key: tensor.clone() for key, tensor in trained.items()}, target)
     return list(losses)
+
+
+@torch.inference_mode()
+def unet_call(checkpoint: str, prompt: str, target: str, strength: float, kv_strength: float) -> None:
+    """One real sampling step with everything applied; what the UNet was given and gave, for a check elsewhere."""
+    identity = make_identity(checkpoint)
+    model, clip = apply(checkpoint, identity, strength, kv_strength)
+    seen = {}
+
+    def record(executor, x, timesteps, context=None, *rest, **more):
+        output = executor(x, timesteps, context, *rest, **more)
+        seen.update(x=x, timesteps=timesteps, context=context, output=output)
+        return output
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", record)
+    sample(model, encode(clip, prompt), [], steps=1, cfg=1.0)
+    save_file({key: tensor.float().clone().contiguous() for key, tensor in seen.items()}, f"{target}/call.safetensors")
+    identity.save(f"{target}/identity.safetensors")
+
+
+def weights_in(prompts: list[str]) -> list:
+    """ComfyUI's own reading of prompts: texts and their weights."""
+    return [pack("nodes.comfy.names")._segments(prompt) for prompt in prompts]
