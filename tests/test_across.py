@@ -4,8 +4,20 @@ import dataclasses
 
 import pytest
 import torch
-from test_identity import rewrite
-from test_trainer import MANY_NAMES, NAMES, face, photos, require_same_end, weights_hash
+from helpers import (
+    MANY_NAMES,
+    NAMES,
+    QUICK_ENHANCER,
+    across,
+    face,
+    many_faces,
+    photos,
+    pictures,
+    require_same_end,
+    rewrite,
+    trained,
+    weights_hash,
+)
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
@@ -19,7 +31,6 @@ from idea_core.headless.diffusers import DiffusersBackbone, GenerateConfig, Peop
 from idea_core.method.anchor import mean_name, names_basis
 from idea_core.training.run import TrainingRun
 
-QUICK = EnhancerTrainConfig(steps=3, batch_size=2)
 QUICK_PERSON = TrainConfig(steps=1, batch_size=1)
 
 
@@ -28,40 +39,18 @@ def backbone() -> DiffusersBackbone:
     return DiffusersBackbone(tiny_pipeline())
 
 
-def faces(count: int, seed: int = 3) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(count, 512, generator=generator), dim=1)
-
-
-def pictures(backbone, people=(0, 0, 1, 1, 1)) -> PeoplePictures:
-    images = torch.rand(len(people), 16, 16, 3, generator=torch.Generator().manual_seed(0))
-    latents = backbone.encode_images(images).mean
-    prompts, names = ["a {}"] * len(people), NAMES[: max(people) + 1]
-    return PeoplePictures(latents, faces(len(people)), torch.tensor(people), prompts, names)
-
-
-def across(backbone, config: EnhancerTrainConfig = QUICK, **options) -> EnhancerTrainer:
-    return EnhancerTrainer(backbone, cross_initialise(backbone, NAMES, 2), pictures(backbone, **options), config)
-
-
-def trained(backbone) -> PretrainedEnhancer:
-    run = across(backbone)
-    run.run()
-    return PretrainedEnhancer.of(run.model, backbone, base_checkpoint="tiny")
-
-
 def test_before_training_every_face_is_the_mean_name(backbone):
     start, scale = mean_name(backbone, NAMES, 2)
     model = EnhancerModel(cross_initialise(backbone, NAMES, 2), start, scale)
-    tokens = model.tokens(faces(3))["clip_l"]
+    tokens = model.tokens(many_faces(3))["clip_l"]
     ids = [backbone.tokenize(name)["clip_l"] for name in NAMES]
     for position in range(2):
         named = backbone.embed_tokens("clip_l", [name[position] for name in ids if len(name) > position])
         assert torch.allclose(tokens[:, position], named.mean(0).expand(3, -1))
         assert torch.allclose(scale["clip_l"][position], named.square().mean().sqrt())
     context = torch.randn(3, 77, 768)
-    assert torch.equal(model.adapter(context, model.fused(faces(3))), context)
-    assert model.fused(faces(3)).unique(dim=0).shape[0] == 3
+    assert torch.equal(model.adapter(context, model.fused(many_faces(3))), context)
+    assert model.fused(many_faces(3)).unique(dim=0).shape[0] == 3
 
 
 @pytest.mark.parametrize("text_steps", [0, 1000])
@@ -136,9 +125,9 @@ def test_dropout_takes_a_share_of_each_samples_hidden_values_and_none_of_a_perso
     factors = run.data.dropout(200)
     assert factors.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert (factors == 0).float().mean() == pytest.approx(0.25, abs=0.01)
-    whole = run.model.tokens(faces(2))["clip_l"]
-    assert torch.equal(run.model.tokens(faces(2), torch.ones_like(factors[:2]))["clip_l"], whole)
-    some = run.model.tokens(faces(2), torch.stack([torch.ones_like(factors[0]), factors[1]]))["clip_l"]
+    whole = run.model.tokens(many_faces(2))["clip_l"]
+    assert torch.equal(run.model.tokens(many_faces(2), torch.ones_like(factors[:2]))["clip_l"], whole)
+    some = run.model.tokens(many_faces(2), torch.stack([torch.ones_like(factors[0]), factors[1]]))["clip_l"]
     assert torch.equal(some[0], whole[0]) and not torch.equal(some[1], whole[1])
     assert across(backbone, EnhancerTrainConfig(dropout=0)).data.dropout(3).unique().tolist() == [1]
     with pytest.raises(ConfigError, match="dropout from 0 to below 1, got 1"):
@@ -149,7 +138,7 @@ def test_names_of_another_length_give_no_lesson_by_text(backbone):
     run = across(backbone, people=(0, 0, 1, 1, 2, 2))
     assert run.objectives[0]._nameable.tolist() == [0, 1, 2, 3]
     who = torch.zeros(2, dtype=torch.long)
-    three_tokens = PeoplePictures(torch.zeros(2, 4, 2, 2), faces(2), who, ["{}"] * 2, ["abc"])
+    three_tokens = PeoplePictures(torch.zeros(2, 4, 2, 2), many_faces(2), who, ["{}"] * 2, ["abc"])
     anchor = cross_initialise(backbone, NAMES, 2)
     with pytest.raises(TrainingError, match="names are of 2 tokens, to learn by text, got none"):
         EnhancerTrainer(backbone, anchor, three_tokens, EnhancerTrainConfig(text_steps=1))
@@ -213,7 +202,7 @@ def test_weights_bound_the_pictures_error(backbone):
 
 def test_a_training_goes_on_from_an_enhancer(backbone):
     start = trained(backbone)
-    given, config = pictures(backbone), dataclasses.replace(QUICK, heads=4).going_on(start)
+    given, config = pictures(backbone), dataclasses.replace(QUICK_ENHANCER, heads=4).going_on(start)
     run = EnhancerTrainer(backbone, None, given, config, start=start)
     assert [type(objective) for objective in run.objectives] == [DenoisingObjective] and config.heads == 8
     assert all(torch.equal(weight.half(), start.weights[key]) for key, weight in run.weights().items())
@@ -296,7 +285,7 @@ def test_an_enhancer_for_another_base_is_refused(backbone):
     other_base = DiffusersBackbone(tiny_pipeline("sd2"))
     with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
         Trainer(other_base, photos(), face(), QUICK_PERSON, NAMES, build_person=enhancer.build_person)
-    with pytest.raises(ConfigError, match="n 2, heads 8, beta 0.4, got n 3"):
+    with pytest.raises(ConfigError, match="num_tokens 2, heads 8, beta 0.4, got num_tokens 3"):
         other = dataclasses.replace(QUICK_PERSON, num_tokens=3)
         Trainer(backbone, photos(), face(), other, ["one two three"], build_person=enhancer.build_person)
 

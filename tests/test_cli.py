@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
 from face_models import photo
+from helpers import RunsCode, published
+from idea_command import QUICK, base, faces, run, train
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_convert import RunsCode, published
 
 from idea_core import Identity
 from idea_core.headless.cli import idea
@@ -25,28 +25,6 @@ from idea_core.headless.cli.generate import folder_name
 from idea_core.headless.cli.options import take_config
 from idea_core.headless.jobs import FaceSource, PhotoSource
 from idea_core.training.config import PRESETS
-
-QUICK = ["--steps", "2", "--batch-size", "1", "--resolution", "16", "--phrase", "ab"]
-
-
-def run(*arguments, code: int = 0):
-    """The command's result; with --json, parsed."""
-    result = CliRunner().invoke(idea, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout) if "--json" in arguments and code == 0 else result
-
-
-def base(studio: Path) -> list:
-    return ["--model", studio / "model", "--device", "cpu"]
-
-
-def faces(studio: Path) -> list:
-    return ["--face-models", studio / "faces", "--provider", "cpu"]
-
-
-def train(studio: Path, output: Path, *more, name: str = "alice", code: int = 0):
-    photos = ["--photos", studio / "photos" / name]
-    return run("train", *base(studio), *faces(studio), *photos, "--name", name, "-o", output, *QUICK, *more, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +275,8 @@ def test_pictures_go_to_a_folder_of_their_prompt(studio, alice, tmp_path):
     assert [image["seed"] for image in images] == [3, 4, 5, 6] * 2
     folder = tmp_path / "out" / "{}_wearing_an_oversized_sweater"
     assert [path.name for path in sorted(folder.iterdir())] == ["0.png", "1.png", "2.png", "3.png"]
-    said = json.loads(Image.open(folder / "1.png").info["id-ea"])
+    with Image.open(folder / "1.png") as picture:
+        said = json.loads(picture.info["id-ea"])
     assert (said["prompt"], said["seed"], said["kv_strength"]) == ("{} wearing an oversized sweater", 4, 1.0)
     before = (folder / "0.png").read_bytes()
     again = run(*arguments, "--json")["images"]

@@ -1,7 +1,6 @@
 """A person's file in and out of the formats of others."""
 
 import argparse
-import os
 import re
 import sys
 import types
@@ -11,30 +10,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from test_identity import K, V, make_identity
+from helpers import K, RunsCode, V, make_identity, published
 from tiny_pipeline import tiny_pipeline
 
 from idea_core.errors import ConfigError, IdentityFileError
 from idea_core.files.weights import read_weights, tensors_in
 from idea_core.identity.convert import FORMATS, left_out, read_kv, read_person, write_kv, write_person
-
-
-def published(path, name: str = "<00011>", width: int = 1024, count: int = 2) -> dict[str, torch.Tensor]:
-    """A file as the published training command writes it: a token a vector, of norm 33."""
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(count, width, generator=generator)
-    vectors *= 33 / vectors.norm(dim=1, keepdim=True)
-    content = {f"{name}_v{number}": vector.clone() for number, vector in enumerate(vectors)}
-    torch.save(content, path)
-    return content
-
-
-class RunsCode:
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.witness),)
 
 
 @pytest.mark.parametrize("name, trigger", [("<00011>", "00011"), ("alice", "alice"), ("<a b>", "a-b")])

@@ -4,7 +4,7 @@ import re
 import sys
 
 from error_messages import messages
-from test_package import ROOT
+from helpers import ROOT
 
 from idea_core.headless.cli import idea
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_cli import run
-from test_identity import make_identity
+from helpers import make_identity
+from idea_command import run
 
 from idea_core import Identity
 from idea_core.errors import ConfigError

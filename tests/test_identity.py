@@ -10,48 +10,15 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from helpers import K, V, make_identity, rewrite
 from PIL import Image
 
-from idea_core import GatedAttention, Identity
+from idea_core import Identity
 from idea_core.errors import IdentityFileError
 from idea_core.files.tensorfile import read_tensors, write_tensors
 from idea_core.identity.checks import require_finite
 from idea_core.identity.describe import describe
 from idea_core.identity.thumbnail import decode_thumbnail, encode_thumbnail
-
-K = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
-V = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v"
-
-
-def make_identity(base_model: str = "sd1", **changes) -> Identity:
-    widths = {"sd1": {"clip_l": 768}, "sd2": {"clip_h": 1024}, "sdxl": {"clip_l": 768, "clip_g": 1280}}[base_model]
-    d, generator = sum(widths.values()), torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    parts = {
-        "name": "alice",
-        "base_model": base_model,
-        "prediction": "eps",
-        "clip_layer": None,
-        "heads": 8,
-        "beta": 0.4,
-        "tokens": {encoder: random(2, width) for encoder, width in widths.items()},
-        "anchor": random(2, d),
-        "grounding": random(2, d),
-        "id_embeds": random(512),
-        "adapter": {key: random(*tensor.shape) for key, tensor in GatedAttention(d).state_dict().items()},
-        "kv": {
-            f"{K}.lora_up.weight": random(320, 8),
-            f"{K}.lora_down.weight": random(8, d),
-            f"{V}.diff": random(320, d),
-        },
-        "base_checkpoint": "base.safetensors",
-        "base_hash": "0" * 64,
-        "training": {"steps": 25, "losses": [1.0, 0.5]},
-    }
-    return Identity(**{**parts, **changes})
 
 
 @pytest.mark.parametrize("base_model", ["sd1", "sd2", "sdxl"])
@@ -114,15 +81,6 @@ def test_a_truncated_file_is_refused(tmp_path, size):
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(IdentityFileError, match="Expected a whole safetensors file, got .* in a.safetensors"):
         Identity.load(path)
-
-
-def rewrite(path, change) -> None:
-    """Change a file's tensors and metadata in place."""
-    tensors = safetensors.torch.load_file(path)
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    change(tensors, metadata)
-    safetensors.torch.save_file(tensors, path, metadata)
 
 
 DAMAGE = {

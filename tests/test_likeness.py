@@ -7,8 +7,8 @@ import onnx
 import pytest
 import torch
 from face_models import photo, write_face_pack
+from helpers import NAMES, face, photos, require_same_end, weights_hash
 from onnx import TensorProto, helper, numpy_helper
-from test_trainer import NAMES, face, photos, require_same_end, weights_hash
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig, Trainer, cross_initialise

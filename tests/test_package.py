@@ -3,12 +3,11 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
+
+from helpers import ROOT
 
 from idea_core import __version__, celebrity_names
 from idea_core.method.anchor import parse_names
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_the_version_stands_in_one_place():

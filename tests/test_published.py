@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_trainer import face, photos
+from helpers import face, photos
 from tiny_pipeline import tiny_pipeline
 
 from benchmarks.published import PublishedLoop

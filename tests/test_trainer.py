@@ -1,12 +1,10 @@
 """The training loop on real diffusers and transformers classes at tiny size."""
 
-import hashlib
 import random
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import MANY_NAMES, NAMES, QUICK, face, photos, require_same_end, trainer, weights_hash
 from tiny_pipeline import tiny_pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,34 +19,10 @@ from idea_core.training.batches import Photos
 from idea_core.training.divergence import READ_EVERY, divergence
 from idea_core.training.state import restore_state, save_state
 
-NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
-QUICK = TrainConfig(steps=3, batch_size=2)
-
 
 @pytest.fixture
 def backbone() -> DiffusersBackbone:
     return DiffusersBackbone(tiny_pipeline())
-
-
-def photos(count: int = 2) -> torch.Tensor:
-    return torch.rand(count, 16, 16, 3, generator=torch.Generator().manual_seed(0))
-
-
-def face() -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
-
-
-def trainer(backbone, config: TrainConfig = QUICK, pictures=None, **options) -> Trainer:
-    return Trainer(backbone, photos() if pictures is None else pictures, face(), config, NAMES, **options)
-
-
-def weights_hash(backbone: DiffusersBackbone) -> str:
-    digest = hashlib.sha256()
-    texts = [part.model for part in backbone._text._parts.values()]
-    for module in (*texts, backbone._unet, backbone._vae):
-        for tensor in module.state_dict().values():
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def test_cross_initialisation_means_each_position_over_the_names_that_have_it(backbone):
@@ -254,9 +228,6 @@ def test_weights_too_large_for_the_file_are_said(backbone):
         run.identity("alice")
 
 
-MANY_NAMES = tuple(f"{a}{b}" for a in "abcdef" for b in "ghijklm")
-
-
 def test_between_names_the_tokens_move_along_their_axes(backbone):
     config = TrainConfig(steps=3, batch_size=2, axes=3)
     run = Trainer(backbone, photos(), face(), config, MANY_NAMES)
@@ -297,17 +268,6 @@ def test_a_person_may_be_the_mean_of_the_last_steps(backbone):
     for key, weight in run.weights().items():
         assert torch.allclose(weight, (steps[3][key] + steps[4][key]) / 2, atol=1e-7)
     assert any(not torch.equal(weight, steps[4][key]) for key, weight in run.weights().items())
-
-
-def require_same_end(start: Callable[[], Trainer], state: Path) -> None:
-    """A training that breaks off after two steps goes on to where a whole one ends."""
-    whole, broken, resumed = (start() for _ in range(3))
-    whole.run()
-    broken.run(lambda step, _: broken.stop() if step == 2 else None)
-    save_state(broken, state, "same")
-    assert restore_state(resumed, state, "same") == 2
-    resumed.run()
-    assert resumed.identity("alice").digest() == whole.identity("alice").digest()
 
 
 def test_a_broken_training_between_names_goes_on_to_the_same_end(tmp_path):

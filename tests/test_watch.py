@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_trainer import trainer
+from helpers import trainer
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig
