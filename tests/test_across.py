@@ -285,8 +285,8 @@ def test_an_enhancer_for_another_base_is_refused(backbone):
     other_base = DiffusersBackbone(tiny_pipeline("sd2"))
     with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
         Trainer(other_base, photos(), face(), QUICK_PERSON, NAMES, build_person=enhancer.build_person)
+    other = dataclasses.replace(QUICK_PERSON, num_tokens=3)
     with pytest.raises(ConfigError, match="num_tokens 2, heads 8, beta 0.4, got num_tokens 3"):
-        other = dataclasses.replace(QUICK_PERSON, num_tokens=3)
         Trainer(backbone, photos(), face(), other, ["one two three"], build_person=enhancer.build_person)
 
 
@@ -296,7 +296,7 @@ def test_a_person_with_one_picture_is_refused(backbone):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         (lambda w: w.pop("adapter.gamma"), "adapter.gamma of shape .1,., got none"),
         (lambda w: w.update(strange=torch.zeros(1)), "strange of shape none"),
@@ -317,7 +317,7 @@ def test_a_damaged_enhancer_is_refused(backbone, tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    "said, message",
+    ("said", "message"),
     [
         ({"heads": "0"}, "heads to divide the width 768, got 0"),
         ({"beta": "nan"}, "beta to be finite"),

@@ -285,7 +285,7 @@ def test_pictures_go_to_a_folder_of_their_prompt(studio, alice, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "prompt, name",
+    ("prompt", "name"),
     [("a b", "a_b"), ("../../etc", "etc"), ('x"<>|y', "xy"), ("...", "_"), ("é" * 300, "é" * 120), ("a\nb", "ab")],
 )
 def test_folder_names_stay_in_their_place(prompt, name):
@@ -409,7 +409,7 @@ def _other_weights(_studio: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "model, message",
+    ("model", "message"),
     [
         (lambda studio, folder: folder / "none", "Expected a model at"),
         (lambda studio, folder: folder, "the folder of a diffusers pipeline, with model_index.json"),

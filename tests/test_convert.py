@@ -18,7 +18,7 @@ from idea_core.files.weights import read_weights, tensors_in
 from idea_core.identity.convert import FORMATS, left_out, read_kv, read_person, write_kv, write_person
 
 
-@pytest.mark.parametrize("name, trigger", [("<00011>", "00011"), ("alice", "alice"), ("<a b>", "a-b")])
+@pytest.mark.parametrize(("name", "trigger"), [("<00011>", "00011"), ("alice", "alice"), ("<a b>", "a-b")])
 def test_a_published_file_becomes_a_person(tmp_path, name, trigger):
     content = published(tmp_path / "learned_embeds.bin", name)
     person = read_person(tmp_path / "learned_embeds.bin")
@@ -26,7 +26,7 @@ def test_a_published_file_becomes_a_person(tmp_path, name, trigger):
     assert torch.equal(person.tokens["clip_h"], torch.stack(list(content.values())))
 
 
-@pytest.mark.parametrize("to, ending", [(to, ending) for to, (endings, _) in FORMATS.items() for ending in endings])
+@pytest.mark.parametrize(("to", "ending"), [(to, ending) for to, (endings, _) in FORMATS.items() for ending in endings])
 def test_a_published_file_goes_round_through_every_format(tmp_path, to, ending):
     source = published(tmp_path / "learned_embeds.bin")
     between = write_person(read_person(tmp_path / "learned_embeds.bin"), tmp_path / f"00011{ending}", to)
@@ -231,7 +231,7 @@ def _save(content):
 
 
 @pytest.mark.parametrize(
-    "write, message",
+    ("write", "message"),
     [
         (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(99)), "only weights in a.bin"),
         (lambda path: path.write_bytes(b"hello"), "weights in a.bin, as .safetensors"),

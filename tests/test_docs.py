@@ -10,7 +10,7 @@ from idea_core.headless.cli import idea
 
 sys.path.append(str(ROOT / "tools"))
 
-import cli  # noqa: E402
+import cli
 
 
 def options_of(command: str) -> set[str]:

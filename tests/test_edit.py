@@ -83,7 +83,7 @@ def test_parts_can_be_left_out():
 
 
 @pytest.mark.parametrize(
-    "others, weights, message",
+    ("others", "weights", "message"),
     [
         ([], [], "at least one person"),
         ([{"base_model": "sd2"}], [1, 1], "people of one base_model, got <alice> sd1, <alice> sd2"),

@@ -115,7 +115,7 @@ DAMAGE = {
 DAMAGE |= {f"no {key}": (lambda t, m, key=key: m.pop(key), "got") for key in make_identity().metadata()}
 
 
-@pytest.mark.parametrize("change, message", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize(("change", "message"), DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_refused_by_name(tmp_path, change, message):
     path = make_identity().save(tmp_path / "a.safetensors")
     rewrite(path, change)

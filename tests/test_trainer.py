@@ -86,7 +86,7 @@ def test_training_leaves_the_global_random_state_alone(backbone):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("rank, kind", [(4, ".lora_up.weight"), (0, ".diff")])
+@pytest.mark.parametrize(("rank", "kind"), [(4, ".lora_up.weight"), (0, ".diff")])
 def test_kv_of_low_or_full_rank(backbone, rank, kind):
     run = trainer(backbone, TrainConfig(steps=2, batch_size=1, kv_rank=rank))
     run.run()
@@ -118,17 +118,17 @@ def test_the_identity_gives_the_trained_condition(backbone, tmp_path):
 
 
 def test_cancel_stops_at_once_and_leaves_the_backbone_clean(backbone):
-    class Cancel(Exception):
+    class CancelledError(Exception):
         pass
 
     seen = []
 
     def on_step(step, losses):
         seen.append(step)
-        raise Cancel
+        raise CancelledError
 
     before = weights_hash(backbone)
-    with pytest.raises(Cancel):
+    with pytest.raises(CancelledError):
         trainer(backbone).run(on_step)
     assert seen == [1] and weights_hash(backbone) == before
 
@@ -214,10 +214,10 @@ def test_what_was_taken_up_is_kept_when_it_diverges_at_once(backbone, tmp_path):
 
 def test_what_counts_as_diverging():
     weights, calm = {"a": torch.ones(2)}, [0.3] * READ_EVERY
-    assert not divergence(calm + [0.1, 0.9], READ_EVERY, weights)
+    assert not divergence([*calm, 0.1, 0.9], READ_EVERY, weights)
     assert not divergence([1.4] * 10 + [4.0] * 10, 10, weights)  # a random network is bad from the start
-    assert divergence(calm + [2.0, 4.0], READ_EVERY, weights) == "3.0 on average of the steps up to 12, 0.30 at first"
-    assert divergence(calm + [0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
+    assert divergence([*calm, 2.0, 4.0], READ_EVERY, weights) == "3.0 on average of the steps up to 12, 0.30 at first"
+    assert divergence([*calm, 0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
     assert "not finite after step 10" in divergence(calm, 0, {"a": torch.tensor([1.0, float("inf")])})
 
 
@@ -247,7 +247,7 @@ def test_between_names_the_tokens_move_along_their_axes(backbone):
     assert torch.equal(run.person.anchor, cross_initialise(backbone, MANY_NAMES, 2)["clip_l"])
 
 
-@pytest.mark.parametrize("names, start", [(NAMES, "names"), (MANY_NAMES, "cross")])
+@pytest.mark.parametrize(("names", "start"), [(NAMES, "names"), (MANY_NAMES, "cross")])
 def test_with_few_names_or_on_request_the_tokens_start_at_the_cross_initialisation(backbone, names, start):
     run = Trainer(backbone, photos(), face(), TrainConfig(start=start), names)
     assert torch.equal(run.person.tokens["clip_l"], run.person.anchor)
@@ -289,7 +289,7 @@ def test_images_have_a_shape(backbone):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("steps", -1), ("batch_size", 0), ("kv_rank", -1), ("token_lr", -1.0), ("flip_p", 2.0)]
+    ("field", "value"), [("steps", -1), ("batch_size", 0), ("kv_rank", -1), ("token_lr", -1.0), ("flip_p", 2.0)]
 )
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ConfigError, match=f"Expected {field} .*, got {value}. Change {field}."):
