@@ -48,6 +48,13 @@ def weights_hash(backbone: DiffusersBackbone) -> str:
     return digest.hexdigest()
 
 
+def require_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Tensors of the same names, one at least, equal to the bit."""
+    assert one
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
 def require_same_end(start: Callable[[], Trainer], state: Path) -> None:
     """A training that breaks off after two steps goes on to where a whole one ends."""
     whole, broken, resumed = (start() for _ in range(3))

@@ -13,6 +13,7 @@ from helpers import (
     many_faces,
     photos,
     pictures,
+    require_same,
     require_same_end,
     rewrite,
     trained,
@@ -157,7 +158,7 @@ def test_a_face_never_comes_from_the_picture_itself(backbone):
 
 def test_the_same_seed_gives_the_same_enhancer(backbone):
     first, second = trained(backbone), trained(backbone)
-    assert all(torch.equal(first.weights[key], second.weights[key]) for key in first.weights)
+    require_same(first.weights, second.weights)
 
 
 def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
@@ -180,7 +181,7 @@ def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
     assert run.resume() == 3
     run.run()
     assert tuple(resumed.losses) == losses and run.report()["steps_done"] == 6
-    assert all(torch.equal(weight, whole.weights()[key]) for key, weight in resumed.weights().items())
+    require_same(resumed.weights(), whole.weights())
 
 
 def test_an_enhancer_that_diverges_says_so_and_keeps_its_weights(backbone):
@@ -190,7 +191,7 @@ def test_an_enhancer_that_diverges_says_so_and_keeps_its_weights(backbone):
     run._stopped, run.objectives[0].loss = False, lambda *_: torch.tensor(float("nan"), requires_grad=True)
     with pytest.raises(DivergedError, match="a finite loss, got nan at step 3. Lower text_lr"):
         run.run()
-    assert all(torch.equal(weight, before[key]) for key, weight in run.weights().items())
+    require_same(run.weights(), before)
 
 
 def test_weights_bound_the_pictures_error(backbone):

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 from face_models import photo
-from helpers import RunsCode, published
+from helpers import RunsCode, published, require_same
 from idea_command import QUICK, base, faces, run, train
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -345,7 +345,7 @@ def test_info_and_convert(alice, tmp_path):
     run("convert", tokens, "-o", back, "--kv", lora)
     whole, part = Identity.load(alice), Identity.load(back)
     assert torch.equal(part.tokens["clip_l"], whole.tokens["clip_l"])
-    assert all(torch.equal(part.kv[key], whole.kv[key]) for key in whole.kv)
+    require_same(part.kv, whole.kv)
     assert run("info", tokens, "--json")["format"] == "textual inversion"
     assert "has its own" in run("convert", alice, "-o", back, "--kv", lora, code=1).stderr
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import K, RunsCode, V, make_identity, published
+from helpers import K, RunsCode, V, make_identity, published, require_same
 from tiny_pipeline import tiny_pipeline
 
 from idea_core.errors import ConfigError, IdentityFileError
@@ -43,7 +43,7 @@ def test_sdxl_has_a_part_for_each_encoder(tmp_path, to):
     path = write_person(identity, tmp_path / "alice.safetensors", to)
     tokens = safetensors.torch.load_file(path)
     back = read_person(path)
-    assert all(torch.equal(tokens[key], part) for key, part in identity.tokens.items())
+    require_same({key: tokens[key] for key in identity.tokens}, identity.tokens)
     assert back.base_model == "sdxl" and all(torch.equal(back.tokens[key], identity.tokens[key]) for key in back.tokens)
 
 
@@ -79,8 +79,8 @@ def test_keys_and_values_go_round_through_kohyas_format(tmp_path, base_model):
     name = "input_blocks_1_1" if base_model == "sdxl" else "down_blocks_0_attentions_0"
     assert float(keys[f"lora_unet_{name}_transformer_blocks_0_attn2_to_k.alpha"]) == 8
     kv, others = read_kv(path)
-    assert others == 0 and kv.keys() == identity.kv.keys()
-    assert all(torch.equal(kv[key], identity.kv[key]) for key in kv)
+    assert others == 0
+    require_same(kv, identity.kv)
 
 
 def test_all_places_of_the_unet_go_round(tmp_path):

@@ -11,7 +11,7 @@ from idea_core.method.anchor import parse_names
 
 
 def test_the_version_stands_in_one_place():
-    assert f'\nversion = "{__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f'\nversion = "{__version__}"\n' in (ROOT / "pyproject.toml").read_text("utf-8")
     first = re.search(r"^## \[(.+)\] - (Unreleased|\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
     assert first[1] == __version__
 

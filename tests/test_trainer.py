@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from helpers import MANY_NAMES, NAMES, QUICK, face, photos, require_same_end, trainer, weights_hash
+from helpers import MANY_NAMES, NAMES, QUICK, face, photos, require_same, require_same_end, trainer, weights_hash
 from tiny_pipeline import tiny_pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -196,7 +196,7 @@ def test_a_diverging_training_is_said_and_what_was_learnt_before_is_kept(backbon
     said = "a finite loss of at most 2, got .* at step 1.* Lower the learning rates.* learnt in 10 steps is kept"
     with pytest.raises(TrainingError, match=said):
         run.run(spoil)
-    assert all(torch.equal(seen[key], tensor) for key, tensor in run.weights().items())
+    require_same({key: seen[key] for key in run.weights()}, run.weights())
     assert len(run.losses) == 10 and run.identity("alice").kv
 
 

@@ -91,7 +91,18 @@ def probe(start_probe) -> Iterator[Callable]:
 @pytest.fixture(scope="session")
 def run_inside(probe) -> Callable[[str, str, dict], None]:
     """Runs the body of a test marked `in_comfyui`, by its module and name."""
-    return lambda module, test, arguments: probe(None, module=module, test=test, arguments=arguments)
+    return partial(_run, probe)
+
+
+@pytest.fixture
+def run_unwatched(start_probe) -> Iterator[Callable[[str, str, dict], None]]:
+    """The same in a process of its own, which may start other programs."""
+    with start_probe(watched=False) as call:
+        yield partial(_run, call)
+
+
+def _run(call: Callable, module: str, test: str, arguments: dict) -> None:
+    call(None, module=module, test=test, arguments=arguments)
 
 
 def _call(worker: subprocess.Popen, log: Path, name: str | None, /, **arguments):

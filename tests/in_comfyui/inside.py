@@ -17,16 +17,22 @@ from collections.abc import Callable
 INSIDE = "comfy.options" in sys.modules
 
 
-def in_comfyui(body: Callable[..., None]) -> Callable:
-    """Runs a test's body in ComfyUI's process, with the test's own fixtures and parameters as arguments."""
+def in_comfyui(body: Callable[..., None] | None = None, by: str = "run_inside") -> Callable:
+    """Runs a test's body in ComfyUI's process, with the test's own fixtures and parameters as arguments.
+
+    Args:
+        by: fixture that runs it, given module, name and arguments.
+    """
+    if body is None:
+        return functools.partial(in_comfyui, by=by)
     if INSIDE:
         return body
 
     @functools.wraps(body)
-    def test(run_inside, **arguments):
-        run_inside(body.__module__, body.__name__, arguments)
+    def test(**arguments):
+        arguments.pop(by)(body.__module__, body.__name__, arguments)
 
     own = inspect.signature(body)
-    fixture = inspect.Parameter("run_inside", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    fixture = inspect.Parameter(by, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     test.__signature__ = own.replace(parameters=[fixture, *own.parameters.values()])
     return test

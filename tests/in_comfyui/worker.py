@@ -2,7 +2,7 @@
 
 Run with ComfyUI's Python, in ComfyUI's folder:  python worker.py BASE_DIRECTORY [ComfyUI's options]
 Reads one JSON object a line: {"module": name, "test": name, "arguments": {…}} or {"probe": name, "arguments": {…}}.
-Answers {"result": …}, {"skipped": reason} or {"error": traceback}. IDEA_TEST_PYTEST names the folder of pytest.
+Answers {"result": …}, {"skipped": reason} or {"error": traceback}. Tests need IDEA_TEST_PYTEST, the folder of pytest.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
     sys.path += [str(HERE), str(HERE.parent)]
     from borrowed_pytest import Borrowed, answer_of, load_tests
 
-    sys.meta_path.append(Borrowed(os.environ["IDEA_TEST_PYTEST"]))
+    sys.meta_path.append(Borrowed(os.environ.get("IDEA_TEST_PYTEST", "")))
     modules = [importlib.import_module(path.stem) for path in sorted(HERE.glob("probes_*.py"))]
     probes = {name: value for module in modules for name, value in vars(module).items()}
     own = [name for module in modules for name, value in vars(module).items() if _is_probe(value, module)]
