@@ -16,6 +16,11 @@ def test_the_version_stands_in_one_place():
     assert first[1] == __version__
 
 
+def test_the_linter_has_one_version():
+    locked = re.search(r"^ruff==(\S+)", (ROOT / "tests" / "requirements.lock").read_text("utf-8"), re.M)
+    assert f"rev: v{locked[1]}\n" in (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+
+
 def test_the_list_of_names():
     names = celebrity_names()
     assert len(names) >= 500
