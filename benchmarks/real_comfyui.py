@@ -16,8 +16,8 @@ sys.path[:0] = [str(_TESTS), str(_TESTS / "in_comfyui")]
 
 from base_directory import write_base  # noqa: E402
 from comfyui_place import find_comfyui, find_python  # noqa: E402
+from comfyui_server import PromptError, Server, outputs  # noqa: E402
 from graphs import base_picture, generation, listed, training, workflow  # noqa: E402
-from server import PromptError, Server, outputs  # noqa: E402
 from studio import build_studio  # noqa: E402
 
 __all__ = [

@@ -58,34 +58,33 @@ class WordStart(NamesStart):
         return person
 
 
-class EnhancerStart:
-    """A start at the pretrained Enhancer's answer to a face, which `face_of` may change."""
-
-    def configure(self, config: TrainConfig) -> TrainConfig:
-        return config
+class EnhancerStart(NamesStart):
+    """A start at the pretrained Enhancer's answer to the person's face."""
 
     def build_person(
         self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
     ) -> PersonModel:
-        return enhancer().build_person(backbone, self.face_of(backbone, id_embeds, config), config, names)
-
-    def face_of(self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig) -> Tensor:
-        return id_embeds
+        return enhancer().build_person(backbone, id_embeds, config, names)
 
 
 class SameFaceStart(EnhancerStart):
-    """The same stranger's face for everybody."""
+    """The answer to the same stranger's face for everybody."""
 
-    def face_of(self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig) -> Tensor:
-        return strangers_face()
+    def build_person(
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+    ) -> PersonModel:
+        return super().build_person(backbone, strangers_face().to(id_embeds), config, names)
 
 
 class RefinedStart(EnhancerStart):
-    """The face that the Enhancer had best be given, found by drawing."""
+    """The answer to the face that the Enhancer had best be given, found by drawing."""
 
-    def face_of(self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig) -> Tensor:
+    def build_person(
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+    ) -> PersonModel:
         refining = replace(REFINING, seed=_FIRST_SEED + REFINING.num_images * config.seed)
-        return Refiner(backbone, enhancer(), face_engine(), refining).refine(id_embeds)[-1].shown
+        found = Refiner(backbone, enhancer(), face_engine(), refining).refine(id_embeds)[-1]
+        return super().build_person(backbone, found.shown, config, names)
 
 
 TEXTUAL_INVERSION = Method("Textual Inversion", {**BARE, "token_lr": 1e-2}, WordStart())

@@ -13,7 +13,7 @@ def messages(root: Path) -> Iterator[tuple[Path, int, str]]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-                ours = name.endswith("Error") and len(node.args) == 3 or name in ("file_error", "_file_error")
+                ours = (name.endswith("Error") and len(node.args) == 3) or name in ("file_error", "_file_error")
                 text = _template(node.args[0]) if ours else "…"
                 if text.strip("… "):
                     yield path.relative_to(root), node.lineno, f"Expected {text}"

@@ -4,8 +4,21 @@ import dataclasses
 
 import pytest
 import torch
-from test_identity import rewrite
-from test_trainer import MANY_NAMES, NAMES, face, photos, require_same_end, weights_hash
+from helpers import (
+    MANY_NAMES,
+    NAMES,
+    QUICK_ENHANCER,
+    across,
+    face,
+    many_faces,
+    photos,
+    pictures,
+    require_same,
+    require_same_end,
+    rewrite,
+    trained,
+    weights_hash,
+)
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
@@ -20,7 +33,6 @@ from idea_core.headless.diffusers import DiffusersBackbone, GenerateConfig, Peop
 from idea_core.method.anchor import mean_name, names_basis
 from idea_core.training.run import TrainingRun
 
-QUICK = EnhancerTrainConfig(steps=3, batch_size=2)
 QUICK_PERSON = TrainConfig(steps=1, batch_size=1)
 
 
@@ -29,40 +41,18 @@ def backbone() -> DiffusersBackbone:
     return DiffusersBackbone(tiny_pipeline())
 
 
-def faces(count: int, seed: int = 3) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(count, 512, generator=generator), dim=1)
-
-
-def pictures(backbone, people=(0, 0, 1, 1, 1)) -> PeoplePictures:
-    images = torch.rand(len(people), 16, 16, 3, generator=torch.Generator().manual_seed(0))
-    latents = backbone.encode_images(images).mean
-    prompts, names = ["a {}"] * len(people), NAMES[: max(people) + 1]
-    return PeoplePictures(latents, faces(len(people)), torch.tensor(people), prompts, names)
-
-
-def across(backbone, config: EnhancerTrainConfig = QUICK, **options) -> EnhancerTrainer:
-    return EnhancerTrainer(backbone, cross_initialise(backbone, NAMES, 2), pictures(backbone, **options), config)
-
-
-def trained(backbone) -> PretrainedEnhancer:
-    run = across(backbone)
-    run.run()
-    return PretrainedEnhancer.of(run.model, backbone, base_checkpoint="tiny")
-
-
 def test_before_training_every_face_is_the_mean_name(backbone):
     start, scale = mean_name(backbone, NAMES, 2)
     model = EnhancerModel(cross_initialise(backbone, NAMES, 2), start, scale)
-    tokens = model.tokens(faces(3))["clip_l"]
+    tokens = model.tokens(many_faces(3))["clip_l"]
     ids = [backbone.tokenize(name)["clip_l"] for name in NAMES]
     for position in range(2):
         named = backbone.embed_tokens("clip_l", [name[position] for name in ids if len(name) > position])
         assert torch.allclose(tokens[:, position], named.mean(0).expand(3, -1))
         assert torch.allclose(scale["clip_l"][position], named.square().mean().sqrt())
     context = torch.randn(3, 77, 768)
-    assert torch.equal(model.adapter(context, model.fused(faces(3))), context)
-    assert model.fused(faces(3)).unique(dim=0).shape[0] == 3
+    assert torch.equal(model.adapter(context, model.fused(many_faces(3))), context)
+    assert model.fused(many_faces(3)).unique(dim=0).shape[0] == 3
 
 
 @pytest.mark.parametrize("text_steps", [0, 1000])
@@ -137,9 +127,9 @@ def test_dropout_takes_a_share_of_each_samples_hidden_values_and_none_of_a_perso
     factors = run.data.dropout(200)
     assert factors.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert (factors == 0).float().mean() == pytest.approx(0.25, abs=0.01)
-    whole = run.model.tokens(faces(2))["clip_l"]
-    assert torch.equal(run.model.tokens(faces(2), torch.ones_like(factors[:2]))["clip_l"], whole)
-    some = run.model.tokens(faces(2), torch.stack([torch.ones_like(factors[0]), factors[1]]))["clip_l"]
+    whole = run.model.tokens(many_faces(2))["clip_l"]
+    assert torch.equal(run.model.tokens(many_faces(2), torch.ones_like(factors[:2]))["clip_l"], whole)
+    some = run.model.tokens(many_faces(2), torch.stack([torch.ones_like(factors[0]), factors[1]]))["clip_l"]
     assert torch.equal(some[0], whole[0]) and not torch.equal(some[1], whole[1])
     assert across(backbone, EnhancerTrainConfig(dropout=0)).data.dropout(3).unique().tolist() == [1]
     with pytest.raises(ConfigError, match="dropout below 1, got 1"):
@@ -150,7 +140,7 @@ def test_names_of_another_length_give_no_lesson_by_text(backbone):
     run = across(backbone, people=(0, 0, 1, 1, 2, 2))
     assert run.objectives[0]._nameable.tolist() == [0, 1, 2, 3]
     who = torch.zeros(2, dtype=torch.long)
-    three_tokens = PeoplePictures(torch.zeros(2, 4, 2, 2), faces(2), who, ["{}"] * 2, ["abc"])
+    three_tokens = PeoplePictures(torch.zeros(2, 4, 2, 2), many_faces(2), who, ["{}"] * 2, ["abc"])
     anchor = cross_initialise(backbone, NAMES, 2)
     with pytest.raises(TrainingError, match="names are of 2 tokens, to learn by text, got none"):
         EnhancerTrainer(backbone, anchor, three_tokens, EnhancerTrainConfig(text_steps=1))
@@ -169,7 +159,7 @@ def test_a_face_never_comes_from_the_picture_itself(backbone):
 
 def test_the_same_seed_gives_the_same_enhancer(backbone):
     first, second = trained(backbone), trained(backbone)
-    assert all(torch.equal(first.weights[key], second.weights[key]) for key in first.weights)
+    require_same(first.weights, second.weights)
 
 
 def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
@@ -192,7 +182,7 @@ def test_a_broken_training_across_people_goes_on_to_the_same_end(tmp_path):
     assert run.resume() == 3
     run.run()
     assert tuple(resumed.losses) == losses and run.report()["steps_done"] == 6
-    assert all(torch.equal(weight, whole.weights()[key]) for key, weight in resumed.weights().items())
+    require_same(resumed.weights(), whole.weights())
 
 
 def test_an_enhancer_that_diverges_says_so_and_keeps_its_weights(backbone):
@@ -202,12 +192,15 @@ def test_an_enhancer_that_diverges_says_so_and_keeps_its_weights(backbone):
     run._stopped, run.objectives[0].loss = False, lambda *_: torch.tensor(float("nan"), requires_grad=True)
     with pytest.raises(DivergedError, match="a finite loss, got nan at step 3. Lower text_lr"):
         run.run()
-    assert all(torch.equal(weight, before[key]) for key, weight in run.weights().items())
+    require_same(run.weights(), before)
 
 
 def test_a_training_goes_on_from_an_enhancer(backbone):
     start = trained(backbone)
-    given, config = pictures(backbone), dataclasses.replace(QUICK, heads=4).going_on(start.heads, start.beta)
+    given, config = (
+        pictures(backbone),
+        dataclasses.replace(QUICK_ENHANCER, heads=4).going_on(start.base_ref.heads, start.base_ref.beta),
+    )
     run = EnhancerTrainer(backbone, None, given, config, start=start)
     assert [type(objective) for objective in run.objectives] == [DenoisingObjective] and config.heads == 8
     assert all(torch.equal(weight.half(), start.weights[key]) for key, weight in run.weights().items())
@@ -292,9 +285,9 @@ def test_an_enhancer_for_another_base_is_refused(backbone):
     other_base = DiffusersBackbone(tiny_pipeline("sd2"))
     with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
         Trainer.of(other_base, photos(), face(), QUICK_PERSON, NAMES, start=enhancer)
+    other = dataclasses.replace(QUICK_PERSON, num_tokens=3)
     with pytest.raises(ConfigError, match="num_tokens 2, heads 8, beta 0.4, got num_tokens 3"):
-        other = dataclasses.replace(QUICK_PERSON, num_tokens=3)
-        enhancer.build_person(backbone, face(), other, ["one two three"])
+        Trainer.of(backbone, photos(), face(), other, ["one two three"], start=enhancer)
 
 
 def test_a_person_with_one_picture_is_refused(backbone):
@@ -303,7 +296,7 @@ def test_a_person_with_one_picture_is_refused(backbone):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         (lambda w: w.pop("adapter.gamma"), "adapter.gamma of shape .1,., got none"),
         (lambda w: w.update(strange=torch.zeros(1)), "strange of shape none"),
@@ -324,7 +317,7 @@ def test_a_damaged_enhancer_is_refused(backbone, tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    "said, message",
+    ("said", "message"),
     [
         ({"heads": "0"}, "heads to divide the width 768, got 0"),
         ({"beta": "nan"}, "beta to be finite"),

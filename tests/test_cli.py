@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
 from face_models import photo
+from helpers import RunsCode, published, require_same
+from idea_command import QUICK, base, faces, run, train
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_convert import RunsCode, published
 
 from idea_core import Identity
 from idea_core.headless.cli import idea
@@ -26,28 +26,6 @@ from idea_core.headless.cli.generate import folder_name
 from idea_core.headless.cli.options import TRAIN_OPTIONS, training_of
 from idea_core.headless.jobs import FaceSource, PhotoSource
 from idea_core.training.config import PRESETS
-
-QUICK = ["--steps", "2", "--batch-size", "1", "--resolution", "16", "--phrase", "ab"]
-
-
-def run(*arguments, code: int = 0):
-    """The command's result; with --json, parsed."""
-    result = CliRunner().invoke(idea, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout) if "--json" in arguments and code == 0 else result
-
-
-def base(studio: Path) -> list:
-    return ["--model", studio / "model", "--device", "cpu"]
-
-
-def faces(studio: Path) -> list:
-    return ["--face-models", studio / "faces", "--provider", "cpu"]
-
-
-def train(studio: Path, output: Path, *more, name: str = "alice", code: int = 0):
-    photos = ["--photos", studio / "photos" / name]
-    return run("train", *base(studio), *faces(studio), *photos, "--name", name, "-o", output, *QUICK, *more, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +294,8 @@ def test_pictures_go_to_a_folder_of_their_prompt(studio, alice, tmp_path):
     assert [image["seed"] for image in images] == [3, 4, 5, 6] * 2
     folder = tmp_path / "out" / "{}_wearing_an_oversized_sweater"
     assert [path.name for path in sorted(folder.iterdir())] == ["0.png", "1.png", "2.png", "3.png"]
-    said = json.loads(Image.open(folder / "1.png").info["id-ea"])
+    with Image.open(folder / "1.png") as picture:
+        said = json.loads(picture.info["id-ea"])
     assert (said["prompt"], said["seed"], said["kv_strength"]) == ("{} wearing an oversized sweater", 4, 1.0)
     before = (folder / "0.png").read_bytes()
     again = run(*arguments, "--json")["images"]
@@ -325,7 +304,7 @@ def test_pictures_go_to_a_folder_of_their_prompt(studio, alice, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "prompt, name",
+    ("prompt", "name"),
     [("a b", "a_b"), ("../../etc", "etc"), ('x"<>|y', "xy"), ("...", "_"), ("é" * 300, "é" * 120), ("a\nb", "ab")],
 )
 def test_folder_names_stay_in_their_place(prompt, name):
@@ -388,7 +367,7 @@ def test_info_and_convert(alice, tmp_path):
     run("convert", tokens, "-o", back, "--kv", lora)
     whole, part = Identity.load(alice), Identity.load(back)
     assert torch.equal(part.tokens["clip_l"], whole.tokens["clip_l"])
-    assert all(torch.equal(part.kv[key], whole.kv[key]) for key in whole.kv)
+    require_same(part.kv, whole.kv)
     assert run("info", tokens, "--json")["format"] == "textual inversion"
     assert "has its own" in run("convert", alice, "-o", back, "--kv", lora, code=1).stderr
 
@@ -452,7 +431,7 @@ def _other_weights(_studio: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "model, message",
+    ("model", "message"),
     [
         (lambda studio, folder: folder / "none", "Expected a model at"),
         (lambda studio, folder: folder, "the folder of a diffusers pipeline, with model_index.json"),

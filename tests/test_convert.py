@@ -1,7 +1,6 @@
 """A person's file in and out of the formats of others."""
 
 import argparse
-import os
 import re
 import sys
 import types
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from test_identity import K, V, make_identity
+from helpers import K, RunsCode, V, make_identity, published, require_same
 from tiny_pipeline import tiny_pipeline
 
 from idea_core.errors import ConfigError, IdentityFileError
@@ -19,25 +18,7 @@ from idea_core.files.weights import read_weights, tensors_in
 from idea_core.identity.convert import FORMATS, left_out, read_kv, read_person, write_kv, write_person
 
 
-def published(path, name: str = "<00011>", width: int = 1024, count: int = 2) -> dict[str, torch.Tensor]:
-    """A file as the published training command writes it: a token a vector, of norm 33."""
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(count, width, generator=generator)
-    vectors *= 33 / vectors.norm(dim=1, keepdim=True)
-    content = {f"{name}_v{number}": vector.clone() for number, vector in enumerate(vectors)}
-    torch.save(content, path)
-    return content
-
-
-class RunsCode:
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.witness),)
-
-
-@pytest.mark.parametrize("name, trigger", [("<00011>", "00011"), ("alice", "alice"), ("<a b>", "a-b")])
+@pytest.mark.parametrize(("name", "trigger"), [("<00011>", "00011"), ("alice", "alice"), ("<a b>", "a-b")])
 def test_a_published_file_becomes_a_person(tmp_path, name, trigger):
     content = published(tmp_path / "learned_embeds.bin", name)
     person = read_person(tmp_path / "learned_embeds.bin")
@@ -45,7 +26,7 @@ def test_a_published_file_becomes_a_person(tmp_path, name, trigger):
     assert torch.equal(person.tokens["clip_h"], torch.stack(list(content.values())))
 
 
-@pytest.mark.parametrize("to, ending", [(to, ending) for to, (endings, _) in FORMATS.items() for ending in endings])
+@pytest.mark.parametrize(("to", "ending"), [(to, ending) for to, (endings, _) in FORMATS.items() for ending in endings])
 def test_a_published_file_goes_round_through_every_format(tmp_path, to, ending):
     source = published(tmp_path / "learned_embeds.bin")
     between = write_person(read_person(tmp_path / "learned_embeds.bin"), tmp_path / f"00011{ending}", to)
@@ -62,7 +43,7 @@ def test_sdxl_has_a_part_for_each_encoder(tmp_path, to):
     path = write_person(identity, tmp_path / "alice.safetensors", to)
     tokens = safetensors.torch.load_file(path)
     back = read_person(path)
-    assert all(torch.equal(tokens[key], part) for key, part in identity.tokens.items())
+    require_same({key: tokens[key] for key in identity.tokens}, identity.tokens)
     assert back.base_model == "sdxl" and all(torch.equal(back.tokens[key], identity.tokens[key]) for key in back.tokens)
 
 
@@ -98,8 +79,8 @@ def test_keys_and_values_go_round_through_kohyas_format(tmp_path, base_model):
     name = "input_blocks_1_1" if base_model == "sdxl" else "down_blocks_0_attentions_0"
     assert float(keys[f"lora_unet_{name}_transformer_blocks_0_attn2_to_k.alpha"]) == 8
     kv, others = read_kv(path)
-    assert others == 0 and kv.keys() == identity.kv.keys()
-    assert all(torch.equal(kv[key], identity.kv[key]) for key in kv)
+    assert others == 0
+    require_same(kv, identity.kv)
 
 
 def test_all_places_of_the_unet_go_round(tmp_path):
@@ -250,7 +231,7 @@ def _save(content):
 
 
 @pytest.mark.parametrize(
-    "write, message",
+    ("write", "message"),
     [
         (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(99)), "only weights in a.bin"),
         (lambda path: path.write_bytes(b"hello"), "weights in a.bin, as .safetensors"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_cli import run
+from idea_command import run
 
 from idea_core import Identity
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline

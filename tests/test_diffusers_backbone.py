@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from test_identity import make_identity
+from helpers import FAMILIES, face, make_identity, photos, train
 from tiny_pipeline import tiny_pipeline
 
-from idea_core import Identity, TrainConfig, Trainer
+from idea_core import TrainConfig, Trainer
 from idea_core.errors import BaseModelError, ConfigError
 from idea_core.families.ldm_names import to_diffusers, to_ldm
 from idea_core.headless.diffusers import (
@@ -22,23 +22,8 @@ from idea_core.headless.diffusers.schedule import prediction_of, stable_diffusio
 from idea_core.text.prompts import in_chunks, split_prompt, unknown_names, without_people
 
 QUICK = TrainConfig(steps=2, batch_size=2)
-FAMILIES = ["sd1", "sd2", "sdxl"]
+
 LAST = ".transformer_blocks.0.attn2.to_k"
-
-
-def photos() -> torch.Tensor:
-    return torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0))
-
-
-def face() -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
-
-
-def train(pipeline, name: str = "alice", **settings) -> Identity:
-    config = TrainConfig(**{"steps": 2, "batch_size": 2, "kv_lr": 0.1, **settings})
-    run = Trainer.of(DiffusersBackbone(pipeline), photos(), face(), config, ["ab", "cd"])
-    run.run()
-    return run.identity(name)
 
 
 def sample(pipeline, people: People, prompt: str, count: int = 1, **settings) -> list[np.ndarray]:

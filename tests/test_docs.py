@@ -5,8 +5,8 @@ import sys
 
 import torch
 from error_messages import messages
+from helpers import ROOT
 from PIL import Image
-from test_package import ROOT
 
 from idea_core import Identity
 from idea_core.headless.cli import idea
@@ -16,8 +16,8 @@ from miniature.world import BASE, FACES, draw_photos, photos_of, to_photo
 
 sys.path.append(str(ROOT / "tools"))
 
-import cli  # noqa: E402
-import settings_tables  # noqa: E402
+import cli
+import settings_tables
 
 
 def options_of(command: str) -> set[str]:

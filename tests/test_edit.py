@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_cli import run
-from test_identity import make_identity
+from helpers import make_identity
+from idea_command import run
 
 from idea_core import Identity
 from idea_core.errors import ConfigError
@@ -83,7 +83,7 @@ def test_parts_can_be_left_out():
 
 
 @pytest.mark.parametrize(
-    "others, weights, message",
+    ("others", "weights", "message"),
     [
         ([], [], "at least one person"),
         ([{"base_model": "sd2"}], [1, 1], "people of one base_model, got <alice> sd1, <alice> sd2"),

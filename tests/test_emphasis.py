@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from emphasis_cases import CASES
+from helpers import FAMILIES, make_identity, train
 from hypothesis import given
 from hypothesis import strategies as st
-from test_diffusers_backbone import FAMILIES, train
-from test_identity import make_identity
 from tiny_pipeline import tiny_pipeline
 
 from idea_core.errors import ConfigError
@@ -13,27 +13,6 @@ from idea_core.headless.diffusers import People
 from idea_core.headless.diffusers.generate import conditions
 from idea_core.text.loss_weight import weighted_texts
 from idea_core.text.prompts import without_people
-
-CASES = {
-    "a dog": [("a dog", 1.0)],
-    "": [],
-    "a (dog:1.5) here": [("a ", 1.0), ("dog", 1.5), (" here", 1.0)],
-    "(dog)": [("dog", 1.1)],
-    "((dog))": [("dog", 1.1 * 1.1)],
-    "(a (dog:0.5) b)": [("a ", 1.1), ("dog", 0.5), (" b", 1.1)],
-    "(a (dog) b:2)": [("a ", 2.0), ("dog", 1.1 * 2.0), (" b", 2.0)],
-    r"a \(dog\)": [("a (dog)", 1.0)],
-    r"(a \(dog:2\):1.2)": [("a (dog:2)", 1.2)],
-    "(dog:big)": [("dog:big", 1.1)],
-    "(:1.5)": [(":1.5", 1.1)],
-    "()": [],
-    "(dog": [("(dog", 1.0)],
-    "dog)": [("dog)", 1.0)],
-    "a) (dog:2)": [("a) (dog:2)", 1.0)],
-    "(a:b:1.5)": [("a:b", 1.5)],
-    "(dog:-1)": [("dog", -1.0)],
-    "(dog: 1.5 )": [("dog", 1.5)],
-}
 
 
 @pytest.mark.parametrize("prompt", CASES)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from test_package import ROOT
+from helpers import ROOT
 
 from idea_core.errors import DivergedError, IdeaError
 

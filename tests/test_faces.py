@@ -66,7 +66,7 @@ def test_a_tight_crop_is_looked_at_again_with_a_margin(engine):
     crop = np.ascontiguousarray(picture[top:bottom, left:right])
     assert not engine.detect(crop)
     _, (found,) = encode_photos(engine, [crop])
-    assert np.abs(found.chosen.keypoints + [left, top] - whole.keypoints).max() < 4
+    assert np.abs([*found.chosen.keypoints, left, top] - whole.keypoints).max() < 4
 
 
 def test_photos_of_different_sizes(engine):
@@ -306,7 +306,7 @@ def test_photos_that_cannot_be_read_may_be_skipped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape, size",
+    ("shape", "size"),
     [((512, 512), (512, 512)), ((1920, 1080), (640, 384)), ((1080, 1920), (384, 640)), ((4000, 3000), (576, 448))],
 )
 def test_a_photo_is_trained_at_about_its_own_shape(shape, size):

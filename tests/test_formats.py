@@ -8,9 +8,8 @@ import safetensors
 from test_identity import make_identity, rewrite
 
 from idea_core import Identity, TrainConfig
+from idea_core.enhancers.config import EnhancerTrainConfig, RefineConfig
 from idea_core.enhancers.pretrained import PretrainedEnhancer
-from idea_core.enhancers.refine import RefineConfig
-from idea_core.enhancers.trainer import EnhancerTrainConfig
 from idea_core.errors import IdentityFileError
 from idea_core.files.digest import Digest, digest_of, file_digest
 from miniature.world import ENHANCER

@@ -78,7 +78,7 @@ def test_regularizer_is_flat_at_the_anchor():
     assert torch.equal(tokens.grad, torch.zeros_like(anchor))
 
 
-@pytest.mark.parametrize("strength, gamma", [(0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize(("strength", "gamma"), [(0.0, 1.0), (1.0, 0.0)])
 def test_adapter_without_effect_returns_its_input_bit_for_bit(strength, gamma):
     adapter = load(Adapter(D), part(GOLDEN, "adapter."))
     adapter.gamma.data.fill_(gamma)

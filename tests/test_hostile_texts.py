@@ -1,9 +1,9 @@
 """Texts from strangers: whatever stands in a prompt, a list of names or a record, what is promised of it holds."""
 
 import pytest
+from helpers import make_identity
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_identity import make_identity
 
 from idea_core import Identity
 from idea_core.enhancers.config import DatasetConfig

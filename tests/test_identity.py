@@ -10,44 +10,15 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from helpers import K, V, make_identity, rewrite
 from PIL import Image
 
-from idea_core import BaseModelRef, GatedAttention, Identity
+from idea_core import Identity
 from idea_core.errors import IdentityFileError
 from idea_core.files.tensorfile import read_tensors, write_tensors
 from idea_core.identity.checks import require_finite
 from idea_core.identity.describe import describe
 from idea_core.identity.thumbnail import decode_thumbnail, encode_thumbnail
-
-K = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
-V = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v"
-
-
-def make_identity(base_model: str = "sd1", **changes) -> Identity:
-    widths = {"sd1": {"clip_l": 768}, "sd2": {"clip_h": 1024}, "sdxl": {"clip_l": 768, "clip_g": 1280}}[base_model]
-    d, generator = sum(widths.values()), torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    parts = {
-        "name": "alice",
-        "tokens": {encoder: random(2, width) for encoder, width in widths.items()},
-        "anchor": random(2, d),
-        "grounding": random(2, d),
-        "id_embeds": random(512),
-        "adapter": {key: random(*tensor.shape) for key, tensor in GatedAttention(d).state_dict().items()},
-        "kv": {
-            f"{K}.lora_up.weight": random(320, 8),
-            f"{K}.lora_down.weight": random(8, d),
-            f"{V}.diff": random(320, d),
-        },
-        "training": {"steps": 25, "losses": [1.0, 0.5]},
-    }
-    ref = {"prediction": "eps", "clip_layer": None, "heads": 8, "beta": 0.4}
-    ref |= {"base_checkpoint": "base.safetensors", "base_hash": "0" * 64}
-    ref |= {key: changes.pop(key) for key in list(changes) if key in ref}
-    return Identity(**{**parts, **changes}, base_ref=BaseModelRef(base_model, **ref))
 
 
 @pytest.mark.parametrize("base_model", ["sd1", "sd2", "sdxl"])
@@ -113,15 +84,6 @@ def test_a_truncated_file_is_refused(tmp_path, size):
         Identity.load(path)
 
 
-def rewrite(path, change) -> None:
-    """Change a file's tensors and metadata in place."""
-    tensors = safetensors.torch.load_file(path)
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    change(tensors, metadata)
-    safetensors.torch.save_file(tensors, path, metadata)
-
-
 DAMAGE = {
     "foreign": (lambda t, m: m.clear(), "a file of format id-ea, got format None"),
     "version": (lambda t, m: m.update(format_version="9"), "format version 2, got 9 in a.safetensors. Update ID-EA"),
@@ -154,7 +116,7 @@ DAMAGE = {
 DAMAGE |= {f"no {key}": (lambda t, m, key=key: m.pop(key), "got") for key in make_identity().metadata()}
 
 
-@pytest.mark.parametrize("change, message", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize(("change", "message"), DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_refused_by_name(tmp_path, change, message):
     path = make_identity().save(tmp_path / "a.safetensors")
     rewrite(path, change)

@@ -7,8 +7,8 @@ import onnx
 import pytest
 import torch
 from face_models import photo, write_face_pack
+from helpers import NAMES, face, photos, require_same, require_same_end, weights_hash
 from onnx import TensorProto, helper, numpy_helper
-from test_trainer import NAMES, face, photos, require_same_end, weights_hash
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig, Trainer, cross_initialise
@@ -256,7 +256,7 @@ def test_a_broken_lesson_by_likeness_goes_on_to_the_same_end(tmp_path):
     assert run.resume() == 2
     run.run()
     assert tuple(resumed.losses) == losses
-    assert all(torch.equal(weight, whole.weights()[key]) for key, weight in resumed.weights().items())
+    require_same(resumed.weights(), whole.weights())
 
 
 def _interrupt() -> None:

@@ -181,7 +181,7 @@ def test_the_text_encoder_learns_faces_and_scenes_from_captions(tmp_path):
 
 
 def test_the_mouths_cells_hold_the_mouth():
-    drawn, points = render_with_keypoints(people.held_out_people(16), plain_scenes(16))
+    _drawn, points = render_with_keypoints(people.held_out_people(16), plain_scenes(16))
     mouths = _mouths(points)
     assert mouths.shape == (16, LATENT_SIZE, LATENT_SIZE) and 2 <= mouths.sum((1, 2)).float().mean() < 40
     cells = (points[:, 3:].mean(1) / (SIZE / LATENT_SIZE)).long()

@@ -3,17 +3,22 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
+
+from helpers import ROOT
 
 from idea_core import __version__, celebrity_names
 from idea_core.method.anchor import parse_names
 
-ROOT = Path(__file__).parent.parent
-
 
 def test_the_version_stands_in_one_place():
-    assert f'\nversion = "{__version__}"\n' in (ROOT / "pyproject.toml").read_text()
-    assert f"## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert f'\nversion = "{__version__}"\n' in (ROOT / "pyproject.toml").read_text("utf-8")
+    first = re.search(r"^## \[(.+)\] - (Unreleased|\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert first[1] == __version__
+
+
+def test_the_linter_has_one_version():
+    locked = re.search(r"^ruff==(\S+)", (ROOT / "tests" / "requirements.lock").read_text("utf-8"), re.M)
+    assert f"rev: v{locked[1]}\n" in (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
 
 
 def test_the_list_of_names():

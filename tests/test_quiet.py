@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
+from idea_command import QUICK, base, faces, train
 from system_calls import needs_strace, trace
-from test_cli import QUICK, base, faces, train
-from test_package import ROOT
 
 from idea_core.quiet import SWITCHES
 

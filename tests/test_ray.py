@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import QUICK, base, faces, run
+from idea_command import QUICK, base, faces, run
 
 from idea_core import Identity
 from idea_core.errors import ConfigError

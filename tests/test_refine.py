@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_across import trained
-from test_trainer import weights_hash
+from helpers import trained, weights_hash
 from tiny_pipeline import tiny_pipeline
 
 from idea_core.enhancers.refine import Candidate, Refiner

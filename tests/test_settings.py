@@ -12,8 +12,7 @@ from idea_core.headless.config import GenerateConfig
 from idea_core.headless.jobs import PhotoSource
 from idea_core.settings import Settings, setting, settings_of, shown
 from idea_core.training.config import TrainConfig
-from idea_core.training.preview import PreviewConfig
-from idea_core.training.watch import WatchConfig
+from idea_core.training.preview import PreviewConfig, WatchConfig
 
 ALL = [DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig, FaceSettings, GenerateConfig, PhotoSource, PreviewConfig]
 ALL += [RefineConfig, TrainConfig, WatchConfig]

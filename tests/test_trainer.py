@@ -1,12 +1,10 @@
 """The training loop on real diffusers and transformers classes at tiny size."""
 
-import hashlib
 import random
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import MANY_NAMES, NAMES, QUICK, face, photos, require_same, require_same_end, trainer, weights_hash
 from tiny_pipeline import tiny_pipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,34 +20,10 @@ from idea_core.training.batches import Photos
 from idea_core.training.loop import READ_EVERY, divergence
 from idea_core.training.state import restore_state, save_state
 
-NAMES = ("bp", "es", "c")  # of two, two and one token to a tokenizer of letters
-QUICK = TrainConfig(steps=3, batch_size=2)
-
 
 @pytest.fixture
 def backbone() -> DiffusersBackbone:
     return DiffusersBackbone(tiny_pipeline())
-
-
-def photos(count: int = 2) -> torch.Tensor:
-    return torch.rand(count, 16, 16, 3, generator=torch.Generator().manual_seed(0))
-
-
-def face() -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
-
-
-def trainer(backbone, config: TrainConfig = QUICK, pictures=None, **options) -> Trainer:
-    return Trainer.of(backbone, photos() if pictures is None else pictures, face(), config, NAMES, **options)
-
-
-def weights_hash(backbone: DiffusersBackbone) -> str:
-    digest = hashlib.sha256()
-    texts = [part.model for part in backbone._text._parts.values()]
-    for module in (*texts, backbone._unet, backbone._vae):
-        for tensor in module.state_dict().values():
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def test_cross_initialisation_means_each_position_over_the_names_that_have_it(backbone):
@@ -113,7 +87,7 @@ def test_training_leaves_the_global_random_state_alone(backbone):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("rank, kind", [(4, ".lora_up.weight"), (0, ".diff")])
+@pytest.mark.parametrize(("rank", "kind"), [(4, ".lora_up.weight"), (0, ".diff")])
 def test_kv_of_low_or_full_rank(backbone, rank, kind):
     run = trainer(backbone, TrainConfig(steps=2, batch_size=1, kv_rank=rank))
     run.run()
@@ -145,17 +119,17 @@ def test_the_identity_gives_the_trained_condition(backbone, tmp_path):
 
 
 def test_cancel_stops_at_once_and_leaves_the_backbone_clean(backbone):
-    class Cancel(Exception):
+    class CancelledError(Exception):
         pass
 
     seen = []
 
     def on_step(step, losses):
         seen.append(step)
-        raise Cancel
+        raise CancelledError
 
     before = weights_hash(backbone)
-    with pytest.raises(Cancel):
+    with pytest.raises(CancelledError):
         trainer(backbone).run(on_step)
     assert seen == [1] and weights_hash(backbone) == before
 
@@ -223,7 +197,7 @@ def test_a_diverging_training_is_said_and_what_was_learnt_before_is_kept(backbon
     said = "a finite loss of at most 2, got .* at step 1.* Lower the learning rates.* learnt in 10 steps is kept"
     with pytest.raises(TrainingError, match=said):
         run.run(spoil)
-    assert all(torch.equal(seen[key], tensor) for key, tensor in run.weights().items())
+    require_same({key: seen[key] for key in run.weights()}, run.weights())
     assert len(run.losses) == 10 and run.identity("alice").kv
 
 
@@ -241,10 +215,10 @@ def test_what_was_taken_up_is_kept_when_it_diverges_at_once(backbone, tmp_path):
 
 def test_what_counts_as_diverging():
     weights, calm = {"a": torch.ones(2)}, [0.3] * READ_EVERY
-    assert not divergence(calm + [0.1, 0.9], READ_EVERY, weights)
+    assert not divergence([*calm, 0.1, 0.9], READ_EVERY, weights)
     assert not divergence([1.4] * 10 + [4.0] * 10, 10, weights)  # a random network is bad from the start
-    assert divergence(calm + [2.0, 4.0], READ_EVERY, weights) == "3.0 on average of the steps up to 12, 0.30 at first"
-    assert divergence(calm + [0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
+    assert divergence([*calm, 2.0, 4.0], READ_EVERY, weights) == "3.0 on average of the steps up to 12, 0.30 at first"
+    assert divergence([*calm, 0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
     assert "not finite after step 10" in divergence(calm, 0, {"a": torch.tensor([1.0, float("inf")])})
 
 
@@ -253,9 +227,6 @@ def test_weights_too_large_for_the_file_are_said(backbone):
     run.run()
     with pytest.raises(TrainingError, match=r"finite weights, got NaN or infinity after training\. Lower the learning"):
         run.identity("alice")
-
-
-MANY_NAMES = tuple(f"{a}{b}" for a in "abcdef" for b in "ghijklm")
 
 
 def test_between_names_the_tokens_move_along_their_axes(backbone):
@@ -280,7 +251,7 @@ def test_between_names_the_tokens_move_along_their_axes(backbone):
     assert torch.equal(run.person.anchor, cross_initialise(backbone, MANY_NAMES, 2)["clip_l"])
 
 
-@pytest.mark.parametrize("names, start", [(NAMES, "names"), (MANY_NAMES, "cross")])
+@pytest.mark.parametrize(("names", "start"), [(NAMES, "names"), (MANY_NAMES, "cross")])
 def test_with_few_names_or_on_request_the_tokens_start_at_the_cross_initialisation(backbone, names, start):
     run = Trainer.of(backbone, photos(), face(), TrainConfig(start=start), names)
     assert torch.equal(run.person.tokens["clip_l"], run.person.anchor)
@@ -303,17 +274,6 @@ def test_a_person_may_be_the_mean_of_the_last_steps(backbone):
     assert any(not torch.equal(weight, steps[4][key]) for key, weight in run.weights().items())
 
 
-def require_same_end(start: Callable[[], Trainer], state: Path) -> None:
-    """A training that breaks off after two steps goes on to where a whole one ends."""
-    whole, broken, resumed = (start() for _ in range(3))
-    whole.run()
-    broken.run(lambda step, _: broken.stop() if step == 2 else None)
-    save_state(broken, state, "same")
-    assert restore_state(resumed, state, "same") == 2
-    resumed.run()
-    assert resumed.identity("alice").digest() == whole.identity("alice").digest()
-
-
 def test_a_broken_training_between_names_goes_on_to_the_same_end(tmp_path):
     config = TrainConfig(steps=4, batch_size=1)
     require_same_end(
@@ -333,7 +293,7 @@ def test_images_have_a_shape(backbone):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("steps", -1), ("batch_size", 0), ("kv_rank", -1), ("token_lr", -1.0), ("flip_p", 2.0)]
+    ("field", "value"), [("steps", -1), ("batch_size", 0), ("kv_rank", -1), ("token_lr", -1.0), ("flip_p", 2.0)]
 )
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ConfigError, match=f"Expected {field} .*, got {value}. Change {field}."):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_trainer import trainer
+from helpers import require_same, trainer
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig
@@ -73,7 +73,7 @@ def test_a_training_whose_likeness_falls_goes_back_to_its_best(backbone, tmp_pat
     seen = {}
     run.run(lambda done: seen.setdefault(done.step, copied(run.training.weights())))
     assert run.report()["ended_early"] == "likeness fell to 0.550 at step 4; back to step 2 with 0.600"
-    assert all(torch.equal(weight, seen[2][key]) for key, weight in run.training.weights().items())
+    require_same(run.training.weights(), seen[2])
 
 
 def test_a_watched_training_that_breaks_off_goes_on_to_the_same_end(tmp_path):

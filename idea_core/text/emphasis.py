@@ -47,7 +47,7 @@ def _weighed(piece: str, weight: float) -> tuple[str, float, bool]:
     if len(piece) < 2 or piece[0] != "(" or piece[-1] != ")":
         return piece, weight, False
     inner = piece[1:-1]
-    text, colon, number = inner.rpartition(":")
+    text, _colon, number = inner.rpartition(":")
     try:
         return (text, float(number), True) if text else (inner, MORE * weight, True)
     except ValueError:

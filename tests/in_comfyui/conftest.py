@@ -1,8 +1,9 @@
-"""A base directory with tiny models, a ComfyUI server over it, and a ComfyUI process that runs probes."""
+"""A base directory with tiny models, a ComfyUI server over it, and a ComfyUI process that runs tests and probes."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 from base_directory import write_base
 from comfyui_place import find_comfyui, find_python, without_face_packages
+from comfyui_server import Server
 from graphs import CHECKPOINTS, base_picture, listed
-from server import Server
 
 HERE = Path(__file__).parent
 PROBE_LIMIT = 900  # seconds
@@ -66,7 +67,8 @@ def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[C
         with open(path, "w") as log:
             command = [python, HERE / "worker.py", base, *options]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-            worker = subprocess.Popen(command, cwd=comfyui, text=True, **pipes)
+            environment = {**os.environ, "IDEA_TEST_PYTEST": str(Path(pytest.__file__).parent.parent)}
+            worker = subprocess.Popen(command, cwd=comfyui, text=True, env=environment, **pipes)
             try:
                 call = partial(_call, worker, path)
                 yield call
@@ -74,6 +76,7 @@ def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[C
             finally:
                 worker.stdin.close()
                 worker.wait(30)
+                worker.stdout.close()
 
     return start
 
@@ -85,8 +88,27 @@ def probe(start_probe) -> Iterator[Callable]:
         yield call
 
 
-def _call(worker: subprocess.Popen, log: Path, name: str, /, **arguments):
-    worker.stdin.write(json.dumps({"probe": name, "arguments": arguments}, default=str) + "\n")
+@pytest.fixture(scope="session")
+def run_inside(probe) -> Callable[[str, str, dict], None]:
+    """Runs the body of a test marked `in_comfyui`, by its module and name."""
+    return partial(_run, probe)
+
+
+@pytest.fixture
+def run_unwatched(start_probe) -> Iterator[Callable[[str, str, dict], None]]:
+    """The same in a process of its own, which may start other programs."""
+    with start_probe(watched=False) as call:
+        yield partial(_run, call)
+
+
+def _run(call: Callable, module: str, test: str, arguments: dict) -> None:
+    call(None, module=module, test=test, arguments=arguments)
+
+
+def _call(worker: subprocess.Popen, log: Path, name: str | None, /, **arguments):
+    """Result of a probe by its name, or of the test that the arguments say."""
+    call = {"probe": name, "arguments": arguments} if name else arguments
+    worker.stdin.write(json.dumps(call, default=str) + "\n")
     worker.stdin.flush()
     patience = threading.Timer(PROBE_LIMIT, worker.kill)
     patience.start()
@@ -95,6 +117,8 @@ def _call(worker: subprocess.Popen, log: Path, name: str, /, **arguments):
     if not line:
         pytest.fail(f"ComfyUI's process ended: {log.read_text()[-3000:]}")
     answer = json.loads(line)
+    if "skipped" in answer:
+        pytest.skip(answer["skipped"])
     if "error" in answer:
         pytest.fail(answer["error"], pytrace=False)
     return answer["result"]

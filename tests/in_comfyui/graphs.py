@@ -8,8 +8,8 @@ import json
 
 import numpy as np
 from comfyui_place import PACK
+from comfyui_server import Server
 from PIL import Image
-from server import Server
 
 WORKFLOWS = PACK / "workflows"
 PACK_NAME = "testpack"  # of face models

@@ -1,13 +1,18 @@
-"""What all probes use: the pack as ComfyUI loaded it, models, identities, sampling."""
+"""What tests in ComfyUI's process use: the pack as ComfyUI loaded it, models, identities, sampling, progress."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
+import comfy.model_management
 import comfy.sample
+import comfy.utils
 import torch
 
 import nodes
@@ -145,3 +150,46 @@ def photos(size: int = 64) -> torch.Tensor:
 
 def face() -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
+
+
+@contextmanager
+def progress_of(total: int, interrupt_at: int | None = None, pictures: bool = False) -> Iterator[list[tuple]]:
+    """The steps (value, preview) that a node's bar of this total shows meanwhile.
+
+    Args:
+        interrupt_at: value at which somebody cancels.
+        pictures: whether steps without a preview are left out.
+    """
+    hook, seen = comfy.utils.PROGRESS_BAR_HOOK, []
+
+    def on_progress(value, of, preview, **_):
+        if of == total and (preview is not None or not pictures):  # else another bar, such as the VAE's
+            seen.append((value, preview))
+            if value == interrupt_at:
+                comfy.model_management.interrupt_current_processing()
+
+    comfy.utils.set_progress_bar_global_hook(on_progress)
+    try:
+        yield seen
+    finally:
+        comfy.utils.set_progress_bar_global_hook(hook)
+
+
+def sample_plainly(checkpoint: str) -> str:
+    """Hash of what the base model samples."""
+    model, clip, _ = load(checkpoint)
+    with torch.inference_mode():
+        picture = sample(model, encode(clip, "a photo of a dog"), encode(clip, "blurry"), steps=2)
+    return hashlib.sha256(picture.numpy().tobytes()).hexdigest()
+
+
+def notices(call) -> list[str]:
+    """What the pack logs meanwhile."""
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    try:
+        call()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    return [line for line in said if line.startswith("ID-EA")]

@@ -1,19 +1,25 @@
-"""Models whose weights are not plain tensors in memory: scaled fp8, and those that newer ComfyUI streams.
-
-Each function returns plain JSON values.
-"""
+"""Trainings on models whose weights are not plain tensors in memory, and pictures of them before and after."""
 
 from __future__ import annotations
 
-import os
 from functools import cache
+from pathlib import Path
 
 import comfy.model_management
-import comfy.model_patcher
 import folder_paths
 import torch
-from probes import NAMES, apply, encode, error, face, load, make_identity, pack, photos, sample, training_job
-from probes_training import weights_hash
+from probes import (
+    NAMES,
+    apply,
+    encode,
+    error,
+    face,
+    load,
+    make_identity,
+    pack,
+    photos,
+    sample,
+)
 from safetensors.torch import load_file, save_file
 
 import nodes
@@ -36,7 +42,7 @@ def unet_files() -> tuple[str, str]:
             scaled[key.replace(".weight", ".scale_weight")] = scale
             plain[key] = (scaled[key].float() * scale).half()
     folder = folder_paths.get_folder_paths("diffusion_models")[0]
-    os.makedirs(folder, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     names = "tiny_scaled_fp8.safetensors", "tiny_plain.safetensors"
     for name, weights in zip(names, (scaled, plain)):
         save_file(weights, f"{folder}/{name}")
@@ -106,19 +112,6 @@ def trains_and_stays(model) -> dict:
     }
 
 
-def scaled_fp8() -> dict:
-    """A UNet of scaled fp8 weights, against one of the plain weights that it stands for."""
-    scaled, plain = map(unet, unet_files())
-    weight = scaled.get_model_object("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k").weight
-    result = trains_and_stays(scaled)
-    return {
-        **result,
-        "stored": str(getattr(weight, "_qdata", weight).dtype),
-        "plain losses": trained(plain)["losses"],
-        "picture": error(result["picture"], pictures(plain, plain)[0]),
-    }
-
-
 def as_started() -> dict:
     """The same on the checkpoint as ComfyUI's options have it loaded, and where that is."""
     model = load("tiny_sd15")[0]
@@ -133,60 +126,4 @@ def as_started() -> dict:
         "streamed": bool(getattr(model, "is_dynamic", bool)()),
         "stored": str(weight.dtype),
         "peak": torch.cuda.max_memory_allocated(device) if on_gpu else 0,
-    }
-
-
-def fingerprint_of_stored() -> list[str]:
-    """The fingerprints of trainings on scaled fp8 UNets: of one twice, with other numbers, and with another scale."""
-    scaled, _ = unet_files()
-    path = folder_paths.get_full_path("diffusion_models", scaled)
-    names = [scaled, scaled]
-    for end, change in ((".weight", lambda one: one.view(torch.uint8).flip(0).view(FP8)), (".scale_weight", torch.neg)):
-        weights = load_file(path)
-        key = next(key for key in weights if key.endswith(f"attn2.to_k{end}"))
-        weights[key] = change(weights[key])
-        names.append(f"tiny_other{end}.safetensors")
-        save_file(weights, path.replace(scaled, names[-1]))
-    job = training_job("ann", pack("idea_core").TrainConfig(steps=1))
-    _, clip, vae = load("tiny_sd15")
-    return [job.fingerprint(unet(name), clip, vae) for name in names]
-
-
-class Streamed(comfy.model_patcher.ModelPatcher):
-    """A patcher that says that it streams its weights, as those on GPUs do."""
-
-    def is_dynamic(self):
-        return True
-
-
-def streamed(known: bool) -> dict:
-    """A training on MODEL and CLIP whose patchers stream weights, with and without a way to load them again.
-
-    On a processor nothing is streamed; what is looked at is that the training asks for weights that stay.
-    """
-    model, clip, vae = load("tiny_sd15")
-    if getattr(model, "cached_patcher_init", None) is None:  # a ComfyUI that streams nothing
-        return {}
-    before, expected = weights_hash(model, clip.patcher), trained(model)
-    copies = [part.clone() for part in (model, clip.patcher)]
-    for part in copies:
-        part.__class__ = Streamed
-        part.cached_patcher_init = part.cached_patcher_init if known else None
-    clip = clip.clone()
-    clip.patcher = copies[1]
-    try:
-        with torch.inference_mode():
-            backbone = pack("nodes.comfy.backbone").ComfyBackbone(copies[0], clip, vae, "fp32")
-    except pack("idea_core").IdeaError as refused:
-        return {"refused": str(refused)}
-    static = not any(one.is_dynamic() for one in (backbone._patcher, backbone._text_patcher))
-    apart = backbone._unet is not model.model.diffusion_model
-    with torch.inference_mode(), backbone:
-        config = pack("idea_core").TrainConfig(steps=3, batch_size=1)
-        losses = list(pack("idea_core").Trainer.of(backbone, photos(), face(), config, NAMES).run())
-    return {
-        "losses": error(torch.tensor(losses), torch.tensor(expected["losses"])),
-        "static": static,
-        "apart": apart,
-        "unchanged": before == weights_hash(model, load("tiny_sd15")[1].patcher),
     }

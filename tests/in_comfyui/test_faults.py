@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comfyui_server import PromptError
 from graphs import PACK_NAME, generation, listed, picture, train, training, workflow
-from server import PromptError
 
 from idea_core import Identity
 

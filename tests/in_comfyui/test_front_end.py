@@ -6,7 +6,6 @@ import itertools
 import json
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +14,7 @@ from graphs import generation, workflow
 
 pytest.importorskip("selenium")
 sys.path.append(str(PACK / "tools"))
-import front_end  # noqa: E402
+import front_end
 
 TOOLS = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not all(TOOLS), reason="no chromium and chromedriver")
@@ -143,9 +142,20 @@ def test_an_example_opens_and_queues_what_its_api_twin_says(browser, server, loo
     front_end.until(browser, lambda: not overlapping(browser, look))
     if look == front_end.NODES_2:
         browser.execute_script(ADVANCED)
-        time.sleep(1)
+        settle(browser, look)
         assert not overlapping(browser, look)
     assert not severe(browser)
+
+
+def settle(browser, look: str) -> None:
+    """Wait until five looks, in a second, see the same nodes at the same places with the same pictures."""
+    seen = [None] * 5
+
+    def still() -> bool:
+        seen.append((front_end.boxes(browser, look), front_end.pictures(browser, look)))
+        return all(one == seen[-1] for one in seen[-5:])
+
+    front_end.until(browser, still)
 
 
 def overlapping(browser, look: str) -> list[tuple[str, str]]:
@@ -179,7 +189,7 @@ def test_clicks_train_a_person_and_draw_it(browser, untouched, look):
     shown = [said["output"]["images"] for kind, said in heard if kind == "executed" and said["node"] == train]
     assert len(shown) == 3 and all(len(images) == 1 for images in shown)  # two looks, and the result
     front_end.until(browser, lambda: all_shown(front_end.pictures(browser, look)))
-    time.sleep(1)  # until a picture too many would be there
+    settle(browser, look)  # until a picture too many would be there
     assert all_shown(front_end.pictures(browser, look))
     assert overlapping(browser, look) == []
 
@@ -235,7 +245,7 @@ def offered(said: str) -> bool:
 def test_an_input_under_the_mouse_has_its_tooltip(browser, look):
     texts = json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
     front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
-    time.sleep(1)  # until nothing moves
+    settle(browser, look)
     front_end.point_at(browser, look, "IDEA_ApplyAdapter", "strength")
     tooltip = texts["IDEA_ApplyAdapter"]["inputs"]["strength"]["tooltip"]
     front_end.until(browser, lambda: any(tooltip in said for said in browser.execute_script(TOOLTIPS)))

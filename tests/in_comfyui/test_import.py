@@ -76,9 +76,3 @@ def test_onnxruntime_reports_nothing_though_another_pack_imports_it_first(comfyu
     said = done.stdout + done.stderr
     assert "FIRST True" in said and "/id-ea" in said and "IMPORT FAILED" not in said
     assert not list(home.rglob("*onnxruntime*"))
-
-
-def test_all_that_the_pack_uses_of_comfyui_is_there_and_may_be_called_so(probe):
-    uses = probe("uses_of_comfyui")
-    assert uses["missing"] == uses["unbindable"] == []
-    assert uses["names"] > 60 and uses["calls"] > 150

@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from emphasis_cases import CASES
+from helpers import make_identity
 from safetensors.torch import load_file, save_file
-from test_emphasis import CASES
-from test_identity import make_identity
 
 from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, celebrity_names
 from idea_core.faces import Face, FacePack, OnnxEngine

@@ -10,7 +10,7 @@ import pytest
 from comfyui_place import PACK
 
 sys.path.append(str(PACK / "tools"))
-from node_texts import texts_of  # noqa: E402
+from node_texts import texts_of
 
 OTHERS = ("ko", "zh", "ja")
 RESERVED = set("{}@|")  # the front end reads them as its own signs

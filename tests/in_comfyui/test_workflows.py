@@ -13,9 +13,9 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+from comfyui_server import PromptError
 from graphs import CHECKPOINTS, PROMPT, WORKFLOWS, base_picture, generation, listed, picture, pixels, train, workflow
 from PIL import Image
-from server import PromptError
 
 from idea_core import Identity
 from idea_core.enhancers.model import EnhancerModel

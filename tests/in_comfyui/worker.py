@@ -1,7 +1,8 @@
-"""A process of real ComfyUI with the pack in it, which runs the functions of `probes_*.py` for the tests.
+"""A process of real ComfyUI with the pack in it, which runs tests, and functions of `probes_*.py` for tests.
 
 Run with ComfyUI's Python, in ComfyUI's folder:  python worker.py BASE_DIRECTORY [ComfyUI's options]
-Reads one JSON object a line, {"probe": name, "arguments": {…}}; answers {"result": …} or {"error": …}.
+Reads one JSON object a line: {"module": name, "test": name, "arguments": {…}} or {"probe": name, "arguments": {…}}.
+Answers {"result": …}, {"skipped": reason} or {"error": traceback}. Tests need IDEA_TEST_PYTEST, the folder of pytest.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ def _is_probe(value, module) -> bool:
 def main() -> None:
     watch_the_borders()
     load_pack()
-    sys.path.append(str(HERE))
+    sys.path += [str(HERE), str(HERE.parent)]
+    from borrowed_pytest import Borrowed, answer_of, load_tests
+
+    sys.meta_path.append(Borrowed(os.environ.get("IDEA_TEST_PYTEST", "")))
     modules = [importlib.import_module(path.stem) for path in sorted(HERE.glob("probes_*.py"))]
     probes = {name: value for module in modules for name, value in vars(module).items()}
     own = [name for module in modules for name, value in vars(module).items() if _is_probe(value, module)]
@@ -67,7 +71,11 @@ def main() -> None:
     for line in sys.stdin:
         call = json.loads(line)
         try:
-            answer = {"result": probes[call["probe"]](**call["arguments"])}
+            if "test" in call:
+                module = sys.modules.get(call["module"]) or load_tests(HERE / f"{call['module']}.py")
+                answer = answer_of(getattr(module, call["test"]), call["arguments"])
+            else:
+                answer = {"result": probes[call["probe"]](**call["arguments"])}
         except Exception:
             answer = {"error": traceback.format_exc()}
         ANSWERS.write(json.dumps(answer) + "\n")

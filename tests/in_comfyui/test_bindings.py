@@ -1,4 +1,4 @@
-"""What the pack uses of ComfyUI, by its source, against the ComfyUI that runs. Functions return plain JSON values."""
+"""What the pack uses of ComfyUI, by its source, against the ComfyUI that runs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import probes
+from inside import INSIDE, in_comfyui
+
+if INSIDE:
+    from probes import pack
 
 THEIRS = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths")
 UNKNOWN = object()
-
-
-def uses_of_comfyui() -> dict:
-    """How many names of ComfyUI's the pack uses and calls, and those that are not there or cannot be called so."""
-    root = Path(probes.pack("nodes.extension").__file__).parents[1]
-    found = [use for path in sorted((root / "nodes").rglob("*.py")) for use in _uses(path)]
-    return {
-        "names": len({name for _, name, _, _ in found}),
-        "calls": sum(call is not None for _, _, _, call in found),
-        "missing": [f"{place}: {name}" for place, name, value, _ in found if value is UNKNOWN],
-        "unbindable": [
-            f"{place}: {name}{fault}"
-            for place, name, value, call in found
-            if value is not UNKNOWN and call is not None and (fault := _fault(value, call))
-        ],
-    }
 
 
 def _uses(path: Path) -> Iterator[tuple[str, str, Any, ast.Call | None]]:
@@ -84,3 +71,18 @@ def _fault(called: Any, call: ast.Call) -> str:
     except TypeError as fault:
         return f": {fault}"
     return ""
+
+
+@in_comfyui
+def test_all_that_the_pack_uses_of_comfyui_is_there_and_may_be_called_so():
+    root = Path(pack("nodes.extension").__file__).parents[1]
+    found = [use for path in sorted((root / "nodes").rglob("*.py")) for use in _uses(path)]
+    assert [f"{place}: {name}" for place, name, value, _ in found if value is UNKNOWN] == []
+    unbindable = [
+        f"{place}: {name}{fault}"
+        for place, name, value, call in found
+        if value is not UNKNOWN and call is not None and (fault := _fault(value, call))
+    ]
+    assert unbindable == []
+    assert len({name for _, name, _, _ in found}) > 60
+    assert sum(call is not None for _, _, _, call in found) > 150
