@@ -1,9 +1,9 @@
-"""An Enhancer that has seen people: from a face embedding to an identity, with no training on the person.
+"""A pretrained Enhancer: from a face embedding to an identity, with no training on the person.
 
 The published Enhancer is trained on one person, whose face embedding never changes, so nothing that it learns can
-depend on the face. This one is trained across many people (`across.py`), together with a predictor of the pseudo-tokens
-and the Adapter, for one base model; then a new person is one forward pass, and a training that starts there starts near
-its goal.
+depend on the face. This one is trained across many people (`trainer.py`) for one base model, together with a predictor
+of the pseudo-tokens and the Adapter. A new person is then one forward pass, and a training that starts there starts
+near its goal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ from .model import UNIT_VARIANCE, EnhancerModel
 FORMAT = FileFormat(
     "id-ea-enhancer", "3", "Choose a file that an ID-Enhancer was saved to, or train it again.", {"2": upgraded}
 )
-AXIS_SCALE = 0.1  # of the names' spread along each axis: an answer is nearer to the person than the mean name
+AXIS_SCALE = 0.1  # of the names' axes when starting from a prediction, which is closer than the mean name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,19 +66,13 @@ class PretrainedEnhancer(MadeForBase):
 
     @classmethod
     def of(
-        cls,
-        model: EnhancerModel,
-        backbone: Backbone,
-        base_checkpoint: str = "",
-        base_hash: str = "",
-        training: Mapping[str, Any] = MappingProxyType({}),
+        cls, model: EnhancerModel, backbone: Backbone, training: Mapping[str, Any] | None = None, **checkpoint: str
     ) -> PretrainedEnhancer:
-        """What a training has made, in half precision; `base_checkpoint` and `base_hash` as in `BaseModelRef`."""
-        heads, beta = model.adapter.attention.num_heads, model.adapter.beta
+        """What a training has made, in half precision; `checkpoint` as in `BaseModelRef.of`."""
         return cls(
-            base_ref=BaseModelRef.of(backbone, heads, beta, base_checkpoint, base_hash),
+            base_ref=BaseModelRef.of(backbone, model.adapter.attention.num_heads, model.adapter.beta, **checkpoint),
             weights={key: tensor.detach().cpu().half() for key, tensor in model.state_dict().items()},
-            training=dict(training),
+            training=training or {},
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -111,10 +104,7 @@ class PretrainedEnhancer(MadeForBase):
         Raises:
             ConfigError: fewer than two, the same twice, or trainings that did not start at one Enhancer.
         """
-        starts, different = (
-            {each.training.get("start", "") for each in enhancers},
-            {each.digest() for each in enhancers},
-        )
+        starts, different = {each.training.get("start", "") for each in enhancers}, {e.digest() for e in enhancers}
         if len(different) < max(2, len(enhancers)) or len(starts) > 1 or not all(starts):
             raise ConfigError(
                 "two different trainings or more that went on from one ID-Enhancer",

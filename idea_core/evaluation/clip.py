@@ -40,8 +40,8 @@ class ClipScorer:
             ) from None
         self._device = device
         settings = folder / "preprocessor_config.json"
-        said = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
-        self._mean, self._std = said.get("image_mean", _MEAN), said.get("image_std", _STD)
+        preprocessing = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+        self._mean, self._std = preprocessing.get("image_mean", _MEAN), preprocessing.get("image_std", _STD)
 
     @torch.no_grad()
     def score(self, picture: np.ndarray, text: str) -> float:

@@ -33,9 +33,9 @@ def normalises(path: Path) -> bool:
 
 def _fault(data: mmap.mmap) -> str:
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
-    for mark, said in _OTHERS.items():
+    for mark, kind in _OTHERS.items():
         if start.startswith(mark):
-            return said
+            return kind
     try:
         graphs = [end for _, end in _fields(data, _GRAPH, 0, len(data))]
     except (IndexError, ValueError):

@@ -32,25 +32,25 @@ def find_photos(places: Iterable[str | os.PathLike], deep: bool = False) -> list
         FaceError: a place that does not exist, or no picture at all.
     """
     places = [Path(place) for place in places]
-    found: list[Path] = []
+    photos: list[Path] = []
     without: dict[Path, str] = {}
     for place in places:
         if place.is_dir():
             reasons = {path: left_out(path) for path in _files_in(place, deep)}
-            found += [path for path, reason in reasons.items() if not reason]
+            photos += [path for path, reason in reasons.items() if not reason]
             others = {path: reason for path, reason in reasons.items() if reason}
             if others:
                 _say_once(f"ID-EA: left out in {place}: {_in_words(others)}")
             without |= others
         elif place.is_file():
-            found.append(place)
+            photos.append(place)
         else:
             raise FaceError(f"photos at {place}", "nothing there", "Give files or a folder with photos.")
-    if not found:
+    if not photos:
         where = ", ".join(map(str, places)) or "no place"
         got = f"none in {where}" + (f", only {_in_words(without)}" if without else "")
         raise FaceError("at least one photo (JPEG, PNG, WebP …)", got, "Give files or a folder with photos.")
-    return found
+    return photos
 
 
 def read_photos(paths: Iterable[Path], skip: bool = False) -> tuple[list[Path], list[np.ndarray], dict[Path, str]]:

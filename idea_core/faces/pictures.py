@@ -64,13 +64,13 @@ def face_mask(face: Face, cut: Cut = Cut()) -> np.ndarray:
     return ((1 - radius) / pixel + 0.5).clip(0, 1).astype(np.float32)
 
 
-def draw_faces(found: FacePhoto) -> np.ndarray:
+def draw_faces(photo: FacePhoto) -> np.ndarray:
     """The photo (H, W, 3) uint8 with a numbered box and key points for each face; the one taken in green."""
-    picture = Image.fromarray(found.photo)
+    picture = Image.fromarray(photo.photo)
     draw = ImageDraw.Draw(picture)
     stroke = max(2, round(min(picture.size) / 150))
-    for number, face in enumerate(found.faces, start=1):
-        color = CHOSEN if face is found.chosen and not found.left_out else OTHER
+    for number, face in enumerate(photo.faces, start=1):
+        color = CHOSEN if face is photo.chosen and not photo.left_out else OTHER
         draw.rectangle([float(edge) for edge in face.box], outline=color, width=stroke)
         for x, y in face.keypoints:
             draw.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], fill=POINT)

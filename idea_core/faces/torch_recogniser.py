@@ -34,11 +34,11 @@ class TorchRecogniser(nn.Module):
         constants = {weight.name: weight for weight in model.graph.initializer}
         self._nodes = []
         for node in model.graph.node:
-            said = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+            attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
             if node.op_type == "Constant":
-                constants[node.output[0]] = said["value"]
+                constants[node.output[0]] = attributes["value"]
             else:
-                self._nodes.append(_Node(node.op_type, tuple(node.input), tuple(node.output), said))
+                self._nodes.append(_Node(node.op_type, tuple(node.input), tuple(node.output), attributes))
         unknown = sorted({node.kind for node in self._nodes} - _OPERATIONS.keys())
         if unknown:
             raise FaceError(
@@ -137,28 +137,31 @@ def _load(onnx, path: Path):
     return model
 
 
-def _padded(said: Mapping[str, Any], x: Tensor) -> Tensor:
+def _padded(attributes: Mapping[str, Any], x: Tensor) -> Tensor:
     """Pictures with the margins that an operation wants: top, left, bottom, right."""
-    told = said.get("auto_pad", b"NOTSET").decode()
+    told = attributes.get("auto_pad", b"NOTSET").decode()
     if told not in ("NOTSET", "VALID"):
         raise FaceError("a recogniser that says its margins", told, "Choose another face model pack.")
-    top, left, bottom, right = said.get("pads", (0, 0, 0, 0))
+    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     return functional.pad(x, (left, right, top, bottom)) if top or left or bottom or right else x
 
 
-def _convolve(said, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    options = {"stride": tuple(said.get("strides", (1, 1))), "dilation": tuple(said.get("dilations", (1, 1)))}
-    return functional.conv2d(_padded(said, x), weight, bias, groups=said.get("group", 1), **options)
+def _convolve(attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    options = {
+        "stride": tuple(attributes.get("strides", (1, 1))),
+        "dilation": tuple(attributes.get("dilations", (1, 1))),
+    }
+    return functional.conv2d(_padded(attributes, x), weight, bias, groups=attributes.get("group", 1), **options)
 
 
-def _normalise(said, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    return functional.batch_norm(x, mean, variance, scale, shift, eps=said.get("epsilon", 1e-5))
+def _normalise(attributes, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return functional.batch_norm(x, mean, variance, scale, shift, eps=attributes.get("epsilon", 1e-5))
 
 
-def _multiply_out(said, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    x, weight = (x.T if said.get("transA") else x), (weight.T if said.get("transB") else weight)
-    found = said.get("alpha", 1.0) * (x @ weight)
-    return found if bias is None else found + said.get("beta", 1.0) * bias
+def _multiply_out(attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    x, weight = (x.T if attributes.get("transA") else x), (weight.T if attributes.get("transB") else weight)
+    found = attributes.get("alpha", 1.0) * (x @ weight)
+    return found if bias is None else found + attributes.get("beta", 1.0) * bias
 
 
 def _reshape(_said, x: Tensor, shape: Tensor) -> Tensor:
@@ -171,8 +174,10 @@ def _rectify(_said, x: Tensor, slope: Tensor) -> Tensor:
     return torch.where(x < 0, x * slope, x)  # the slope is (C, 1, 1), or (C,) after the pictures are flat
 
 
-def _average(said, x: Tensor) -> Tensor:
-    return functional.avg_pool2d(_padded(said, x), tuple(said["kernel_shape"]), tuple(said.get("strides", (1, 1))))
+def _average(attributes, x: Tensor) -> Tensor:
+    return functional.avg_pool2d(
+        _padded(attributes, x), tuple(attributes["kernel_shape"]), tuple(attributes.get("strides", (1, 1)))
+    )
 
 
 _OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
@@ -184,8 +189,8 @@ _OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
     "Cos": lambda _, x: x.cos(),
     "Div": lambda _, x, y: x / y,
     "Dropout": lambda _, x, *__: x,
-    "Flatten": lambda said, x: x.flatten(said.get("axis", 1)),
-    "Gather": lambda said, x, places: x.index_select(said.get("axis", 0), places),
+    "Flatten": lambda attributes, x: x.flatten(attributes.get("axis", 1)),
+    "Gather": lambda attributes, x, places: x.index_select(attributes.get("axis", 0), places),
     "Gemm": _multiply_out,
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
     "Identity": lambda _, x: x,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -53,36 +53,20 @@ class BaseModelRef:
             raise file_error("beta to be finite", str(self.beta))
 
     @classmethod
-    def of(
-        cls, backbone: Backbone, heads: int, beta: float, base_checkpoint: str = "", base_hash: str = ""
-    ) -> BaseModelRef:
-        """The base model of a backbone."""
-        used = backbone.base_model, backbone.schedule.prediction, backbone.clip_layer
-        return cls(*used, heads, beta, base_checkpoint, base_hash)
+    def of(cls, backbone: Backbone, heads: int, beta: float, **checkpoint: str) -> BaseModelRef:
+        """The base model of a backbone; `checkpoint` is `base_checkpoint` and `base_hash`."""
+        predicts = backbone.schedule.prediction
+        return cls(backbone.base_model, predicts, backbone.clip_layer, heads, beta, **checkpoint)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> BaseModelRef:
         """What `metadata` says; KeyError or ValueError where it does not."""
-        return cls(
-            base_model=metadata["base_model"],
-            prediction=metadata["prediction"],
-            clip_layer=int(metadata["clip_layer"]) if metadata["clip_layer"] else None,
-            heads=int(metadata["heads"]),
-            beta=float(metadata["beta"]),
-            base_checkpoint=metadata["base_checkpoint"],
-            base_hash=metadata["base_hash"],
-        )
+        values = {field.name: metadata[field.name] for field in fields(cls)}
+        layer, heads, beta = (values.pop(key) for key in ("clip_layer", "heads", "beta"))
+        return cls(**values, clip_layer=int(layer) if layer else None, heads=int(heads), beta=float(beta))
 
     def metadata(self) -> dict[str, str]:
-        return {
-            "base_model": self.base_model,
-            "prediction": self.prediction,
-            "clip_layer": "" if self.clip_layer is None else str(self.clip_layer),
-            "heads": str(self.heads),
-            "beta": repr(self.beta),
-            "base_checkpoint": self.base_checkpoint,
-            "base_hash": self.base_hash,
-        }
+        return {key: "" if value is None else str(value) for key, value in asdict(self).items()}
 
     @property
     def base(self) -> BaseModel:

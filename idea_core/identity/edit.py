@@ -117,13 +117,5 @@ def _require_alike(identities: Sequence[Identity]) -> None:
 
 def _shared(identity: Identity) -> dict[str, object]:
     """What people who are mixed have to have in common."""
-    ref = identity.base_ref
-    return {
-        "base_model": ref.base_model,
-        "prediction": ref.prediction,
-        "text_layer": ref.text_layer,
-        "heads": ref.heads,
-        "beta": ref.beta,
-        "num_tokens": identity.num_tokens,
-        "has_adapter": identity.has_adapter,
-    }
+    ref = {key: getattr(identity.base_ref, key) for key in ("base_model", "prediction", "text_layer", "heads", "beta")}
+    return {**ref, "num_tokens": identity.num_tokens, "has_adapter": identity.has_adapter}

@@ -52,31 +52,31 @@ def encode(
     from ..jobs.photo_source import encode_named
 
     paths, pictures, unread = read_photos(find_photos(photos), settings.skip)
-    embeds, found = encode_named(faces.load(), pictures, paths, settings)
-    taken = [f for f in found if not f.left_out]
-    save_embeds(embeds, output, [paths[f.index].name for f in taken], faces.find().name)
+    embeds, encoded = encode_named(faces.load(), pictures, paths, settings)
+    selected = [photo for photo in encoded if not photo.left_out]
+    save_embeds(embeds, output, [paths[photo.index].name for photo in selected], faces.find().name)
     names = [f"{number:03}_{path.stem}" for number, path in enumerate(paths)]
     if preview:
-        _save({f"{names[f.index]}.faces": draw_faces(f) for f in found}, preview)
+        _save({f"{names[photo.index]}.faces": draw_faces(photo) for photo in encoded}, preview)
     if crops:
         cut = Cut(crop_size, upright=True)
-        _save({names[f.index]: crop_face(f.photo, f.chosen, cut) for f in taken}, crops)
+        _save({names[photo.index]: crop_face(photo.photo, photo.chosen, cut) for photo in selected}, crops)
     rows = [
         {
-            "photo": str(paths[f.index]),
-            "faces": len(f.faces),
-            "score": round(f.chosen.score, 4) if f.chosen else None,
-            "to_mean": round(f.cosine, 4) if f.chosen else None,
-            "outlier": f.outlier,
-            "left_out": f.left_out,
+            "photo": str(paths[photo.index]),
+            "faces": len(photo.faces),
+            "score": round(photo.chosen.score, 4) if photo.chosen else None,
+            "to_mean": round(photo.cosine, 4) if photo.chosen else None,
+            "outlier": photo.outlier,
+            "left_out": photo.left_out,
         }
-        for f in found
+        for photo in encoded
     ]
     rows += [
         {"photo": str(path), "faces": 0, "score": None, "to_mean": None, "outlier": False, "left_out": reason}
         for path, reason in unread.items()
     ]
-    return Result({"output": str(output), "photos": rows}, f"{report(found, paths, unread)}\nSaved {output}")
+    return Result({"output": str(output), "photos": rows}, f"{report(encoded, paths, unread)}\nSaved {output}")
 
 
 def _save(pictures: dict, folder: Path) -> None:
