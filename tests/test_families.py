@@ -20,7 +20,9 @@ def test_no_other_module_names_a_family_or_its_text_encoders():
     others = [path for path in sources if "families" not in path.parts]
     assert len(sources) - len(others) > 5 and len(others) > 80
     named = re.compile(rf"[\"']({'|'.join(NAMES)})[\"']")
-    assert {str(path.relative_to(ROOT)): found for path in others if (found := named.findall(path.read_text()))} == {}
+    assert {
+        str(path.relative_to(ROOT)): found for path in others if (found := named.findall(path.read_text("utf-8")))
+    } == {}
 
 
 def test_the_families():
@@ -75,11 +77,13 @@ def test_velocity_models_of_stable_diffusion_2_are_larger():
 
 
 def test_the_miniature_world_is_as_described():
-    config = {part: json.loads((BASE / part / "config.json").read_text()) for part in ("unet", "vae", "text_encoder")}
+    config = {
+        part: json.loads((BASE / part / "config.json").read_text("utf-8")) for part in ("unet", "vae", "text_encoder")
+    }
     mini, pixels = BASE_MODELS["mini"], 2 ** (len(config["vae"]["block_out_channels"]) - 1)
     assert mini.checkpoint is None
     assert config["unet"]["cross_attention_dim"] == mini.width == config["text_encoder"]["hidden_size"]
     assert config["text_encoder"]["max_position_embeddings"] == mini.context_length
     assert config["vae"]["latent_channels"] == config["unet"]["in_channels"] == mini.latent_channels
     assert config["unet"]["sample_size"] * pixels == mini.resolution
-    assert json.loads((BASE / "model_index.json").read_text())["_class_name"] == mini.pipeline
+    assert json.loads((BASE / "model_index.json").read_text("utf-8"))["_class_name"] == mini.pipeline

@@ -123,7 +123,7 @@ def schedule_of(model, device: torch.device) -> tuple[Schedule, Tensor]:
         BaseModelError: as `prediction_of`.
     """
     sampling = model.get_model_object("model_sampling")
-    alphas = (1 / (1 + sampling.sigmas.double().square())).float()
+    alphas = (1 / (1 + sampling.sigmas.cpu().double().square())).float()  # not every device has double precision
     timesteps = sampling.timestep(sampling.sigmas).float()
     return DiscreteSchedule(alphas.to(device), prediction_of(model)), timesteps.to(device)
 
