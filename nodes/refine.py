@@ -31,14 +31,16 @@ class RefinedIdentity(io.ComfyNode):
             node_id="IDEA_RefinedIdentity",
             display_name="Refined ID-EA Embedding",
             category=CATEGORY,
-            description="A person from a face without training, closer than Instant ID-EA Embedding gets: the "
-            "checkpoint draws the person, FACE_MODEL compares the faces, and the ID-Enhancer is shown a corrected one. "
-            "Without gradients, and so in less memory than a training.",
+            description="Makes a person from a face without training, with better likeness than Instant ID-EA "
+            "Embedding. The checkpoint draws the person, FACE_MODEL compares the faces, and the input of the "
+            "ID-Enhancer is corrected. It needs less memory than a training.",
             inputs=[
                 *base_model_inputs(),
-                face_model_input("Of ID Encode and of the ID-Enhancer's training; or another pack's."),
-                EnhancerSocket.Input("enhancer", tooltip="From Load ID-Enhancer; made for this checkpoint."),
-                IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
+                face_model_input("Face models of ID Encode and of the ID-Enhancer's training, or another pack's."),
+                EnhancerSocket.Input(
+                    "enhancer", tooltip="ID-Enhancer from Load ID-Enhancer, trained for this checkpoint."
+                ),
+                IdEmbedsSocket.Input("id_embeds", tooltip="Face embeddings of the person, from ID Encode."),
                 name_input(),
                 *widgets_of(RefineConfig, "rounds", "num_images", "resolution", "seed"),
                 prompts_input("person"),
@@ -47,11 +49,13 @@ class RefinedIdentity(io.ComfyNode):
             ],
             outputs=[
                 IdentitySocket.Output(
-                    "identity", display_name="IDENTITY", tooltip="For Apply ID-Adapter or Save ID-EA Embedding."
+                    "identity", display_name="IDENTITY", tooltip="Person for Apply ID-Adapter or Save ID-EA Embedding."
                 ),
-                io.Image.Output("images", display_name="images", tooltip="The pictures of the best round."),
+                io.Image.Output("images", display_name="images", tooltip="Images of the best round."),
                 io.String.Output(
-                    "report", display_name="report", tooltip="Likeness at first, and after each correction that helped."
+                    "report",
+                    display_name="report",
+                    tooltip="Text: similarity at first, and after each correction that helped.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],

@@ -55,7 +55,9 @@ class TrainingSettingsNode(io.ComfyNode):
             description="Every setting of a training. It replaces the preset of ID-Enhancer Train. The defaults are "
             "those of the preset fast.",
             inputs=[*widgets_of(TrainConfig, seed=None, steps={"min": 1}), *widgets_of(TrainingSettings)],
-            outputs=[SettingsSocket.Output("settings", display_name="SETTINGS", tooltip="For ID-Enhancer Train.")],
+            outputs=[
+                SettingsSocket.Output("settings", display_name="SETTINGS", tooltip="Settings for ID-Enhancer Train.")
+            ],
         )
 
     @classmethod

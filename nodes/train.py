@@ -42,21 +42,21 @@ class EnhancerTrain(io.ComfyNode):
             **SHOWS,
             display_name="ID-Enhancer Train",
             category=CATEGORY,
-            description="Trains a person for this checkpoint from a few photos. The result is on disk, in "
-            "output/idea/autosave, before this node ends; the same inputs are never trained twice, and a training that "
-            "was cancelled goes on where it stopped.",
+            description="Trains a person for this checkpoint from a few photos. The result is saved in "
+            "output/idea/autosave. The same inputs are never trained twice, and a cancelled training continues "
+            "where it stopped.",
             inputs=[
                 *base_model_inputs(),
-                IdEmbedsSocket.Input("id_embeds", tooltip="The person's face, from ID Encode."),
-                io.Image.Input("images", tooltip="The photos to train on: ID Encode's face crops."),
+                IdEmbedsSocket.Input("id_embeds", tooltip="Face embeddings of the person, from ID Encode."),
+                io.Image.Input("images", tooltip="Photos to train on: the face crops of ID Encode."),
                 name_input(),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="fast",
-                    tooltip="How long and how strongly: fast in seconds; standard with more likeness; thorough for "
-                    "what 80 steps do not exhaust; likeness asks the FACE_MODEL at each step, in ten times the time of "
-                    "fast, with SDXL twenty; paper as published, for comparison.",
+                    tooltip="Training length. fast: seconds. standard: better likeness. thorough: 320 steps, if "
+                    "standard is not enough. likeness: also optimises face similarity (needs FACE_MODEL; 10× slower, "
+                    "SDXL 20×). paper: published settings.",
                 ),
                 *widgets_of(
                     TrainConfig,
@@ -70,14 +70,14 @@ class EnhancerTrain(io.ComfyNode):
                     min=64,
                     max=1024,
                     step=64,
-                    tooltip="Side in pixels to which the photos are cropped and scaled: 512 for most, 768 for SD 2.1 "
-                    "768-v, 1024 for SDXL.",
+                    tooltip="Size in pixels to which the photos are cropped and scaled: 512 for most models, 768 for "
+                    "SD 2.1 768-v, 1024 for SDXL.",
                 ),
                 advanced(
                     io.Boolean.Input(
                         "keep_shape",
                         default=False,
-                        tooltip="Train on photos in about their own shape, not on their middle squares.",
+                        tooltip="Shape of the photos: on keeps about their own shape, off crops the middle square.",
                     )
                 ),
                 *widgets_of(WatchConfig, "every", every={"id": "preview_every", "default": 25}),
@@ -85,7 +85,7 @@ class EnhancerTrain(io.ComfyNode):
                     io.String.Input(
                         "preview_prompt",
                         default=PROMPT,
-                        tooltip="What they show; two curly brackets, as in the default, are the person.",
+                        tooltip="Prompt of the previews. Two curly brackets, as in the default, stand for the person.",
                     )
                 ),
                 *widgets_of(
@@ -99,8 +99,8 @@ class EnhancerTrain(io.ComfyNode):
                         default="",
                         multiline=True,
                         optional=True,
-                        tooltip="What else is to be seen in the photos, a line for each: 'wearing a red hat, on a "
-                        "beach'. What is said here is not learned as the person's.",
+                        tooltip="Descriptions of what else the photos show, one line per photo: 'wearing a red hat, on "
+                        "a beach'. What is described is not learned as part of the person.",
                     )
                 ),
                 advanced(
@@ -109,36 +109,44 @@ class EnhancerTrain(io.ComfyNode):
                         default="",
                         multiline=True,
                         optional=True,
-                        tooltip="Names of famous people, one a line, or a phrase such as 'human face', whose mean the "
-                        "person starts from. Empty: the list that comes with the pack.",
+                        tooltip="Names of famous people, one per line, or a phrase such as 'human face'. The training "
+                        "starts at their mean. Empty: the list of the pack.",
                     )
                 ),
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip="What counts in each photo, such as ID Encode's face masks. Black counts a fifth of white.",
+                    tooltip="Masks of what matters in the photos, such as the face masks of ID Encode. Black counts a "
+                    "fifth of white.",
                 ),
                 EnhancerSocket.Input(
                     "enhancer",
                     optional=True,
-                    tooltip="From Load ID-Enhancer: the training starts at what it makes of the face.",
+                    tooltip="ID-Enhancer from Load ID-Enhancer. The training starts at its answer for the face.",
                 ),
                 SettingsSocket.Input(
-                    "settings", optional=True, tooltip="From ID-EA Training Settings, in place of the preset."
+                    "settings", optional=True, tooltip="Settings from ID-EA Training Settings. They replace the preset."
                 ),
-                face_model_input("Measures likeness on the way; the preset likeness needs it.", optional=True),
+                face_model_input(
+                    "Face models that measure the similarity of the previews. The preset likeness needs them.",
+                    optional=True,
+                ),
             ],
             outputs=[
                 IdentitySocket.Output(
-                    "identity", display_name="IDENTITY", tooltip="For Save ID-EA Embedding and Apply ID-Adapter."
+                    "identity", display_name="IDENTITY", tooltip="Person for Save ID-EA Embedding and Apply ID-Adapter."
                 ),
                 io.Image.Output(
-                    "loss_curve", display_name="loss_curve", tooltip="The loss of each step, and its running mean."
+                    "loss_curve",
+                    display_name="loss_curve",
+                    tooltip="Chart of the loss of each step, and its running mean.",
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="Settings, speed, memory, losses and likeness."
+                    "report",
+                    display_name="report",
+                    tooltip="Text: settings, speed, memory, losses and face similarity.",
                 ),
-                io.LossMap.Output("losses", display_name="LOSS_MAP", tooltip="For ComfyUI's own loss graph."),
+                io.LossMap.Output("losses", display_name="LOSS_MAP", tooltip="Losses for the loss graph of ComfyUI."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )

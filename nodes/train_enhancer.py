@@ -39,25 +39,25 @@ class TrainAcross(io.ComfyNode):
             node_id="IDEA_EnhancerTrainAcross",
             display_name="ID-Enhancer Train Across People",
             category=CATEGORY,
-            description="Lets the checkpoint draw people whom it knows by name, and learns from those pictures what a "
-            "face means to it: then a new person needs no training. Once per checkpoint, for hours; cancel it whenever "
-            "you like, it goes on where it stopped.",
+            description="Trains an ID-Enhancer, with which a new person needs no training. The checkpoint draws people "
+            "it knows by name, and the ID-Enhancer learns from these images. It takes hours, once per checkpoint. A "
+            "cancelled training continues where it stopped.",
             inputs=[
                 *base_model_inputs(),
                 face_model_input(),
                 io.String.Input(
-                    "name", default="my_checkpoint", tooltip="The pictures are kept in output/idea-people/NAME."
+                    "name", default="my_checkpoint", tooltip="Name of the folder for the images, in output/idea-people."
                 ),
                 io.String.Input(
                     "names",
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="People whom the checkpoint can draw, one a line. Empty: the list of the pack.",
+                    tooltip="Names of people that the checkpoint can draw, one per line. Empty: the list of the pack.",
                 ),
                 prompts_input("name"),
                 io.Int.Input(
-                    "max_people", default=10_000, min=3, max=100_000, tooltip="Most names of the list that are used."
+                    "max_people", default=10_000, min=3, max=100_000, tooltip="Maximum number of names that are used."
                 ),
                 *widgets_of(DatasetConfig),
                 *widgets_of(EnhancerTrainConfig, *EXPOSED),
@@ -66,16 +66,18 @@ class TrainAcross(io.ComfyNode):
                 EnhancerSocket.Input(
                     "start",
                     optional=True,
-                    tooltip="An ID-Enhancer for this checkpoint, to go on from, without text_steps.",
+                    tooltip="ID-Enhancer of this checkpoint to start from, without text steps.",
                 ),
             ],
             outputs=[
                 EnhancerSocket.Output(
                     "enhancer",
                     display_name="ID_ENHANCER",
-                    tooltip="For Instant and Refined ID-EA Embedding, and Save ID-Enhancer.",
+                    tooltip="ID-Enhancer for Instant and Refined ID-EA Embedding, and Save ID-Enhancer.",
                 ),
-                io.String.Output("report", display_name="report", tooltip="People, pictures, losses, likeness."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Text: people, images, losses, face similarity."
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
@@ -132,8 +134,10 @@ class SaveEnhancer(io.ComfyNode):
             category=CATEGORY,
             description="Writes an ID-Enhancer to output/idea/enhancers, where Load ID-Enhancer finds it.",
             inputs=[
-                EnhancerSocket.Input("enhancer", tooltip="From ID-Enhancer Train Across People or Load ID-Enhancer."),
-                io.String.Input("filename", default="my_checkpoint", tooltip="File name below output/idea/enhancers."),
+                EnhancerSocket.Input(
+                    "enhancer", tooltip="ID-Enhancer from ID-Enhancer Train Across People or Load ID-Enhancer."
+                ),
+                io.String.Input("filename", default="my_checkpoint", tooltip="File name in output/idea/enhancers."),
             ],
             is_output_node=True,
         )

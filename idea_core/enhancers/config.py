@@ -22,7 +22,7 @@ LEAST_KEPT = 3  # pictures of a person; the face in one, the picture in another,
 def _resolution() -> Any:
     return setting(
         512,
-        "Side of the images in pixels. Use the base model's own: 512 for most, 768 for SD 2.1 768-v, 1024 for SDXL.",
+        "Size of the images in pixels. Use the base model's own: 512 for most, 768 for SD 2.1 768-v, 1024 for SDXL.",
         min=8,
         soft_max=1024,
         multiple_of=8,
@@ -148,7 +148,7 @@ class EnhancerTrainConfig(Settings):
         5.0, "Guidance scale (CFG) of the images in the likeness steps.", min=0, soft_max=30, advanced=True
     )
     views: int = setting(
-        3, "Most images whose mean face stands for the person in a step.", min=1, soft_max=100, advanced=True
+        3, "Maximum number of images whose mean face is used in a step.", min=1, soft_max=100, advanced=True
     )
     snr_gamma: float = setting(
         2.0, "Gamma of the min-SNR loss weights (arXiv 2303.09556).", above=0, soft_max=100, advanced=True

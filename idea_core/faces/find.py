@@ -37,7 +37,7 @@ class FaceSettings(Settings):
 
     face: str = setting(
         "largest",
-        "Which face of several: by size, detection score or position, by number, or the face most like nearest_to.",
+        "Face to use if there are several: by size, detection score or position, by number, or most like nearest_to.",
         choices=RULES,
     )
     number: int = setting(

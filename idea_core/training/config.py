@@ -84,7 +84,7 @@ class TrainConfig(Settings):
         0.5, "Probability of mirroring a photo. Use 0 for faces with a mark on one side.", min=0, max=1
     )
     axes: int = setting(
-        512, "Most principal axes of the names that each pseudo-token moves along.", min=1, soft_max=2048, advanced=True
+        512, "Maximum number of the names' principal axes for each pseudo-token.", min=1, soft_max=2048, advanced=True
     )
     num_tokens: int = setting(
         2,

@@ -25,7 +25,7 @@ def _face_settings(nearest_to: Path | None, **values) -> FaceSettings:
 @click.option("-o", "--output", type=PATH, required=True, help="File to write, such as alice.id.safetensors.")
 @click.option("--preview", type=PATH, help="Folder for the photos with the faces marked, the chosen one in green.")
 @click.option("--crops", type=PATH, help="Folder for upright, square crops of the faces taken.")
-@click.option("--crop-size", type=click.IntRange(16, 4096), default=512, help="Side of the crops in pixels.")
+@click.option("--crop-size", type=click.IntRange(16, 4096), default=512, help="Size of the crops in pixels.")
 @grouped(
     "settings",
     [

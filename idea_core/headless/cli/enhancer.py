@@ -53,9 +53,9 @@ pictures_options = grouped(
     "pictures",
     [
         click.Option(["--work"], type=PATH, default="people", help="Folder for the pictures, which are made once."),
-        click.Option(["--names"], type=PATH, help="File of names that the base model can draw, one a line."),
-        click.Option(["--prompts"], type=PATH, help="File of prompts with {} for the name, one a line."),
-        click.Option(["--resolution"], type=int, help="Side of the images in pixels. Default: the base model's own."),
+        click.Option(["--names"], type=PATH, help="File of names that the base model can draw, one per line."),
+        click.Option(["--prompts"], type=PATH, help="File of prompts with {} for the name, one per line."),
+        click.Option(["--resolution"], type=int, help="Size of the images in pixels. Default: the base model's own."),
         *options_of(DatasetConfig, without=["resolution"]),
     ],
     _pictures,

@@ -34,7 +34,7 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
     multiple=True,
     help="What to draw. {} or <name> is the person, (…:1.3) weighs what is in it; may be repeated.",
 )
-@click.option("--prompt-file", type=PATH, help="File of prompts, one a line.")
+@click.option("--prompt-file", type=PATH, help="File of prompts, one per line.")
 @click.option("--save-dir", type=PATH, default="images", help="Pictures go to a folder of the prompt's name in it.")
 @click.option(
     "--num-images-per-prompt",

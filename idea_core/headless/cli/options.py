@@ -75,7 +75,7 @@ def training_of(preset: str, captions: str | None, names: Path | None, phrase: s
 
 
 def prompts_of(file: Path | None) -> tuple[str, ...]:
-    """A file's prompts, one a line; without one the portraits of the package."""
+    """A file's prompts, one per line; without one the portraits of the package."""
     return parse_prompts(read_text(file) if file else "")
 
 
@@ -148,7 +148,7 @@ engine_options = grouped(
 
 PHOTO_OPTIONS = options_of(PhotoSource, without=["resolution"])
 resolution_option = click.option(
-    "--resolution", type=int, help="Side in pixels to train at. Default: the base model's own."
+    "--resolution", type=int, help="Size in pixels to train at. Default: the base model's own."
 )
 
 TRAIN_OPTIONS = [
@@ -160,7 +160,7 @@ TRAIN_OPTIONS = [
     ),
     *options_of(TrainConfig, presets=PRESETS),
     Option(["--captions"], type=click.Choice(list(CAPTIONS)), help="Training captions. Default: the preset's."),
-    Option(["--names"], type=PATH, help="File of celebrity names, one a line, that the person starts from."),
+    Option(["--names"], type=PATH, help="File of celebrity names, one per line, that the person starts from."),
     Option(["--phrase"], help='Phrase to start from instead, such as "human face".'),
     Option(
         ["--enhancer"], type=PATH, help="Pretrained ID-Enhancer to start from. With --steps 0 its answer is the person."
@@ -171,7 +171,7 @@ TRAIN_OPTIONS = [
         default=0,
         help="Number of corrections, with --enhancer and --steps 0: the person is drawn, compared and corrected.",
     ),
-    Option(["--refine-prompts"], type=PATH, help="File of prompts for --refine, one a line, {} for the person."),
+    Option(["--refine-prompts"], type=PATH, help="File of prompts for --refine, one per line, {} for the person."),
     Option(["--clip-layer"], type=int, help="Text encoder layer, counted from the end, such as -2."),
     Option(["--gradient-checkpointing"], is_flag=True, help="Use less memory; steps are slower."),
 ]

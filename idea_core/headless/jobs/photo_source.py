@@ -52,10 +52,10 @@ class PhotoSource(Settings):
         "center: the middle square. whole: the photo in about its own shape.",
         choices=CROPS,
     )
-    resolution: int = setting(512, "Side in pixels to train at.", min=8, multiple_of=8)
+    resolution: int = setting(512, "Size in pixels to train at.", min=8, multiple_of=8)
     focus: float = setting(
         0.0,
-        "How much less the surroundings of a cut-out face count: 0 not at all, 1 entirely.",
+        "Share by which the surroundings of a face crop count less. 0: they count fully. 1: not at all.",
         min=0,
         max=1,
     )
