@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from face_models import photo, write_face_pack
+from face_models import write_face_pack
 from PIL import Image
+from portraits import ALICE, BOB, NOBODY, portrait, trio
 
 from idea_core.errors import ConfigError, FaceError
 from idea_core.faces import FacePack, FaceSettings, IdEmbeds, OnnxEngine, blend, encode_photos, plot
@@ -15,25 +16,12 @@ from idea_core.faces.likeness import Likeness, Scale, compare, described
 from idea_core.faces.pictures import CHOSEN, OTHER, Cut, crop_face, draw_faces, face_mask, stack
 from idea_core.faces.plot import POINT, draw_likeness
 
-ALICE, BOB = ((205, 150, 110), (60, 40, 30)), ((120, 90, 70), (200, 170, 90))
-NOBODY = photo(faces=[])
-
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory) -> OnnxEngine:
     folder = tmp_path_factory.mktemp("tiny")
     write_face_pack(folder)
     return OnnxEngine(FacePack("tiny", folder), "cpu")
-
-
-def portrait(person=ALICE, x=160, y=120, size=100, angle=0.0, **options) -> np.ndarray:
-    return photo(faces=[(x, y, size, angle, *person)], **options)
-
-
-def trio() -> np.ndarray:
-    """Alice small at the left, Bob largest in the middle, Alice at the right."""
-    faces = [(100, 150, 70, 0, *ALICE), (320, 150, 130, 0, *BOB), (530, 150, 90, 0, *ALICE)]
-    return photo(width=640, height=300, faces=faces)
 
 
 def place(engine, **settings) -> int:

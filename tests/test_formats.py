@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import safetensors
-from test_identity import make_identity, rewrite
+from helpers import make_identity, rewrite
 
 from idea_core import Identity, TrainConfig
 from idea_core.enhancers.config import EnhancerTrainConfig, RefineConfig

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from idea_command import faces, run
 from PIL import Image
-from test_choosing_faces import BOB, NOBODY, portrait, trio
-from test_cli import faces, run
+from portraits import BOB, NOBODY, portrait, trio
 from torch.nn.functional import normalize
 
 from idea_core.faces import FaceEngine, IdEmbeds, encode_photos
