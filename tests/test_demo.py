@@ -80,7 +80,7 @@ def test_an_enhancer_from_the_base_models_own_pictures(tmp_path):
     pictures += ["--val-fraction", "0.4", "--sampling-batch-size", "8"]
     train = ["enhancer", "train", *pictures, "--steps", "3", "--batch-size", "4", "--validate-every", "2", "-o", file]
     first = run(*train, "--json")
-    assert first["people"] == 3 and 9 <= first["pictures"] <= 12
+    assert first["people"] == 3 and 9 <= first["num_images"] <= 12
     report = first.pop("report")
     assert report["steps_done"] == 3 and [step for step, _ in report["likeness"]] == [2]
     drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "people" / "people").iterdir()}

@@ -7,7 +7,7 @@ one seeded generator on the CPU, so that two backbones see the same run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -196,12 +196,12 @@ class Trainer(TrainingLoop):
         return self.person.adapt(self.backbone.encode(fill(captions, tokens)))
 
     @torch.no_grad()
-    def identity(self, name: str, base_checkpoint: str = "", base_hash: str = "", **record: Any) -> Identity:
+    def identity(self, name: str, training: Mapping[str, Any] = {}, thumbnail: str = "", **checkpoint: str) -> Identity:
         """The person as trained so far, in half precision on the CPU.
 
         Args:
-            base_checkpoint, base_hash: as in `BaseModelRef`.
-            record: `training` and `thumbnail`, as in `Identity`.
+            training, thumbnail: as in `Identity`.
+            checkpoint: `base_checkpoint` and `base_hash`, as in `BaseModelRef`.
 
         Raises:
             DivergedError: a trained value is not finite, or too large for half precision.
@@ -212,12 +212,13 @@ class Trainer(TrainingLoop):
             raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_LR)
         return Identity(
             name=name,
-            base_ref=BaseModelRef.of(self.backbone, self.config.heads, self.config.beta, base_checkpoint, base_hash),
+            base_ref=BaseModelRef.of(self.backbone, self.config.heads, self.config.beta, **checkpoint),
             tokens=person.tokens,
             anchor=person.anchor,
             grounding=grounding,
             id_embeds=person.id_embeds,
             adapter={} if person.adapter is None else person.adapter.applied_weights(),
             kv=person.kv.state_dict(),
-            **record,
+            training=training,
+            thumbnail=thumbnail,
         ).to(torch.float16)
