@@ -52,9 +52,10 @@ class BaseModelRef:
             raise file_error("beta to be finite", str(self.beta))
 
     @classmethod
-    def of(cls, backbone: Backbone, heads: int, beta: float, **checkpoint: str) -> BaseModelRef:
-        """The base model of a backbone; `checkpoint` is `base_checkpoint` and `base_hash`."""
-        return cls(backbone.base_model, backbone.prediction, backbone.clip_layer, heads, beta, **checkpoint)
+    def of(cls, backbone: Backbone, heads: int, beta: float, *checkpoint: str, **named: str) -> BaseModelRef:
+        """The base model of a backbone; then `base_checkpoint` and `base_hash`."""
+        used = backbone.base_model, backbone.prediction, backbone.clip_layer
+        return cls(*used, heads, beta, *checkpoint, **named)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> BaseModelRef:
