@@ -287,7 +287,7 @@ def test_an_enhancer_for_another_base_is_refused(backbone):
         Trainer.of(other_base, photos(), face(), QUICK_PERSON, NAMES, start=enhancer)
     other = dataclasses.replace(QUICK_PERSON, num_tokens=3)
     with pytest.raises(ConfigError, match="num_tokens 2, heads 8, beta 0.4, got num_tokens 3"):
-        Trainer.of(backbone, photos(), face(), other, ["one two three"], start=enhancer)
+        enhancer.build_person(backbone, face(), other, ["one two three"])
 
 
 def test_a_person_with_one_picture_is_refused(backbone):
