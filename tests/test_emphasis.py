@@ -11,7 +11,7 @@ from tiny_pipeline import tiny_pipeline
 from idea_core.errors import ConfigError
 from idea_core.headless.diffusers import People
 from idea_core.headless.diffusers.generate import conditions
-from idea_core.text.loss_weight import weighted_texts
+from idea_core.text.emphasis import weighted_texts
 from idea_core.text.prompts import without_people
 
 
