@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 
+logger = logging.getLogger(__name__)
+
 SWITCHES = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, which also writes a database under the home folder
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, diffusers, transformers
@@ -30,7 +32,7 @@ def keep_quiet() -> None:
     stop = getattr(sys.modules.get("onnxruntime"), "disable_telemetry_events", None)
     if stop is not None and not told:
         stop()
-        logging.warning(
+        logger.warning(
             "ID-EA: onnxruntime was imported first, and has begun to report on itself. "
             "Import idea_core before it, or set ORT_DISABLE_TELEMETRY=1 before the program starts."
         )

@@ -17,6 +17,8 @@ from .common import CATEGORY
 from .inputs import advanced, require_finite
 from .sockets import IdentitySocket, require
 
+logger = logging.getLogger(__name__)
+
 WITH_PERSON, ALL_PROMPTS, WHOLE_MODEL = "prompts with the person", "all prompts", "whole model"
 
 
@@ -137,7 +139,7 @@ def _require_fit(model, clip, identity: Identity) -> None:
         )
     prediction = described_prediction(model)
     if prediction != identity.prediction:
-        logging.warning(
+        logger.warning(
             "ID-EA: %s was trained on a model that predicts %s, this one predicts %s.",
             identity.trigger,
             identity.prediction,

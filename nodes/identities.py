@@ -20,6 +20,8 @@ from .common import CATEGORY
 from .inputs import advanced
 from .sockets import IdentitySocket, require
 
+logger = logging.getLogger(__name__)
+
 
 class SaveIdentity(io.ComfyNode):
     @classmethod
@@ -70,7 +72,7 @@ class SaveIdentity(io.ComfyNode):
             picture = Image.fromarray(to_uint8(image[0]))
             identity = dataclasses.replace(identity, thumbnail=encode_thumbnail(picture))
         path = identity.save(saved_path(filename))
-        logging.info("ID-EA: saved %s to %s", identity.trigger, path)
+        logger.info("ID-EA: saved %s to %s", identity.trigger, path)
         return io.NodeOutput(ui={"text": [f"{identity.trigger} → {path}"]})
 
 

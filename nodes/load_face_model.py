@@ -14,6 +14,8 @@ from .comfy.paths import file_state, insightface_roots
 from .common import CATEGORY, SHOWS
 from .sockets import FaceModel
 
+logger = logging.getLogger(__name__)
+
 
 class LoadFaceModel(io.ComfyNode):
     @classmethod
@@ -64,7 +66,7 @@ class LoadFaceModel(io.ComfyNode):
     def execute(cls, pack: str, provider: str) -> io.NodeOutput:
         models = FaceModels(require_pack(pack, insightface_roots()), provider)
         runs = models.engine().providers[0]
-        log = logging.info if provider in ("auto", _choice_of(runs)) else logging.warning
+        log = logger.info if provider in ("auto", _choice_of(runs)) else logger.warning
         log("ID-EA: face model %s runs on %s (asked for: %s)", pack, runs, provider)
         return io.NodeOutput(models, runs, ui={"text": [f"{pack} runs on {runs}"]})
 

@@ -29,6 +29,8 @@ from .inputs import advanced, base_model_inputs, configured, prompts_input, widg
 from .settings import TrainingSettings
 from .sockets import EnhancerSocket, require
 
+logger = logging.getLogger(__name__)
+
 EXPOSED = ("steps", "text_steps", "likeness_steps", "batch_size", "lr", "seed")  # of the settings of a training
 
 
@@ -147,7 +149,7 @@ class SaveEnhancer(io.ComfyNode):
         require(enhancer, PretrainedEnhancer, EnhancerSocket, "ID-Enhancer Train Across People")
         path = output_folder() / ENHANCERS / saved_path(filename).relative_to(output_folder())
         enhancer.save(path)
-        logging.info("ID-EA: saved an ID-Enhancer to %s", path)
+        logger.info("ID-EA: saved an ID-Enhancer to %s", path)
         return io.NodeOutput(ui={"text": [str(path)]})
 
 

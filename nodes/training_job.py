@@ -28,6 +28,8 @@ from .comfy.paths import AUTOSAVE, output_folder
 from .comfy.progress import NodeProgress
 from .settings import TrainingSettings
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingJob:
@@ -60,7 +62,7 @@ class TrainingJob:
         path = output_folder() / AUTOSAVE / f"{self.name}-{fingerprint[:12]}.safetensors"
         found = load_if_same(Identity, path, fingerprint)
         if found:
-            logging.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
+            logger.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
             return found, None
         settings, shown = self.settings, NodeProgress(self.settings.config.steps, node_id)
         # Held all the while: between an image and its gradients nothing may push the UNet out.

@@ -224,15 +224,16 @@ def test_the_paper_preset_is_the_published_command(studio, tmp_path):
 
 def test_training_leaves_a_state_that_the_next_run_takes_up(studio, tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
-    whole = train(studio, tmp_path / "whole.safetensors", "--steps", "4", "--json")
+    train(studio, tmp_path / "whole.safetensors", "--steps", "4")
     monkeypatch.setattr(
         "idea_core.training.trainer.Trainer.identity", lambda *_, **__: (_ for _ in ()).throw(OSError("cut"))
     )
     train(studio, path, "--steps", "4", "--save-every", "3", code=1)
     monkeypatch.undo()
     assert path.with_suffix(".training").exists() and not path.exists()
-    again = train(studio, path, "--steps", "4", "--save-every", "3", "--json")
-    assert again["digest"] == whole["digest"]
+    again = train(studio, path, "--steps", "4", "--save-every", "3")
+    assert f"ID-EA: resuming after step 4 from {path.with_suffix('.training')}" in again.stderr
+    assert Identity.load(path).digest() == Identity.load(tmp_path / "whole.safetensors").digest()
     assert not path.with_suffix(".training").exists()
 
 

@@ -66,7 +66,7 @@ def test_a_tight_crop_is_looked_at_again_with_a_margin(engine):
     crop = np.ascontiguousarray(picture[top:bottom, left:right])
     assert not engine.detect(crop)
     _, (found,) = encode_photos(engine, [crop])
-    assert np.abs([*found.chosen.keypoints, left, top] - whole.keypoints).max() < 4
+    assert np.abs(found.chosen.keypoints + [left, top] - whole.keypoints).max() < 4
 
 
 def test_photos_of_different_sizes(engine):
@@ -201,6 +201,7 @@ def test_a_photo_is_turned_as_its_camera_noted(tmp_path, name):
     assert read_photo(tmp_path / name).shape == (40, 30, 3)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_damaged_notes_of_the_camera_do_not_matter(tmp_path):
     PLAIN.save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_photo(tmp_path / "a.jpg").shape == (30, 40, 3)

@@ -12,6 +12,8 @@ import torch
 from ..errors import IdeaError
 from .backbone import Backbone
 
+logger = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 _MPS_OOM = "MPS backend out of memory"  # an error without a class of its own
 
@@ -67,10 +69,10 @@ def _save_memory(training: Training) -> bool:
     """Do with less memory from now on; whether that was possible."""
     if not training.backbone.gradient_checkpointing:
         training.backbone.gradient_checkpointing = True
-        logging.warning("ID-EA: out of memory; going on with gradient checkpointing.")
+        logger.warning("ID-EA: out of memory; going on with gradient checkpointing.")
         return True
     if training.micro_batch == 1:
         return False
     training.micro_batch = (training.micro_batch + 1) // 2
-    logging.warning("ID-EA: out of memory; going on with %d photos at a time.", training.micro_batch)
+    logger.warning("ID-EA: out of memory; going on with %d photos at a time.", training.micro_batch)
     return True

@@ -24,6 +24,8 @@ from .config import LEAST_KEPT, DatasetConfig, Split
 from .drawing import ImageSampler
 from .pictures import PeoplePictures
 
+logger = logging.getLogger(__name__)
+
 FORMAT = FileFormat("id-ea-person-pictures", "2", "Delete the file; it is drawn again.")
 MANIFEST = "manifest.json"
 _NO_WORD = re.compile(r"\W+")
@@ -91,7 +93,7 @@ class PeopleDataset:
         except FileNotFoundError:
             return None
         except IdentityFileError as error:
-            logging.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
+            logger.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
             return None
 
     def write(self, number: int, latents: Tensor, faces: Tensor, prompts: Sequence[str]) -> None:

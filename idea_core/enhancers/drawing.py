@@ -14,6 +14,8 @@ from ..diffusion.sampling import empty_prompt, sample
 from ..errors import TrainingError
 from ..text.tokenized import quoted, require_short
 
+logger = logging.getLogger(__name__)
+
 BLANK = 64  # pixels; any picture small enough tells how many latents a pixel has
 OnDrawn = Callable[[int], None]
 """Called with how many of the pictures are drawn, but for the VAE; it may raise to cancel."""
@@ -74,7 +76,7 @@ class ImageSampler:
             if not is_out_of_memory(error) or self._at_once == 1:
                 raise
         self._at_once = (self._at_once + 1) // 2
-        logging.warning("ID-EA: out of memory; going on with %d pictures at a time.", self._at_once)
+        logger.warning("ID-EA: out of memory; going on with %d pictures at a time.", self._at_once)
         empty_cache()
         return None
 

@@ -32,6 +32,8 @@ from ..training.config import TrainConfig
 from ..training.person import PersonModel, Prediction, build_person
 from .model import UNIT_VARIANCE, EnhancerModel
 
+logger = logging.getLogger(__name__)
+
 FORMAT = FileFormat(
     "id-ea-enhancer", "3", "Choose a file that an ID-Enhancer was saved to, or train it again.", {"2": upgraded}
 )
@@ -145,7 +147,7 @@ class PretrainedEnhancer(MadeForBase):
     def warn_of_other_base(self, file: str, base_hash: str, base_checkpoint: str) -> None:
         """Say that the base model in use is not the one that this was trained for, where both are known."""
         if self.base_ref.base_hash and base_hash and self.base_ref.base_hash != base_hash:
-            logging.warning(
+            logger.warning(
                 "ID-EA: %s was trained for %s, not for %s. A fine-tune of the same base model may do; others do not.",
                 file,
                 self.base_checkpoint,

@@ -30,6 +30,8 @@ from .drawing import ImageSampler
 from .model import face_condition
 from .pretrained import PretrainedEnhancer
 
+logger = logging.getLogger(__name__)
+
 
 class Candidate(NamedTuple):
     """What becomes of a face that the Enhancer is shown.
@@ -100,7 +102,7 @@ class Refiner:
                 "See that the ID-Enhancer is one for this base model, and the resolution the base model's own.",
             )
         if better[0].similarity < SAME_PERSON:
-            logging.warning(
+            logger.warning(
                 "ID-EA: the first images' similarity to the mean embedding is only %.2f. See that FACE_MODEL is ID "
                 "Encode's, and the ID-Enhancer and the resolution are this base model's.",
                 better[0].similarity,
@@ -151,14 +153,14 @@ class Refiner:
 def _warn_of_differences(enhancer: PretrainedEnhancer, backbone: Backbone) -> None:
     """Between a base model and the one of an Enhancer's training."""
     if enhancer.prediction != backbone.schedule.prediction:
-        logging.warning(
+        logger.warning(
             "ID-EA: the ID-Enhancer was trained for a checkpoint of %s prediction, and this one has %s.",
             enhancer.prediction,
             backbone.schedule.prediction,
         )
     layer = enhancer.base.text_layer(backbone.clip_layer)
     if enhancer.text_layer != layer:
-        logging.warning(
+        logger.warning(
             "ID-EA: the ID-Enhancer was trained on CLIP layer %s, this CLIP gives layer %s; use CLIP Set Last Layer "
             "(--clip-layer) as in training.",
             enhancer.text_layer,

@@ -26,6 +26,8 @@ from .pretrained import PretrainedEnhancer
 from .trainer import EnhancerTrainer
 from .validation import Validator
 
+logger = logging.getLogger(__name__)
+
 NUM_TOKENS = 2  # pseudo-tokens of a person
 VALIDATED = 8  # people, at each look
 
@@ -145,5 +147,5 @@ def _validator(folder: PeopleDataset, backbone: Backbone, engine: FaceEngine) ->
     try:
         return Validator(folder, backbone, engine, most=VALIDATED)
     except TrainingError as error:
-        logging.warning("ID-EA: nobody to validate with. %s", error)
+        logger.warning("ID-EA: nobody to validate with. %s", error)
         return None

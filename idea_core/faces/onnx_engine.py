@@ -85,7 +85,7 @@ class Detector:
         outputs = self.session.run(None, {self.session.get_inputs()[0].name: blob.transpose(2, 0, 1)[None]})
         outputs = [output[0] for output in outputs] if self._batched else outputs
         found = [
-            self._decode(*parts, stride, width, height, min_score)
+            self._decode(*parts, stride, width, min_score)
             for stride, parts in zip(self._strides, zip(*np.split(np.array(outputs, object), 3)))
         ]
         scores, boxes, keypoints = map(np.concatenate, zip(*found))
@@ -93,7 +93,7 @@ class Detector:
         scores, boxes, keypoints = scores[order], boxes[order] / scale, keypoints[order] / scale
         return [Face(boxes[i], keypoints[i], float(scores[i])) for i in suppress(boxes)]
 
-    def _decode(self, scores, boxes, keypoints, stride: int, width: int, height: int, min_score: float):
+    def _decode(self, scores, boxes, keypoints, stride: int, width: int, min_score: float):
         """Scores (N,), boxes (N, 4) and key points (N, 5, 2) of a stride, in pixels of the detector's input."""
         rows = np.flatnonzero(scores.ravel() >= min_score)
         place = rows // self._anchors

@@ -13,6 +13,8 @@ from ..errors import FaceError, IdeaError
 from ..text.names import one_form
 from .onnx_file import fault_in
 
+logger = logging.getLogger(__name__)
+
 KINDS = {"detection": "face detector (SCRFD)", "recognition": "face recogniser (ArcFace)"}
 _EXAMPLES = (
     "antelopev2 has scrfd_10g_bnkps.onnx and glintr100.onnx for these, buffalo_l det_10g.onnx and w600k_r50.onnx"
@@ -87,7 +89,7 @@ def take_models(pack: FacePack, load: Callable[[Path], tuple[str, Any]]) -> dict
         raise _lacking(pack, missing, faults)
     if faults:
         named = ", ".join(f"{path.name} ({fault})" for path, fault in faults.items())
-        logging.warning("ID-EA: passed over in the face models of %s: %s", pack.name, named)
+        logger.warning("ID-EA: passed over in the face models of %s: %s", pack.name, named)
     return models
 
 

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from ..errors import FaceError
 from .picture_file import left_out, read_photo
 
+logger = logging.getLogger(__name__)
+
 # What systems leave in folders: no photos, and nobody's.
 _OF_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r", "__macosx", "@eadir"}
 _CAPTION = ".txt"
@@ -100,7 +102,7 @@ def _in_words(reasons: Mapping[Path, str]) -> str:
 @cache
 def _say_once(line: str) -> None:
     """A training looks for its photos several times."""
-    logging.warning(line)
+    logger.warning(line)
 
 
 def fit(photo: np.ndarray, width: int, height: int) -> np.ndarray:

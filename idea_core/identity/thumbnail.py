@@ -17,6 +17,8 @@ from ..images import to_pixels
 if TYPE_CHECKING:
     from PIL import Image
 
+logger = logging.getLogger(__name__)
+
 KEY = "modelspec.thumbnail"
 SIDE = 256  # pixels, at most
 _PREFIX = "data:image/jpeg;base64,"
@@ -68,5 +70,5 @@ def readable_thumbnail(text: str) -> str:
             decode_thumbnail(text)
         return text
     except IdentityFileError as error:
-        logging.warning("ID-EA: a file's picture is left out. %s", error)
+        logger.warning("ID-EA: a file's picture is left out. %s", error)
         return ""

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from ..identity.identity import Identity
 
+logger = logging.getLogger(__name__)
+
 
 class Saves(Protocol):
     """A result that can be written to a file."""
@@ -48,7 +50,7 @@ class Output:
         except OSError as error:
             if self.required:
                 raise
-            logging.warning("ID-EA: %s is trained, but could not be saved. %s", what, error)
+            logger.warning("ID-EA: %s is trained, but could not be saved. %s", what, error)
 
 
 def save_partial(result: Callable[[], Identity], path: Path, steps: int) -> None:
@@ -60,6 +62,6 @@ def save_partial(result: Callable[[], Identity], path: Path, steps: int) -> None
     try:
         identity = result()
         identity.save(path)
-        logging.warning("ID-EA: what %s had learnt in %d steps is saved: %s", identity.trigger, steps, path)
+        logger.info("ID-EA: what %s had learnt in %d steps is saved: %s", identity.trigger, steps, path)
     except Exception as error:
-        logging.warning("ID-EA: what was learnt could not be saved. %s", error)
+        logger.warning("ID-EA: what was learnt could not be saved. %s", error)

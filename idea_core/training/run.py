@@ -17,6 +17,8 @@ from .loop import TrainingLoop, copied
 from .state import restore_state, save_state
 from .stopping import Verdict, Watch
 
+logger = logging.getLogger(__name__)
+
 _RECENT = 50  # steps that a final loss is the mean of
 _Result = TypeVar("_Result")
 _Loop = TypeVar("_Loop", bound=TrainingLoop)
@@ -78,12 +80,12 @@ class TrainingRun(Generic[_Loop]):
             stopping = self.watch.stopping if self.watch else None
             steps = restore_state(self.training, self.state_file, self.fingerprint, stopping)
         except IdentityFileError as error:
-            logging.warning("ID-EA: %s cannot be read; the training starts again. %s", self.state_file, error)
+            logger.warning("ID-EA: %s cannot be read; the training starts again. %s", self.state_file, error)
             return 0
         if steps:
-            logging.warning("ID-EA: resuming after step %d from %s", steps, self.state_file)
+            logger.info("ID-EA: resuming after step %d from %s", steps, self.state_file)
         else:
-            logging.warning("ID-EA: %s belongs to other inputs; the training starts again.", self.state_file)
+            logger.warning("ID-EA: %s belongs to other inputs; the training starts again.", self.state_file)
         return steps
 
     def run(self, on_progress: OnProgress | None = None) -> None:
@@ -166,7 +168,7 @@ class TrainingRun(Generic[_Loop]):
         try:
             self.state_file.unlink(missing_ok=True)
         except OSError as error:
-            logging.warning("ID-EA: %s is no longer needed, and could not be deleted. %s", self.state_file, error)
+            logger.warning("ID-EA: %s is no longer needed, and could not be deleted. %s", self.state_file, error)
 
     def _save(self) -> None:
         save_state(self.training, self.state_file, self.fingerprint, self.watch.stopping if self.watch else None)
@@ -175,7 +177,7 @@ class TrainingRun(Generic[_Loop]):
         try:
             self._save()
         except OSError as error:  # a full disk may have room again at the end
-            logging.warning("ID-EA: the training goes on, but its state could not be saved. %s", error)
+            logger.warning("ID-EA: the training goes on, but its state could not be saved. %s", error)
 
     def _save_what_is_there(self) -> None:
         """Before an error goes on its way, which must not be hidden by another one."""
@@ -183,4 +185,4 @@ class TrainingRun(Generic[_Loop]):
             if self.training.read_losses():
                 self._save()
         except Exception as error:
-            logging.warning("ID-EA: the training that broke off could not be saved. %s", error)
+            logger.warning("ID-EA: the training that broke off could not be saved. %s", error)

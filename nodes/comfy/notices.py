@@ -7,6 +7,8 @@ import sys
 
 from comfy_execution.utils import get_executing_context
 
+logger = logging.getLogger(__name__)
+
 
 def running_server():
     """ComfyUI's server; None where ComfyUI runs without one."""
@@ -28,5 +30,5 @@ def running_node() -> str | None:
 
 def warn(text: str, node_id: str | None = None) -> None:
     """Log a warning, and show it on a node: the one given, else the one that runs now."""
-    logging.warning("ID-EA: %s", text)
+    logger.warning("ID-EA: %s", text)
     show_on_node(text, node_id or running_node())

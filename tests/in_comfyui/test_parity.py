@@ -16,7 +16,7 @@ from idea_core.faces import Face, FacePack, OnnxEngine
 from idea_core.headless.diffusers import DiffusersBackbone, People, load_pipeline
 from idea_core.headless.diffusers.layers import cross_attention_layers
 from idea_core.headless.diffusers.ldm_config import UNET, ldm_config
-from idea_core.text.loss_weight import weighted_texts
+from idea_core.text.emphasis import weighted_texts
 from idea_core.training.likeness_loss import LikenessLoss
 
 PROMPT = r"photo of (<ann>:1.4) smiling, (not (a:0.6)) \(drawing\)"

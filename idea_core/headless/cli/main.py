@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from importlib.metadata import entry_points
@@ -26,6 +27,13 @@ _ENVIRONMENT = {
 }
 
 
+class _Stderr(logging.Handler):
+    """Prints what this package logs, news too; other packages print warnings alone, as Python does by itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100})
 @click.version_option(__version__, prog_name="idea")
 def idea() -> None:
@@ -42,6 +50,9 @@ def idea() -> None:
     mend (the message says what), 2 a wrong option, 130 stopped.
     """
     os.environ.update(_ENVIRONMENT)
+    log = logging.getLogger("idea_core")
+    log.setLevel(logging.INFO)
+    log.handlers = log.handlers or [_Stderr()]
     for category in (FutureWarning, DeprecationWarning):
         warnings.simplefilter("ignore", category)
 
