@@ -19,8 +19,7 @@ from torch import Tensor
 from ..files.format import FileFormat
 from ..files.tensorfile import write_tensors
 from ..files.upgrade import upgraded
-from ..method.adapter import GatedAttention
-from ..method.enhancer import ARCFACE_WIDTH
+from ..method.modules import ARCFACE_WIDTH, GatedAttention
 from .base_ref import BaseModelRef, MadeForBase
 from .checks import REMEDY, file_error, kv_shapes, require_finite, require_name, require_shapes
 from .thumbnail import KEY, decode_thumbnail, readable_thumbnail
