@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,6 @@ def parse_json(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
-def shipped_lines(package: str | None, name: str) -> tuple[str, ...]:
-    """The lines of a text file in the `data` folder of a package."""
-    return tuple(resources.files(package).joinpath("data", name).read_text("utf-8").split("\n")[:-1])
+def shipped_lines(module: str, name: str) -> tuple[str, ...]:
+    """The lines of a text file in the `data` folder beside a module's file."""
+    return tuple((Path(module).parent / "data" / name).read_text("utf-8").split("\n")[:-1])

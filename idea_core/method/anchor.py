@@ -40,7 +40,7 @@ class NamesBasis(NamedTuple):
 @cache
 def celebrity_names() -> tuple[str, ...]:
     """The names of well-known people that ship with the pack, alphabetically."""
-    return shipped_lines(__package__, "celebrity_names.txt")
+    return shipped_lines(__file__, "celebrity_names.txt")
 
 
 def parse_names(text: str) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from ..errors import ConfigError
 from ..files.textfile import shipped_lines
 
 PLACEHOLDER = "{}"
-PORTRAIT_PROMPTS = shipped_lines(__package__, "portrait_prompts.txt")
+PORTRAIT_PROMPTS = shipped_lines(__file__, "portrait_prompts.txt")
 """Prompts under which a base model shows people."""
-OBJECT_TEMPLATES = shipped_lines(__package__, "object_templates.txt")
+OBJECT_TEMPLATES = shipped_lines(__file__, "object_templates.txt")
 PERSON_CAPTIONS = tuple(template.format("face of {} person") for template in OBJECT_TEMPLATES)
 """Training captions with `{}` where the pseudo-tokens stand."""
 _MEDIA = ("a photo of", "an illustration of", "a depiction of")
