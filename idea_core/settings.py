@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
-from functools import cache
 from math import isfinite
 from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
@@ -97,7 +96,7 @@ class Settings:
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, declared in settings_of(type(self)).items():
             wanted = declared.wanted(getattr(self, name))
             self._require(name, not wanted, wanted)
@@ -117,11 +116,9 @@ class Settings:
     @classmethod
     def from_values(cls: type[_Some], values: Mapping[str, Any], **others: Any) -> _Some:
         """The settings among `values`, without their other entries; `others` are for fields that are no settings."""
-        names = [one.name for one in fields(cls) if "setting" in one.metadata and one.name in values]
-        return cls(**{name: values[name] for name in names}, **others)
+        return cls(**{name: values[name] for name in settings_of(cls) if name in values}, **others)
 
 
-@cache
 def settings_of(kind: type[Settings]) -> Mapping[str, Setting]:
     """The declared settings of a class by name, in their order."""
     hints, settings = get_type_hints(kind), {}

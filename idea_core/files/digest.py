@@ -21,7 +21,7 @@ class Digest:
     A single text or file has the digest that other programs give it.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
     def add(self, data: bytes) -> Digest:

@@ -45,10 +45,10 @@ class Named(NamedTuple):
 class Note:
     """Stand-in for any object of a trainer's notes: it takes everything, and does nothing."""
 
-    def __init__(self, *_):
+    def __init__(self, *_: object) -> None:
         pass
 
-    def __setstate__(self, _state):
+    def __setstate__(self, _state: object) -> None:
         pass
 
 
@@ -66,7 +66,8 @@ def named_in(path: Path) -> Named:
             elif argument == _WITH_SOURCE and bare:
                 names["source code of classes"] = None
     notes = [name for name in names if _NOTES.fullmatch(name)]
-    return Named([name for name in names if name not in notes and not _TORCHS.fullmatch(name)], notes, protocol)
+    foreign = [name for name in names if not _TORCHS.fullmatch(name) and not _NOTES.fullmatch(name)]
+    return Named(foreign, notes, protocol)
 
 
 def _opcodes(path: Path) -> Iterator[tuple[str, Any]]:

@@ -43,7 +43,7 @@ class BaseModelRef:
     base_checkpoint: str = ""
     base_hash: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.base_model not in BASE_MODELS:
             raise file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
         if self.prediction not in PREDICTIONS:

@@ -59,7 +59,7 @@ class Identity(MadeForBase):
     training: Mapping[str, Any] = field(default_factory=dict)
     thumbnail: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "name", require_name(self.name))
         if self.thumbnail:
             decode_thumbnail(self.thumbnail)

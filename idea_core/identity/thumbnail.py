@@ -23,7 +23,7 @@ KEY = "modelspec.thumbnail"
 SIDE = 256  # pixels, at most
 _PREFIX = "data:image/jpeg;base64,"
 _MAX_LENGTH = 200_000  # characters
-_FIX = "Save the person with another picture, or with none."
+_FIX = "Save the person with another image, or with none."
 
 
 def encode_thumbnail(image: Image.Image) -> str:

@@ -57,7 +57,7 @@ def kv_added(layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tenso
     The weight itself stays: half precision would round so small a change away, and nothing adds to quantised weights.
     """
 
-    def hook(name: str):
+    def hook(name: str) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         return lambda _layer, inputs, output: output + linear(inputs[0], delta(name).to(inputs[0]))
 
     with ExitStack() as stack:

@@ -39,7 +39,7 @@ def read_person(path: str | os.PathLike, name: str | None = None, prediction: st
 
     Args:
         name: trigger name; None: the one in the file, else the file's own.
-        prediction: of the base model, "eps" or "v", where the file is no identity file, which has its own.
+        prediction: of the base model, "eps" or "v"; an identity file has its own.
 
     Raises:
         IdentityFileError: no such format, a pickle with more than weights in it, or damaged.
