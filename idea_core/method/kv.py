@@ -28,7 +28,7 @@ class KVDeltas:
         self, shapes: Mapping[str, tuple[int, int]], rank: int, generator: torch.Generator, device: torch.device
     ):
         self._weights: dict[str, Tensor] = {}
-        for name, (rows, columns) in sorted(shapes.items()):  # the order of a backbone's layers is its own
+        for name, (rows, columns) in sorted(shapes.items()):  # each backbone has its own order
             if rank == 0:
                 self._weights[name + FULL] = torch.zeros(rows, columns, device=device)
                 continue
