@@ -10,10 +10,10 @@ from pathlib import Path
 def read_version() -> str:
     """From the pyproject.toml beside the package (a checkout, a custom node), else from the installed package."""
     pyproject = Path(__file__).parent.parent / "pyproject.toml"
-    if pyproject.is_file():
-        text = pyproject.read_text("utf-8")
-        return re.search(r'^version = "(.+)"$', text, re.MULTILINE)[1]
-    return metadata.version("id-ea")
+    if not pyproject.is_file():
+        return metadata.version("id-ea")
+    (version,) = re.findall(r'^version = "(.+)"$', pyproject.read_text("utf-8"), re.MULTILINE)
+    return version
 
 
 __version__ = read_version()

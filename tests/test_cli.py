@@ -107,7 +107,7 @@ def test_the_right_faces_are_encoded(studio, tmp_path):
     ]
     said = run("encode", *photos, *options, "--leave-out-outliers").stdout.splitlines()
     assert said[3].endswith("looks like another person: left out") and "both.png: face 2 of 2" in said[3]
-    assert said[5].startswith("3 of 5 photos taken")
+    assert said[5].startswith("3 of 5 photos used")
     refused = run("encode", *photos, *options, "--face", "nearest", code=1).stderr
     assert "Expected ID_EMBEDS that the face is nearest to, got none" in refused
 
@@ -127,7 +127,7 @@ def test_a_macs_folder_of_photos_and_a_broken_one(studio, tmp_path):
     rows = run("encode", photos, *output, *faces(studio), "--skip", "--json")["photos"]
     assert [row["left_out"] for row in rows] == ["", "", "", "an empty file"] and rows[3]["photo"].endswith("9.jpg")
     said = run("encode", photos, *output, *faces(studio), "--skip").stdout.splitlines()
-    assert said[0].endswith("9.jpg: left out, not read: an empty file") and said[4].startswith("3 of 4 photos taken")
+    assert said[0].endswith("9.jpg: left out, not read: an empty file") and said[4].startswith("3 of 4 photos used")
 
 
 def test_prompts_that_are_too_long_are_said_before_the_training(studio, tmp_path):

@@ -1,4 +1,4 @@
-"""Where the face models lie: `<root>/models/<pack>/*.onnx`, as insightface keeps them. Nothing is downloaded."""
+"""Face models on disk: `<root>/models/<pack>/*.onnx`, as insightface keeps them. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -34,93 +34,64 @@ class FacePack:
     folder: Path
     file: str = ""
 
-    @property
-    def place(self) -> Path:
-        """Its folder, or its one file."""
-        return self.folder / self.file
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """What its models have to do."""
-        return ("recognition",) if self.file else ("detection", "recognition")
-
     def files(self) -> list[Path]:
-        """Its ONNX files; those that detection and recognition usually have come first, to be opened first."""
+        """Its ONNX files; those that usually detect or recognise come first, to be opened first."""
         if self.file:
             return [self.folder / self.file]
         likely = ("det", "scrfd", "rec", "w600k", "glint")
         return sorted(onnx_files(self.folder), key=lambda p: (not p.stem.lower().startswith(likely), p.name))
 
-    def without_detector(self) -> FaceError:
-        """The error of one who looks for faces with a recogniser alone."""
-        return FaceError(
-            "a face detector",
-            f"{self.name}, a recogniser alone",
-            "Choose a whole pack; ID Encode and ID Similarity can do without, with aligned crops and `aligned`.",
-        )
-
 
 def take_models(pack: FacePack, load: Callable[[Path], tuple[str, Any]]) -> dict[str, Any]:
-    """Open the pack's files until each task has a model. Files that cannot be opened are passed over, and logged.
+    """Open the pack's files until each task has a model. Files that cannot be opened are skipped and logged.
 
     Args:
         load: path → task and model.
 
     Raises:
-        FaceError: the pack lacks one; it names the files there, what is wrong with them, and those expected.
+        FaceError: a task has no model; it names the files, what is wrong with them, and those expected.
     """
     models: dict[str, Any] = {}
+    tasks = ("recognition",) if pack.file else ("detection", "recognition")
     paths = pack.files()
     faults = {path: fault for path in paths if (fault := fault_in(path))}
     for path in paths:
-        if path in faults or len(models) == len(pack.tasks):
+        if path in faults or len(models) == len(tasks):
             continue
         try:
             task, model = load(path)
         except (IdeaError, MemoryError):
             raise
-        except Exception as error:  # onnxruntime's are of many kinds
+        except Exception as error:  # onnxruntime raises errors of many kinds
             faults[path] = reason_of(error)
             continue
-        if task in pack.tasks:
+        if task in tasks:
             models.setdefault(task, model)
-    if len(models) < len(pack.tasks):
-        missing = next(task for task in pack.tasks if task not in models)
-        raise _lacking(pack, missing, faults)
+    if missing := [task for task in tasks if task not in models]:
+        got = ", ".join(f"{path.name} ({faults[path]})" if path in faults else path.name for path in paths)
+        again = f"Copy or download {', '.join(path.name for path in faults)} again, or unpack" if faults else "Unpack"
+        remedy = f"{again} the whole face model pack there ({_EXAMPLES})."
+        raise unusable_model(missing[0], pack.folder / pack.file, got or "no .onnx file", remedy)
     if faults:
-        named = ", ".join(f"{path.name} ({fault})" for path, fault in faults.items())
-        logger.warning("ID-EA: passed over in the face models of %s: %s", pack.name, named)
+        skipped = ", ".join(f"{path.name} ({fault})" for path, fault in faults.items())
+        logger.warning("ID-EA: passed over in the face models of %s: %s", pack.name, skipped)
     return models
 
 
 def reason_of(error: Exception) -> str:
-    """Why a model could not be opened, in a line, without what onnxruntime puts before it: paths and signatures."""
+    """Why a model could not be opened, in one line, without the paths and signatures that onnxruntime puts first."""
     lines = _PREFIX.sub("", str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0][:200].rstrip(".")
 
 
 def unusable_model(task: str, place: Path, got: str, remedy: str) -> FaceError:
-    """The error of one who needs a model of a task and finds none that can be opened."""
+    """The error if no model of a task can be opened."""
     return FaceError(f"a {KINDS[task]} model in {place}", got, remedy)
 
 
-def _lacking(pack: FacePack, task: str, faults: dict[Path, str]) -> FaceError:
-    paths = pack.files()
-    got = ", ".join(f"{path.name} ({faults[path]})" if path in faults else path.name for path in paths)
-    again = f"Copy or download {', '.join(path.name for path in faults)} again, or unpack" if faults else "Unpack"
-    return unusable_model(
-        task, pack.place, got or "no .onnx file", f"{again} the whole face model pack there ({_EXAMPLES})."
-    )
-
-
 def onnx_files(folder: Path) -> list[Path]:
-    """The ONNX files in a folder; hidden ones, such as a Mac's notes on others ("._det.onnx"), are none."""
+    """The ONNX files in a folder, without hidden ones, such as macOS's "._det.onnx"."""
     return [path for path in folder.glob("*.onnx") if not path.name.startswith(".") and path.is_file()]
-
-
-def pack_folders(roots: Iterable[Path]) -> list[Path]:
-    """The folders that are searched for packs, one for each insightface folder."""
-    return [Path(root) / "models" for root in roots]
 
 
 def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
@@ -129,7 +100,8 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
     `<pack>/<pack>/*.onnx` is found too, since antelopev2's archive unpacks so; and a recogniser's file by itself.
     """
     packs: dict[str, FacePack] = {}
-    for folder in pack_folders(roots):
+    for root in roots:
+        folder = Path(root) / "models"
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.name.startswith("."):
                 continue
@@ -139,7 +111,6 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
             for place in (path, path / path.name):
                 if onnx_files(place):
                     packs.setdefault(name, FacePack(name, place))
-                    break
     return packs
 
 
@@ -147,7 +118,7 @@ def require_pack(name: str, roots: Iterable[Path]) -> FacePack:
     """The pack called `name`; FaceError lists the folders searched if there is none."""
     packs = find_packs(roots)
     if not isinstance(name, str) or one_form(name) not in packs:
-        searched = ", ".join(str(folder) for folder in pack_folders(roots))
+        searched = ", ".join(str(Path(root) / "models") for root in roots)
         raise FaceError(
             f"a face model pack {name!r} in {searched}",
             f"only {', '.join(packs)}" if packs else "none there",

@@ -1,8 +1,8 @@
-"""What onnxruntime runs on."""
+"""Execution providers: the hardware that onnxruntime runs on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from types import ModuleType
 
 from ..errors import FaceError, MissingPackageError
 
@@ -16,12 +16,8 @@ PROVIDERS = {
 PROVIDER_CHOICES = ("auto", *PROVIDERS)
 
 
-def require_onnxruntime():
-    """onnxruntime.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
+def require_onnxruntime() -> ModuleType:
+    """onnxruntime, or `MissingPackageError` if it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -34,12 +30,14 @@ def require_onnxruntime():
     return onnxruntime
 
 
-def choose_providers(choice: str, available: Sequence[str]) -> list[str]:
-    """Providers to ask for, none that onnxruntime does not know; the CPU always stands behind the chosen one.
+def choose_providers(choice: str) -> list[str]:
+    """The providers for a session, all available in onnxruntime; the CPU is always the fallback.
 
     Raises:
-        FaceError: the provider is not there.
+        MissingPackageError: onnxruntime is not installed.
+        FaceError: the provider is not available.
     """
+    available = require_onnxruntime().get_available_providers()
     wanted = PROVIDERS.values() if choice == "auto" else [PROVIDERS[choice]]
     usable = [provider for provider in wanted if provider in available]
     if not usable:

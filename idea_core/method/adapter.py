@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..shapes import require_shape
+from ..errors import require_shape
 
 
 class GatedAttention(nn.Module):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..errors import ShapeError
-from ..shapes import require_shape
+from ..errors import ShapeError, require_shape
 
 ARCFACE_WIDTH = 512
 
