@@ -11,11 +11,10 @@ from PIL import Image, features
 
 from idea_core.errors import FaceError, IdentityFileError
 from idea_core.faces import IdEmbeds, InsightFaceEngine, encode_photos, find_packs
-from idea_core.faces.embeds_file import load_embeds, save_embeds
-from idea_core.faces.packs import FacePack, require_pack
+from idea_core.faces.embeds import load_embeds, save_embeds
+from idea_core.faces.packs import PROVIDERS, FacePack, require_pack
 from idea_core.faces.photos import bucket_of, find_photos, fit, read_photo, read_photos
 from idea_core.faces.pictures import CHOSEN, Cut, crop_face, draw_faces
-from idea_core.faces.providers import PROVIDERS
 from idea_core.files.tensorfile import write_tensors
 
 ALICE, BOB = ((205, 150, 110), (60, 40, 30)), ((120, 90, 70), (200, 170, 90))

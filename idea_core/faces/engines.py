@@ -12,8 +12,7 @@ from ..errors import MissingPackageError
 from .face import FaceEngine
 from .insightface_engine import InsightFaceEngine
 from .onnx_engine import OnnxEngine
-from .packs import FacePack
-from .providers import require_onnxruntime
+from .packs import FacePack, require_onnxruntime
 
 
 @lru_cache(maxsize=1)

@@ -12,8 +12,7 @@ import numpy as np
 
 from ..errors import FaceError, MissingPackageError, SocketError
 from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, RecogniserFile
-from .packs import FacePack, take_models
-from .providers import choose_providers
+from .packs import FacePack, choose_providers, take_models
 
 
 class InsightFaceEngine(FaceEngine):

@@ -11,8 +11,7 @@ import numpy as np
 from .align import align, resize
 from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, RecogniserFile
 from .onnx_file import normalises
-from .packs import FacePack, take_models
-from .providers import choose_providers, require_onnxruntime
+from .packs import FacePack, choose_providers, require_onnxruntime, take_models
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -35,35 +34,36 @@ class OnnxEngine(FaceEngine):
     def __init__(self, pack: FacePack, provider: str = "auto"):
         onnxruntime, providers = require_onnxruntime(), choose_providers(provider)
 
-        def load(path: Path) -> tuple[str, Detector | Recogniser | None]:
+        def load(path: Path) -> tuple[str, object]:
             session = onnxruntime.InferenceSession(str(path), providers=providers)
             if len(session.get_outputs()) in (9, 15):
                 return "detection", Detector(session)
             if _is_recogniser(session):
-                return "recognition", Recogniser(session, path)
+                mean, scale = (0.0, 1.0) if normalises(path) else (127.5, 1 / 127.5)
+                return "recognition", (session, RecogniserFile(path, session.get_inputs()[0].shape[2], mean, scale))
             return "unknown", None
 
         models = take_models(pack, load)
         self._detector = models.get("detection")
-        self._recogniser: Recogniser = models["recognition"]
-        session = self._recogniser.session
-        self.require_width(session.get_outputs()[0].shape[1])
-        self._pack_name, self._batch_size = pack.name, session.get_inputs()[0].shape[0]
-        self.providers = tuple(session.get_providers())
+        self._recogniser, self._file = models["recognition"]
+        self.require_width(self._recogniser.get_outputs()[0].shape[1])
+        self._pack_name, self._batch_size = pack.name, self._recogniser.get_inputs()[0].shape[0]
+        self.providers = tuple(self._recogniser.get_providers())
 
     def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
         self.require_detector()
         return self._detector.detect(photo, size, min_score)
 
     def align(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        return align(photo, face.keypoints, self.recogniser_file.side)
+        return align(photo, face.keypoints, self._file.side)
 
     @property
     def recogniser_file(self) -> RecogniserFile:
-        return self._recogniser.file
+        return self._file
 
     def _embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        return self._recogniser.embed(crops)
+        blob = (np.stack(crops).astype(np.float32) - np.float32(self._file.mean)) * np.float32(self._file.scale)
+        return self._recogniser.run(None, {self._recogniser.get_inputs()[0].name: blob.transpose(0, 3, 1, 2)})[0]
 
 
 class Detector:
@@ -102,20 +102,6 @@ class Detector:
         distances = boxes[rows] * stride
         corners = np.concatenate([anchors - distances[:, :2], anchors + distances[:, 2:]], axis=1)
         return scores.ravel()[rows], corners, anchors[:, None] + (keypoints[rows] * stride).reshape(-1, 5, 2)
-
-
-class Recogniser:
-    """ArcFace."""
-
-    def __init__(self, session: InferenceSession, path: Path):
-        self.session = session
-        mean, scale = (0.0, 1.0) if normalises(path) else (127.5, 1 / 127.5)
-        self.file = RecogniserFile(path, session.get_inputs()[0].shape[2], mean, scale)
-
-    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """Embeddings (P, 512) of one batch of crops (S, S, 3)."""
-        blob = (np.stack(crops).astype(np.float32) - np.float32(self.file.mean)) * np.float32(self.file.scale)
-        return self.session.run(None, {self.session.get_inputs()[0].name: blob.transpose(0, 3, 1, 2)})[0]
 
 
 def suppress(boxes: np.ndarray) -> list[int]:

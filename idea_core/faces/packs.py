@@ -1,4 +1,4 @@
-"""Face models on disk: `<root>/models/<pack>/*.onnx`, as insightface keeps them. Nothing is downloaded."""
+"""Face models on disk, `<root>/models/<pack>/*.onnx`, as insightface keeps them, and what onnxruntime runs them on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from ..errors import FaceError, IdeaError
+from ..errors import FaceError, IdeaError, MissingPackageError
 from ..text.names import one_form
 from .onnx_file import fault_in
 
@@ -19,6 +20,14 @@ KINDS = {"detection": "face detector (SCRFD)", "recognition": "face recogniser (
 _EXAMPLES = (
     "antelopev2 has scrfd_10g_bnkps.onnx and glintr100.onnx for these, buffalo_l det_10g.onnx and w600k_r50.onnx"
 )
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+PROVIDER_CHOICES = ("auto", *PROVIDERS)
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?(/\S+:\d+ .*\) )?")
 
 
@@ -125,3 +134,36 @@ def require_pack(name: str, roots: Iterable[Path]) -> FacePack:
             "Put the pack's .onnx files (for instance antelopev2 or buffalo_l) into a folder of its name there.",
         )
     return packs[one_form(name)]
+
+
+def require_onnxruntime() -> ModuleType:
+    """onnxruntime, or `MissingPackageError` if it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError(
+            "onnxruntime to be installed",
+            f"no {error.name}",
+            "Install an extra of id-ea with ComfyUI's Python, in the pack's folder: "
+            'python -m pip install ".[face-cpu]" (face-gpu, face-directml: see "Install" in the README).',
+        ) from error
+    return onnxruntime
+
+
+def choose_providers(choice: str) -> list[str]:
+    """The providers for a session, all available in onnxruntime; the CPU is always the fallback.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+        FaceError: the provider is not available.
+    """
+    available = require_onnxruntime().get_available_providers()
+    wanted = PROVIDERS.values() if choice == "auto" else [PROVIDERS[choice]]
+    usable = [provider for provider in wanted if provider in available]
+    if not usable:
+        raise FaceError(
+            f"onnxruntime with {PROVIDERS[choice]}",
+            f"only {', '.join(available)}",
+            "Choose auto, or install the extra that brings it.",
+        )
+    return list(dict.fromkeys([usable[0], PROVIDERS["cpu"]]))

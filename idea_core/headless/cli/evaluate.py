@@ -42,7 +42,7 @@ def evaluate(images, references, clip: Path | None, output: Path, device: str, f
 
     from ...evaluation import ClipScorer, score_images, summarise, write_report
     from ...faces import IdEmbeds
-    from ...faces.embeds_file import load_embeds
+    from ...faces.embeds import load_embeds
     from ...faces.photos import find_photos, read_photo
     from ..jobs.photo_source import encode_named
     from ..jobs.sources import choose_device
