@@ -33,7 +33,7 @@ def keep_quiet() -> None:
     if stop is not None and not switched_off:
         stop()
         logger.warning(
-            "ID-EA: onnxruntime was imported first, and has begun to report on itself. "
+            "ID-EA: onnxruntime was imported first, and has begun to send telemetry. "
             "Import idea_core before it, or set ORT_DISABLE_TELEMETRY=1 before the program starts."
         )
 

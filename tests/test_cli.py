@@ -123,7 +123,7 @@ def test_a_macs_folder_of_photos_and_a_broken_one(studio, tmp_path):
     assert Identity.load(output[1]).training["photos"] == 3
     (photos / "9.jpg").write_bytes(b"")
     refused = run("encode", photos, *output, *faces(studio), code=1).stderr
-    assert "Expected a picture in 9.jpg, got an empty file. Leave the file out" in refused
+    assert "Expected an image in 9.jpg, got an empty file. Leave the file out" in refused
     rows = run("encode", photos, *output, *faces(studio), "--skip", "--json")["photos"]
     assert [row["left_out"] for row in rows] == ["", "", "", "an empty file"] and rows[3]["photo"].endswith("9.jpg")
     said = run("encode", photos, *output, *faces(studio), "--skip").stdout.splitlines()
@@ -460,7 +460,7 @@ def test_bad_input_is_said(studio, alice, tmp_path):
     empty.mkdir()
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
-    for photos, message in [(empty, "at least one photo"), (tmp_path / "none", "photos at"), (broken, "a picture in")]:
+    for photos, message in [(empty, "at least one photo"), (tmp_path / "none", "photos at"), (broken, "an image in")]:
         assert message in run("train", *base(studio), *faces(studio), "--photos", photos, *out, code=1).stderr
     bad = ["train", *base(studio), *faces(studio), "--photos", studio / "photos" / "alice"]
     assert "a name of 1 to 64 letters" in run(*bad, "--name", "a b", code=1).stderr

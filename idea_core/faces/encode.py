@@ -43,13 +43,12 @@ def encode_photos(
             raise FaceError(
                 "photos of one person",
                 f"{len(selected)} photos, none of which looks like most of the others",
-                "Keep only the photos of one person, or choose which face is taken.",
+                "Keep only the photos of one person, or choose another face.",
             )
         kept, reason = embeds.only(~outliers), "looks like another person"
     for photo, cosine, outlier in zip(selected, similarity_to_mean(embeds.embeds, kept.mean), outliers):
-        faces[photo.index] = replace(
-            photo, cosine=float(cosine), outlier=bool(outlier), left_out=reason if outlier else ""
-        )
+        left_out = reason if outlier else ""
+        faces[photo.index] = replace(photo, cosine=float(cosine), outlier=bool(outlier), left_out=left_out)
     return kept, faces
 
 

@@ -12,7 +12,7 @@ from ..errors import MissingPackageError
 from .face import FaceEngine
 from .insightface_engine import InsightFaceEngine
 from .onnx_engine import OnnxEngine
-from .packs import FacePack, require_onnxruntime
+from .packs import FacePack
 
 
 @lru_cache(maxsize=1)
@@ -23,7 +23,6 @@ def load_engine(pack: FacePack, provider: str = "auto") -> FaceEngine:
         MissingPackageError: onnxruntime is not installed.
         FaceError: the pack is incomplete, or the provider is not available.
     """
-    require_onnxruntime()
     try:
         return InsightFaceEngine(pack, provider)
     except MissingPackageError:

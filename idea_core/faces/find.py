@@ -57,7 +57,7 @@ class FaceSettings(Settings):
 
     def _check(self) -> None:
         if self.face == NEAREST and self.nearest_to is None:
-            raise ConfigError("ID_EMBEDS that the face is nearest to", "none", "Connect them, or take another face.")
+            raise ConfigError("ID_EMBEDS that the face is nearest to", "none", "Connect them, or change face.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +88,13 @@ def find_face(engine: FaceEngine, photo: np.ndarray, index: int, settings: FaceS
         FaceError: the photo has another shape or, unless `settings.skip`, no such face.
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape or photo.dtype != np.uint8:
-        raise FaceError(
-            f"photo {index} with pixels, (height, width, 3), uint8",
-            f"shape {photo.shape}, {photo.dtype}",
-            "Load the photo again.",
-        )
+        got = f"shape {photo.shape}, {photo.dtype}"
+        raise FaceError(f"photo {index} with pixels, (height, width, 3), uint8", got, "Load the photo again.")
     height, width = photo.shape[:2]
     if settings.aligned:
         if height != width:
-            raise FaceError(
-                f"photo {index} to be a square crop of a face", f"{width} × {height} pixels", "Switch aligned off."
-            )
+            got = f"{width} × {height} pixels"
+            raise FaceError(f"photo {index} to be a square crop of a face", got, "Switch aligned off.")
         face = Face.aligned(width)
         return FacePhoto(photo, (face,), face, index)
     faces = tuple(sorted(_detect(engine, photo, settings.min_score), key=lambda face: face.center[0]))
@@ -130,7 +126,7 @@ def _choose(engine: FaceEngine, photo: np.ndarray, index: int, faces: tuple[Face
         raise FaceError(
             f"a face in photo {index}",
             f"none in {pixels}, nor with a margin around it, at detector sizes {sizes}",
-            "Take a photo with a larger, unobstructed face, crop nearer to it, or lower the minimum score.",
+            "Take a photo with a larger, unobstructed face, crop closer, or lower the minimum score.",
         )
     if settings.face == NEAREST and settings.nearest_to is not None:
         embeds = embed_crops(engine, [engine.align(photo, face) for face in faces])
@@ -140,7 +136,7 @@ def _choose(engine: FaceEngine, photo: np.ndarray, index: int, faces: tuple[Face
     if settings.number > len(faces):
         raise FaceError(
             f"face {settings.number} in photo {index}",
-            f"{len(faces)} of them" if len(faces) > 1 else "one alone",
+            f"{len(faces)} of them" if len(faces) > 1 else "only one",
             "Choose a smaller number: the preview counts faces from left to right.",
         )
     return faces[settings.number - 1]

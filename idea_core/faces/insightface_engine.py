@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import FaceError, MissingPackageError, SocketError
 from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, RecogniserFile
-from .packs import FacePack, choose_providers, take_models
+from .packs import FacePack, choose_providers, load_models
 
 
 class InsightFaceEngine(FaceEngine):
@@ -41,7 +41,7 @@ class InsightFaceEngine(FaceEngine):
                 model = get_model(str(path), providers=providers)
             return getattr(model, "taskname", "unknown"), model
 
-        models = take_models(pack, load)
+        models = load_models(pack, load)
         self._set_models(models.get("detection"), models["recognition"])
         self._pack_name = pack.name
 

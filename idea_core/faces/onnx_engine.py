@@ -11,7 +11,7 @@ import numpy as np
 from .align import align, resize
 from .face import DETECTOR_SIZE, MIN_SCORE, Face, FaceEngine, RecogniserFile
 from .onnx_file import normalises
-from .packs import FacePack, choose_providers, require_onnxruntime, take_models
+from .packs import FacePack, choose_providers, load_models, require_onnxruntime
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -43,7 +43,7 @@ class OnnxEngine(FaceEngine):
                 return "recognition", (session, RecogniserFile(path, session.get_inputs()[0].shape[2], mean, scale))
             return "unknown", None
 
-        models = take_models(pack, load)
+        models = load_models(pack, load)
         self._detector = models.get("detection")
         self._recogniser, self._file = models["recognition"]
         self.require_width(self._recogniser.get_outputs()[0].shape[1])

@@ -51,7 +51,7 @@ class FacePack:
         return sorted(onnx_files(self.folder), key=lambda p: (not p.stem.lower().startswith(likely), p.name))
 
 
-def take_models(pack: FacePack, load: Callable[[Path], tuple[str, Any]]) -> dict[str, Any]:
+def load_models(pack: FacePack, load: Callable[[Path], tuple[str, Any]]) -> dict[str, Any]:
     """Open the pack's files until each task has a model. Files that cannot be opened are skipped and logged.
 
     Args:

@@ -127,7 +127,7 @@ def _padded(attributes: _Attributes, x: Tensor) -> Tensor:
     """The images with an operation's padding: top, left, bottom, right."""
     mode = attributes.get("auto_pad", b"NOTSET").decode()
     if mode not in ("NOTSET", "VALID"):
-        raise FaceError("a recogniser that says its margins", mode, "Choose another face model pack.")
+        raise FaceError("a recogniser with explicit padding", mode, "Choose another face model pack.")
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     return functional.pad(x, (left, right, top, bottom)) if top or left or bottom or right else x
 
