@@ -36,7 +36,7 @@ from idea_core.enhancers.model import EnhancerModel
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.errors import IdeaError
 from idea_core.faces import IdEmbeds
-from idea_core.faces.embeds_file import load_embeds, save_embeds
+from idea_core.faces.embeds import load_embeds, save_embeds
 from idea_core.files.textfile import read_text
 from idea_core.identity.convert import read_kv, read_person, write_kv, write_person
 from idea_core.identity.describe import describe, in_lines, last_likeness

@@ -1,18 +1,20 @@
-"""The pack's own exceptions. Each says what was expected, what came, and what to do."""
+"""The pack's exceptions. Each says what was expected, what was given, and what to do."""
 
 from __future__ import annotations
 
+from torch import Tensor
+
 
 class IdeaError(Exception):
-    """Base of every error that a user can cause and mend.
+    """Base of every error that a user can cause and fix.
 
     Args:
-        expected: what would have been right, as a noun phrase.
-        got: what came instead, as a noun phrase.
+        expected: what was expected, as a noun phrase.
+        got: what was given instead, as a noun phrase.
         remedy: what to do now, as a whole sentence.
     """
 
-    __module__ = "id_ea"  # ComfyUI shows it before the sentence; the real one begins there with the pack's folder
+    __module__ = "id_ea"  # ComfyUI shows it before the sentence; the real name would begin with the pack's folder
 
     def __init__(self, expected: str, got: str, remedy: str):
         super().__init__(f"Expected {expected}, got {got}. {remedy}")
@@ -22,11 +24,11 @@ class IdeaError(Exception):
         cls.__module__ = IdeaError.__module__
 
     def __reduce__(self):
-        return _again, (type(self).__name__, self.expected, self.got, self.remedy)  # between processes
+        return _unpickle, (type(self).__name__, self.expected, self.got, self.remedy)  # between processes
 
 
 class ShapeError(IdeaError):
-    """A tensor of the wrong shape reached the method's maths."""
+    """A tensor has the wrong shape."""
 
 
 class ConfigError(IdeaError):
@@ -34,33 +36,46 @@ class ConfigError(IdeaError):
 
 
 class BaseModelError(IdeaError):
-    """A checkpoint, text encoder or identity that does not fit the others."""
+    """A checkpoint, text encoder or identity does not fit the others."""
 
 
 class IdentityFileError(IdeaError):
-    """A file that is no identity, or a damaged one."""
+    """A file is no identity, or is damaged."""
 
 
 class TrainingError(IdeaError):
-    """Training could not start or did not stay finite."""
+    """Training could not start, or its values are not finite."""
 
 
 class DivergedError(TrainingError):
-    """A training whose losses or weights are no longer of use."""
+    """The losses or weights of a training diverged."""
 
 
 class FaceError(IdeaError):
-    """A photo without pixels or without a face, or an incomplete face model."""
+    """A photo has no pixels or no face, or a face model is incomplete."""
 
 
 class SocketError(IdeaError):
-    """Another pack's object came through a socket of the same name."""
+    """A socket of the same name gave another pack's object."""
 
 
 class MissingPackageError(IdeaError):
-    """An optional package is needed for what was asked."""
+    """An optional package is needed and not installed."""
 
 
-def _again(kind: str, *said: str) -> IdeaError:
-    """An error from another process; pickles cannot name its class, whose module is not a real one."""
-    return globals()[kind](*said)
+def _unpickle(kind: str, *arguments: str) -> IdeaError:
+    """An error from another process. Pickle cannot name its class, because `__module__` is not a real one."""
+    return globals()[kind](*arguments)
+
+
+def require_shape(name: str, tensor: Tensor, *shape: int | str) -> None:
+    """Raise `ShapeError` unless `tensor` has `shape`; a letter stands for any size.
+
+    >>> require_shape("context", context, "B", "L", 768)
+    """
+    fits = tensor.ndim == len(shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(shape, tensor.shape)
+    )
+    if not fits:
+        wanted = ", ".join(map(str, shape))
+        raise ShapeError(f"{name} of shape ({wanted})", f"{tuple(tensor.shape)}", "Pass a tensor of that shape.")

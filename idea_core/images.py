@@ -1,4 +1,4 @@
-"""Pictures as numbers: 0…1 in tensors, 0…255 in files and face models."""
+"""Images as numbers: 0…1 in tensors, 0…255 in files and face models."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Libraries that report on their users report nothing where this package is used, whoever imports them.
+"""Switches off the telemetry of the libraries that this package uses, whoever imports them.
 
-It imports the standard library alone: ComfyUI runs it by its path, before any pack of nodes is loaded.
+This module imports the standard library alone. ComfyUI runs it by its path, before it loads any pack of nodes.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "DO_NOT_TRACK": "1",
 }
-"""Environment variable → value; libraries read theirs when they are imported."""
+"""Environment variable → value. A library reads its variable when it is imported."""
 
 
 def keep_quiet() -> None:
-    """Switch reports off, here and in processes started from here.
+    """Switch telemetry off in this process and in those started from it.
 
-    What was imported before has read its switch, and cannot be stopped from outside. onnxruntime is told to collect no
-    more; the start of it that it has noted, it sends some ten seconds later. A warning says so.
+    A library that was imported before has read its variable already. onnxruntime can still be stopped from collecting
+    more, but it sends the record of its start some ten seconds later. A warning says so.
     """
-    told = os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() not in ("", "0", "false")
+    switched_off = os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() not in ("", "0", "false")
     os.environ.update(SWITCHES)
     stop = getattr(sys.modules.get("onnxruntime"), "disable_telemetry_events", None)
-    if stop is not None and not told:
+    if stop is not None and not switched_off:
         stop()
         logger.warning(
-            "ID-EA: onnxruntime was imported first, and has begun to report on itself. "
+            "ID-EA: onnxruntime was imported first, and has begun to send telemetry. "
             "Import idea_core before it, or set ORT_DISABLE_TELEMETRY=1 before the program starts."
         )
 

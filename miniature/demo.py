@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from idea_core.evaluation.report import data_address
+from idea_core.evaluation.report import data_url
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from idea_core.identity.identity import Identity
 from idea_core.training.config import PRESETS
@@ -113,7 +113,7 @@ def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) 
 
 
 def _address(picture: Tensor) -> str:
-    return data_address(Image.fromarray(to_photo(picture)), "PNG")
+    return data_url(Image.fromarray(to_photo(picture)), "PNG")
 
 
 def _file_name(title: str) -> str:

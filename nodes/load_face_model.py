@@ -7,8 +7,7 @@ import logging
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.faces import find_packs
-from ..idea_core.faces.packs import require_pack
-from ..idea_core.faces.providers import PROVIDER_CHOICES, PROVIDERS
+from ..idea_core.faces.packs import PROVIDER_CHOICES, PROVIDERS, require_pack
 from .comfy.face_models import FaceModels
 from .comfy.paths import file_state, insightface_roots
 from .common import CATEGORY, SHOWS

@@ -83,8 +83,8 @@ def test_photos_without_a_face_are_left_out_on_request(engine):
     expected, _ = encode_photos(engine, [photos[1], photos[3]])
     assert torch.equal(embeds.embeds, expected.embeds)
     assert [bool(f.left_out) for f in found] == [True, False, True, False]
-    assert report(found).startswith("photo 0: left out, no face taken: none in 320 × 240 pixels")
-    assert report(found).splitlines()[-1] == "2 of 4 photos taken, mean cosine to their mean 1.00"
+    assert report(found).startswith("photo 0: left out, no face used: none in 320 × 240 pixels")
+    assert report(found).splitlines()[-1] == "2 of 4 photos used, mean cosine to their mean 1.00"
     with pytest.raises(FaceError, match="a face in at least one photo, got none in 2"):
         encode_photos(engine, [NOBODY, NOBODY], FaceSettings(skip=True))
 

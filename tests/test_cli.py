@@ -107,7 +107,7 @@ def test_the_right_faces_are_encoded(studio, tmp_path):
     ]
     said = run("encode", *photos, *options, "--leave-out-outliers").stdout.splitlines()
     assert said[3].endswith("looks like another person: left out") and "both.png: face 2 of 2" in said[3]
-    assert said[5].startswith("3 of 5 photos taken")
+    assert said[5].startswith("3 of 5 photos used")
     refused = run("encode", *photos, *options, "--face", "nearest", code=1).stderr
     assert "Expected ID_EMBEDS that the face is nearest to, got none" in refused
 
@@ -123,11 +123,11 @@ def test_a_macs_folder_of_photos_and_a_broken_one(studio, tmp_path):
     assert Identity.load(output[1]).training["photos"] == 3
     (photos / "9.jpg").write_bytes(b"")
     refused = run("encode", photos, *output, *faces(studio), code=1).stderr
-    assert "Expected a picture in 9.jpg, got an empty file. Leave the file out" in refused
+    assert "Expected an image in 9.jpg, got an empty file. Leave the file out" in refused
     rows = run("encode", photos, *output, *faces(studio), "--skip", "--json")["photos"]
     assert [row["left_out"] for row in rows] == ["", "", "", "an empty file"] and rows[3]["photo"].endswith("9.jpg")
     said = run("encode", photos, *output, *faces(studio), "--skip").stdout.splitlines()
-    assert said[0].endswith("9.jpg: left out, not read: an empty file") and said[4].startswith("3 of 4 photos taken")
+    assert said[0].endswith("9.jpg: left out, not read: an empty file") and said[4].startswith("3 of 4 photos used")
 
 
 def test_prompts_that_are_too_long_are_said_before_the_training(studio, tmp_path):
@@ -460,7 +460,7 @@ def test_bad_input_is_said(studio, alice, tmp_path):
     empty.mkdir()
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
-    for photos, message in [(empty, "at least one photo"), (tmp_path / "none", "photos at"), (broken, "a picture in")]:
+    for photos, message in [(empty, "at least one photo"), (tmp_path / "none", "photos at"), (broken, "an image in")]:
         assert message in run("train", *base(studio), *faces(studio), "--photos", photos, *out, code=1).stderr
     bad = ["train", *base(studio), *faces(studio), "--photos", studio / "photos" / "alice"]
     assert "a name of 1 to 64 letters" in run(*bad, "--name", "a b", code=1).stderr

@@ -11,11 +11,10 @@ from PIL import Image, features
 
 from idea_core.errors import FaceError, IdentityFileError
 from idea_core.faces import IdEmbeds, InsightFaceEngine, encode_photos, find_packs
-from idea_core.faces.embeds_file import load_embeds, save_embeds
-from idea_core.faces.packs import FacePack, require_pack
+from idea_core.faces.embeds import load_embeds, save_embeds
+from idea_core.faces.packs import PROVIDERS, FacePack, require_pack
 from idea_core.faces.photos import bucket_of, find_photos, fit, read_photo, read_photos
 from idea_core.faces.pictures import CHOSEN, Cut, crop_face, draw_faces
-from idea_core.faces.providers import PROVIDERS
 from idea_core.files.tensorfile import write_tensors
 
 ALICE, BOB = ((205, 150, 110), (60, 40, 30)), ((120, 90, 70), (200, 170, 90))
@@ -232,7 +231,7 @@ def test_grey_of_more_than_8_bits_is_scaled(tmp_path, kind, white):
 )
 def test_grey_of_another_scale_is_refused_by_name(tmp_path, values, said):
     Image.fromarray(values).save(tmp_path / "grey.tif")
-    wanted = rf"a picture in grey\.tif, got one that cannot be read: values from {said}.*0…1, 0…255 and 0…65535\. Leave"
+    wanted = rf"an image in grey\.tif, got one that cannot be read: values from {said}.*0…1, 0…255 and 0…65535\. Leave"
     with pytest.raises(FaceError, match=wanted):
         read_photo(tmp_path / "grey.tif")
 
@@ -250,7 +249,7 @@ def test_grey_of_another_scale_is_refused_by_name(tmp_path, values, said):
 def test_a_damaged_picture_is_named(tmp_path, content, said):
     (tmp_path / "a.jpg").write_bytes(content)
     (path,) = find_photos([tmp_path])
-    with pytest.raises(FaceError, match=rf"a picture in a\.jpg, got ({said})"):
+    with pytest.raises(FaceError, match=rf"an image in a\.jpg, got ({said})"):
         read_photo(path)
 
 
@@ -265,7 +264,7 @@ def test_a_heic_photo_is_read_or_says_what_to_install(tmp_path, caplog):
     ):
         find_photos([tmp_path])
     with pytest.raises(
-        FaceError, match=r"a picture in two_colors\.heic, got a HEIC photo: install pillow-heif to read it"
+        FaceError, match=r"an image in two_colors\.heic, got a HEIC photo: install pillow-heif to read it"
     ):
         read_photo(HEIC)
     PLAIN.save(tmp_path / "a.png")
@@ -290,19 +289,19 @@ def test_hidden_files_are_passed_over_and_others_are_named_once(tmp_path, caplog
     (tmp_path / "readme.txt").write_text("no caption")
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(99))
     assert find_photos([tmp_path]) == find_photos([tmp_path]) == [tmp_path / "0.png"]
-    assert caplog.messages == [f"ID-EA: left out in {tmp_path}: film.mp4, letter.pdf, readme.txt (no picture)"]
+    assert caplog.messages == [f"ID-EA: left out in {tmp_path}: film.mp4, letter.pdf, readme.txt (no image)"]
 
 
 def test_photos_that_cannot_be_read_may_be_skipped(tmp_path):
     PLAIN.save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     paths = find_photos([tmp_path])
-    with pytest.raises(FaceError, match=r"a picture in b\.png, got an empty file"):
+    with pytest.raises(FaceError, match=r"an image in b\.png, got an empty file"):
         read_photos(paths)
     files, photos, unread = read_photos(paths, skip=True)
     assert files == [tmp_path / "a.png"] and photos[0].shape == (30, 40, 3)
     assert unread == {tmp_path / "b.png": "an empty file"}
-    with pytest.raises(FaceError, match=r"a picture in b\.png"):
+    with pytest.raises(FaceError, match=r"an image in b\.png"):
         read_photos([tmp_path / "b.png"], skip=True)
 
 

@@ -39,7 +39,7 @@ def test_a_list_or_phrase_of_ones_own():
 
 
 HEADLESS = ("headless", "evaluation")  # the front end without ComfyUI
-PICTURES = ("photos", "picture_file", "pictures", "plot")  # use PIL, and are imported by who reads or draws
+PICTURES = ("photos", "pictures", "plot")  # use PIL, and are imported by who reads or draws
 HEAVY = ("comfy", "folder_paths", "diffusers", "transformers", "insightface", "onnxruntime", "onnx", "cv2", "PIL")
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..errors import TrainingError
-from ..shapes import require_shape
+from ..errors import TrainingError, require_shape
 from ..text.captions import PLACEHOLDER
 
 

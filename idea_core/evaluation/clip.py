@@ -12,19 +12,19 @@ from torch import Tensor
 
 from ..errors import BaseModelError
 
-# Of OpenAI's CLIP models, where a folder does not say otherwise.
+# Defaults of OpenAI's CLIP models, if the folder has no preprocessor_config.json.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipScorer:
-    """Cosine of a picture and a text.
+    """Similarity of images and texts.
 
     Args:
         folder: a CLIP model in transformers' format, with its tokenizer.
 
     Raises:
-        BaseModelError: none there.
+        BaseModelError: no such model.
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu"):
@@ -44,20 +44,20 @@ class ClipScorer:
         self._mean, self._std = preprocessing.get("image_mean", _MEAN), preprocessing.get("image_std", _STD)
 
     @torch.no_grad()
-    def score(self, picture: np.ndarray, text: str) -> float:
-        """Cosine of a picture (H, W, 3), uint8, and a text, cut to the model's length."""
+    def score(self, image: np.ndarray, text: str) -> float:
+        """Cosine of an image (H, W, 3), uint8, and a text, truncated to the model's length."""
         length = self._model.config.text_config.max_position_embeddings
         ids = self._tokenizer(text, truncation=True, max_length=length, return_tensors="pt").input_ids
-        output = self._model(input_ids=ids.to(self._device), pixel_values=self._pixels(picture).to(self._device))
+        output = self._model(input_ids=ids.to(self._device), pixel_values=self._pixels(image).to(self._device))
         return float(torch.nn.functional.cosine_similarity(output.text_embeds, output.image_embeds)[0])
 
-    def _pixels(self, picture: np.ndarray) -> Tensor:
-        """(1, 3, S, S): shorter side scaled to the model's, middle square, normalised."""
+    def _pixels(self, image: np.ndarray) -> Tensor:
+        """(1, 3, S, S): the shorter side scaled to the model's, cropped to the centre, normalised."""
         size = self._model.config.vision_config.image_size
-        image = Image.fromarray(picture)
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
+        scale = size / min(image.shape[:2])
+        height, width = (max(size, round(side * scale)) for side in image.shape[:2])
         left, top = (width - size) // 2, (height - size) // 2
-        scaled = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
-        pixels = (np.asarray(scaled, dtype=np.float32) / 255 - self._mean) / self._std
+        scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+        crop = scaled.crop((left, top, left + size, top + size))
+        pixels = (np.asarray(crop, dtype=np.float32) / 255 - self._mean) / self._std
         return torch.from_numpy(pixels).float().permute(2, 0, 1)[None]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -13,24 +12,19 @@ from ..faces import FaceEngine, IdEmbeds
 from ..faces.photos import read_photo
 from ..faces.score import embed_faces, largest, similarities, similarity_to_mean
 from ..text.prompts import without_people
-
-
-class PromptScorer(Protocol):
-    """Likeness of a picture and a text, as a cosine."""
-
-    def score(self, picture: np.ndarray, text: str) -> float: ...
+from .clip import ClipScorer
 
 
 @dataclass(frozen=True)
-class PictureScore:
+class ImageScore:
     """One image's measures.
 
     Attributes:
-        prompt: what it was made from; None if unknown.
-        faces: how many were found.
-        mean_similarity: of its largest face to the reference images; None without a face.
+        prompt: the image's prompt; None if unknown.
+        faces: number of detected faces.
+        mean_similarity: of the largest face to the reference images; None without a face.
         similarity_to_mean: of that face to the mean embedding of the references; None without a face.
-        prompt_similarity: cosine to the prompt, its people left out; None if not measured.
+        prompt_similarity: cosine to the prompt without its people; None if not measured.
     """
 
     path: Path
@@ -41,78 +35,53 @@ class PictureScore:
     prompt_similarity: float | None
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The measures of several images; None where there is nothing to average."""
+def summarise(scores: Sequence[ImageScore]) -> dict[str, float | int | None]:
+    """Number of images, and means over those where a measure is known; None if it is known for no image.
 
-    scores: tuple[PictureScore, ...]
-
-    @property
-    def mean_similarity_strict(self) -> float | None:
-        """Mean similarity to the reference images; an image without a face counts as 0."""
-        return _mean([score.mean_similarity or 0.0 for score in self.scores])
-
-    @property
-    def mean_similarity_detected(self) -> float | None:
-        """Mean similarity to the reference images, over the images with a face."""
-        return _mean([score.mean_similarity for score in self.scores if score.mean_similarity is not None])
-
-    @property
-    def similarity_to_mean_detected(self) -> float | None:
-        """Similarity to the mean embedding over the images with a face: what ID Similarity shows as `mean`."""
-        return _mean([score.similarity_to_mean for score in self.scores if score.similarity_to_mean is not None])
-
-    @property
-    def detection_rate(self) -> float | None:
-        """Share of pictures with a face."""
-        return _mean([float(score.faces > 0) for score in self.scores])
-
-    @property
-    def prompt_similarity(self) -> float | None:
-        """Mean prompt similarity over the pictures where it was measured."""
-        return _mean([s.prompt_similarity for s in self.scores if s.prompt_similarity is not None])
-
-    def summary(self) -> dict[str, float | int | None]:
-        return {
-            "images": len(self.scores),
-            "mean_similarity_strict": self.mean_similarity_strict,
-            "mean_similarity_detected": self.mean_similarity_detected,
-            "similarity_to_mean_detected": self.similarity_to_mean_detected,
-            "detection_rate": self.detection_rate,
-            "prompt_similarity": self.prompt_similarity,
-        }
+    In `mean_similarity_strict` an image without a face counts as 0. `similarity_to_mean_detected` is the figure that
+    ID Similarity shows as `mean`.
+    """
+    return {
+        "images": len(scores),
+        "mean_similarity_strict": _mean(score.mean_similarity or 0.0 for score in scores),
+        "mean_similarity_detected": _mean(score.mean_similarity for score in scores),
+        "similarity_to_mean_detected": _mean(score.similarity_to_mean for score in scores),
+        "detection_rate": _mean(float(score.faces > 0) for score in scores),
+        "prompt_similarity": _mean(score.prompt_similarity for score in scores),
+    }
 
 
-def score_pictures(
+def score_images(
     paths: Iterable[Path],
     engine: FaceEngine,
     references: IdEmbeds,
     prompt_of: Callable[[Path], str | None],
-    prompts: PromptScorer | None = None,
-) -> Iterable[PictureScore]:
-    """Each picture's measures.
+    clip: ClipScorer | None = None,
+) -> Iterator[ImageScore]:
+    """Each image's measures.
 
     Args:
-        references: of the person's photos.
-        prompt_of: a picture's prompt, or None.
+        references: embeddings of the person's photos.
+        prompt_of: an image's prompt, or None.
 
     Raises:
-        FaceError: a file that is no picture.
+        FaceError: a file that is no image.
     """
     for path in paths:
-        picture, prompt = read_photo(path), prompt_of(path)
-        faces = engine.detect(picture)
+        image, prompt = read_photo(path), prompt_of(path)
+        faces = engine.detect(image)
         face, text = largest(faces), without_people(prompt) if prompt else ""
-        (embedding,) = embed_faces(engine, [picture], [face])
-        yield PictureScore(
+        (embedding,) = embed_faces(engine, [image], [face])
+        yield ImageScore(
             path=path,
             prompt=prompt,
             faces=len(faces),
             mean_similarity=float(similarities(embedding, references.embeds).mean()) if face else None,
             similarity_to_mean=float(similarity_to_mean(embedding, references.mean)) if face else None,
-            prompt_similarity=prompts.score(picture, text) if prompts and text else None,
+            prompt_similarity=clip.score(image, text) if clip and text else None,
         )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

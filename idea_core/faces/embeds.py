@@ -1,15 +1,24 @@
-"""ID_EMBEDS: the ArcFace embeddings of a person's photos, their mean, and people between people."""
+"""ID_EMBEDS: the ArcFace embeddings of a person's photos, their mean, blends of people, and the file."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, FaceError
+from ..errors import ConfigError, FaceError, IdentityFileError
+from ..files.format import FileFormat
+from ..files.tensorfile import write_tensors
+from ..method.modules import ARCFACE_WIDTH
 
-SAME_PERSON = 0.25  # cosine of two ArcFace embeddings, below which they are hardly one person's
+SAME_PERSON = 0.25  # cosine of two ArcFace embeddings; below it they are hardly one person's
+_REMEDY = "Choose a file that `idea encode` wrote, or encode the photos again."
+FORMAT = FileFormat("id-ea-face", "1", _REMEDY)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -17,14 +26,14 @@ class IdEmbeds:
     """A person's face embeddings.
 
     Attributes:
-        embeds: (P, 512), one L2-normalised embedding a photo.
+        embeds: (P, 512), one L2-normalised embedding per photo.
         scores: (P,) detection scores.
     """
 
     embeds: Tensor
     scores: Tensor
 
-    def __repr__(self) -> str:  # without tensors: it stands in the error reports that users send to others
+    def __repr__(self) -> str:  # without tensors, because error reports contain it
         return f"IdEmbeds(photos={len(self.embeds)})"
 
     @property
@@ -33,7 +42,7 @@ class IdEmbeds:
         return torch.nn.functional.normalize((self.embeds * self.scores[:, None]).sum(0), dim=0)
 
     def outliers(self) -> Tensor:
-        """(P,) bool: the photos that look like another person than more than half of the others do."""
+        """(P,) bool: the photos that do not look like the person in more than half of the others."""
         unlike = self.embeds @ self.embeds.T < SAME_PERSON
         unlike.fill_diagonal_(False)
         return unlike.sum(1) > (len(unlike) - 1) / 2
@@ -44,17 +53,14 @@ class IdEmbeds:
 
 
 def blend(first: IdEmbeds, second: IdEmbeds, weight: float) -> IdEmbeds:
-    """A person between two: spherical interpolation of their means (Shoemake 1985, sec. 3.3).
+    """One embedding (1, 512) between two people: spherical interpolation of means (Shoemake 1985, sec. 3.3).
 
     Args:
-        weight: 0 is the first, 1 the second.
-
-    Returns:
-        One embedding, (1, 512).
+        weight: 0 is the first person, 1 the second.
 
     Raises:
         ConfigError: weight outside 0…1.
-        FaceError: opposite embeddings, between which there is no shortest way.
+        FaceError: opposite embeddings, between which there is no shortest arc.
     """
     if not 0 <= weight <= 1:
         raise ConfigError("a weight in 0…1", f"{weight:g}", "Change weight.")
@@ -68,3 +74,31 @@ def blend(first: IdEmbeds, second: IdEmbeds, weight: float) -> IdEmbeds:
     else:
         mixed = (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / torch.sin(angle)
     return IdEmbeds(torch.nn.functional.normalize(mixed, dim=0).float()[None], torch.ones(1))
+
+
+def save_embeds(embeds: IdEmbeds, path: str | os.PathLike, photos: Sequence[str] = (), face_model: str = "") -> Path:
+    """Write the embeddings; an existing file is replaced in one move.
+
+    Args:
+        photos: the photos' names, one per embedding, for information.
+        face_model: the recogniser's name, for information.
+    """
+    metadata = FORMAT.metadata({"photos": json.dumps(list(photos)), "face_model": face_model})
+    return write_tensors(path, {"embeds": embeds.embeds.cpu(), "scores": embeds.scores.cpu()}, metadata)
+
+
+def load_embeds(path: str | os.PathLike) -> IdEmbeds:
+    """Read and check the embeddings.
+
+    Raises:
+        IdentityFileError: another file, or a damaged one.
+        FileNotFoundError: no such file.
+    """
+    with FORMAT.reading(path) as (tensors, _):
+        embeds, scores = tensors["embeds"], tensors["scores"]
+        shapes, count = [tuple(embeds.shape), tuple(scores.shape)], scores.numel()
+        if not count or shapes != [(count, ARCFACE_WIDTH), (count,)]:
+            raise IdentityFileError(f"embeds (P, {ARCFACE_WIDTH}) and scores (P,)", str(shapes), _REMEDY)
+        if not (torch.isfinite(embeds).all() and torch.isfinite(scores).all() and scores.sum() > 0):
+            raise IdentityFileError("finite embeds and scores", "others", _REMEDY)
+        return IdEmbeds(embeds.float(), scores.float())

@@ -1,4 +1,4 @@
-"""Face engines, loaded once in a process: insightface's where it is installed, else onnxruntime alone."""
+"""Face engines, loaded once per process: insightface's where it is installed, else onnxruntime alone."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from .face import FaceEngine
 from .insightface_engine import InsightFaceEngine
 from .onnx_engine import OnnxEngine
 from .packs import FacePack
-from .providers import require_onnxruntime
 
 
 @lru_cache(maxsize=1)
 def load_engine(pack: FacePack, provider: str = "auto") -> FaceEngine:
-    """The pack's engine; the last one loaded is kept until `free_engines`. Both kinds give the same results.
+    """The pack's engine; the last one loaded is cached until `free_engines`. Both kinds give the same results.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
-        FaceError: the pack is incomplete, or the provider is not there.
+        FaceError: the pack is incomplete, or the provider is not available.
     """
-    require_onnxruntime()
     try:
         return InsightFaceEngine(pack, provider)
     except MissingPackageError:
@@ -32,7 +30,7 @@ def load_engine(pack: FacePack, provider: str = "auto") -> FaceEngine:
 
 
 def free_engines() -> None:
-    """Let go of the engine that is kept; its memory is free once nobody else holds it."""
+    """Drop the cached engine; its memory is free once nothing else refers to it."""
     load_engine.cache_clear()
     gc.collect()
     if sys.platform == "linux":

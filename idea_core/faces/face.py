@@ -1,4 +1,4 @@
-"""A face in a photo, and what every engine that finds and embeds faces can do."""
+"""A face in a photo, and the interface of every engine that finds and embeds faces."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from ..method.modules import ARCFACE_WIDTH
 
 DETECTOR_SIZE = 640  # side in pixels of the square that a photo is scaled into before detection
 MIN_SCORE = 0.5
-SIDE_BY_SIDE = 8  # photos at most that faces are looked for in at once
+MAX_THREADS = 8  # photos in which faces are detected at once
+MAX_BATCH = 8  # crops that the recogniser embeds at once, which bounds the memory
 
 # ArcFace's template (arXiv 1801.07698, sec. 3.1): where alignment brings the five key points in 112 × 112 pixels.
 TEMPLATE_SIDE = 112
@@ -40,7 +42,7 @@ class Face:
 
     @classmethod
     def aligned(cls, side: int) -> Face:
-        """The face of a square crop of `side` pixels that is aligned already."""
+        """The face of a square, aligned crop of `side` pixels."""
         return cls(np.array([0, 0, side, side], np.float32), TEMPLATE * (side / TEMPLATE_SIDE), 1.0)
 
     @property
@@ -64,11 +66,11 @@ class Face:
 
 @dataclass(frozen=True)
 class RecogniserFile:
-    """A recogniser's ONNX file, and what it is given.
+    """A recogniser's ONNX file and its input.
 
     Attributes:
         side: of its crops, in pixels.
-        mean, scale: a crop's values in 0…255, less the mean, times the scale.
+        mean, scale: the input is a crop's values in 0…255, less the mean, times the scale.
     """
 
     path: Path
@@ -81,7 +83,11 @@ class FaceEngine(ABC):
     """A face detector and a face recogniser."""
 
     providers: tuple[str, ...]
-    """Execution providers that run, in order of preference."""
+    """Execution providers in use, in order of preference."""
+
+    _pack_name: str
+    _detector: Any  # the library's own object; None if the pack is a recogniser alone
+    _batch_size: int | str | None  # the recogniser's; a name or None if it accepts any
 
     @abstractmethod
     def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
@@ -91,15 +97,20 @@ class FaceEngine(ABC):
             size: side of the square that the photo is scaled into; a detector of fixed size keeps its own.
         """
 
-    @abstractmethod
     def require_detector(self) -> None:
-        """Raise `FaceError` if there is a recogniser alone, before work that will look for faces."""
+        """Raise `FaceError` if there is a recogniser alone, before work that detects faces."""
+        if self._detector is None:
+            raise FaceError(
+                "a face detector",
+                f"{self._pack_name}, a recogniser alone",
+                "Choose a whole pack; ID Encode and ID Similarity can do without, with aligned crops and `aligned`.",
+            )
 
     def detect_all(self, photos: Sequence[np.ndarray]) -> list[list[Face]]:
-        """`detect` of several photos; on a processor side by side, since one keeps few cores busy."""
+        """`detect` on several photos, in parallel on the CPU, since one photo uses few cores."""
         if set(self.providers) != {"CPUExecutionProvider"}:  # others may not run one model in several threads
             return [self.detect(photo) for photo in photos]
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        with ThreadPoolExecutor(MAX_THREADS) as pool:
             return list(pool.map(self.detect, photos))
 
     @abstractmethod
@@ -109,11 +120,17 @@ class FaceEngine(ABC):
     @property
     @abstractmethod
     def recogniser_file(self) -> RecogniserFile:
-        """Where the recogniser is, for those who want its network."""
+        """The recogniser's file, from which its network can be read."""
 
-    @abstractmethod
     def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """ArcFace embeddings (P, 512) of aligned crops; not normalised."""
+        size = 1 if isinstance(self._batch_size, int) else MAX_BATCH
+        parts = [self._embed(crops[first : first + size]) for first in range(0, len(crops), size)]
+        return np.concatenate([np.zeros((0, ARCFACE_WIDTH), np.float32), *parts])
+
+    @abstractmethod
+    def _embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """`embed_crops` of one batch."""
 
     def embed(self, photo: np.ndarray, face: Face) -> np.ndarray:
         """ArcFace embedding (512,) of a face; not normalised."""
@@ -124,14 +141,3 @@ class FaceEngine(ABC):
         """Raise `FaceError` unless a recogniser's embeddings have ArcFace's width; a name or None is any."""
         if isinstance(width, int) and width != ARCFACE_WIDTH:
             raise FaceError(f"a recogniser of {ARCFACE_WIDTH} values", str(width), "Choose an ArcFace recogniser.")
-
-
-def batches(crops: Sequence[np.ndarray], fixed: int | str | None, most: int = 8) -> list[Sequence[np.ndarray]]:
-    """Crops in batches that a recogniser takes.
-
-    Args:
-        fixed: the model's own batch size; a name or None if it takes any.
-        most: crops in a batch, which bounds the memory.
-    """
-    size = 1 if isinstance(fixed, int) else most
-    return [crops[first : first + size] for first in range(0, len(crops), size)]

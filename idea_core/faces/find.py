@@ -1,4 +1,4 @@
-"""Which face of a photo is the person's."""
+"""Finds the faces in a photo and chooses the person's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from ..errors import ConfigError, FaceError
 from ..settings import Settings, setting
 from .embeds import IdEmbeds
-from .face import MIN_SCORE, TEMPLATE_SIDE, Face, FaceEngine
+from .face import MIN_SCORE, Face, FaceEngine
 from .score import embed_crops, similarity_to_mean
 
-PAD = 0.25  # of the photo's size on each side, for the second look at a tight crop
-SIZES = (640, 512, 384, 256)  # of the detector's input; a face that fills the photo is found at a smaller one
+PAD = 0.25  # margin on each side, in photo sizes, for a second detection in a tight crop
+SIZES = (640, 512, 384, 256)  # of the detector's input; smaller ones find a face that fills the photo
 
 _RULES: dict[str, Callable[[Face], float]] = {
     "largest": lambda face: face.area,
@@ -29,11 +29,7 @@ RULES = (*_RULES, NUMBER, NEAREST)
 
 @dataclass(frozen=True)
 class FaceSettings(Settings):
-    """How the person is found in photos.
-
-    Attributes:
-        nearest_to: for "nearest": whose face.
-    """
+    """Choice of the person's face in photos. `nearest_to` is the person's embeddings, for face = nearest."""
 
     face: str = setting(
         "largest",
@@ -61,19 +57,19 @@ class FaceSettings(Settings):
 
     def _check(self) -> None:
         if self.face == NEAREST and self.nearest_to is None:
-            raise ConfigError("ID_EMBEDS that the face is nearest to", "none", "Connect them, or take another face.")
+            raise ConfigError("ID_EMBEDS that the face is nearest to", "none", "Connect them, or change face.")
 
 
 @dataclass(frozen=True, eq=False)
 class FacePhoto:
-    """A photo, the faces in it from left to right, and which of them was taken.
+    """A photo, the faces in it from left to right, and the chosen face.
 
     Attributes:
         photo: (H, W, 3), RGB, uint8.
-        index: its number among the photos, from 0.
-        left_out: why it does not count; "" if it does.
-        cosine: of the face taken to the mean of all that count.
-        outlier: whether it looks like another person than the others.
+        index: number of the photo, from 0.
+        left_out: why the photo is not used; "" if it is.
+        cosine: similarity of the chosen face to the mean embedding of the photos in use.
+        outlier: whether the face looks like another person than the others.
     """
 
     photo: np.ndarray
@@ -86,23 +82,19 @@ class FacePhoto:
 
 
 def find_face(engine: FaceEngine, photo: np.ndarray, index: int, settings: FaceSettings) -> FacePhoto:
-    """The person's face in a photo.
+    """The person's face in a photo (H, W, 3), RGB, uint8.
 
     Raises:
-        FaceError: no such photo or, unless it may be skipped, no such face.
+        FaceError: the photo has another shape or, unless `settings.skip`, no such face.
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape or photo.dtype != np.uint8:
-        raise FaceError(
-            f"photo {index} with pixels, (height, width, 3), uint8",
-            f"shape {photo.shape}, {photo.dtype}",
-            "Load the photo again.",
-        )
+        got = f"shape {photo.shape}, {photo.dtype}"
+        raise FaceError(f"photo {index} with pixels, (height, width, 3), uint8", got, "Load the photo again.")
     height, width = photo.shape[:2]
     if settings.aligned:
         if height != width:
-            raise FaceError(
-                f"photo {index} to be a square crop of a face", f"{width} × {height} pixels", "Switch aligned off."
-            )
+            got = f"{width} × {height} pixels"
+            raise FaceError(f"photo {index} to be a square crop of a face", got, "Switch aligned off.")
         face = Face.aligned(width)
         return FacePhoto(photo, (face,), face, index)
     faces = tuple(sorted(_detect(engine, photo, settings.min_score), key=lambda face: face.center[0]))
@@ -114,22 +106,12 @@ def find_face(engine: FaceEngine, photo: np.ndarray, index: int, settings: FaceS
         return FacePhoto(photo, faces, None, index, left_out=error.got)
 
 
-def recogniser_crop(engine: FaceEngine, photo: FacePhoto, aligned: bool) -> np.ndarray:
-    """What the recogniser sees of the face taken; a crop that is aligned already is only scaled, and smoothly."""
-    if not aligned:
-        return engine.align(photo.photo, photo.chosen)
-    from .photos import fit  # and PIL with it
-
-    crop = photo.photo if len(photo.photo) == TEMPLATE_SIDE else fit(photo.photo, TEMPLATE_SIDE, TEMPLATE_SIDE)
-    return engine.align(crop, Face.aligned(TEMPLATE_SIDE))
-
-
 def _detect(engine: FaceEngine, photo: np.ndarray, min_score: float) -> list[Face]:
-    """Faces at the first detector size that finds any; one cut by the border is found with a margin around it."""
+    """Faces at the first detector size that finds any; a margin helps with faces that the border cuts."""
     dy, dx = (round(PAD * side) for side in photo.shape[:2])
     for size in SIZES:
         if max(photo.shape[:2]) >= size * min(photo.shape[:2]):
-            break  # a stripe without a pixel of width at this size
+            break  # the photo would be less than a pixel wide at this size
         if faces := engine.detect(photo, size, min_score):
             return faces
         padded = np.pad(photo, ((dy, dy), (dx, dx), (0, 0)), mode="edge")
@@ -144,17 +126,17 @@ def _choose(engine: FaceEngine, photo: np.ndarray, index: int, faces: tuple[Face
         raise FaceError(
             f"a face in photo {index}",
             f"none in {pixels}, nor with a margin around it, at detector sizes {sizes}",
-            "Take a photo with a larger, unobstructed face, crop nearer to it, or lower the minimum score.",
+            "Take a photo with a larger, unobstructed face, crop closer, or lower the minimum score.",
         )
-    if settings.face in _RULES:
+    if settings.face == NEAREST and settings.nearest_to is not None:
+        embeds = embed_crops(engine, [engine.align(photo, face) for face in faces])
+        return faces[int(similarity_to_mean(embeds, settings.nearest_to.mean).argmax())]
+    if settings.face != NUMBER:
         return max(faces, key=_RULES[settings.face])
-    if settings.face == NUMBER:
-        if settings.number > len(faces):
-            raise FaceError(
-                f"face {settings.number} in photo {index}",
-                f"{len(faces)} of them" if len(faces) > 1 else "one alone",
-                "Choose a smaller number: the preview counts faces from left to right.",
-            )
-        return faces[settings.number - 1]
-    embeds = embed_crops(engine, [engine.align(photo, face) for face in faces])
-    return faces[int(similarity_to_mean(embeds, settings.nearest_to.mean).argmax())]
+    if settings.number > len(faces):
+        raise FaceError(
+            f"face {settings.number} in photo {index}",
+            f"{len(faces)} of them" if len(faces) > 1 else "only one",
+            "Choose a smaller number: the preview counts faces from left to right.",
+        )
+    return faces[settings.number - 1]

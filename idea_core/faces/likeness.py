@@ -1,4 +1,4 @@
-"""Images' similarity to a person's mean embedding, and percent on a scale that the person's own photos set."""
+"""Similarity of images to a person's mean embedding, and percent on a scale that the person's own photos set."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from .face import FaceEngine
 from .find import FaceSettings, find_face
 from .score import similarity_to_mean
 
-STRANGER = 0.0  # cosine of two people on average, where no other people are given
-LEAST_SPAN = (
-    0.2  # of cosines from 0 % to 100 %; on a shorter scale what differs in any two photos is hundreds of percent
-)
+STRANGER = 0.0  # cosine of two people on average, if no other people are given
+MIN_SPAN = 0.2  # of cosines from 0 % to 100 %; on a shorter scale two photos easily differ by hundreds of percent
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What cosines mean: percent of likeness.
+    """What cosines mean in percent.
 
     Attributes:
-        same: mean cosine of each reference photo to the mean of the others, 100 %; None for a single photo.
-        other: mean cosine of other people to the references, 0 %.
+        same: 100 %: mean cosine of each reference photo to the mean of the others; None for a single photo.
+        other: 0 %: mean cosine of other people to the mean of the references.
     """
 
     same: float | None
@@ -36,49 +34,45 @@ class Scale:
 
     @classmethod
     def of(cls, references: IdEmbeds, others: IdEmbeds | None = None) -> Scale:
-        """The scale of a person.
-
-        Args:
-            others: other people, one an embedding; None: `STRANGER`.
-        """
-        count = len(references.embeds)
-        rows = torch.arange(count)
-        left_out = [float(references.embeds[i] @ references.only(rows != i).mean) for i in rows] if count > 1 else []
+        """The scale of a person; `others` are embeddings of other people, None: `STRANGER`."""
         other = STRANGER if others is None else float((others.embeds @ references.mean).mean())
-        return cls(float(np.mean(left_out)) if left_out else None, other)
+        rows = torch.arange(len(references.embeds))
+        if len(rows) < 2:
+            return cls(None, other)
+        return cls(float(np.mean([float(references.embeds[i] @ references.only(rows != i).mean) for i in rows])), other)
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The cosines of 0 % and 100 %; None if there is a `problem`."""
+        return None if self.same is None or self.same - self.other < MIN_SPAN else (self.other, self.same)
 
     @property
     def problem(self) -> str:
-        """Why there are no percent, as a sentence without its end; "" where there are."""
+        """Why there is no scale in percent, as a sentence without its full stop; "" if there is one."""
         if self.same is None:
             return "give two or more reference photos"
-        if self.same - self.other < LEAST_SPAN:
+        if self.ends is None:
             return (
                 f"100 % would be a cosine of {self.same:.2f} and 0 % one of {self.other:.2f}, too near to each other: "
                 "the reference photos look like several people, or the others like the person"
             )
         return ""
 
-    def in_words(self) -> str:
-        """The scale, or why there is none."""
-        if self.problem:
-            return f"no percent: {self.problem}."
-        return f"100 % is a cosine of {self.same:.2f}; 0 % one of {self.other:.2f}"
-
     def percent(self, cosine: float) -> float | None:
-        """Likeness; None where there is a `problem`."""
-        if self.problem:
+        """Similarity in percent; None if there is a `problem`."""
+        if self.ends is None:
             return None
-        return 100 * (cosine - self.other) / (self.same - self.other)
+        low, high = self.ends
+        return 100 * (cosine - low) / (high - low)
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Pictures compared with a person.
+    """Images compared with a person.
 
     Attributes:
         cosines: each image's similarity to the references' mean embedding (`score.py`); None without a face.
-        scale: what they mean.
+        scale: what they mean in percent.
     """
 
     cosines: tuple[float | None, ...]
@@ -86,7 +80,7 @@ class Likeness:
 
     @property
     def order(self) -> list[int]:
-        """Numbers of the pictures, best first; those without a face come last, as they came."""
+        """Indices of the images, most similar first; those without a face come last, in their own order."""
         return sorted(range(len(self.cosines)), key=lambda i: (self.cosines[i] is None, -(self.cosines[i] or 0.0), i))
 
     @property
@@ -108,16 +102,19 @@ class Likeness:
         return None if self.mean is None else self.scale.percent(self.mean)
 
     def report(self) -> str:
-        """A line for each picture, best first, and one for all."""
+        """A line for each image, most similar first, and lines for the mean and the scale."""
+        scale = f"no percent: {self.scale.problem}."
+        if self.scale.ends:
+            low, high = self.scale.ends
+            scale = f"100 % is a cosine of {high:.2f}; 0 % one of {low:.2f}"
         lines = [f"image {i}: {described(self.cosines[i], self.scale)}" for i in self.order]
         lines.append(f"mean: {described(self.mean, self.scale)}, a face in {self.detection_rate:.0%} of the images")
-        lines.append(f"scale: {self.scale.in_words()}")
-        return "\n".join(lines)
+        return "\n".join([*lines, f"scale: {scale}"])
 
 
 def compare(
     engine: FaceEngine,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     references: IdEmbeds,
     others: IdEmbeds | None = None,
     settings: FaceSettings = FaceSettings(),
@@ -125,16 +122,16 @@ def compare(
     """The similarity of the faces in images to a person's mean embedding.
 
     Args:
-        pictures: each (H, W, 3), RGB, uint8; of any sizes.
-        settings: which face is compared; one that is missing is never an error here.
+        images: each (H, W, 3), RGB, uint8; of any sizes.
+        settings: which face is compared; a missing face is never an error here.
 
     Raises:
-        FaceError: no pictures, or one without pixels.
+        FaceError: no images, or one without pixels.
     """
-    if not pictures:
+    if not images:
         raise FaceError("at least one image", "none", "Connect images.")
     settings = replace(settings, skip=True)
-    faces = [find_face(engine, picture, index, settings) for index, picture in enumerate(pictures)]
+    faces = [find_face(engine, image, index, settings) for index, image in enumerate(images)]
     selected = [photo for photo in faces if photo.chosen]
     cosines: list[float | None] = [None] * len(faces)
     if selected:
@@ -145,7 +142,7 @@ def compare(
 
 
 def described(cosine: float | None, scale: Scale) -> str:
-    """A cosine in words, and in percent where there is a scale."""
+    """A cosine as text, in percent too if there is a scale."""
     if cosine is None:
         return "no face"
     percent = scale.percent(cosine)
@@ -153,15 +150,16 @@ def described(cosine: float | None, scale: Scale) -> str:
 
 
 def likeness_to(engine: FaceEngine, references: IdEmbeds) -> Callable[[torch.Tensor], float]:
-    """What measures a training's images.
+    """A measure of a training's images (B, H, W, 3) in 0…1.
 
     Returns:
-        A function of images (B, H, W, 3) in 0…1: their faces' similarity to the mean embedding, on average. An image
-        without a face counts as 0.
+        A function of the images: the mean similarity of their faces to the mean embedding. An image without a face
+        counts as 0.
     """
 
     def likeness(images: torch.Tensor) -> float:
-        pictures = list(to_pixels(images))
-        return float(np.mean([cosine or 0.0 for cosine in compare(engine, pictures, references).cosines]))
+        return float(
+            np.mean([cosine or 0.0 for cosine in compare(engine, list(to_pixels(images)), references).cosines])
+        )
 
     return likeness

@@ -1,4 +1,4 @@
-"""ONNX files by their bytes: protobuf messages, of which the outermost layers alone are read."""
+"""ONNX files as bytes: only the outermost layers of the protobuf message are read."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ _OTHERS = {b"<": "a web page", b"version https://git-lfs": "a Git LFS pointer", 
 
 
 def fault_in(path: Path) -> str:
-    """What is wrong with an ONNX file as a whole, as a noun phrase; "" if its outermost layer is that of a model."""
+    """What is wrong with an ONNX file as a whole, as a noun phrase; "" if its outermost layer is a model's."""
     try:
         if not path.stat().st_size:
             return "an empty file"
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _fault(data)
+            start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+            for mark, kind in _OTHERS.items():
+                if start.startswith(mark):
+                    return kind
+            size, ends = len(data), [end for _, end in _fields(data, _GRAPH, 0, len(data))]
     except OSError as error:
         return error.strerror or str(error)
+    except (IndexError, ValueError):
+        return "a damaged file, or one of another format"
+    if not ends:
+        return "a file without a network in it"
+    return f"a file cut short, {size} bytes of {max(ends)} or more" if max(ends) > size else ""
 
 
 def normalises(path: Path) -> bool:
-    """Whether a recogniser subtracts the mean itself, as those from MXNet do: their first nodes are named so."""
+    """Whether a recogniser normalises pixels itself, as those from MXNet do; the names of its first nodes tell."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         graph = next(_fields(data, _GRAPH, 0, len(data)))
         nodes = islice(_fields(data, _NODE, *graph), 8)
@@ -31,26 +40,8 @@ def normalises(path: Path) -> bool:
     return all(any(name.startswith(kind) for name in names) for kind in ((b"Sub", b"_minus"), (b"Mul", b"_mul")))
 
 
-def _fault(data: mmap.mmap) -> str:
-    start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
-    for mark, kind in _OTHERS.items():
-        if start.startswith(mark):
-            return kind
-    try:
-        graphs = [end for _, end in _fields(data, _GRAPH, 0, len(data))]
-    except (IndexError, ValueError):
-        return "a damaged file, or one of another format"
-    if not graphs:
-        return "a file without a network in it"
-    return f"a file cut short, {len(data)} bytes of {max(graphs)} or more" if max(graphs) > len(data) else ""
-
-
-def _fields(data: mmap.mmap, wanted: int, at: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where the fields of that key lie in a protobuf message: begin and end of each.
-
-    Raises:
-        IndexError, ValueError: no protobuf message.
-    """
+def _fields(data: mmap.mmap, field: int, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each field with a key in a protobuf message; IndexError or ValueError if it is none."""
 
     def varint() -> int:
         nonlocal at
@@ -72,6 +63,6 @@ def _fields(data: mmap.mmap, wanted: int, at: int, end: int) -> Iterator[tuple[i
             varint()
             continue
         size = {1: 8, 5: 4}[kind] if kind != 2 else varint()
-        if key == wanted:
+        if key == field:
             yield at, at + size
         at += size

@@ -1,4 +1,4 @@
-"""Where the face models lie: `<root>/models/<pack>/*.onnx`, as insightface keeps them. Nothing is downloaded."""
+"""Face models on disk, `<root>/models/<pack>/*.onnx`, as insightface keeps them, and what onnxruntime runs them on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from ..errors import FaceError, IdeaError
+from ..errors import FaceError, IdeaError, MissingPackageError
 from ..text.names import one_form
 from .onnx_file import fault_in
 
@@ -19,6 +20,14 @@ KINDS = {"detection": "face detector (SCRFD)", "recognition": "face recogniser (
 _EXAMPLES = (
     "antelopev2 has scrfd_10g_bnkps.onnx and glintr100.onnx for these, buffalo_l det_10g.onnx and w600k_r50.onnx"
 )
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+PROVIDER_CHOICES = ("auto", *PROVIDERS)
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?(/\S+:\d+ .*\) )?")
 
 
@@ -34,93 +43,64 @@ class FacePack:
     folder: Path
     file: str = ""
 
-    @property
-    def place(self) -> Path:
-        """Its folder, or its one file."""
-        return self.folder / self.file
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """What its models have to do."""
-        return ("recognition",) if self.file else ("detection", "recognition")
-
     def files(self) -> list[Path]:
-        """Its ONNX files; those that detection and recognition usually have come first, to be opened first."""
+        """Its ONNX files; those that usually detect or recognise come first, to be opened first."""
         if self.file:
             return [self.folder / self.file]
         likely = ("det", "scrfd", "rec", "w600k", "glint")
         return sorted(onnx_files(self.folder), key=lambda p: (not p.stem.lower().startswith(likely), p.name))
 
-    def without_detector(self) -> FaceError:
-        """The error of one who looks for faces with a recogniser alone."""
-        return FaceError(
-            "a face detector",
-            f"{self.name}, a recogniser alone",
-            "Choose a whole pack; ID Encode and ID Similarity can do without, with aligned crops and `aligned`.",
-        )
 
-
-def take_models(pack: FacePack, load: Callable[[Path], tuple[str, Any]]) -> dict[str, Any]:
-    """Open the pack's files until each task has a model. Files that cannot be opened are passed over, and logged.
+def load_models(pack: FacePack, load: Callable[[Path], tuple[str, Any]]) -> dict[str, Any]:
+    """Open the pack's files until each task has a model. Files that cannot be opened are skipped and logged.
 
     Args:
         load: path → task and model.
 
     Raises:
-        FaceError: the pack lacks one; it names the files there, what is wrong with them, and those expected.
+        FaceError: a task has no model; it names the files, what is wrong with them, and those expected.
     """
     models: dict[str, Any] = {}
+    tasks = ("recognition",) if pack.file else ("detection", "recognition")
     paths = pack.files()
     faults = {path: fault for path in paths if (fault := fault_in(path))}
     for path in paths:
-        if path in faults or len(models) == len(pack.tasks):
+        if path in faults or len(models) == len(tasks):
             continue
         try:
             task, model = load(path)
         except (IdeaError, MemoryError):
             raise
-        except Exception as error:  # onnxruntime's are of many kinds
+        except Exception as error:  # onnxruntime raises errors of many kinds
             faults[path] = reason_of(error)
             continue
-        if task in pack.tasks:
+        if task in tasks:
             models.setdefault(task, model)
-    if len(models) < len(pack.tasks):
-        missing = next(task for task in pack.tasks if task not in models)
-        raise _lacking(pack, missing, faults)
+    if missing := [task for task in tasks if task not in models]:
+        got = ", ".join(f"{path.name} ({faults[path]})" if path in faults else path.name for path in paths)
+        again = f"Copy or download {', '.join(path.name for path in faults)} again, or unpack" if faults else "Unpack"
+        remedy = f"{again} the whole face model pack there ({_EXAMPLES})."
+        raise unusable_model(missing[0], pack.folder / pack.file, got or "no .onnx file", remedy)
     if faults:
-        named = ", ".join(f"{path.name} ({fault})" for path, fault in faults.items())
-        logger.warning("ID-EA: passed over in the face models of %s: %s", pack.name, named)
+        skipped = ", ".join(f"{path.name} ({fault})" for path, fault in faults.items())
+        logger.warning("ID-EA: passed over in the face models of %s: %s", pack.name, skipped)
     return models
 
 
 def reason_of(error: Exception) -> str:
-    """Why a model could not be opened, in a line, without what onnxruntime puts before it: paths and signatures."""
+    """Why a model could not be opened, in one line, without the paths and signatures that onnxruntime puts first."""
     lines = _PREFIX.sub("", str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0][:200].rstrip(".")
 
 
 def unusable_model(task: str, place: Path, got: str, remedy: str) -> FaceError:
-    """The error of one who needs a model of a task and finds none that can be opened."""
+    """The error if no model of a task can be opened."""
     return FaceError(f"a {KINDS[task]} model in {place}", got, remedy)
 
 
-def _lacking(pack: FacePack, task: str, faults: dict[Path, str]) -> FaceError:
-    paths = pack.files()
-    got = ", ".join(f"{path.name} ({faults[path]})" if path in faults else path.name for path in paths)
-    again = f"Copy or download {', '.join(path.name for path in faults)} again, or unpack" if faults else "Unpack"
-    return unusable_model(
-        task, pack.place, got or "no .onnx file", f"{again} the whole face model pack there ({_EXAMPLES})."
-    )
-
-
 def onnx_files(folder: Path) -> list[Path]:
-    """The ONNX files in a folder; hidden ones, such as a Mac's notes on others ("._det.onnx"), are none."""
+    """The ONNX files in a folder, without hidden ones, such as macOS's "._det.onnx"."""
     return [path for path in folder.glob("*.onnx") if not path.name.startswith(".") and path.is_file()]
-
-
-def pack_folders(roots: Iterable[Path]) -> list[Path]:
-    """The folders that are searched for packs, one for each insightface folder."""
-    return [Path(root) / "models" for root in roots]
 
 
 def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
@@ -129,7 +109,8 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
     `<pack>/<pack>/*.onnx` is found too, since antelopev2's archive unpacks so; and a recogniser's file by itself.
     """
     packs: dict[str, FacePack] = {}
-    for folder in pack_folders(roots):
+    for root in roots:
+        folder = Path(root) / "models"
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.name.startswith("."):
                 continue
@@ -139,7 +120,6 @@ def find_packs(roots: Iterable[Path]) -> dict[str, FacePack]:
             for place in (path, path / path.name):
                 if onnx_files(place):
                     packs.setdefault(name, FacePack(name, place))
-                    break
     return packs
 
 
@@ -147,10 +127,43 @@ def require_pack(name: str, roots: Iterable[Path]) -> FacePack:
     """The pack called `name`; FaceError lists the folders searched if there is none."""
     packs = find_packs(roots)
     if not isinstance(name, str) or one_form(name) not in packs:
-        searched = ", ".join(str(folder) for folder in pack_folders(roots))
+        searched = ", ".join(str(Path(root) / "models") for root in roots)
         raise FaceError(
             f"a face model pack {name!r} in {searched}",
             f"only {', '.join(packs)}" if packs else "none there",
             "Put the pack's .onnx files (for instance antelopev2 or buffalo_l) into a folder of its name there.",
         )
     return packs[one_form(name)]
+
+
+def require_onnxruntime() -> ModuleType:
+    """onnxruntime, or `MissingPackageError` if it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError(
+            "onnxruntime to be installed",
+            f"no {error.name}",
+            "Install an extra of id-ea with ComfyUI's Python, in the pack's folder: "
+            'python -m pip install ".[face-cpu]" (face-gpu, face-directml: see "Install" in the README).',
+        ) from error
+    return onnxruntime
+
+
+def choose_providers(choice: str) -> list[str]:
+    """The providers for a session, all available in onnxruntime; the CPU is always the fallback.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+        FaceError: the provider is not available.
+    """
+    available = require_onnxruntime().get_available_providers()
+    wanted = PROVIDERS.values() if choice == "auto" else [PROVIDERS[choice]]
+    usable = [provider for provider in wanted if provider in available]
+    if not usable:
+        raise FaceError(
+            f"onnxruntime with {PROVIDERS[choice]}",
+            f"only {', '.join(available)}",
+            "Choose auto, or install the extra that brings it.",
+        )
+    return list(dict.fromkeys([usable[0], PROVIDERS["cpu"]]))

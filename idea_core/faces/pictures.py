@@ -1,4 +1,4 @@
-"""Pictures that show which face was taken, and the crops that a training sees."""
+"""Previews of the chosen faces, and the crops and masks for a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .align import similarity
 from .face import TEMPLATE, Face
 from .find import FacePhoto
 
-MARGIN = 2.0  # side of a crop in face sizes: hair, ears and shoulders belong to the person
+MARGIN = 2.0  # side of a crop in face sizes, so that hair, ears and shoulders are in it
 CHOSEN, OTHER, POINT = (64, 220, 96), (255, 176, 32), (255, 64, 64)
 
 # The oval of a face in ArcFace's template, from the hairline to the chin: (center x, center y), (radius x, radius y).
@@ -21,13 +21,7 @@ OVAL = np.array([56.0, 63.0]), np.array([40.0, 60.0])
 
 @dataclass(frozen=True)
 class Cut:
-    """How faces are cut out of photos.
-
-    Attributes:
-        size: side of the crop in pixels.
-        margin: side of the crop in face sizes.
-        upright: turn the photo so that the eyes are level.
-    """
+    """A crop's side in pixels (`size`) and in face sizes (`margin`), and whether it is rotated to level eyes."""
 
     size: int = 512
     margin: float = MARGIN
@@ -35,10 +29,9 @@ class Cut:
 
 
 def crop_face(photo: np.ndarray, face: Face, cut: Cut = Cut()) -> np.ndarray:
-    """A square crop (size, size, 3) uint8 with the face in its middle; the photo's border is continued.
+    """A square crop (size, size, 3) of a photo (H, W, 3), RGB, uint8, centred on the face.
 
-    Args:
-        photo: (H, W, 3), RGB, uint8.
+    Beyond the photo's border its edge pixels are repeated.
     """
     half = _half(face, cut)
     if cut.upright:
@@ -52,7 +45,7 @@ def crop_face(photo: np.ndarray, face: Face, cut: Cut = Cut()) -> np.ndarray:
 
 
 def face_mask(face: Face, cut: Cut = Cut()) -> np.ndarray:
-    """Where the face is in its `crop_face`: (size, size) float32 in 0…1, an oval from the hairline to the chin."""
+    """Mask (size, size) float32 in 0…1 of the face in its `crop_face`: an oval from the hairline to the chin."""
     angle = -face.tilt if cut.upright else 0.0
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     keypoints = (face.keypoints - face.center) @ turn.T * (cut.size / 2 / _half(face, cut)) + cut.size / 2
@@ -65,10 +58,10 @@ def face_mask(face: Face, cut: Cut = Cut()) -> np.ndarray:
 
 
 def draw_faces(photo: FacePhoto) -> np.ndarray:
-    """The photo (H, W, 3) uint8 with a numbered box and key points for each face; the one taken in green."""
-    picture = Image.fromarray(photo.photo)
-    draw = ImageDraw.Draw(picture)
-    stroke = max(2, round(min(picture.size) / 150))
+    """The photo (H, W, 3) uint8 with a numbered box and key points for each face; the chosen one in green."""
+    image = Image.fromarray(photo.photo)
+    draw = ImageDraw.Draw(image)
+    stroke = max(2, round(min(image.size) / 150))
     for number, face in enumerate(photo.faces, start=1):
         color = CHOSEN if face is photo.chosen and not photo.left_out else OTHER
         draw.rectangle([float(edge) for edge in face.box], outline=color, width=stroke)
@@ -77,15 +70,15 @@ def draw_faces(photo: FacePhoto) -> np.ndarray:
         label = (float(face.box[0]) + 2 * stroke, float(face.box[1]) + stroke)
         text, font_size = f"{number}: {face.score:.2f}", max(12, 6 * stroke)
         draw.text(label, text, fill=color, font_size=font_size, stroke_width=2, stroke_fill=(0, 0, 0))
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
-def stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures (h, w, 3) of different sizes as one batch (N, H, W, 3), each in the upper left of black."""
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    batch = np.zeros((len(pictures), height, width, 3), np.uint8)
-    for room, picture in zip(batch, pictures):
-        room[: picture.shape[0], : picture.shape[1]] = picture
+def stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images (h, w, 3) of different sizes as one batch (N, H, W, 3), each in the upper left of black."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    batch = np.zeros((len(images), height, width, 3), np.uint8)
+    for canvas, image in zip(batch, images):
+        canvas[: image.shape[0], : image.shape[1]] = image
     return batch
 
 
@@ -96,11 +89,11 @@ def _half(face: Face, cut: Cut) -> float:
 
 
 def _square_at(photo: np.ndarray, center: np.ndarray, half: float) -> Image.Image:
-    """The square around a place, at the photo's own resolution; beyond the border its pixels are continued."""
+    """The square around a point at the photo's own resolution; beyond the border its edge pixels are repeated."""
     box = np.round(np.concatenate([center - half, center + half])).astype(int)
     height, width = photo.shape[:2]
     before = np.maximum(-box[:2], 0)
     after = np.maximum(box[2:] - (width, height), 0)
     padded = np.pad(photo, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
-    box += np.concatenate([before, before])
-    return Image.fromarray(padded).crop(tuple(int(edge) for edge in box))
+    left, top, right, bottom = (int(edge) for edge in box + np.concatenate([before, before]))
+    return Image.fromarray(padded).crop((left, top, right, bottom))

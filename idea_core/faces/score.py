@@ -1,6 +1,6 @@
-"""How like a person the faces in images are: pick one face an image, align it, embed it, compare.
+"""Face similarity of images to a person: pick one face per image, align it, embed it, compare.
 
-There are two kinds of figure, and they are not comparable:
+There are two measures, and they are not comparable:
 
 - the **similarity to the mean embedding**: a face's cosine to the mean of the reference embeddings, normalised;
 - the **mean similarity to the reference images**: the mean of the face's cosines to each of them.
@@ -22,7 +22,7 @@ from ..method.modules import ARCFACE_WIDTH
 from .face import Face, FaceEngine
 
 Pick = Callable[[Sequence[Face]], Face | None]
-"""Which of an image's faces counts; None: none does."""
+"""Picks one of an image's faces; None if no face counts."""
 
 
 def largest(faces: Sequence[Face]) -> Face | None:
@@ -36,7 +36,7 @@ def only(faces: Sequence[Face]) -> Face | None:
 
 
 def pick_faces(engine: FaceEngine, photos: Sequence[np.ndarray], pick: Pick) -> list[Face | None]:
-    """The face that counts in each photo (H, W, 3), RGB, uint8."""
+    """The picked face in each photo (H, W, 3), RGB, uint8."""
     return [pick(faces) for faces in engine.detect_all(photos)]
 
 
@@ -46,15 +46,15 @@ def embed_crops(engine: FaceEngine, crops: Sequence[np.ndarray]) -> Tensor:
 
 
 def embed_faces(engine: FaceEngine, photos: Sequence[np.ndarray], faces: Sequence[Face | None]) -> Tensor:
-    """Embeddings (B, 512), L2-normalised, of one face a photo; zeros where there is none."""
+    """Embeddings (B, 512), L2-normalised, of one face per photo; zeros without a face."""
     rows = torch.zeros(len(photos), ARCFACE_WIDTH)
-    there = {number: face for number, face in enumerate(faces) if face is not None}
-    rows[list(there)] = embed_crops(engine, [engine.align(photos[number], face) for number, face in there.items()])
+    present = {number: face for number, face in enumerate(faces) if face is not None}
+    rows[list(present)] = embed_crops(engine, [engine.align(photos[number], face) for number, face in present.items()])
     return rows
 
 
 def embed_images(engine: FaceEngine, photos: Sequence[np.ndarray], pick: Pick) -> Tensor:
-    """Embeddings (B, 512), L2-normalised, of the face that counts in each photo; zeros where none does."""
+    """Embeddings (B, 512), L2-normalised, of the picked face in each photo; zeros without one."""
     return embed_faces(engine, photos, pick_faces(engine, photos, pick))
 
 

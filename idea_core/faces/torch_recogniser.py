@@ -1,11 +1,10 @@
-"""A face recogniser in torch, read from its ONNX file: onnxruntime gives no gradients."""
+"""A face recogniser in torch, read from its ONNX file, since onnxruntime gives no gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +16,35 @@ from .face import RecogniserFile
 from .onnx_file import fault_in
 from .packs import reason_of, unusable_model
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_Attributes = Mapping[str, Any]  # of an ONNX node
+
 
 class TorchRecogniser(nn.Module):
     """The network of an ONNX file, frozen.
 
     Raises:
         MissingPackageError: onnx is not installed.
-        FaceError: the file cannot be opened, or has operations of other kinds than ArcFace recognisers have.
+        FaceError: the file cannot be opened, or has operations that ArcFace recognisers do not have.
     """
 
     def __init__(self, file: RecogniserFile):
         super().__init__()
-        onnx = _require_onnx()
-        model = _load(onnx, file.path)
+        model = _load(file.path)
+        from onnx import helper, numpy_helper
+
         self.file = file
         constants = {weight.name: weight for weight in model.graph.initializer}
-        self._nodes = []
+        self._nodes: list[tuple[str, Sequence[str], str, _Attributes]] = []  # operation, inputs, output, attributes
         for node in model.graph.node:
-            attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+            attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
             if node.op_type == "Constant":
                 constants[node.output[0]] = attributes["value"]
             else:
-                self._nodes.append(_Node(node.op_type, tuple(node.input), tuple(node.output), attributes))
-        unknown = sorted({node.kind for node in self._nodes} - _OPERATIONS.keys())
+                self._nodes.append((node.op_type, tuple(node.input), node.output[0], attributes))
+        unknown = sorted({kind for kind, *_ in self._nodes} - _OPERATIONS.keys())
         if unknown:
             raise FaceError(
                 f"a recogniser of operations {', '.join(sorted(_OPERATIONS))}",
@@ -48,7 +53,7 @@ class TorchRecogniser(nn.Module):
             )
         self._constants: dict[str, str] = {}  # names in the file → those of buffers
         for number, (name, value) in enumerate(constants.items()):
-            tensor = torch.from_numpy(onnx.numpy_helper.to_array(value).copy())
+            tensor = torch.from_numpy(numpy_helper.to_array(value).copy())
             self.register_buffer(f"constant_{number}", tensor.float() if tensor.is_floating_point() else tensor)
             self._constants[name] = f"constant_{number}"
         self._input = next(entry.name for entry in model.graph.input if entry.name not in constants)
@@ -58,9 +63,8 @@ class TorchRecogniser(nn.Module):
         """Embeddings (B, 512), not normalised, of crops (B, 3, S, S), RGB, in 0…1."""
         values = {name: getattr(self, buffer) for name, buffer in self._constants.items()}
         values[self._input] = (crops * 255 - self.file.mean) * self.file.scale
-        for node in self._nodes:
-            inputs = [values[name] if name else None for name in node.inputs]
-            values[node.outputs[0]] = _OPERATIONS[node.kind](node.attributes, *inputs)
+        for kind, inputs, output, attributes in self._nodes:
+            values[output] = _OPERATIONS[kind](attributes, *(values[name] if name else None for name in inputs))
         return values[self._output]
 
     def embed(self, images: Tensor, keypoints: Tensor) -> Tensor:
@@ -99,29 +103,12 @@ def crop_faces(images: Tensor, keypoints: Tensor, side: int) -> Tensor:
     return functional.grid_sample(images.movedim(-1, 1), grid.to(images.dtype), align_corners=False)
 
 
-@dataclass(frozen=True)
-class _Node:
-    kind: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-
-
-def _require_onnx():
+def _load(path: Path) -> ModelProto:
+    """The model in a file, with an input and an output."""
     try:
         import onnx
-        import onnx.numpy_helper
     except ImportError:
         raise MissingPackageError("onnx to be installed", "none", "Install it: pip install onnx.") from None
-    return onnx
-
-
-def _load(onnx, path: Path):
-    """The model in a file, with an input and an output.
-
-    Raises:
-        FaceError: the file cannot be opened.
-    """
     fault = fault_in(path)
     if not fault:
         try:
@@ -129,55 +116,49 @@ def _load(onnx, path: Path):
             fault = "" if model.graph.input and model.graph.output else "a network without input or output"
         except MemoryError:
             raise
-        except Exception as error:  # protobuf's and onnx's own
+        except Exception as error:  # protobuf and onnx raise their own
             fault = reason_of(error)
     if fault:
-        got, remedy = f"{fault} there", f"Copy or download {path.name} again."
-        raise unusable_model("recognition", path, got, remedy)
+        raise unusable_model("recognition", path, f"{fault} there", f"Copy or download {path.name} again.")
     return model
 
 
-def _padded(attributes: Mapping[str, Any], x: Tensor) -> Tensor:
-    """Pictures with the margins that an operation wants: top, left, bottom, right."""
-    told = attributes.get("auto_pad", b"NOTSET").decode()
-    if told not in ("NOTSET", "VALID"):
-        raise FaceError("a recogniser that says its margins", told, "Choose another face model pack.")
+def _padded(attributes: _Attributes, x: Tensor) -> Tensor:
+    """The images with an operation's padding: top, left, bottom, right."""
+    mode = attributes.get("auto_pad", b"NOTSET").decode()
+    if mode not in ("NOTSET", "VALID"):
+        raise FaceError("a recogniser with explicit padding", mode, "Choose another face model pack.")
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     return functional.pad(x, (left, right, top, bottom)) if top or left or bottom or right else x
 
 
-def _convolve(attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    options = {
-        "stride": tuple(attributes.get("strides", (1, 1))),
-        "dilation": tuple(attributes.get("dilations", (1, 1))),
-    }
-    return functional.conv2d(_padded(attributes, x), weight, bias, groups=attributes.get("group", 1), **options)
+def _average(attributes: _Attributes, x: Tensor) -> Tensor:
+    stride = tuple(attributes.get("strides", (1, 1)))
+    return functional.avg_pool2d(_padded(attributes, x), tuple(attributes["kernel_shape"]), stride)
 
 
-def _normalise(attributes, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def _convolve(attributes: _Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    stride, dilation = (tuple(attributes.get(name, (1, 1))) for name in ("strides", "dilations"))
+    x, groups = _padded(attributes, x), attributes.get("group", 1)
+    return functional.conv2d(x, weight, bias, stride, dilation=dilation, groups=groups)
+
+
+def _gemm(attributes: _Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    x, weight = (x.T if attributes.get("transA") else x), (weight.T if attributes.get("transB") else weight)
+    product = attributes.get("alpha", 1.0) * (x @ weight)
+    return product if bias is None else product + attributes.get("beta", 1.0) * bias
+
+
+def _normalise(
+    attributes: _Attributes, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor
+) -> Tensor:
     return functional.batch_norm(x, mean, variance, scale, shift, eps=attributes.get("epsilon", 1e-5))
 
 
-def _multiply_out(attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    x, weight = (x.T if attributes.get("transA") else x), (weight.T if attributes.get("transB") else weight)
-    found = attributes.get("alpha", 1.0) * (x @ weight)
-    return found if bias is None else found + attributes.get("beta", 1.0) * bias
-
-
-def _reshape(_said, x: Tensor, shape: Tensor) -> Tensor:
-    """The first place is the batch's, for which files say 1."""
-    wanted: Sequence[int] = [x.shape[place] if size == 0 else size for place, size in enumerate(shape.tolist())]
-    return x.reshape(len(x), *wanted[1:])
-
-
-def _rectify(_said, x: Tensor, slope: Tensor) -> Tensor:
-    return torch.where(x < 0, x * slope, x)  # the slope is (C, 1, 1), or (C,) after the pictures are flat
-
-
-def _average(attributes, x: Tensor) -> Tensor:
-    return functional.avg_pool2d(
-        _padded(attributes, x), tuple(attributes["kernel_shape"]), tuple(attributes.get("strides", (1, 1)))
-    )
+def _reshape(_: _Attributes, x: Tensor, shape: Tensor) -> Tensor:
+    """The first axis is the batch, whose size is 1 in files."""
+    sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(shape.tolist())]
+    return x.reshape(len(x), *sizes[1:])
 
 
 _OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
@@ -191,12 +172,12 @@ _OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
     "Dropout": lambda _, x, *__: x,
     "Flatten": lambda attributes, x: x.flatten(attributes.get("axis", 1)),
     "Gather": lambda attributes, x, places: x.index_select(attributes.get("axis", 0), places),
-    "Gemm": _multiply_out,
+    "Gemm": _gemm,
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
     "Identity": lambda _, x: x,
     "MatMul": lambda _, x, y: x @ y,
     "Mul": lambda _, x, y: x * y,
-    "PRelu": _rectify,
+    "PRelu": lambda _, x, slope: torch.where(x < 0, x * slope, x),  # slope (C, 1, 1), or (C,) for flat images
     "Relu": lambda _, x: x.relu(),
     "Reshape": _reshape,
     "Sigmoid": lambda _, x: x.sigmoid(),

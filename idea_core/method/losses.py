@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..shapes import require_shape
+from ..errors import require_shape
 
 ZETA = 2e-5  # ridge of the covariance in the published settings
 _FLOOR = 1e-8  # keeps the root differentiable where tokens and anchor agree

@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import ShapeError
-from ..shapes import require_shape
+from ..errors import ShapeError, require_shape
 
 ARCFACE_WIDTH = 512
 

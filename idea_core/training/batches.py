@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.backbone import Backbone, Latents
-from ..errors import ShapeError, TrainingError
-from ..shapes import require_shape
+from ..errors import ShapeError, TrainingError, require_shape
 from ..text.captions import with_note
 from ..text.tokenized import Caption, tokenize_captions
 from .config import TrainConfig

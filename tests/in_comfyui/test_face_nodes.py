@@ -65,9 +65,9 @@ def test_id_encode_takes_a_list_of_any_photos():
     assert masks.shape == (5, 128, 128)
     assert all(0 <= one.min() < one.max() <= 1 for one in (crops, preview, masks))
     lines = report.splitlines()
-    assert lines[4].startswith("photo 4: left out, no face taken: none in 320 × 240 pixels")
+    assert lines[4].startswith("photo 4: left out, no face used: none in 320 × 240 pixels")
     assert lines[5].endswith("looks like another person: left out")
-    assert lines[7].startswith("5 of 7 photos taken")
+    assert lines[7].startswith("5 of 7 photos used")
     shapes = [tuple(one.shape) for one in encode_faces([first])[1:4]]
     assert shapes == [(1, 512, 512, 3), (1, 240, 320, 3), (1, 512, 512)]  # by default
 

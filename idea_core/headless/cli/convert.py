@@ -73,7 +73,7 @@ def convert(file: Path, output: Path, to: str, name: str | None, kv: Path | None
 
 def describe_file(file: Path) -> dict[str, Any]:
     """What a file says of itself."""
-    from ...faces.embeds_file import FORMAT, load_embeds
+    from ...faces.embeds import FORMAT, load_embeds
     from ...files.tensorfile import read_metadata
     from ...identity.convert import read_person
     from ...identity.describe import describe

@@ -14,7 +14,7 @@ from .options import face_options
 
 
 def _face_settings(nearest_to: Path | None, **values) -> FaceSettings:
-    from ...faces.embeds_file import load_embeds
+    from ...faces.embeds import load_embeds
 
     return FaceSettings(**values, nearest_to=load_embeds(nearest_to) if nearest_to else None)
 
@@ -45,7 +45,7 @@ def encode(
     faces: FaceSource,
 ) -> Result:
     """Find a person's face in PHOTOS (files or folders) and save its ArcFace embedding."""
-    from ...faces.embeds_file import save_embeds
+    from ...faces.embeds import save_embeds
     from ...faces.encode import report
     from ...faces.photos import find_photos, read_photos
     from ...faces.pictures import Cut, crop_face, draw_faces

@@ -40,9 +40,9 @@ def evaluate(images, references, clip: Path | None, output: Path, device: str, f
     """
     import torch
 
-    from ...evaluation import ClipScorer, Evaluation, score_pictures, write_report
+    from ...evaluation import ClipScorer, score_images, summarise, write_report
     from ...faces import IdEmbeds
-    from ...faces.embeds_file import load_embeds
+    from ...faces.embeds import load_embeds
     from ...faces.photos import find_photos, read_photo
     from ..jobs.photo_source import encode_named
     from ..jobs.sources import choose_device
@@ -59,12 +59,10 @@ def evaluate(images, references, clip: Path | None, output: Path, device: str, f
     scorer = ClipScorer(clip, choose_device(device)) if clip else None
     with progress(len(paths), "evaluating", "image") as bar:
         scores = []
-        for score in score_pictures(paths, engine, reference, prompt_of, scorer):
+        for score in score_images(paths, engine, reference, prompt_of, scorer):
             scores.append(score)
             bar.update()
-    evaluation = Evaluation(tuple(scores))
-    written = write_report(evaluation, photos, output)
-    summary = evaluation.summary()
+    written, summary = write_report(scores, photos, output), summarise(scores)
     lines = [f"{key:<30} {'–' if value is None else f'{value:.4g}'}" for key, value in summary.items()]
     return Result({**summary, "report": [str(path) for path in written]}, "\n".join([*lines, f"Report: {written[-1]}"]))
 

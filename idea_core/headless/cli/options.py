@@ -12,7 +12,7 @@ from click import Option
 
 from ...diffusion.backbone import PRECISION_CHOICES
 from ...enhancers.config import RefineConfig
-from ...faces.providers import PROVIDER_CHOICES
+from ...faces.packs import PROVIDER_CHOICES
 from ...files.textfile import read_text
 from ...method.anchor import parse_names
 from ...settings import settings_of

@@ -12,7 +12,7 @@ import torch
 
 from ...errors import ConfigError, FaceError
 from ...faces import FaceEngine, FacePhoto, FaceSettings, IdEmbeds, encode_photos
-from ...faces.embeds_file import load_embeds
+from ...faces.embeds import load_embeds
 from ...faces.photos import bucket_of, find_photos, fit, read_photo
 from ...faces.pictures import Cut, crop_face, face_mask
 from ...files.digest import Digest
