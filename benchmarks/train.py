@@ -181,8 +181,11 @@ def _trainer(
     backbone = DiffusersBackbone(pipeline, gradient_checkpointing=gradient_checkpointing)
     face = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
     captions = CAPTIONS["paper"] if config == replace(PAPER, batch_size=config.batch_size) else captions
-    asked = LikenessLoss.of(backbone, MiddleFace(FACE_MODELS.find()), config) if config.likeness_weight else None
-    return Trainer.of(backbone, _photos(side, photos), face, config, NAMES, captions, likeness=asked)
+    loss = None
+    if config.likeness_weight:
+        engine = MiddleFace(FACE_MODELS.find())
+        loss = LikenessLoss(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
+    return Trainer.of(backbone, _photos(side, photos), face, config, NAMES, captions, likeness=loss)
 
 
 def _photos(side: int, count: int = 4) -> Tensor:

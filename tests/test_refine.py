@@ -119,10 +119,10 @@ def test_fewer_pictures_at_a_time_where_memory_runs_out(base, face):
     whole = Refiner(base, enhancer(), face_engine(), config).refine(face)
     assert looks[0].similarity == pytest.approx(whole[0].similarity, abs=1e-3)
     small.decode_images = lambda latents: small.predict(torch.zeros(99), None, None)
-    with pytest.raises(TrainingError, match="memory for a picture, got out of memory at 64 pixels"):
+    with pytest.raises(TrainingError, match="memory for an image, got out of memory at 64 pixels"):
         Refiner(small, enhancer(), face_engine(), config).refine(face)
     small.room = 0
-    with pytest.raises(TrainingError, match="memory for a picture, got out of memory at 64 pixels. Lower the resol"):
+    with pytest.raises(TrainingError, match="memory for an image, got out of memory at 64 pixels. Lower the resol"):
         Refiner(small, enhancer(), face_engine(), config).refine(face)
 
 
@@ -130,7 +130,7 @@ def test_pictures_without_a_face_are_an_error():
     backbone, seen = DiffusersBackbone(tiny_pipeline()), []
     config = dataclasses.replace(QUICK, num_images=2, resolution=16, sampling_steps=2)
     refiner = Refiner(backbone, trained(backbone), face_engine(), config)
-    with pytest.raises(FaceError, match="a face in 2 pictures that the base model draws of the person, got none"):
+    with pytest.raises(FaceError, match="a face in 2 images that the base model draws of the person, got none"):
         refiner.refine(torch.nn.functional.normalize(torch.ones(512), dim=0), lambda _, look: seen.append(look))
     assert [look is not None for look in seen] == [False, True]  # what was drawn is shown nevertheless
 

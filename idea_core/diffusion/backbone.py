@@ -32,6 +32,10 @@ class TextCondition(NamedTuple):
     context: Tensor  # (B, L, d)
     pooled: Tensor | None = None  # (B, p), for base models that use it
 
+    def rows(self, index: Tensor | slice) -> TextCondition:
+        """The condition of some of the prompts."""
+        return TextCondition(self.context[index], None if self.pooled is None else self.pooled[index])
+
 
 class Latents(NamedTuple):
     """What the VAE makes of photos, scaled as the UNet wants it."""

@@ -57,7 +57,7 @@ def test_some_steps_train_the_same_person(base, probe, pipelines, tmp_path, chec
     backbone, config = DiffusersBackbone(pipelines(checkpoint)), TrainConfig(**settings)
     engine = OnnxEngine(FacePack("testpack", base / "models" / "insightface" / "models" / "testpack"), "cpu")
     engine.detect = lambda photo: [Face.aligned(len(photo))]
-    likeness = LikenessLoss.of(backbone, engine, config)
+    likeness = LikenessLoss(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
     trainer = Trainer.of(backbone, images, id_embeds, config, names, likeness=likeness)
     start = {key: tensor.clone() for key, tensor in trainer.person.kv.state_dict().items()}
     ours = trainer.run()
