@@ -137,9 +137,9 @@ def seen_person(settings: TrainConfig) -> tuple[Trainer, LikenessLoss, torch.Ten
     """A stranger in the miniature world, as an Enhancer has them, before a training for likeness."""
     base, person = DiffusersBackbone(load_pipeline(BASE)), Stranger(43, 2)
     target = torch.nn.functional.normalize(person.references[0].mean(0), dim=0)
-    loss = LikenessLoss(base, face_engine(), settings.likeness_sampling_steps, settings.likeness_guidance)
     pictures, start = person.photos.movedim(1, -1), SEEN.start
-    return Trainer.of(base, pictures, target, settings, all_names(), start=start, likeness=loss), loss, target
+    trainer = Trainer.of(base, pictures, target, settings, all_names(), start=start, engine=face_engine())
+    return trainer, trainer.likeness, target
 
 
 def likeness_settings(**changes) -> TrainConfig:

@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 FORMAT = FileFormat(
     "id-ea-enhancer", "3", "Choose a file that an ID-Enhancer was saved to, or train it again.", {"2": upgraded}
 )
-AXIS_SCALE = 0.1  # of the names' axes around a prediction, which is closer to the person than the mean name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -176,8 +175,7 @@ class PretrainedEnhancer(MadeForBase):
             tokens = {encoder: part[0] for encoder, part in model.tokens(id_embeds[None].to(model.anchor)).items()}
             model.enhancer.expand.weight.mul_(UNIT_VARIANCE)  # a person's training does not scale the face
         modules = model.enhancer.requires_grad_(), model.adapter.requires_grad_()
-        prediction = Prediction(tokens, model.anchor, modules, AXIS_SCALE)
-        return build_person(backbone, id_embeds, config, names, prediction)
+        return build_person(backbone, id_embeds, config, names, Prediction(tokens, model.anchor, modules))
 
     def metadata(self) -> dict[str, str]:
         return FORMAT.metadata(self.header())

@@ -67,12 +67,7 @@ class Bucket:
     @classmethod
     @torch.no_grad()
     def of(cls, backbone: Backbone, photos: Photos, captions: Sequence[int], first: int) -> Bucket:
-        """Encode photos.
-
-        Args:
-            captions: number of captions of each photo; they stand one photo after the other.
-            first: index of the first photo's first caption.
-        """
+        """Encode photos; `captions` is the number of captions of each, `first` the index of the very first one."""
         latents = backbone.encode_images(torch.cat([photos.images, photos.images.flip(2)]))
         counts = torch.tensor(captions)
         loss_weight = None if photos.masks is None else _loss_weights(photos.masks, latents.mean)

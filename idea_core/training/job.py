@@ -19,7 +19,6 @@ from ..text.captions import CAPTIONS
 from ..version import __version__
 from .batches import Photos, count_photos
 from .config import TrainConfig
-from .likeness_loss import LikenessLoss
 from .output import Output
 from .person import NamesStart, Start
 from .preview import Score, WatchConfig, preview_images, watch_person
@@ -66,7 +65,7 @@ def train_person(
     Where the training diverges or is cancelled, the person as trained so far is saved beside `output.path`.
 
     Args:
-        engine: finds faces for the likeness loss; needed where `spec.config.likeness_weight` is above 0.
+        engine: as in `Trainer.of`.
         score: measures the previews; None: they are only shown.
 
     Raises:
@@ -85,7 +84,8 @@ def train_person(
     height, width = spec.photos[0].images.shape[1:3]
     got = f"out of memory at {width} × {height} pixels and batch_size {spec.config.batch_size}"
     with out_of_memory_as(TrainingError("memory for the training", got, "Lower the resolution.")):
-        trainer = _trainer(backbone, spec, engine)
+        captions, face = CAPTIONS[spec.captions], spec.embeds.mean
+        trainer = Trainer.of(backbone, spec.photos, face, spec.config, spec.names, captions, spec.start, engine)
         watch = watch_person(trainer, spec.watch, score)
         before_and_after = watch is not None and spec.watch.before_and_after
         run = TrainingRun(trainer, output.state_file, output.fingerprint, output.save_every, watch)
@@ -105,14 +105,6 @@ def train_person(
                 _save_partial(run, spec, latest, output.path)
             raise
     return identity
-
-
-def _trainer(backbone: Backbone, spec: PersonSpec, engine: FaceEngine | None) -> Trainer:
-    config, likeness = spec.config, None
-    if engine is not None and config.likeness_weight:
-        likeness = LikenessLoss(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
-    captions, face = CAPTIONS[spec.captions], spec.embeds.mean
-    return Trainer.of(backbone, spec.photos, face, config, spec.names, captions, spec.start, likeness)
 
 
 def _preview(trainer: Trainer, spec: PersonSpec) -> Progress:

@@ -20,17 +20,14 @@ from ..method.losses import mahalanobis_to, squared_to
 from .config import TrainConfig
 
 LR_WIDTH = 1024  # width of the text condition for which the learning rates of Enhancer and Adapter are given
+AXIS_SCALE = 0.1  # of the names' axes around a prediction, which is closer to the person than the mean name
 
 Distance = Callable[[Tensor], Tensor]
 """Pseudo-tokens (n, d_enc) → their distance to where they started, a scalar."""
 
 
 class FreeTokens(nn.Module):
-    """Pseudo-tokens that move freely.
-
-    Args:
-        start: text encoder → vectors (n, d_enc).
-    """
+    """Pseudo-tokens that move freely from their start."""
 
     def __init__(self, start: Anchor):
         super().__init__()
@@ -164,13 +161,11 @@ class Prediction:
         tokens: text encoder → pseudo-tokens (n, d_enc).
         anchor: `A` (n, d) of its training.
         modules: its Enhancer and Adapter.
-        axis_scale: length of the names' axes around the prediction; 1: standard deviations of the names.
     """
 
     tokens: Anchor
     anchor: Tensor
     modules: tuple[Enhancer, Adapter]
-    axis_scale: float
 
 
 def build_person(
@@ -191,7 +186,7 @@ def build_person(
     anchor = cross_initialise(backbone, names, config.num_tokens)
     basis = names_basis(backbone, names, config.num_tokens, config.axes) if config.start == "names" else None
     if prediction and basis:
-        scaled = {encoder: prediction.axis_scale * axes for encoder, axes in basis.axes.items()}
+        scaled = {encoder: AXIS_SCALE * axes for encoder, axes in basis.axes.items()}
         basis = NamesBasis(prediction.tokens, scaled)
     pseudo_tokens = AxisTokens(basis) if basis else FreeTokens(prediction.tokens if prediction else anchor)
     pseudo_tokens.to(backbone.device)

@@ -18,6 +18,7 @@ from ..diffusion.backbone import Backbone, TextCondition
 from ..diffusion.memory import with_less_memory
 from ..diffusion.transfer import send
 from ..errors import ConfigError, DivergedError
+from ..faces import FaceEngine
 from ..families import BASE_MODELS
 from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
@@ -73,21 +74,25 @@ class Trainer(TrainingLoop):
         names: Iterable[str] | None = None,
         captions: Sequence[str] = PERSON_CAPTIONS,
         start: Start = NamesStart(),
-        likeness: LikenessLoss | None = None,
+        engine: FaceEngine | None = None,
     ) -> Trainer:
-        """A training on photos. To save memory the VAE encodes them before UNet and text encoder are loaded.
+        """A training on photos. To save memory, text encoder and UNet are used last, after all that needs the VAE.
 
         Args:
             photos: one entry for each size; or a tensor (P, H, W, 3) in 0…1, without notes, masks and names.
             id_embeds: `a` (512,), L2-normalised.
             names: names of well-known people, or a single phrase; None: the list of the package.
             captions: with `{}` where the person stands.
+            engine: finds faces for the likeness loss; needed where `config.likeness_weight` is above 0.
         """
         config = start.configure(config)
         if config.kv_rank is None:
             config = dataclasses.replace(config, kv_rank=BASE_MODELS[backbone.base_model].kv_rank)
         photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
         dataset = PhotoDataset.encode(backbone, photos, captions, config.num_tokens)
+        likeness = None
+        if engine is not None and config.likeness_weight:
+            likeness = LikenessLoss(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
         names = celebrity_names() if names is None else tuple(names)
         return cls(backbone, dataset, start.build_person(backbone, id_embeds, config, names), config, likeness)
 
