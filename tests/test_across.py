@@ -199,7 +199,7 @@ def test_a_training_goes_on_from_an_enhancer(backbone):
     start = trained(backbone)
     given, config = (
         pictures(backbone),
-        dataclasses.replace(QUICK_ENHANCER, heads=4).going_on(start.base_ref.heads, start.base_ref.beta),
+        dataclasses.replace(QUICK_ENHANCER, heads=4).continued(start.base_ref.heads, start.base_ref.beta),
     )
     run = EnhancerTrainer(backbone, start, given, config)
     assert [type(objective) for objective in run.objectives] == [DenoisingObjective] and config.heads == 8

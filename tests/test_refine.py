@@ -90,7 +90,7 @@ def test_a_correction_goes_on_from_the_best_look_and_half_as_far_after_one_that_
         return Candidate(face_shown, likeness[len(shown) - 1], drawn[len(shown) - 1], torch.zeros(1, 8, 8, 3))
 
     refiner = Refiner(base, enhancer(), face_engine(), dataclasses.replace(QUICK, rounds=4))
-    monkeypatch.setattr(refiner, "_look", look)
+    monkeypatch.setattr(refiner, "_draw", look)
     better = refiner.refine(face)
     steps = [(0, 0.5), (1, 0.5), (1, 0.25), (3, 0.25)]  # from which look on, and how far
     for number, (start, rate) in enumerate(steps, 1):

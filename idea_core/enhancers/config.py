@@ -163,7 +163,7 @@ class EnhancerTrainConfig(Settings):
     def text_batch_size(self) -> int:
         return 4 * self.batch_size
 
-    def going_on(self, heads: int, beta: float) -> EnhancerTrainConfig:
+    def continued(self, heads: int, beta: float) -> EnhancerTrainConfig:
         """The settings of a training that starts from an Enhancer with these heads and beta, without text steps."""
         return replace(self, heads=heads, beta=beta, text_steps=0)
 

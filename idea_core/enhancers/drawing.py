@@ -22,7 +22,7 @@ from .dataset import PeopleDataset, number_of
 
 logger = logging.getLogger(__name__)
 
-BLANK = 64  # pixels of an image from which latents per pixel are counted
+BLANK = 64  # side in pixels of a blank image, which is encoded to learn the shape of latents
 OnDrawn = Callable[[int], None]
 """Called with the number of images that are sampled but not decoded; it may raise to cancel."""
 

@@ -91,7 +91,7 @@ class Refiner:
         """
         on_picture = on_picture or (lambda _drawn, _candidate: None)
         id_embeds, step = id_embeds.float().cpu(), self._config.step_size
-        better = [self._look(id_embeds, id_embeds, 0, on_picture)]
+        better = [self._draw(id_embeds, id_embeds, 0, on_picture)]
         if not better[0].drawn.any():
             raise FaceError(
                 f"a face in {self._config.num_images} images that the base model draws of the person",
@@ -107,7 +107,7 @@ class Refiner:
         for done in range(1, self._config.rounds + 1):
             best = better[-1]
             shown = normalize(best.shown + step * (id_embeds - best.drawn), dim=0)
-            candidate = self._look(shown, id_embeds, done * self._config.num_images, on_picture)
+            candidate = self._draw(shown, id_embeds, done * self._config.num_images, on_picture)
             if candidate.drawn.any() and candidate.similarity > best.similarity:
                 better[-1] = best._replace(images=None)
                 better.append(candidate)
@@ -131,7 +131,7 @@ class Refiner:
         return replace(person, training=training, base_ref=base_ref)
 
     @torch.no_grad()
-    def _look(self, shown: Tensor, id_embeds: Tensor, done: int, on_picture: OnPicture) -> Candidate:
+    def _draw(self, shown: Tensor, id_embeds: Tensor, done: int, on_picture: OnPicture) -> Candidate:
         """Draw the Enhancer's prediction for a face, always with the same prompts and noise, after `done` images."""
         config, count = self._config, len(self._captions)
         inputs = shown.to(self._backbone.device).expand(count, -1)

@@ -24,7 +24,7 @@ from ..text.tokenized import tokenize_captions
 from ..training.likeness_loss import LikenessLoss
 from ..training.output import Output
 from ..training.run import OnProgress, TrainingRun
-from ..training.stopping import Look, Watch
+from ..training.stopping import Preview, Watch
 from ..version import __version__
 from .config import EnhancerTrainConfig
 from .dataset import PeopleDataset, PeoplePictures
@@ -58,7 +58,7 @@ class EnhancerSpec:
         """The settings, with what `start` determines."""
         if self.start is None:
             return self.config
-        return self.config.going_on(self.start.base_ref.heads, self.start.base_ref.beta)
+        return self.config.continued(self.start.base_ref.heads, self.start.base_ref.beta)
 
     @property
     def fingerprint(self) -> str:
@@ -126,11 +126,11 @@ def train_enhancer(
     watch = None
     if unseen:
 
-        def look() -> Look:
+        def draw() -> Preview:
             rows = validate(spec.dataset, unseen, backbone, engine, trainer.model, VAL_PEOPLE)
-            return Look(score=float(np.mean([row["mean_similarity"] for row in rows])))
+            return Preview(score=float(np.mean([row["mean_similarity"] for row in rows])))
 
-        watch = Watch(spec.validate_every, look)
+        watch = Watch(spec.validate_every, draw)
     with TrainingRun(trainer, output.state_file, fingerprint, output.save_every, watch) as run:
         if output.resume:
             run.resume()

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..settings import Settings, setting
 from ..text.captions import require_prompts
 from ..text.tokenized import Caption, tokenize_captions
-from .stopping import EarlyStopping, Look, Watch
+from .stopping import EarlyStopping, Preview, Watch
 from .trainer import Trainer
 
 PROMPT = "a photo of {}"
@@ -86,11 +86,11 @@ def watch_person(trainer: Trainer, config: WatchConfig, score: Score | None) -> 
         return None
     _captions(trainer, config.preview)  # a prompt that is too long is an error before the training
 
-    def look() -> Look:
+    def draw() -> Preview:
         images = preview_images(trainer, config.preview)
-        return Look(images, None if score is None else score(images))
+        return Preview(images, None if score is None else score(images))
 
-    return Watch(config.every, look, EarlyStopping(config.target))
+    return Watch(config.every, draw, EarlyStopping(config.target))
 
 
 def preview_images(trainer: Trainer, config: PreviewConfig) -> Tensor:

@@ -99,7 +99,7 @@ class TrainingRun(Generic[_Loop]):
             torch.cuda.reset_peak_memory_stats()
         start, before = time.perf_counter(), sum(self._seconds.values())
         try:
-            self._repeat_look(on_progress)
+            self._repeat_preview(on_progress)
             self.training.run(lambda step, _losses: self._after(step, on_progress))
         finally:
             others = sum(self._seconds.values()) - before
@@ -125,7 +125,7 @@ class TrainingRun(Generic[_Loop]):
         images = None
         if self.watch and self.watch.is_due(step):
             self.training.read_losses()  # raises where the training diverged, before anything is drawn
-            images = self._look(self.watch, step)
+            images = self._preview(self.watch, step)
         if self.save_every and step % self.save_every == 0 and step < self.training.steps:
             try:
                 self._timed("saves", self._save)
@@ -134,24 +134,24 @@ class TrainingRun(Generic[_Loop]):
         if on_progress:
             on_progress(self._progress(step, images))
 
-    def _look(self, watch: Watch, step: int) -> Tensor | None:
+    def _preview(self, watch: Watch, step: int) -> Tensor | None:
         """Draw and measure what is trained, and act on the score; the images."""
-        look = self._timed("looks", watch.look)
-        verdict = Verdict.CONTINUE if look.score is None else watch.stopping.update(step, look.score)
+        preview = self._timed("looks", watch.draw)
+        verdict = Verdict.CONTINUE if preview.score is None else watch.stopping.update(step, preview.score)
         if verdict is Verdict.BEST:
             watch.stopping.best = copied(self.training.weights())
         elif verdict is not Verdict.CONTINUE:
             self.training.stop()
         if verdict is Verdict.RESTORE_BEST:
             self.training.set_weights(watch.stopping.best)
-        return look.images
+        return preview.images
 
-    def _repeat_look(self, on_progress: OnProgress | None) -> None:
+    def _repeat_preview(self, on_progress: OnProgress | None) -> None:
         """Draw the preview during which the training broke off."""
         step = len(self.training.losses)
         if step and self.watch and self.watch.is_due(step) and step not in dict(self.watch.stopping.scores):
             with self.training.active():
-                images = self._look(self.watch, step)
+                images = self._preview(self.watch, step)
             if on_progress and images is not None:
                 on_progress(self._progress(step, images))
 

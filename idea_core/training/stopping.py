@@ -52,7 +52,7 @@ class EarlyStopping:
         return Verdict.CONTINUE
 
 
-class Look(NamedTuple):
+class Preview(NamedTuple):
     """A preview of a training, its score, or both."""
 
     images: Tensor | None = None  # (B, H, W, 3) in 0…1
@@ -65,11 +65,11 @@ class Watch:
 
     Attributes:
         every: steps between two previews.
-        look: draws and measures what is trained.
+        draw: draws and measures what is trained.
     """
 
     every: int
-    look: Callable[[], Look]
+    draw: Callable[[], Preview]
     stopping: EarlyStopping = field(default_factory=EarlyStopping)
 
     def is_due(self, step: int) -> bool:

@@ -76,7 +76,7 @@ class Trainer(TrainingLoop):
         start: Start = NamesStart(),
         engine: FaceEngine | None = None,
     ) -> Trainer:
-        """A training on photos. To save memory, text encoder and UNet are used last, after all that needs the VAE.
+        """A training on photos. To save memory, photos and likeness loss use the VAE before the person is built.
 
         Args:
             photos: one entry for each size; or a tensor (P, H, W, 3) in 0…1, without notes, masks and names.
