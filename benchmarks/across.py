@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from idea_core.diffusion.backbone import TextCondition
 from idea_core.diffusion.sampling import sample
 from idea_core.enhancers.config import DatasetConfig, EnhancerTrainConfig
-from idea_core.enhancers.pictures import PeoplePictures
+from idea_core.enhancers.dataset import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.headless.diffusers import DiffusersBackbone
@@ -145,10 +145,10 @@ def _drawing(backbone: DiffusersBackbone, side: int, count: int, device: str) ->
 
 
 def _training(trainer: EnhancerTrainer, steps: int, device: str) -> float:
-    trainer.step()
+    trainer.run_step()
     start = now(device)
     for _ in range(steps):
-        trainer.step()
+        trainer.run_step()
     return (now(device) - start) / steps
 
 

@@ -179,7 +179,7 @@ def main(kills: int, seed: int, server: bool) -> None:
             different += Identity.load(way.result).digest() != expected
             leftovers += len(_files(way.folder) - kept)
             went_on += [int(step) for step in re.findall(r"resuming after step (\d+)", way.log())]
-            anew += len(re.findall("training starts anew", way.log()))
+            anew += len(re.findall("training starts again", way.log()))
             print(f"{done} kills, {trainings} trainings", file=sys.stderr)
     report = {"kills": done, "trainings": trainings, "seconds_of_one": round(seconds, 1), "broken_files": broken}
     report |= {"other_results": different, "files_left": leftovers}

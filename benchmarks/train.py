@@ -31,7 +31,6 @@ from idea_core.faces import Face, OnnxEngine
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.text.captions import CAPTIONS
 from idea_core.training.config import PRESETS, TrainConfig
-from idea_core.training.likeness_loss import LikenessLoss
 from miniature.world import FACE_MODELS
 
 from .published import PublishedLoop
@@ -181,8 +180,8 @@ def _trainer(
     backbone = DiffusersBackbone(pipeline, gradient_checkpointing=gradient_checkpointing)
     face = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(1)), dim=0)
     captions = CAPTIONS["paper"] if config == replace(PAPER, batch_size=config.batch_size) else captions
-    asked = LikenessLoss.of(backbone, MiddleFace(FACE_MODELS.find()), config) if config.likeness_weight else None
-    return Trainer.of(backbone, _photos(side, photos), face, config, NAMES, captions, likeness=asked)
+    engine = MiddleFace(FACE_MODELS.find()) if config.likeness_weight else None
+    return Trainer.of(backbone, _photos(side, photos), face, config, NAMES, captions, engine=engine)
 
 
 def _photos(side: int, count: int = 4) -> Tensor:

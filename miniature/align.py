@@ -11,9 +11,9 @@ from idea_core.faces.torch_recogniser import crop_faces
 
 CROP = TEMPLATE_SIDE  # pixels
 TEMPLATE = torch.from_numpy(face.TEMPLATE)
-"""Where the key points stand in a crop, x and y in pixels (arXiv 1801.07698)."""
+"""Positions of the key points in a crop, x and y in pixels (arXiv 1801.07698)."""
 
 
 def align(pictures: Tensor, keypoints: Tensor) -> Tensor:
-    """Crops (B, 3, CROP, CROP) of pictures (B, 3, H, W), by key points (B, 5, 2), x and y in pixels."""
+    """Crops (B, 3, CROP, CROP) of images (B, 3, H, W), by key points (B, 5, 2), x and y in pixels."""
     return crop_faces(pictures.movedim(1, -1), keypoints, CROP)

@@ -11,18 +11,18 @@ from idea_core.headless.cli.grouped import PATH
 
 
 @click.command()
-@click.option("-o", "--output", type=PATH, default="demo", help="Folder for photos, identities, pictures and the page.")
-@click.option("--person", type=click.IntRange(0), default=0, help="Which of the people whom no model has seen.")
-@click.option("--photos", "count", type=click.IntRange(1, 8), default=4, help="How many photos to learn from.")
-@click.option("--steps", type=click.IntRange(1), default=320, help="Of the methods that ID-EA is compared with.")
-@click.option("--seed", type=click.IntRange(0, 2**32), default=0, help="Of the first picture.")
+@click.option("-o", "--output", type=PATH, default="demo", help="Folder for photos, identities, images and the report.")
+@click.option("--person", type=click.IntRange(0), default=0, help="Number of the person; no model has seen them.")
+@click.option("--photos", "count", type=click.IntRange(1, 8), default=4, help="Number of photos to train on.")
+@click.option("--steps", type=click.IntRange(1), default=320, help="Steps of the methods that ID-EA is compared with.")
+@click.option("--seed", type=click.IntRange(0, 2**32), default=0, help="Seed of the first image.")
 @reports
 def demo(output: Path, person: int, count: int, steps: int, seed: int) -> Result:
-    """Learn a drawn person and draw it again, measured: minutes on a laptop, without any download.
+    """Compare ID-EA with other methods on a drawn person: minutes on a laptop, without any download.
 
-    The base model and the face models are those of a small drawn world that comes with ID-EA. ID-EA is
-    shown alone and with an Enhancer that has seen people, beside the base model itself, Textual Inversion and Cross
-    Initialization; the page shows pictures, likeness, obedience, times.
+    The base model and the face models are small and come with ID-EA. The methods are ID-EA, ID-EA with a pretrained
+    ID-Enhancer, Textual Inversion and Cross Initialization. The report shows images, face similarity, how well the
+    images follow the prompt, and times.
     """
     from .demo import MEASURES, STAGES, run
     from .trial import Stranger

@@ -1,4 +1,4 @@
-"""The whole way from photos to pictures, measured, beside the methods that ID-EA is compared with."""
+"""The demo: from photos to images, measured, for ID-EA and the methods that it is compared with."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ MEASURES = ("identity", "second", "verified", "obedience")
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures of the six prompts, and how they are.
+    """Images of the six prompts, and their measures.
 
     Attributes:
-        seconds: of the training; None where there was none.
-        measures: as from `measure`.
+        seconds: duration of the training; None without one.
+        measures: result of `measure`.
     """
 
     title: str
@@ -44,12 +44,12 @@ class Row:
 
 
 def run(folder: Path, person: Stranger, steps: int, seed: int, on_stage: Callable[[str], None]) -> dict[str, Any]:
-    """Everything; the figures, and under "report" the page that shows them.
+    """Run the demo; the figures, and under "report" the path of the page that shows them.
 
     Args:
-        folder: for photos, identities, pictures, `scores.json` and `report.html`.
-        steps: of the methods that ID-EA is compared with.
-        on_stage: called with what comes next, `STAGES` times.
+        folder: for photos, identities, images, `scores.json` and `report.html`.
+        steps: training steps of the methods that ID-EA is compared with.
+        on_stage: called with the name of the next stage, `STAGES` times.
     """
     start = time.perf_counter()
     on_stage("photos and face models")
@@ -80,7 +80,7 @@ def _row(title: str, pictures: Tensor, person: Stranger, seconds: float | None =
 
 
 def _write(folder: Path, person: Stranger, rows: Sequence[Row], seconds: float) -> dict[str, Any]:
-    """Pictures as files, figures as JSON, both on one page."""
+    """Write images, figures as JSON, and the page of both."""
     from jinja2 import Environment
 
     prompts = prompts_of(person.asked, f"<{NAME}>")[::PER_PROMPT]

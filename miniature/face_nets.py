@@ -1,4 +1,4 @@
-"""Small networks that see faces: a detector, a recogniser, and a judge of what else is in a picture."""
+"""Small networks for faces: a detector, a recogniser, and a classifier of what else an image shows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recogniser() -> nn.Sequential:
 
 
 class _Residual(nn.Module):
-    """Two convolutions around which the input goes, too."""
+    """Two convolutions with a skip connection."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -47,7 +47,7 @@ class _Residual(nn.Module):
 
 
 def second_recogniser() -> nn.Sequential:
-    """A witness that no training uses, built otherwise: pictures (B, 3, 56, 56) in −1…1 → embeddings (B, 256)."""
+    """A recogniser of another architecture, for measuring only: images (B, 3, 56, 56) in −1…1 → embeddings (B, 256)."""
     return nn.Sequential(
         nn.Conv2d(3, 32, 5, 2, 2),
         _Residual(32, 48, 1),
@@ -96,7 +96,7 @@ class Judge(nn.Module):
 
 
 def fold_norms(net: nn.Sequential) -> list[nn.Module]:
-    """The same network for inference: each batch norm goes into the layer before it."""
+    """The network for inference, with each batch norm folded into the layer before it."""
     folded: list[nn.Module] = []
     for layer in net:
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):

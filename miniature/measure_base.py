@@ -1,6 +1,6 @@
-"""How well the world's base model draws its named people and obeys:  python -m miniature.measure_base
+"""How well the world's base model draws its named people and follows prompts:  python -m miniature.measure_base
 
-Bounds stand beside it: two true pictures of one person, and of two people.
+For comparison it prints the similarity of two true images of one person, and of two people.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(base: Path, count: int, guidance: tuple[float, ...], steps: int, sheet:
     known, generator = named_people(), torch.Generator().manual_seed(SEED)
     chosen = torch.randperm(len(known.faces), generator=generator)[:count]
     scenes = draw_photos(count, generator)
-    # In the scenes of the prompts, and in others: what the drawn pictures are compared with.
+    # References: the people in the scenes of the prompts, and in others.
     same, other = (render(known.faces[chosen], s, generator) for s in (scenes, draw_photos(count, generator)))
     truth, again = (embed(pictures, largest_faces(pictures)) for pictures in (other, same))
     print(json.dumps({"same person": cosine(truth, again), "another person": cosine(truth, again.roll(1, 0))}))
@@ -52,8 +52,8 @@ def main(base: Path, count: int, guidance: tuple[float, ...], steps: int, sheet:
     for scale in guidance:
         pictures = draw(pipeline, [], prompts, SEED, scale, steps)
         faces = largest_faces(pictures)
-        found = sum(face is not None for face in faces) / count
-        result = {"guidance": scale, "identity": cosine(truth, embed(pictures, faces)), "detected": found}
+        detected = sum(face is not None for face in faces) / count
+        result = {"guidance": scale, "identity": cosine(truth, embed(pictures, faces)), "detected": detected}
         print(json.dumps(result | rates(obeyed(pictures, scenes))), flush=True)
     if sheet:
         write_sheet([same, pictures], sheet)

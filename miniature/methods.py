@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class Method:
         title: for tables.
         settings: what differs from the default `TrainConfig`.
         start: where the person starts.
-        left_out: parts of the identity that are left out when pictures are made: "adapter".
+        left_out: parts of the identity that are not used for drawing: "adapter".
     """
 
     title: str
@@ -38,7 +38,7 @@ class Method:
     start: Start = NamesStart()
     left_out: tuple[str, ...] = ()
 
-    def config(self, **changes) -> TrainConfig:
+    def config(self, **changes: Any) -> TrainConfig:
         return replace(TrainConfig(), **{**self.settings, **changes})
 
 
@@ -48,7 +48,7 @@ class WordStart(NamesStart):
     WORD = "person"
 
     def build_person(
-        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
     ) -> PersonModel:
         person = super().build_person(backbone, id_embeds, config, names)
         ids = backbone.tokenize(self.WORD)
@@ -59,32 +59,32 @@ class WordStart(NamesStart):
 
 
 class EnhancerStart(NamesStart):
-    """A start at the pretrained Enhancer's answer to the person's face."""
+    """A start at the pretrained Enhancer's prediction for the person's face."""
 
     def build_person(
-        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
     ) -> PersonModel:
         return enhancer().build_person(backbone, id_embeds, config, names)
 
 
 class SameFaceStart(EnhancerStart):
-    """The answer to the same stranger's face for everybody."""
+    """The prediction for the same stranger's face, whoever the person is."""
 
     def build_person(
-        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
     ) -> PersonModel:
         return super().build_person(backbone, strangers_face().to(id_embeds), config, names)
 
 
 class RefinedStart(EnhancerStart):
-    """The answer to the face that the Enhancer had best be given, found by drawing."""
+    """The Enhancer's prediction after refinement."""
 
     def build_person(
-        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
     ) -> PersonModel:
         refining = replace(REFINING, seed=_FIRST_SEED + REFINING.num_images * config.seed)
-        found = Refiner(backbone, enhancer(), face_engine(), refining).refine(id_embeds)[-1]
-        return super().build_person(backbone, found.shown, config, names)
+        best = Refiner(backbone, enhancer(), face_engine(), refining).refine(id_embeds)[-1]
+        return super().build_person(backbone, best.shown, config, names)
 
 
 TEXTUAL_INVERSION = Method("Textual Inversion", {**BARE, "token_lr": 1e-2}, WordStart())
@@ -105,7 +105,7 @@ PUBLISHED = Method(
             key: getattr(_PAPER, key)
             for key in ("start", "token_lr", "enhancer_lr", "kv_lr", "regularizer_weight", "gate_init")
         },
-        "adapter_lr": _PAPER.adapter_lr * WIDTH / LR_WIDTH,  # the same rate for all
+        "adapter_lr": _PAPER.adapter_lr * WIDTH / LR_WIDTH,  # the same learning rate for all
     },
     left_out=("adapter",),
 )
@@ -116,4 +116,4 @@ REFINING = RefineConfig(
     guidance=GUIDANCE,
     sampling_batch_size=AT_ONCE,
 )
-_FIRST_SEED = 10**6  # far from those of the pictures that are measured
+_FIRST_SEED = 10**6  # far from the seeds of the images that are measured

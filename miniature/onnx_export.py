@@ -20,7 +20,7 @@ STRIDES, ANCHORS = (8, 16, 32), 2
 
 
 class _Graph:
-    """Nodes and weights of a network in the making. Weights are kept in half precision and cast when loaded."""
+    """Builds a network. Weights are stored in half precision and cast when loaded."""
 
     def __init__(self, size: int):
         self.nodes: list[onnx.NodeProto] = []
@@ -85,11 +85,11 @@ def save_recogniser(net: nn.Sequential, path: Path) -> None:
 
 
 def save_detector(net: nn.Sequential, path: Path) -> None:
-    """Input (1, 3, 640, 640); SCRFD's nine outputs, of which the middle anchor of stride 32 tells of the one face."""
+    """Input (1, 3, 640, 640); SCRFD's nine outputs. The middle anchor of stride 32 holds the one face."""
     graph = _Graph(DETECTOR_SIZE)
     factor = DETECTOR_SIZE // SIZE
     small = graph.add("AveragePool", "input", kernel_shape=[factor] * 2, strides=[factor] * 2)
-    found = graph.layers(small, fold_norms(net))
+    output = graph.layers(small, fold_norms(net))
     stride = STRIDES[-1]
     cells = DETECTOR_SIZE // stride
     anchor = (cells // 2 * cells + cells // 2) * ANCHORS
@@ -98,7 +98,7 @@ def save_detector(net: nn.Sequential, path: Path) -> None:
     axes = graph.constant(np.array([1]))
 
     def part(begin: int, end: int) -> str:
-        return graph.add("Slice", found, graph.constant(np.array([begin])), graph.constant(np.array([end])), axes)
+        return graph.add("Slice", output, graph.constant(np.array([begin])), graph.constant(np.array([end])), axes)
 
     signs = graph.constant(np.array([[-1.0, -1.0, 1.0, 1.0]]))
     middle, scale = graph.constant(np.array([[center]])), graph.constant(np.array([[in_strides]]))
@@ -127,5 +127,5 @@ def save_detector(net: nn.Sequential, path: Path) -> None:
 
 @torch.no_grad()
 def run_folded(net: nn.Sequential, pictures: torch.Tensor) -> torch.Tensor:
-    """What the saved network computes, for a check."""
+    """Output of the saved network, for a check."""
     return nn.Sequential(*fold_norms(net))(pictures)

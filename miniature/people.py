@@ -1,4 +1,4 @@
-"""Who lives in the world: parameters of faces, names of two tokens, and people whom no model has seen.
+"""The people of the world: parameters of faces, names of two tokens, and people whom no model has seen.
 
 A person's face is the mean of a first name's face and a last name's (family resemblance), so that names carry
 meaning and a new person lies between known ones, as with the names that a large model knows.
@@ -92,7 +92,7 @@ def named_people() -> NamedPeople:
 
 
 def held_out_people(count: int, seed: int = _HELD_OUT_SEED) -> Tensor:
-    """Faces (count, K) that no training of the world ever uses."""
+    """Faces (count, K) of test people, whom no training of the world uses."""
     return torch.randn(count, len(PARAMETERS), generator=torch.Generator().manual_seed(seed))
 
 

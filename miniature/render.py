@@ -46,7 +46,7 @@ GRAY = torch.tensor([0.299, 0.587, 0.114])
 
 
 def render(faces: Tensor, scenes: Scenes, generator: torch.Generator | None = None, size: int = SIZE) -> Tensor:
-    """Pictures (B, 3, size, size) in 0…1.
+    """Images (B, 3, size, size) in 0…1.
 
     Args:
         faces: (B, K) identity parameters, standard normal.
@@ -59,7 +59,7 @@ def render(faces: Tensor, scenes: Scenes, generator: torch.Generator | None = No
 def render_with_keypoints(
     faces: Tensor, scenes: Scenes, generator: torch.Generator | None = None, size: int = SIZE
 ) -> tuple[Tensor, Tensor]:
-    """Pictures, and (B, 5, 2) x, y in pixels of eyes, nose and corners of the mouth, left first as seen."""
+    """Images, and (B, 5, 2) x, y in pixels of eyes, nose and corners of the mouth, the image's left first."""
     canvas = _Canvas(scenes, size)
     keypoints = _draw(canvas, _Face(faces), scenes)
     picture = _style(canvas.picture, scenes.style)
@@ -93,7 +93,7 @@ class _Face:
 
 
 class _Canvas:
-    """A picture with the face's own coordinates: −1…1, y downwards."""
+    """An image with the face's own coordinates: −1…1, y downwards."""
 
     def __init__(self, scenes: Scenes, size: int):
         self._scenes, self._size = scenes, size
@@ -120,7 +120,7 @@ class _Canvas:
         return ((across.square() + down.square() + 1e-6).sqrt() - 1) * torch.minimum(radius_x, radius_y)
 
     def to_pixels(self, points: Tensor) -> Tensor:
-        """Points (B, P, 2) of the face's coordinates in the picture's pixels."""
+        """Points (B, P, 2) in the face's coordinates → in the image's pixels."""
         scenes = self._scenes
         cos, sin = torch.cos(scenes.turn)[:, None], torch.sin(scenes.turn)[:, None]
         x, y = points.unbind(-1)
@@ -155,7 +155,7 @@ def _draw(canvas: _Canvas, face: _Face, scenes: Scenes) -> Tensor:
 
 
 def _beard(canvas: _Canvas, face: _Face, head: Tensor, chin: Tensor, hair: Tensor) -> None:
-    """The upper 40 % of people have one, longer and longer."""
+    """The upper 40 % of people have one, of growing length."""
     amount = ((face.fraction("beard") - 0.6) / 0.4).clamp(0, 1)
     upper = chin - 0.3 - 0.25 * amount - 0.25 * canvas.x.square()
     canvas.paint(torch.maximum(head, upper - canvas.y), hair * 0.85, (amount > 0).float())

@@ -1,4 +1,4 @@
-"""What surrounds a face in a picture, and the words for it."""
+"""What surrounds a face in an image, and the words for it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ WEARS_HAT, LOOKS, IS_PHOTO = 0.5, (0.4, 0.3, 0.3), 0.7  # shares of pictures
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """Contexts of B pictures; indices into the tuples above, and nuisances that no caption tells.
+    """Contexts of B images: indices into the tuples above, and nuisances that captions do not mention.
 
     Attributes:
         background, hat, expression, style: (B,) indices.
-        shift: (B, 2) of the face, in half picture sides.
+        shift: (B, 2) of the face, in half image sides.
         scale, turn, light: (B,) size, rotation in radians, brightness.
         side_light: (B,) difference of brightness from left to right.
         noise: (B,) standard deviation of the sensor's noise, in 0…1.

@@ -1,7 +1,7 @@
 """Train the world's base model on its named people:  python -m miniature.train_base --vae work/vae/vae
 
 A CLIP text encoder and a UNet from scratch, on the latents of the world's VAE; saved as a StableDiffusionPipeline. It
-goes on from its own last checkpoint.
+resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -26,19 +26,16 @@ from .training import Run
 from .words import LENGTH
 
 PICTURES = 64  # of each named person
-CAPTIONS = 4  # of each picture
+CAPTIONS = 4  # of each image
 NULL, NAMELESS, TEMPLATE, NO_BACKGROUND, NO_SCENE = 0.1, 0.06, 0.3, 0.15, 0.3  # shares of captions
 BATCH = 48
-RATE, TEXT_RATE = 1e-3, 2e-4
-LESSON = 600  # steps of the text encoder's first lesson
-SNR = 2.0  # min-SNR-γ (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
-NOISIEST = 5.0  # bound of the weights, so that the noisiest steps, which decide what a picture shows, count for more
-MOUTH, MOUTH_FROM = (
-    6.0,
-    2800,
-)  # further weight of the mouth, and the step from which on: it is small, and all expression
+LR, TEXT_LR = 1e-3, 2e-4
+TEXT_STEPS = 600  # of the text encoder's pretraining
+SNR_GAMMA = 2.0  # min-SNR (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
+SNR_SCALE = 5.0  # upper bound of the weights: the noisiest steps, which decide what an image shows, weigh more
+MOUTH, MOUTH_FROM = 6.0, 2800  # additional loss weight of the mouth, which is small, and its first step
 MARGIN = 3.0  # pixels around a mouth
-LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier end alone
+LATE, LATE_FROM = 0.5, 300  # share of the timesteps that are sampled from LATE_FROM on
 
 
 @click.command()
@@ -55,28 +52,28 @@ def main(steps: int, vae: Path, work: Path, output: Path, seed: int) -> None:
     text_encoder, unet = build_text_encoder(tokenizer), build_unet()
     latents, ids, mouths = _data(autoencoder, tokenizer, work / "data.pt", seed)
     if not (work / "checkpoint.pt").exists():
-        error = teach_text(text_encoder, tokenizer, LESSON, torch.Generator().manual_seed(seed))
-        print(f"the text encoder tells faces from captions with a squared error of {error:.4f}", flush=True)
+        error = teach_text(text_encoder, tokenizer, TEXT_STEPS, torch.Generator().manual_seed(seed))
+        print(f"text encoder: squared error of the predicted faces {error:.4f}", flush=True)
     groups = [
-        {"params": list(unet.parameters()), "lr": RATE},
-        {"params": list(text_encoder.parameters()), "lr": TEXT_RATE, "weight_decay": 0.0},
+        {"params": list(unet.parameters()), "lr": LR},
+        {"params": list(text_encoder.parameters()), "lr": TEXT_LR, "weight_decay": 0.0},
     ]
     run = Run(work, {"text_encoder": text_encoder, "unet": unet}, groups, steps, seed)
     alphas = stable_diffusion_schedule("eps").alphas_cumprod
     for _ in run.steps():
         chosen = torch.randint(len(latents), (BATCH,), generator=run.generator)
         caption = torch.randint(CAPTIONS, (BATCH,), generator=run.generator)
-        emphasis = 1 + MOUTH * mouths[chosen] * (run.count >= MOUTH_FROM)
+        loss_weight = 1 + MOUTH * mouths[chosen] * (run.count >= MOUTH_FROM)
         captions, clean = ids[chosen, caption], latents[chosen].float()
-        run.step(_loss(text_encoder, unet, alphas, clean, captions, emphasis, run.generator))
+        run.step(_loss(text_encoder, unet, alphas, clean, captions, loss_weight, run.generator))
     run.finish()
     averages = run.averages
     pipeline = build_pipeline(tokenizer, averages["text_encoder"], averages["unet"], autoencoder)
     pipeline.to(dtype=torch.float16).save_pretrained(output)
 
 
-def _loss(text_encoder, unet, alphas: Tensor, latents: Tensor, ids: Tensor, emphasis: Tensor, generator) -> Tensor:
-    """Mean squared error of the noise, weighted by timestep and by `emphasis` (B, h, w)."""
+def _loss(text_encoder, unet, alphas: Tensor, latents: Tensor, ids: Tensor, loss_weight: Tensor, generator) -> Tensor:
+    """Mean squared error of the noise, weighted by timestep and by `loss_weight` (B, h, w)."""
     noise = torch.randn(latents.shape, generator=generator)
     anywhere = torch.randint(len(alphas), (BATCH,), generator=generator)
     late = torch.randint(LATE_FROM, len(alphas), (BATCH,), generator=generator)
@@ -86,15 +83,15 @@ def _loss(text_encoder, unet, alphas: Tensor, latents: Tensor, ids: Tensor, emph
     with torch.autocast("cpu", torch.bfloat16):
         context = text_encoder(ids).last_hidden_state
         output = unet(noisy, timesteps, context.float(), return_dict=False)[0]
-    weight = (SNR * (1 - alpha) / alpha).clamp(max=NOISIEST).view(-1)  # min(NOISIEST · SNR, γ) / SNR
-    error = (output.float() - noise).square().mean(1) * emphasis
+    weight = (SNR_GAMMA * (1 - alpha) / alpha).clamp(max=SNR_SCALE).view(-1)  # min(SNR_SCALE · SNR, γ) / SNR
+    error = (output.float() - noise).square().mean(1) * loss_weight
     return (error.mean((1, 2)) * weight).mean()
 
 
 @torch.no_grad()
 def _data(vae: AutoencoderKL, tokenizer, cache: Path, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scaled latents (N, 4, h, w) of all pictures, in half precision, ids (N, CAPTIONS, L) of their captions, and
-    where their mouths are (N, h, w)."""
+    """Scaled latents (N, 4, h, w) of all images in half precision, ids (N, CAPTIONS, L) of their captions, and masks
+    (N, h, w) of their mouths."""
     if cache.exists():
         stored = torch.load(cache, weights_only=True)
         return stored["latents"], stored["ids"], stored["mouths"]
@@ -131,7 +128,7 @@ def _mouths(keypoints: Tensor) -> Tensor:
 
 
 def caption(scenes: Scenes, number: int, name: str, choices: random.Random) -> str:
-    """One of the many captions of a picture; some say less than there is to see."""
+    """A random caption of an image; some mention less than it shows."""
     if choices.random() < NULL:
         return ""
     if choices.random() < NAMELESS:
@@ -140,8 +137,8 @@ def caption(scenes: Scenes, number: int, name: str, choices: random.Random) -> s
         start = choices.choice(OBJECT_TEMPLATES).format(f"face of {name} person")
         if choices.random() < NO_SCENE:
             return start
-        said = scenes.caption(number, name, background=choices.random() > NO_BACKGROUND)
-        return start + said.removeprefix(f"a photo of {name}")
+        scene = scenes.caption(number, name, background=choices.random() > NO_BACKGROUND)
+        return start + scene.removeprefix(f"a photo of {name}")
     return scenes.caption(number, name, background=choices.random() > NO_BACKGROUND)
 
 

@@ -1,7 +1,7 @@
-"""Train the world's ID-Enhancer on the base model's own pictures of its people:  python -m miniature.train_enhancer
+"""Train the world's ID-Enhancer on the base model's own images of its people:  python -m miniature.train_enhancer
 
-What `idea enhancer train` and `idea enhancer mean` do, in the world's own words. Pictures that are there already are
-not drawn again, and what was trained is not trained again. The lesson by likeness draws a million more: it wants a GPU.
+It does what `idea enhancer train` and `idea enhancer mean` do, with the world's prompts. Images and trainings that are
+there are not made again. The likeness steps draw a million more images: they need a GPU.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from idea_core.training.run import Progress
 from .render import SIZE
 from .world import AT_ONCE, BASE, DRAWING_STEPS, FACE_MODELS, GUIDANCE, all_names, portraits
 
-INVENTED = 12_000  # people besides those whom the base model has seen
+NUM_SYNTHETIC = 12_000  # people with made-up names
 PER_PERSON = 4
-TEXT_STEPS, STEPS = 2200, 3800  # by text, then by pictures
-ROUNDS = ((850, 3e-4), (258, 1e-4))  # by likeness: steps of each training, and their rate
-SEEDS, LIKENESS_BATCH = 4, 256  # trainings of a round, which ends with their mean
-PROMPTS = 61  # no multiple of the pictures of a person, so that people differ in them
+TEXT_STEPS, STEPS = 2200, 3800  # text steps, and all steps
+ROUNDS = ((850, 3e-4), (258, 1e-4))  # likeness steps of each training, and their learning rate
+SEEDS, LIKENESS_BATCH = 4, 256  # trainings of a round, whose mean is its result; their batch size
+PROMPTS = 61  # not a multiple of PER_PERSON, so that people have different prompts
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), default=Path("work/enhancer"), help="Folder for the pictures.")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("work/enhancer"), help="Folder for the images.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("work/enhancer/enhancer.safetensors"))
-@click.option("--shard", default=None, help="Only draw pictures, of this part of the people: 0/2, 1/2 …")
+@click.option("--shard", default=None, help="Only draw the images of this part of the people: 0/2, 1/2 …")
 @click.option("--device", default="cpu")
-@click.option("--threads", type=int, default=2, help="Of the processor.")
+@click.option("--threads", type=int, default=2, help="CPU threads.")
 @click.option("--seed", type=int, default=0)
 def main(work: Path, output: Path, shard: str | None, device: str, threads: int, seed: int) -> None:
     torch.set_num_threads(threads)
@@ -48,18 +48,18 @@ def main(work: Path, output: Path, shard: str | None, device: str, threads: int,
         return
 
     def train(config: EnhancerTrainConfig, name: str, start: PretrainedEnhancer | None = None) -> PretrainedEnhancer:
-        def tell(done: Progress) -> None:
+        def on_progress(done: Progress) -> None:
             print(f"{name}: step {done.step}  loss {done.loss:.4f}", flush=True)
 
-        return job.train(EnhancerSpec(people, config, start=start), work / f"{name}.safetensors", 200, tell)
+        return job.train(EnhancerSpec(people, config, start=start), work / f"{name}.safetensors", 200, on_progress)
 
     trained = train(EnhancerTrainConfig(steps=STEPS, text_steps=TEXT_STEPS, seed=seed), "by text and pictures")
-    for number, (steps, rate) in enumerate(ROUNDS):
+    for number, (steps, lr) in enumerate(ROUNDS):
         config = EnhancerTrainConfig(
             steps=steps,
             likeness_steps=steps,
             batch_size=LIKENESS_BATCH,
-            likeness_lr=rate,
+            likeness_lr=lr,
             likeness_guidance=GUIDANCE,
         )
         configs = [replace(config, seed=seed + 10 * number + another) for another in range(SEEDS)]
@@ -69,10 +69,10 @@ def main(work: Path, output: Path, shard: str | None, device: str, threads: int,
 
 
 def people_job(folder: Path, device: str = "cpu") -> PeopleJob:
-    """The pictures of all named people, and of more of them."""
+    """The images of all named and synthetic people."""
     config = DatasetConfig(
         names=all_names(),
-        num_synthetic=INVENTED,
+        num_synthetic=NUM_SYNTHETIC,
         prompts=portraits(PROMPTS),
         images_per_person=PER_PERSON,
         resolution=SIZE,

@@ -1,7 +1,7 @@
 """Train the world's face models on drawn people:  python -m miniature.train_faces
 
-Writes `det.onnx` and `rec.onnx`, a second recogniser of other people for measuring only, and the judge of backgrounds,
-hats, expressions and styles. It goes on from its own last checkpoints.
+Writes `det.onnx` and `rec.onnx`, a second recogniser trained on other people for measuring only, and the classifier of
+backgrounds, hats, expressions and styles. It resumes from its last checkpoints.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def train_recogniser(net: nn.Module, faces: Tensor, steps: int, work: Path, seed
 
 
 def train_detector(steps: int, work: Path, seed: int) -> nn.Module:
-    """Score, box and key points of the one face in a picture, or that there is none."""
+    """Train score, box and key points of the one face in an image; some images have none."""
     torch.manual_seed(seed)
     net = detector()
     run = Run(work, {"net": net}, [{"params": list(net.parameters()), "lr": 2e-3}], steps, seed)
@@ -103,14 +103,14 @@ def train_judge(steps: int, work: Path, seed: int) -> Judge:
     for _ in run.steps():
         pictures, _, scenes = _pictures(64, run.generator)
         with torch.autocast("cpu", torch.bfloat16):
-            said = judge(roughen(pictures, run.generator))
-        run.step(sum(cross_entropy(logits.float(), getattr(scenes, key)) for key, logits in said.items()))
+            answers = judge(roughen(pictures, run.generator))
+        run.step(sum(cross_entropy(logits.float(), getattr(scenes, key)) for key, logits in answers.items()))
     run.finish()
     return run.averages["judge"]
 
 
 def roughen(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur and noise, as generated pictures have them."""
+    """Blur and noise, as in generated images."""
     blurred = avg_pool2d(nn.functional.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
     amount = torch.rand(len(pictures), 1, 1, 1, generator=generator) * 0.7
     amount = amount * (torch.rand(len(pictures), 1, 1, 1, generator=generator) < 0.5)
@@ -119,7 +119,7 @@ def roughen(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _pictures(count: int, generator: torch.Generator, faces: Tensor | None = None):
-    """Pictures, key points and scenes of new people, or of those given."""
+    """Images, key points and scenes of `faces`, or of new people."""
     if faces is None:
         faces = torch.randn(count, len(PARAMETERS), generator=generator)
     scenes = draw_scenes(count, generator)
@@ -127,7 +127,7 @@ def _pictures(count: int, generator: torch.Generator, faces: Tensor | None = Non
 
 
 def _crops(faces: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Aligned crops (N, 3, 56, 56) uint8 and whom they show (N,)."""
+    """Aligned crops (N, 3, 56, 56) uint8, and the person of each (N,)."""
     generator = torch.Generator().manual_seed(seed)
     people = torch.arange(len(faces)).repeat(PICTURES)
     crops = []
@@ -139,7 +139,7 @@ def _crops(faces: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _detection_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures with one face somewhere, or none; (B, 15) truth in −1…1: there, box, key points."""
+    """Images with one face somewhere, or none; (B, 15) targets in −1…1: has a face, box, key points."""
     pictures, keypoints, _ = _pictures(count, generator)
     points = keypoints / SIZE * 2 - 1
     zoom = 0.5 + torch.rand(count, generator=generator) * 0.65
@@ -162,7 +162,7 @@ def _detection_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Te
 
 
 def _shuffled(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture's sixteen squares in another order: all of a face's colours, and no face."""
+    """Each image's sixteen squares in another order: all colours of a face, and no face."""
     side = SIZE // 4
     squares = pictures.unfold(2, side, side).unfold(3, side, side).flatten(2, 3)  # (B, 3, 16, side, side)
     order = torch.randperm(16, generator=generator)

@@ -1,6 +1,6 @@
-"""Train the world's VAE on drawn pictures:  python -m miniature.train_vae --steps 7000
+"""Train the world's VAE on drawn images:  python -m miniature.train_vae --steps 7000
 
-It goes on from its own last checkpoint.
+It resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .training import Run
 
 KL_WEIGHT = 1e-6  # at 1e-5 the posterior is a quarter as wide as the latents, which blurs small features
 BATCH = 16
-RATE = 1e-3  # at 2e-3 it ends in pictures of one colour
+LR = 1e-3  # at 2e-3 it ends in images of one colour
 
 
 @click.command()
@@ -32,7 +32,7 @@ RATE = 1e-3  # at 2e-3 it ends in pictures of one colour
 def main(steps: int, work: Path, output: Path, seed: int) -> None:
     torch.manual_seed(seed)
     vae = build_vae()
-    run = Run(work, {"vae": vae}, [{"params": list(vae.parameters()), "lr": RATE}], steps, seed)
+    run = Run(work, {"vae": vae}, [{"params": list(vae.parameters()), "lr": LR}], steps, seed)
     for _ in run.steps():
         pictures = _pictures(BATCH, run.generator)
         noise = torch.randn(BATCH, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=run.generator)
@@ -50,14 +50,14 @@ def main(steps: int, work: Path, output: Path, seed: int) -> None:
 
 
 def _rebuild(vae: AutoencoderKL, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures after the VAE, and the mean divergence of their posteriors from N(0, 1), in nats a picture."""
+    """Images after the VAE, and the mean KL divergence of their posteriors from N(0, 1), in nats per image."""
     posterior = vae.encode(pictures).latent_dist
     latents = posterior.mean + posterior.std * noise
     return vae.decode(latents).sample.float(), posterior.kl().float().mean()
 
 
 def _pictures(count: int, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, S, S) in −1…1 of new people."""
+    """Images (B, 3, S, S) in −1…1 of new people."""
     faces = torch.randn(count, len(PARAMETERS), generator=generator)
     return render(faces, draw_scenes(count, generator), generator) * 2 - 1
 

@@ -1,4 +1,4 @@
-"""What the world's training scripts share: a falling rate, averaged weights, checkpoints."""
+"""What the world's training scripts share: a learning rate schedule, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 WARM_UP, DECAY = 100, 0.4  # steps; last share of the steps
 AVERAGE = 0.998  # of the weights' moving average
-SAVE_EVERY, TELL_EVERY = 120.0, 30.0  # seconds
-PAUSE = 10.0  # seconds; a step that took longer was stopped in between
+SAVE_EVERY, LOG_EVERY = 120.0, 30.0  # seconds
+PAUSE = 10.0  # seconds; a longer step was suspended, and counts as this
 
 
 class Run:
     """A training of some models for some steps, resumable from its folder.
 
     Args:
-        folder: for `checkpoint.pt`; the run goes on from the one that is there.
+        folder: for `checkpoint.pt`, from which the run resumes.
         models: by name; their moving averages are in `averages`.
-        groups: AdamW's parameter groups with their rates.
+        groups: AdamW's parameter groups with their learning rates.
         steps: over all runs in the folder.
     """
 
@@ -41,10 +41,10 @@ class Run:
         self.generator = torch.Generator().manual_seed(seed)
         self._budget, self._spent, self.count = steps, 0.0, 0
         self._optimizer = torch.optim.AdamW(list(groups), betas=(0.9, 0.98), weight_decay=1e-4)
-        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._lrs = [group["lr"] for group in self._optimizer.param_groups]
         self._parameters = [p for model in models.values() for p in model.parameters()]
         self._losses: list[Tensor] = []
-        self._saved = self._told = time.monotonic()
+        self._saved = self._logged = time.monotonic()
         if (self.folder / "checkpoint.pt").exists():
             self._load()
 
@@ -60,17 +60,17 @@ class Run:
             yield self.count
             now = time.monotonic()
             self._spent, last = self._spent + min(now - last, PAUSE), now
-            if now - self._told > TELL_EVERY:
-                self._tell(now)
+            if now - self._logged > LOG_EVERY:
+                self._log(now)
             if now - self._saved > SAVE_EVERY:
                 self.save()
                 self._saved = now
 
     def step(self, loss: Tensor) -> None:
-        """One step of the optimiser, and of the moving averages."""
+        """One step of the optimiser and of the moving averages."""
         fall = min(1.0, (1 - self.progress) / DECAY) * 0.98 + 0.02
-        for group, rate in zip(self._optimizer.param_groups, self._rates):
-            group["lr"] = rate * fall * min(1.0, (self.count + 1) / WARM_UP)
+        for group, lr in zip(self._optimizer.param_groups, self._lrs):
+            group["lr"] = lr * fall * min(1.0, (self.count + 1) / WARM_UP)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
@@ -101,7 +101,7 @@ class Run:
         os.replace(self.folder / "checkpoint.part", self.folder / "checkpoint.pt")
 
     def finish(self) -> None:
-        self._tell(time.monotonic())
+        self._log(time.monotonic())
         self.save()
 
     def _load(self) -> None:
@@ -113,7 +113,7 @@ class Run:
         self.generator.set_state(state["random"])
         self._spent, self.count = state["spent"], state["count"]
 
-    def _tell(self, now: float) -> None:
+    def _log(self, now: float) -> None:
         recent = torch.stack(self._losses[-200:]).mean().item() if self._losses else float("nan")
         print(f"{self._spent / 60:6.1f} min  step {self.count:6d}  loss {recent:.4f}", flush=True)
-        self._losses, self._told = self._losses[-200:], now
+        self._losses, self._logged = self._losses[-200:], now

@@ -17,7 +17,6 @@ from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.headless.jobs.photo_source import PhotoSource, Prepared
 from idea_core.identity.identity import Identity
 from idea_core.training.config import TrainConfig
-from idea_core.training.likeness_loss import LikenessLoss
 from idea_core.training.trainer import Trainer
 
 from .methods import Method
@@ -40,7 +39,7 @@ from .world import (
 )
 
 NAME = "somebody"
-TRUE_PICTURES = 8  # that drawn ones are compared with
+TRUE_PICTURES = 8  # references that drawn images are compared with
 PROMPTS, PER_PROMPT = 6, 2
 FALSE_ACCEPTS = 1e-3
 
@@ -50,8 +49,8 @@ class Stranger:
     """A person whom no model has seen.
 
     Attributes:
-        number: among the held-out people.
-        count: photos to learn from.
+        number: index among the test people.
+        count: number of photos to train on.
     """
 
     number: int
@@ -64,7 +63,7 @@ class Stranger:
 
     @cached_property
     def scenes(self) -> Scenes:
-        """Of the photos."""
+        """The scenes of the photos."""
         return draw_photos(self.count, self._generator(0))
 
     @cached_property
@@ -73,7 +72,7 @@ class Stranger:
         return photos_of(self.face, self.scenes, self._generator(1))
 
     def write_photos(self, folder: Path) -> list[Path]:
-        """The photos as PNG files, a text beside each that says what else is to be seen."""
+        """The photos as PNG files, each with a text file of what else it shows."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{number}.png" for number in range(self.count)]
         for path, photo, note in zip(paths, self.photos, notes_of(self.scenes)):
@@ -82,18 +81,18 @@ class Stranger:
         return paths
 
     def prepared(self, folder: Path) -> Prepared:
-        """The photos, read from files as all_names's are."""
+        """The photos, read from files as a user's are."""
         source = PhotoSource(tuple(self.write_photos(folder)), crop="center", resolution=SIZE)
         return source.prepare(FACE_MODELS)
 
     @cached_property
     def truth(self) -> Tensor:
-        """(R, 3, S, S) other true pictures."""
+        """(R, 3, S, S) other true images."""
         return self.true_pictures(draw_photos(TRUE_PICTURES, self._generator(2)), 3)
 
     @cached_property
     def references(self) -> tuple[Tensor, Tensor]:
-        """Embeddings of the true pictures by the recogniser (R, 512) and by the second one (R, D)."""
+        """Embeddings of the true images by the recogniser (R, 512) and by the second one (R, D)."""
         faces = largest_faces(self.truth)
         return embed(self.truth, faces), embed_second(self.truth, faces)
 
@@ -112,9 +111,8 @@ class Stranger:
 def learn(backbone: DiffusersBackbone, seen: Prepared, method: Method, config: TrainConfig) -> tuple[Identity, float]:
     """A trained person, and the seconds it took."""
     start = time.perf_counter()
-    likeness = LikenessLoss.of(backbone, face_engine(), config) if config.likeness_weight else None
-    face = seen.embeds.mean
-    trainer = Trainer.of(backbone, seen.photos, face, config, all_names(), start=method.start, likeness=likeness)
+    face, engine = seen.embeds.mean, face_engine() if config.likeness_weight else None
+    trainer = Trainer.of(backbone, seen.photos, face, config, all_names(), start=method.start, engine=engine)
     trainer.run()
     identity = trainer.identity(NAME)
     seconds = time.perf_counter() - start
@@ -128,15 +126,15 @@ def prompts_of(scenes: Scenes, person: str) -> list[str]:
 
 
 def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, float]:
-    """Means over the pictures, `PER_PROMPT` of each prompt.
+    """Means over the images, `PER_PROMPT` of each prompt.
 
     Returns:
-        identity, second: mean similarity to the reference images, which are other true pictures of the person, by
+        identity, second: mean similarity to the reference images, which are other true images of the person, by
             either recogniser; no face counts as 0.
-        verified: share of faces that are taken for the person at one false accept in a thousand.
-        detected: share of pictures with a face.
-        background, hat, expression: share of pictures that show what was asked for; obedience is their mean.
-        diversity: mean absolute difference of the pictures of one prompt, in 0…1.
+        verified: share of faces that are accepted as the person at one false accept in a thousand.
+        detected: share of images with a face.
+        background, hat, expression: share of images that show what was asked for; obedience is their mean.
+        diversity: mean absolute difference of the images of one prompt, in 0…1.
     """
     faces = largest_faces(pictures)
     embedded, again = embed(pictures, faces), embed_second(pictures, faces)
@@ -157,7 +155,7 @@ def measure(pictures: Tensor, person: Stranger, scenes: Scenes) -> dict[str, flo
 
 @cache
 def threshold() -> float:
-    """Mean similarity to a person's true pictures that one stranger's picture in a thousand reaches."""
+    """Mean similarity to a person's true images that one stranger's image in a thousand reaches."""
     count, generator = 48, torch.Generator().manual_seed(77)
     faces = torch.randn(count, len(PARAMETERS), generator=generator)
     scenes = [draw_photos(TRUE_PICTURES, generator) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""The world's language: CLIP's kind of tokenizer with a token for each of its words."""
+"""The world's vocabulary: a tokenizer like CLIP's, with one token for each word."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ END_OF_WORD = "</w>"
 
 
 def words() -> tuple[str, ...]:
-    """All words that captions of the world are made of, in lower case."""
+    """All words of the world's captions, in lower case."""
     sentences = [*OBJECT_TEMPLATES, "face of a person", "a photo of, wearing a hat, on a background"]
     lists = [BACKGROUNDS, HATS, EXPRESSIONS, STYLES, first_names(), last_names()]
     text = " ".join([*(sentence.replace("{}", "") for sentence in sentences), *map(" ".join, lists)])
@@ -26,7 +26,7 @@ def words() -> tuple[str, ...]:
 
 
 def merges(wanted: tuple[str, ...]) -> list[str]:
-    """Byte pair merges that make one token of each word: the commonest pair first, until no word is in parts."""
+    """Byte pair merges that make one token of each word: the most common pair first, until every word is whole."""
     parts = {word: (*word[:-1], word[-1] + END_OF_WORD) for word in wanted}
     made = []
     while True:

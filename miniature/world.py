@@ -1,4 +1,4 @@
-"""The world as an experiment meets it: its models on disk, photos of a person, and what pictures are measured by."""
+"""The world as an experiment uses it: its models on disk, photos of a person, and measures of images."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, Scenes, draw_scenes
 DATA = Path(__file__).parent / "data"
 BASE, FACES, ENHANCER = DATA / "base", DATA / "faces", DATA / "enhancer.safetensors"
 FACE_MODELS = FaceSource(FACES, provider="cpu")
-AT_ONCE = 24  # pictures that are drawn together
-GUIDANCE, SAMPLING_STEPS = 3.0, 20  # at which the base model obeys and draws its people best
-DRAWING_STEPS = 10  # people come out as alike as after twice as many
+AT_ONCE = 24  # images sampled together
+GUIDANCE, SAMPLING_STEPS = 3.0, 20  # at which the base model follows prompts and draws its people best
+DRAWING_STEPS = 10  # sampling steps; twice as many do not raise the face similarity
 ASKED = {"background": BACKGROUNDS, "hat": HATS, "expression": EXPRESSIONS}  # what obedience is measured by
 
 
@@ -45,12 +45,12 @@ def draw_photos(count: int, generator: torch.Generator) -> Scenes:
 
 
 def photos_of(face: Tensor, scenes: Scenes, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, S, S) of one person (K,) in several scenes."""
+    """Images (B, 3, S, S) of one person (K,) in several scenes."""
     return render(face.expand(len(scenes), -1), scenes, generator)
 
 
 def notes_of(scenes: Scenes) -> list[str]:
-    """What is to be seen in each photo besides the person: "smiling, on a blue background"."""
+    """What each photo shows besides the person: "smiling, on a blue background"."""
     return [scenes.caption(number, "").split(", ", 1)[1] for number in range(len(scenes))]
 
 
@@ -61,7 +61,7 @@ def portraits(count: int) -> tuple[str, ...]:
 
 
 def all_names() -> tuple[str, ...]:
-    """The world's celebrities, for the cross initialisation."""
+    """The names of the world's celebrities."""
     return tuple(named_people().names())
 
 
@@ -71,13 +71,13 @@ def face_engine() -> FaceEngine:
 
 @cache
 def enhancer() -> PretrainedEnhancer:
-    """The ID-Enhancer that has seen the world's celebrities."""
+    """The ID-Enhancer that was pretrained on the world's celebrities."""
     return PretrainedEnhancer.load(ENHANCER)
 
 
 @cache
 def strangers_face() -> Tensor:
-    """The embedding (512,) of somebody who is nobody else."""
+    """The embedding (512,) of one more person."""
     generator = torch.Generator().manual_seed(9)
     pictures = photos_of(other_people(1, seed=9)[0], draw_photos(4, generator), generator)
     return normalize(embed(pictures, largest_faces(pictures)).mean(0), dim=0)
@@ -90,7 +90,7 @@ def judge() -> Judge:
 
 @cache
 def second() -> torch.nn.Module:
-    """A recogniser of another architecture that saw other people."""
+    """A recogniser of another architecture, trained on other people."""
     return _weights_into(second_recogniser(), FACES / "second.safetensors")
 
 
@@ -105,7 +105,7 @@ def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
 
 
 def largest_faces(pictures: Tensor) -> list[Face | None]:
-    """The largest face of each picture (B, 3, H, W); None without one."""
+    """The largest face of each image (B, 3, H, W); None without one."""
     return pick_faces(face_engine(), list(map(to_photo, pictures)), largest)
 
 
@@ -125,7 +125,7 @@ def embed_second(pictures: Tensor, faces: Sequence[Face | None]) -> Tensor:
 
 @torch.no_grad()
 def obeyed(pictures: Tensor, scenes: Scenes) -> dict[str, Tensor]:
-    """Whether each picture has the wanted background, hat and expression: (B,) each."""
+    """Whether each image has the wanted background, hat and expression: (B,) each."""
     answers = judge()(pictures)
     return {key: answers[key].argmax(1) == getattr(scenes, key) for key in ASKED}
 
@@ -143,7 +143,7 @@ def draw(
     steps: int = SAMPLING_STEPS,
     strength: float = 1.0,
 ) -> Tensor:
-    """A picture (3, S, S) in 0…1 of each prompt; seeds count up. `strength` is of adapters and K/V changes."""
+    """An image (3, S, S) in 0…1 of each prompt; seeds count up. `strength` is that of adapters and K/V deltas."""
     people, config, pictures = People(pipeline, identities, strength, strength), GenerateConfig(steps, guidance), []
     inputs = [conditions(people, prompt) for prompt in prompts]
     for begin in range(0, len(prompts), AT_ONCE):

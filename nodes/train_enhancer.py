@@ -9,7 +9,7 @@ from comfy_api.v0_0_2 import io
 
 from ..idea_core.enhancers.config import DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig
 from ..idea_core.enhancers.dataset import PeopleDataset
-from ..idea_core.enhancers.draw_dataset import draw_people
+from ..idea_core.enhancers.drawing import draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.enhancers.run import EnhancerSpec, require_trainable, train_enhancer
 from ..idea_core.faces import FaceEngine

@@ -12,7 +12,7 @@ import torch
 
 from idea_core import BaseModelRef, GatedAttention, Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.enhancers.config import EnhancerTrainConfig
-from idea_core.enhancers.pictures import PeoplePictures
+from idea_core.enhancers.dataset import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.headless.diffusers import DiffusersBackbone

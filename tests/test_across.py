@@ -23,9 +23,9 @@ from tiny_pipeline import tiny_pipeline
 
 from idea_core import Identity, TrainConfig, Trainer, cross_initialise
 from idea_core.enhancers.config import EnhancerTrainConfig
+from idea_core.enhancers.dataset import PeoplePictures
 from idea_core.enhancers.model import EnhancerModel
 from idea_core.enhancers.objectives import DenoisingObjective
-from idea_core.enhancers.pictures import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, TrainingError
@@ -66,7 +66,7 @@ def test_only_the_face_model_is_trained_and_the_loss_of_a_fixed_batch_falls(back
     start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
     objective.draw = lambda: batch
     for _ in range(12):
-        run.step()
+        run.run_step()
     with torch.no_grad():
         assert objective.loss(batch) < first
     assert weights_hash(backbone) == before
@@ -105,7 +105,7 @@ def test_each_lesson_warms_up_and_slows_down_with_an_optimizer_of_its_own(backbo
     assert rates[200:203] == pytest.approx([5e-5, 1e-4, 1e-4]) and rates[299] == pytest.approx(1e-4 * 0.069)
     run.losses = [0.0] * 198
     for counted in (1, 2, 1, 2):
-        run.step()
+        run.run_step()
         assert {int(state["step"]) for state in run.optimizer.state.values()} == {counted}
 
 
@@ -199,16 +199,16 @@ def test_a_training_goes_on_from_an_enhancer(backbone):
     start = trained(backbone)
     given, config = (
         pictures(backbone),
-        dataclasses.replace(QUICK_ENHANCER, heads=4).going_on(start.base_ref.heads, start.base_ref.beta),
+        dataclasses.replace(QUICK_ENHANCER, heads=4).continued(start.base_ref.heads, start.base_ref.beta),
     )
-    run = EnhancerTrainer(backbone, None, given, config, start=start)
+    run = EnhancerTrainer(backbone, start, given, config)
     assert [type(objective) for objective in run.objectives] == [DenoisingObjective] and config.heads == 8
     assert all(torch.equal(weight.half(), start.weights[key]) for key, weight in run.weights().items())
     run.run()
     assert not torch.equal(run.model.predictor.out.bias.half(), start.weights["predictor.out.bias"])
     other_base = DiffusersBackbone(tiny_pipeline("sd2"))
     with pytest.raises(ConfigError, match="an ID-Enhancer for Stable Diffusion 2.x, got one for Stable Diffusion 1.x"):
-        EnhancerTrainer(other_base, None, given, config, start=start)
+        EnhancerTrainer(other_base, start, given, config)
 
 
 def test_the_mean_is_of_trainings_that_have_one_start(backbone):
@@ -291,7 +291,7 @@ def test_an_enhancer_for_another_base_is_refused(backbone):
 
 
 def test_a_person_with_one_picture_is_refused(backbone):
-    with pytest.raises(TrainingError, match="two pictures of each person or more, got one of person 1"):
+    with pytest.raises(TrainingError, match="two images of each person or more, got one of person 1"):
         pictures(backbone, people=(0, 0, 1))
 
 

@@ -13,7 +13,7 @@ from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig, Trainer, cross_initialise
 from idea_core.enhancers.config import EnhancerTrainConfig
-from idea_core.enhancers.pictures import PeoplePictures
+from idea_core.enhancers.dataset import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.errors import ConfigError, FaceError
@@ -137,9 +137,9 @@ def seen_person(settings: TrainConfig) -> tuple[Trainer, LikenessLoss, torch.Ten
     """A stranger in the miniature world, as an Enhancer has them, before a training for likeness."""
     base, person = DiffusersBackbone(load_pipeline(BASE)), Stranger(43, 2)
     target = torch.nn.functional.normalize(person.references[0].mean(0), dim=0)
-    loss = LikenessLoss.of(base, face_engine(), settings)
     pictures, start = person.photos.movedim(1, -1), SEEN.start
-    return Trainer.of(base, pictures, target, settings, all_names(), start=start, likeness=loss), loss, target
+    trainer = Trainer.of(base, pictures, target, settings, all_names(), start=start, engine=face_engine())
+    return trainer, trainer.likeness, target
 
 
 def likeness_settings(**changes) -> TrainConfig:
@@ -190,9 +190,9 @@ def across_people(
     latents, faces = base.encode_images(photos.movedim(1, -1)).mean, embed(photos, largest_faces(photos))
     prompts = [part.caption(number, "{}") for part in (person.scenes for person in people) for number in range(3)]
     pictures = PeoplePictures(latents, faces, torch.arange(9) // 3, prompts, all_names()[:3])
-    loss = LikenessLoss.of(base, face_engine(), config)
-    anchor = cross_initialise(base, all_names(), 2)
-    return EnhancerTrainer(base, anchor, pictures, config, loss, start), loss
+    loss = LikenessLoss(base, face_engine(), config.likeness_sampling_steps, config.likeness_guidance)
+    start = start or cross_initialise(base, all_names(), 2)
+    return EnhancerTrainer(base, start, pictures, config, loss), loss
 
 
 BY_LIKENESS = EnhancerTrainConfig(

@@ -7,7 +7,7 @@ import pytest
 
 from idea_core.enhancers.config import DatasetConfig, recombined
 from idea_core.enhancers.dataset import MANIFEST, PeopleDataset
-from idea_core.enhancers.draw_dataset import blocks, draw_people
+from idea_core.enhancers.drawing import blocks, draw_people
 from idea_core.errors import ConfigError
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from miniature.people import named_people
@@ -52,7 +52,7 @@ def test_a_folder_says_whose_pictures_it_holds_and_how_they_were_made(drawn):
 
 
 def test_pictures_of_other_settings_are_not_overwritten(drawn, base):
-    with pytest.raises(ConfigError, match="pictures of this base model, these face models and these settings"):
+    with pytest.raises(ConfigError, match="images of this base model, these face models and these settings"):
         draw(PeopleDataset(drawn.folder, config(), "another"), base)
 
 

@@ -90,7 +90,7 @@ def test_a_correction_goes_on_from_the_best_look_and_half_as_far_after_one_that_
         return Candidate(face_shown, likeness[len(shown) - 1], drawn[len(shown) - 1], torch.zeros(1, 8, 8, 3))
 
     refiner = Refiner(base, enhancer(), face_engine(), dataclasses.replace(QUICK, rounds=4))
-    monkeypatch.setattr(refiner, "_look", look)
+    monkeypatch.setattr(refiner, "_draw", look)
     better = refiner.refine(face)
     steps = [(0, 0.5), (1, 0.5), (1, 0.25), (3, 0.25)]  # from which look on, and how far
     for number, (start, rate) in enumerate(steps, 1):
@@ -119,10 +119,10 @@ def test_fewer_pictures_at_a_time_where_memory_runs_out(base, face):
     whole = Refiner(base, enhancer(), face_engine(), config).refine(face)
     assert looks[0].similarity == pytest.approx(whole[0].similarity, abs=1e-3)
     small.decode_images = lambda latents: small.predict(torch.zeros(99), None, None)
-    with pytest.raises(TrainingError, match="memory for a picture, got out of memory at 64 pixels"):
+    with pytest.raises(TrainingError, match="memory for an image, got out of memory at 64 pixels"):
         Refiner(small, enhancer(), face_engine(), config).refine(face)
     small.room = 0
-    with pytest.raises(TrainingError, match="memory for a picture, got out of memory at 64 pixels. Lower the resol"):
+    with pytest.raises(TrainingError, match="memory for an image, got out of memory at 64 pixels. Lower the resol"):
         Refiner(small, enhancer(), face_engine(), config).refine(face)
 
 
@@ -130,7 +130,7 @@ def test_pictures_without_a_face_are_an_error():
     backbone, seen = DiffusersBackbone(tiny_pipeline()), []
     config = dataclasses.replace(QUICK, num_images=2, resolution=16, sampling_steps=2)
     refiner = Refiner(backbone, trained(backbone), face_engine(), config)
-    with pytest.raises(FaceError, match="a face in 2 pictures that the base model draws of the person, got none"):
+    with pytest.raises(FaceError, match="a face in 2 images that the base model draws of the person, got none"):
         refiner.refine(torch.nn.functional.normalize(torch.ones(512), dim=0), lambda _, look: seen.append(look))
     assert [look is not None for look in seen] == [False, True]  # what was drawn is shown nevertheless
 

@@ -29,6 +29,10 @@ class TextCondition(NamedTuple):
     context: Tensor  # (B, L, d)
     pooled: Tensor | None = None  # (B, p), for base models that use it
 
+    def rows(self, index: Tensor | slice) -> TextCondition:
+        """The condition of some of the prompts."""
+        return TextCondition(self.context[index], None if self.pooled is None else self.pooled[index])
+
 
 class Latents(NamedTuple):
     """The VAE's posterior of images, scaled for the UNet."""

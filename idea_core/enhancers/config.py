@@ -1,4 +1,4 @@
-"""Settings of the pictures of people, of an Enhancer's training across them, and of the refinement of a person."""
+"""Settings of the images of people, of an ID-Enhancer's training on them, and of the refinement of a person."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..text.captions import PORTRAIT_PROMPTS, require_prompts
 from ..training.config import learning_rate
 
 Split = Literal["train", "val"]
-LEAST_KEPT = 3  # pictures of a person; the face in one, the picture in another, and one to agree with them
+MIN_KEPT = 3  # images of a person: one gives the face, another is learned from, and a third confirms both
 
 
 def _resolution() -> Any:
@@ -44,10 +44,10 @@ def _sampling_batch_size() -> Any:
 
 @dataclass(frozen=True)
 class DatasetConfig(Settings):
-    """Whose pictures are made, and how.
+    """The people and their images.
 
     Attributes:
-        names: of people whom the base model can draw.
+        names: people whom the base model can draw.
         prompts: with `{}` for the name.
         seed: added to the seeds of all images.
     """
@@ -61,7 +61,7 @@ class DatasetConfig(Settings):
         advanced=True,
     )
     prompts: tuple[str, ...] = PORTRAIT_PROMPTS
-    images_per_person: int = setting(6, "Images of each person.", min=LEAST_KEPT, soft_max=1000)
+    images_per_person: int = setting(6, "Images of each person.", min=MIN_KEPT, soft_max=1000)
     resolution: int = _resolution()
     sampling_steps: int = _sampling_steps(25)
     guidance: float = _guidance()
@@ -82,23 +82,23 @@ class DatasetConfig(Settings):
         require_prompts(self.prompts, "name")
 
     def fingerprint(self, model: str, faces: str) -> str:
-        """SHA-256 of all that a person's pictures depend on.
+        """SHA-256 of all that a person's images depend on.
 
         Args:
             model: digest of the base model and its precision.
             faces: digest of the face models.
         """
-        drawn_by = ("prompts", "images_per_person", "resolution", "sampling_steps", "guidance", "seed")
-        settings = {"model": model, "faces": faces, **{name: getattr(self, name) for name in drawn_by}}
+        names = ("prompts", "images_per_person", "resolution", "sampling_steps", "guidance", "seed")
+        settings = {"model": model, "faces": faces, **{name: getattr(self, name) for name in names}}
         return Digest().add_json(settings).hex()
 
     @cached_property
     def all_names(self) -> tuple[str, ...]:
-        """The names, and behind them the synthetic ones, made only of names to train on."""
+        """The names, then the synthetic ones, which combine only names of the training split."""
         return self.names + recombined(self.names[: self._split], self.num_synthetic, self.names)
 
     def ids_of(self, split: Split) -> list[int]:
-        """Places in `all_names` of the people to train on ("train") or to validate with ("val")."""
+        """Indices in `all_names` of the people of a split."""
         if split == "val":
             return list(range(self._split, len(self.names)))
         return [*range(self._split), *range(len(self.names), len(self.all_names))]
@@ -110,7 +110,7 @@ class DatasetConfig(Settings):
 
 @dataclass(frozen=True)
 class EnhancerTrainConfig(Settings):
-    """How an `EnhancerModel` is trained. Each learning rate warms up, and falls to a twentieth over its last half."""
+    """How an `EnhancerModel` is trained. Each learning rate warms up, and falls to a twentieth in its last half."""
 
     steps: int = setting(5000, "Optimiser steps of the training.", min=1, soft_max=1_000_000)
     text_steps: int = setting(
@@ -163,8 +163,8 @@ class EnhancerTrainConfig(Settings):
     def text_batch_size(self) -> int:
         return 4 * self.batch_size
 
-    def going_on(self, heads: int, beta: float) -> EnhancerTrainConfig:
-        """The same for a training that goes on from an Enhancer of these heads and beta. It has had its text steps."""
+    def continued(self, heads: int, beta: float) -> EnhancerTrainConfig:
+        """The settings of a training that starts from an Enhancer with these heads and beta, without text steps."""
         return replace(self, heads=heads, beta=beta, text_steps=0)
 
     def _check(self) -> None:
@@ -173,7 +173,7 @@ class EnhancerTrainConfig(Settings):
 
 @dataclass(frozen=True)
 class EnhancerRunConfig(Settings):
-    """How often a training across people is saved and validated."""
+    """How often the training of an ID-Enhancer is saved and validated."""
 
     save_every: int = setting(200, "Steps between two saves of the training. 0: only when it is cancelled.", min=0)
     validate_every: int = setting(
@@ -220,26 +220,25 @@ class RefineConfig(Settings):
 
     @property
     def drawn(self) -> int:
-        """How many images that are in all."""
+        """Number of images in all."""
         return (self.rounds + 1) * self.num_images
 
 
 def recombined(names: Sequence[str], count: int, known: Iterable[str] = (), seed: int = 0) -> tuple[str, ...]:
-    """First words of names before the rest of other names, none of them known.
+    """New names: the first word of one name and the rest of another, none of them in `names` or `known`.
 
     Raises:
         ConfigError: the names do not give so many.
     """
     parts = [name.split(maxsplit=1) for name in names if " " in name.strip()]
     first, last = (sorted(set(part)) for part in zip(*parts)) if parts else ([], [])
-    taken, new = {*names, *known}, dict[str, None]()
+    existing, new = {*names, *known}, dict[str, None]()
     generator = random.Random(seed)
-    if count > len(first) * len(last) - len(taken):
-        raise ConfigError(
-            f"names that give {count} new ones", f"{len(names)} names", "Invent fewer, or give more names."
-        )
+    if count > len(first) * len(last) - len(existing):
+        remedy = "Lower num_synthetic, or give more names."
+        raise ConfigError(f"names that give {count} new ones", f"{len(names)} names", remedy)
     while len(new) < count:
         name = f"{generator.choice(first)} {generator.choice(last)}"
-        if name not in taken:
+        if name not in existing:
             new[name] = None
     return tuple(new)

@@ -1,4 +1,4 @@
-"""Pictures that a base model makes of people whom it knows by name, on disk: what an ID-Enhancer learns from."""
+"""Images that a base model drew of people whom it knows by name: the data set of an ID-Enhancer."""
 
 from __future__ import annotations
 
@@ -7,38 +7,67 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..diffusion.backbone import Backbone
-from ..errors import ConfigError, IdentityFileError, TrainingError
+from ..errors import ConfigError, IdentityFileError, TrainingError, require_shape
 from ..files.digest import digest_of
 from ..files.format import FileFormat
 from ..files.tensorfile import write_atomically, write_tensors
 from ..files.textfile import parse_json
-from .config import LEAST_KEPT, DatasetConfig, Split
-from .drawing import ImageSampler
-from .pictures import PeoplePictures
+from ..method.enhancer import ARCFACE_WIDTH
+from ..text.captions import PLACEHOLDER
+from .config import MIN_KEPT, DatasetConfig, Split
 
 logger = logging.getLogger(__name__)
 
-FORMAT = FileFormat("id-ea-person-pictures", "2", "Delete the file; it is drawn again.")
+FORMAT = FileFormat("id-ea-person-pictures", "2", "Delete the file; its images are drawn again.")
 MANIFEST = "manifest.json"
 _NO_WORD = re.compile(r"\W+")
 
 
-@dataclass(frozen=True)
-class PeopleDataset:
-    """One file a person, called after the person, and a manifest of settings.
-
-    A person's pictures depend on the settings and the name alone, not on whoever else is drawn, but for rounding.
+@dataclass(frozen=True, eq=False)
+class PeoplePictures:
+    """Images of several people.
 
     Attributes:
-        fingerprint: `config.fingerprint(...)`; a folder holds pictures of one alone.
+        latents: (N, c, h, w), scaled as the UNet wants them.
+        faces: (N, 512), L2-normalised embeddings of the faces in them.
+        people: (N,) index of the person in each; every person at least twice.
+        prompts: prompt of each image, with `{}` for the person.
+        names: one for each person.
+    """
+
+    latents: Tensor
+    faces: Tensor
+    people: Tensor
+    prompts: Sequence[str]
+    names: Sequence[str]
+
+    def __post_init__(self) -> None:
+        count = len(self.latents)
+        require_shape("faces", self.faces, count, ARCFACE_WIDTH)
+        require_shape("people", self.people, count)
+        if len(self.prompts) != count or not all(PLACEHOLDER in prompt for prompt in self.prompts):
+            remedy = "Give one for each image."
+            raise TrainingError(f"{count} prompts with {PLACEHOLDER} in them", f"{len(self.prompts)}", remedy)
+        single = (self.people.bincount()[self.people] < 2).nonzero()
+        if len(single) or not count:
+            got = f"one of person {int(self.people[single[0]])}" if count else "no image"
+            raise TrainingError("two images of each person or more", got, "Add images.")
+
+
+@dataclass(frozen=True)
+class PeopleDataset:
+    """A folder with one file for each person, named after the person, and a manifest of the settings.
+
+    A person's images depend only on the settings and the name. Whoever else is drawn changes them only by rounding.
+
+    Attributes:
+        fingerprint: `config.fingerprint(...)`; all images of a folder have the same.
     """
 
     folder: Path
@@ -49,43 +78,39 @@ class PeopleDataset:
         name = self.config.all_names[number]
         return self.folder / "people" / f"{_NO_WORD.sub('_', name)[:48]}-{number_of(name):08x}.safetensors"
 
-    def image_sampler(self, backbone: Backbone) -> ImageSampler:
-        """Who draws as these pictures are drawn."""
-        config = self.config
-        return ImageSampler(
-            backbone, config.resolution, config.sampling_steps, config.guidance, config.sampling_batch_size
-        )
-
     def pictures(self, split: Split = "train") -> PeoplePictures:
-        """What was drawn, as far as it is of use, of those to learn from or of those held out.
+        """The images of a split: those whose face agrees with the person's others.
 
         Raises:
-            TrainingError: too few people.
+            TrainingError: nobody has enough such images.
         """
-        parts, names = [], []
+        latents: list[Tensor] = []
+        faces: list[Tensor] = []
+        people: list[int] = []
+        captions: list[str] = []
+        names: list[str] = []
         for number in self.config.ids_of(split):
             stored = self.stored(number)
             if stored is None:
                 continue
             tensors, prompts = stored
-            kept = _agreeing(tensors["faces"].float(), self.config.min_similarity)
-            if int(kept.sum()) >= LEAST_KEPT:
-                chosen = kept.nonzero()[:, 0]
-                people = torch.full((len(chosen),), len(names))
-                captions = [prompts[index] for index in chosen.tolist()]
-                parts.append((tensors["latents"][chosen], tensors["faces"][chosen].float(), people, captions))
+            kept = _agreeing(tensors["faces"].float(), self.config.min_similarity).nonzero()[:, 0]
+            if len(kept) >= MIN_KEPT:
+                latents.append(tensors["latents"][kept])
+                faces.append(tensors["faces"][kept].float())
+                people += [len(names)] * len(kept)
+                captions += [prompts[index] for index in kept.tolist()]
                 names.append(self.config.all_names[number])
-        if not parts:
+        if not names:
             raise TrainingError(
-                f"people with {LEAST_KEPT} pictures that agree, in {self.folder}",
+                f"people with {MIN_KEPT} images that agree, in {self.folder}",
                 "none",
                 "Use names that this base model can draw, or lower min_similarity.",
             )
-        latents, faces, people, captions = zip(*parts)
-        return PeoplePictures(torch.cat(latents), torch.cat(faces), torch.cat(people), list(chain(*captions)), names)
+        return PeoplePictures(torch.cat(latents), torch.cat(faces), torch.tensor(people), captions, names)
 
     def stored(self, number: int) -> tuple[dict[str, Tensor], list[str]] | None:
-        """A person's pictures; None if they are not there, damaged, or of other settings."""
+        """A person's tensors and prompts; None if the file is missing, damaged, or of other settings."""
         try:
             with FORMAT.reading(self.file_of(number)) as (tensors, metadata):
                 same = metadata["fingerprint"] == self.fingerprint and metadata["name"] == self.config.all_names[number]
@@ -93,34 +118,34 @@ class PeopleDataset:
         except FileNotFoundError:
             return None
         except IdentityFileError as error:
-            logger.warning("ID-EA: %s is drawn anew. %s", self.file_of(number), error)
+            logger.warning("ID-EA: %s cannot be read; its images are drawn again. %s", self.file_of(number), error)
             return None
 
     def write(self, number: int, latents: Tensor, faces: Tensor, prompts: Sequence[str]) -> None:
-        """A person's pictures, in one move.
+        """Write a person's file, in one move.
 
         Args:
             latents: (P, c, h, w).
-            faces: (P, 512), L2-normalised; zeros where there is not one face.
-            prompts: of each picture, with `{}` for the name.
+            faces: (P, 512), L2-normalised; zeros for an image without exactly one face.
+            prompts: prompt of each image, with `{}` for the name.
         """
         name = self.config.all_names[number]
         metadata = {"fingerprint": self.fingerprint, "name": name, "prompts": json.dumps(prompts)}
         write_tensors(self.file_of(number), {"latents": latents, "faces": faces}, FORMAT.metadata(metadata))
 
     def write_manifest(self) -> None:
-        """Write the manifest of a folder that is to hold these pictures; those that took hours are not overwritten.
+        """Claim the folder; images of other settings, which took hours, are not overwritten.
 
         Raises:
-            ConfigError: the folder holds pictures of another base model, or of other settings.
+            ConfigError: the folder holds images of another base model, or of other settings.
         """
         try:
             manifest = parse_json((self.folder / MANIFEST).read_text("utf-8"))
         except (OSError, ValueError):
-            manifest = {"fingerprint": self.fingerprint}  # lost: each file says it too
+            manifest = {"fingerprint": self.fingerprint}  # unreadable; each image file has the fingerprint too
         if manifest.get("fingerprint") != self.fingerprint and any((self.folder / "people").glob("*.safetensors")):
             raise ConfigError(
-                "pictures of this base model, these face models and these settings",
+                "images of this base model, these face models and these settings",
                 f"others in {self.folder}",
                 "Choose another folder or name, or delete that folder.",
             )
@@ -130,12 +155,12 @@ class PeopleDataset:
 
 
 def number_of(name: str) -> int:
-    """Always the same for a name, and hardly ever that of another one; below 2 to the 32nd."""
+    """A hash of a name, below 2³²."""
     return int(digest_of(name)[:8], 16)
 
 
 def _agreeing(faces: Tensor, min_similarity: float) -> Tensor:
-    """Which faces (P, 512) are one person's: near enough to the mean of the others."""
+    """Which faces (P, 512) are similar enough to the mean of the others."""
     has_face = faces.norm(dim=1) > 0
     others = normalize(faces.sum(0) - faces, dim=1)
     return has_face & ((faces * others).sum(1) >= min_similarity)

@@ -1,9 +1,9 @@
-"""A base model that draws."""
+"""The base model draws: images of prompts, and the images of a data set."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,53 +12,57 @@ from ..diffusion.backbone import Backbone, TextCondition
 from ..diffusion.memory import empty_cache, is_out_of_memory, out_of_memory_as
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import TrainingError
+from ..faces import FaceEngine
+from ..faces.score import embed_images, only
+from ..images import to_pixels
+from ..text.captions import PLACEHOLDER
 from ..text.tokenized import quoted, require_short
+from .config import DatasetConfig, RefineConfig
+from .dataset import PeopleDataset, number_of
 
 logger = logging.getLogger(__name__)
 
-BLANK = 64  # pixels; any picture small enough tells how many latents a pixel has
+BLANK = 64  # side in pixels of a blank image, which is encoded to learn the shape of latents
 OnDrawn = Callable[[int], None]
-"""Called with how many of the pictures are drawn, but for the VAE; it may raise to cancel."""
+"""Called with the number of images that are sampled but not decoded; it may raise to cancel."""
 
 
 class ImageSampler:
-    """A base model that draws.
+    """Draws images with a base model.
 
-    Args:
-        resolution: side in pixels.
-        sampling_steps: of each picture.
-        guidance: scale of classifier-free guidance.
-        sampling_batch_size: pictures sampled together; it changes no picture but for rounding. Where memory runs out
-            there are fewer from then on.
+    Where memory runs out, fewer images are sampled together from then on, which changes them only by rounding.
     """
 
-    def __init__(self, backbone: Backbone, resolution: int, sampling_steps: int, guidance: float, at_once: int):
-        self._backbone, self._steps, self._guidance, self._at_once = backbone, sampling_steps, guidance, at_once
-        self._resolution = resolution
+    def __init__(self, backbone: Backbone, config: DatasetConfig | RefineConfig):
+        self._backbone, self._config, self._batch_size = backbone, config, config.sampling_batch_size
         channels, side, _ = backbone.encode_images(torch.zeros(1, BLANK, BLANK, 3)).mean.shape[1:]
-        self._shape = (channels, side * resolution // BLANK, side * resolution // BLANK)
+        self._shape = (channels, side * config.resolution // BLANK, side * config.resolution // BLANK)
         self._negative = empty_prompt(backbone)
 
+    @torch.no_grad()
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Latents (B, c, h, w) in half precision and images (B, H, W, 3) of prompts, one seed each."""
-        return self.draw_conditions(self._encode(prompts), seeds)
+        """Latents (B, c, h, w) in half precision and images (B, H, W, 3) of prompts, one seed each.
+
+        Raises:
+            TrainingError: not enough memory for a single image.
+        """
+        ids = [self._backbone.tokenize(prompt) for prompt in prompts]
+        for prompt, one in zip(prompts, ids):
+            require_short(self._backbone, max(map(len, one.values())), quoted(prompt))
+        condition = self._backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
+        return self.draw_conditions(condition, seeds)
 
     @torch.no_grad()
     def draw_conditions(
         self, conditions: TextCondition, seeds: Sequence[int], on_drawn: OnDrawn | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The same of conditions that are there already.
-
-        Raises:
-            TrainingError: no memory for a single picture.
-        """
+        """`draw` for encoded prompts."""
         noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        latents, begin, got = [], 0, f"out of memory at {self._resolution} pixels"
-        with out_of_memory_as(TrainingError("memory for a picture", got, "Lower the resolution.")):
+        latents, begin, got = [], 0, f"out of memory at {self._config.resolution} pixels"
+        with out_of_memory_as(TrainingError("memory for an image", got, "Lower the resolution.")):
             while begin < len(noise):
-                part = slice(begin, begin + self._at_once)
-                positive = TextCondition(*(None if tensor is None else tensor[part] for tensor in conditions))
-                drawn = self._sample(positive, noise[part])
+                part = slice(begin, begin + self._batch_size)
+                drawn = self._sample(conditions.rows(part), noise[part])
                 if drawn is None:
                     continue
                 latents.append(drawn)
@@ -69,20 +73,70 @@ class ImageSampler:
             return drawn.half().cpu(), self._backbone.decode_images(drawn)
 
     def _sample(self, positive: TextCondition, noise: Tensor) -> Tensor | None:
-        """Latents; None where memory ran out, and there are fewer pictures at a time from now on."""
+        """Latents; None if memory ran out, after halving the batch size."""
+        steps, guidance = self._config.sampling_steps, self._config.guidance
         try:
-            return sample(self._backbone, positive, self._negative, noise, self._steps, self._guidance)
+            return sample(self._backbone, positive, self._negative, noise, steps, guidance)
         except RuntimeError as error:
-            if not is_out_of_memory(error) or self._at_once == 1:
+            if not is_out_of_memory(error) or self._batch_size == 1:
                 raise
-        self._at_once = (self._at_once + 1) // 2
-        logger.warning("ID-EA: out of memory; going on with %d pictures at a time.", self._at_once)
+        self._batch_size = (self._batch_size + 1) // 2
+        logger.warning("ID-EA: out of memory; continuing with %d images at a time.", self._batch_size)
         empty_cache()
         return None
 
-    @torch.no_grad()
-    def _encode(self, texts: Sequence[str]) -> TextCondition:
-        ids = [self._backbone.tokenize(text) for text in texts]
-        for text, one in zip(texts, ids):
-            require_short(self._backbone, max(map(len, one.values())), quoted(text))
-        return self._backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
+
+def draw_people(
+    dataset: PeopleDataset, backbone: Backbone, engine: FaceEngine, shard: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[int, Tensor | None]]:
+    """Draw the images that are missing, person after person.
+
+    People are always sampled in the same blocks, since the last digits of an image depend on the others.
+
+    Args:
+        shard: as in `blocks`.
+
+    Yields:
+        A person's number, and their images (P, H, W, 3), or None if they were there already.
+    """
+    dataset.write_manifest()
+    sampler = None
+    for block in blocks(dataset.config, shard):
+        missing = [number for number in block if dataset.stored(number) is None]
+        if missing:
+            sampler = sampler or ImageSampler(backbone, dataset.config)
+            images = _draw_block(dataset, sampler, engine, block, missing)
+        for number in block:
+            yield number, images[number] if number in missing else None
+
+
+def blocks(config: DatasetConfig, shard: tuple[int, int] = (0, 1)) -> list[range]:
+    """Numbers of the people who are drawn together.
+
+    Args:
+        shard: (i, k): every k-th block from the i-th on, so that several machines share the work.
+    """
+    size, people = max(1, config.sampling_batch_size // config.images_per_person), range(len(config.all_names))
+    return [people[begin : begin + size] for begin in people[::size]][shard[0] :: shard[1]]
+
+
+def _draw_block(
+    dataset: PeopleDataset, sampler: ImageSampler, engine: FaceEngine, block: range, missing: Sequence[int]
+) -> dict[int, Tensor]:
+    """Draw a block of people, and write those who are missing; images (P, H, W, 3) of each."""
+    config = dataset.config
+    prompts: dict[int, list[str]] = {}
+    texts: list[str] = []
+    seeds: list[int] = []
+    for number in block:
+        name = config.all_names[number]
+        places = range(number_of(name), number_of(name) + config.images_per_person)  # among all prompts and seeds
+        prompts[number] = [config.prompts[place % len(config.prompts)] for place in places]
+        texts += [prompt.replace(PLACEHOLDER, name) for prompt in prompts[number]]
+        seeds += [config.seed + place for place in places]
+    latents, images = (part.split(config.images_per_person) for part in sampler.draw(texts, seeds))
+    for number, own_latents, own_images in zip(block, latents, images):
+        if number in missing:
+            faces = embed_images(engine, list(to_pixels(own_images)), only)
+            dataset.write(number, own_latents, faces, prompts[number])
+    return dict(zip(block, images))

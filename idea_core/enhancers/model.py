@@ -1,4 +1,4 @@
-"""What an Enhancer that has seen people computes: from face embeddings to pseudo-tokens and the Adapter's input."""
+"""The network of a pretrained ID-Enhancer: face embeddings → pseudo-tokens and the Adapter's input."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ UNIT_VARIANCE = ARCFACE_WIDTH**0.5  # a normalised embedding's entries are tiny;
 
 
 class TokenPredictor(nn.Module):
-    """Face embeddings → how far a person's pseudo-tokens are from the mean name: a residual network, zero at first.
+    """Face embeddings → distance of a person's pseudo-tokens from the mean name: a residual network, zero at first.
 
-    A shallow one learns the people it sees by heart; with as many weights a deeper one finds more of those whom it has
-    not seen (docs/evidence.md).
+    With as many weights, a deeper network generalises better to new people than a shallow one (docs/evidence.md).
 
     Args:
-        width: of all tokens of a person together.
+        width: width of all tokens of a person together.
     """
 
     def __init__(self, width: int):
@@ -43,23 +42,27 @@ class TokenPredictor(nn.Module):
         """(B, width) of faces (B, 512), with entries near 1; `dropout` as in `EnhancerModel.tokens`."""
         hidden = self.expand(faces)
         for block, (norm, inner, outer) in enumerate(zip(self.norms, self.inner, self.outer)):
-            found = functional.silu(inner(norm(hidden)))
-            hidden = hidden + outer(found if dropout is None else found * dropout[:, block])
+            active = functional.silu(inner(norm(hidden)))
+            hidden = hidden + outer(active if dropout is None else active * dropout[:, block])
         return self.out(hidden)
 
 
 class EnhancerModel(nn.Module):
     """Face embeddings → pseudo-tokens and the Adapter's input: token predictor, Enhancer, Adapter.
 
-    The tokens start at the mean of names and move on the scale on which names differ. From the anchor, which is an
-    encoder's output and far longer than any name's token, the predictor would have to find its way back first.
+    The tokens start at the mean of names and move on the scale on which names differ. They do not start at the anchor:
+    it is an encoder's output, and far longer than any name's token.
 
     Args:
         anchor: `A` of each text encoder, (n, d_enc).
-        start, scale: of names in each text encoder, (n, d_enc), as from `mean_name`.
+        start, scale: `mean_name` of the names, in each text encoder (n, d_enc).
         heads: attention heads of Enhancer and Adapter.
         beta: scale of the Adapter's gate.
     """
+
+    anchor: Tensor  # (n, d), as are the next two
+    start: Tensor
+    scale: Tensor
 
     def __init__(self, anchor: Anchor, start: Anchor, scale: Anchor, heads: int = 8, beta: float = 0.4):
         super().__init__()
@@ -68,11 +71,11 @@ class EnhancerModel(nn.Module):
         if d % heads:
             raise ConfigError(f"heads to divide the width {d}", str(heads), "Change heads.")
         for name, parts in (("anchor", anchor), ("start", start), ("scale", scale)):
-            self.register_buffer(name, torch.cat([part.float() for part in parts.values()], dim=-1))  # (n, d)
+            self.register_buffer(name, torch.cat([part.float() for part in parts.values()], dim=-1))
         self.predictor = TokenPredictor(n * d)
         self.enhancer = Enhancer(d, n, heads, residual=True)
         self.adapter = Adapter(d, heads, beta)
-        with torch.no_grad():  # all_names starts as nobody, behind an open gate
+        with torch.no_grad():  # every face starts at the mean name: a zero output behind an open gate
             self.adapter.gamma.fill_(OPEN_GATE)
             self.adapter.attention.out_proj.weight.zero_()
             self.adapter.attention.out_proj.bias.zero_()
@@ -85,7 +88,7 @@ class EnhancerModel(nn.Module):
         """Text encoder → pseudo-tokens (B, n, d_enc) of faces (B, 512), L2-normalised.
 
         Args:
-            dropout: (B, BLOCKS, HIDDEN), factors on the predictor's hidden values, while it learns.
+            dropout: (B, BLOCKS, HIDDEN), factors on the predictor's hidden values; None outside of training.
         """
         moved = self.predictor(id_embeds * UNIT_VARIANCE, dropout).unflatten(-1, self.start.shape)
         tokens = self.start + self.scale * moved
@@ -99,6 +102,6 @@ class EnhancerModel(nn.Module):
 def face_condition(
     backbone: Backbone, model: EnhancerModel, captions: Sequence[Caption], faces: Tensor, dropout: Tensor | None = None
 ) -> TextCondition:
-    """Text condition of captions about the people whom faces (B, 512) show; `dropout` as in `EnhancerModel.tokens`."""
+    """Text condition of captions with the people of faces (B, 512); `dropout` as in `EnhancerModel.tokens`."""
     condition = backbone.encode(fill(captions, model.tokens(faces, dropout)))
     return condition._replace(context=model.adapter(condition.context, model.fused(faces)))

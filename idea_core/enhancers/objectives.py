@@ -1,9 +1,8 @@
-"""What a `EnhancerModel` learns across people, and from what: text, pictures, and the likeness of what is drawn.
+"""The objectives of an `EnhancerModel`: text, denoising, likeness.
 
-By text: from a face in one of the pictures comes the text condition that the name gives. It needs no UNet, and carries
-most of the way. By pictures: from that face the frozen model has to denoise another picture of the same person as it
-does from the name. By likeness: the base model draws whom a face shows, and the recogniser says how like the drawn face
-is.
+Text: a face gives the text condition that the person's name gives. It needs no UNet, and does most of the work.
+Denoising: the frozen base model denoises another image of the person with the face as it does with the name. Likeness:
+the base model draws the person of a face, and the recogniser measures the face similarity.
 """
 
 from __future__ import annotations
@@ -22,17 +21,12 @@ from ..errors import TrainingError
 from ..text.tokenized import Caption, fill, tokenize_captions
 from ..training.likeness_loss import LikenessLoss
 from .config import EnhancerTrainConfig
+from .dataset import PeoplePictures
 from .model import BLOCKS, HIDDEN, EnhancerModel, face_condition
-from .pictures import PeoplePictures
 
 
 class TrainingData:
-    """What all objectives share: who learns, from which pictures, and random choices.
-
-    Args:
-        model: that learns.
-        generator: of all random choices.
-    """
+    """What all objectives share: the model in training, its images, and the source of all random choices."""
 
     def __init__(
         self,
@@ -48,89 +42,75 @@ class TrainingData:
         self._captions = tokenize_captions(backbone, pictures.prompts, model.num_tokens)
         self._order, self._counts = pictures.people.argsort(stable=True), pictures.people.bincount()
         self._first = self._counts.cumsum(0) - self._counts
-        self._place = self._order.argsort()  # of each picture among all, by person
+        self._place = self._order.argsort()  # of each image in `_order`
 
     def dropout(self, size: int) -> Tensor:
-        """Factors (size, BLOCKS, HIDDEN) of a batch."""
+        """Random factors (size, BLOCKS, HIDDEN) for a batch."""
         kept = torch.rand(size, BLOCKS, HIDDEN, generator=self.generator) >= self.config.dropout
         return kept / (1 - self.config.dropout)
 
     def other_faces(self, chosen: Tensor) -> Tensor:
-        """The mean face (B, 512) of some other pictures of the same people as in pictures (B,)."""
+        """Mean face (B, 512) of other images of the people in images (B,)."""
         person = self.pictures.people[chosen]
         mine = self._place[chosen] - self._first[person]
         count = self._counts[person, None]
         drawn = torch.rand(len(chosen), self.config.views, generator=self.generator)
-        others = (mine[:, None] + 1 + (drawn * (count - 1)).long()) % count  # never the picture itself
+        others = (mine[:, None] + 1 + (drawn * (count - 1)).long()) % count  # never the image itself
         faces = self.pictures.faces[self._order[self._first[person, None] + others]]  # (B, views, 512)
         views = torch.randint(1, self.config.views + 1, (len(chosen), 1), generator=self.generator)
         used = torch.arange(self.config.views) < views
         return functional.normalize((faces * used[..., None]).sum(1), dim=-1)
 
     def mean_faces(self) -> Tensor:
-        """The face (N, 512) of each person in all pictures of theirs."""
+        """Mean face (N, 512) of all images of each person."""
         faces, people = self.pictures.faces, self.pictures.people
         totals = torch.zeros(len(self._counts), faces.shape[1]).index_add_(0, people, faces.float())
         return functional.normalize(totals, dim=1)
 
     def condition(self, chosen: Tensor, faces: Tensor, dropout: Tensor | None) -> TextCondition:
-        """What captions about pictures (B,) give with the people whom faces (B, 512) show."""
+        """Text condition of the captions of images (B,), with the people of faces (B, 512)."""
         device = self.backbone.device
         factors = None if dropout is None else send(dropout, device)
-        return face_condition(self.backbone, self.model, self._said(chosen), send(faces, device), factors)
+        return face_condition(self.backbone, self.model, self._captions_of(chosen), send(faces, device), factors)
 
     @torch.no_grad()
     def named_condition(self, chosen: Tensor) -> TextCondition:
-        """What captions about pictures (B,) give with the names of the people in them."""
+        """Text condition of the captions of images (B,), with the names of the people in them."""
         names = [self.names[person] for person in self.pictures.people[chosen].tolist()]
-        return self.backbone.encode(fill(self._said(chosen), {key: [name[key] for name in names] for key in names[0]}))
+        ids = {encoder: [name[encoder] for name in names] for encoder in names[0]}
+        return self.backbone.encode(fill(self._captions_of(chosen), ids))
 
-    def _said(self, chosen: Tensor) -> Sequence[Caption]:
+    def _captions_of(self, chosen: Tensor) -> Sequence[Caption]:
         return [self._captions[index] for index in chosen.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
 class PeopleBatch:
-    """The random choices of a step, one row for each picture; drawn on the CPU.
+    """The random choices of a step, one row for each image; drawn on the CPU."""
 
-    Attributes:
-        pictures: (B,), of which captions and people count.
-        faces: (B, 512), what the model is given of those people.
-        dropout: (B, BLOCKS, HIDDEN), factors.
-        timesteps: (B,); None by text alone.
-        noise: (B, c, h, w) in the pictures' latents; None by text alone.
-        drawn_faces: (B, 512) of people who are drawn; None where nobody is.
-        drawn_noise: (B, c, h, w) that they are drawn from.
-    """
-
-    pictures: Tensor
-    faces: Tensor
-    dropout: Tensor
-    timesteps: Tensor | None = None
-    noise: Tensor | None = None
-    drawn_faces: Tensor | None = None
-    drawn_noise: Tensor | None = None
+    pictures: Tensor  # (B,) indices of images
+    faces: Tensor  # (B, 512), the model's input for the people in them
+    dropout: Tensor  # (B, BLOCKS, HIDDEN) factors
+    timesteps: Tensor | None = None  # (B,)
+    noise: Tensor | None = None  # (B, c, h, w), added to the images' latents
+    drawn_faces: Tensor | None = None  # (B, 512), the model's input for the people who are drawn
+    drawn_noise: Tensor | None = None  # (B, c, h, w) that they are drawn from
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def parts(self, size: int) -> Iterator[PeopleBatch]:
         """The same batch in pieces of at most `size`."""
-        given = {field.name: tensor for field in fields(self) if (tensor := getattr(self, field.name)) is not None}
-        for pieces in zip(*(tensor.split(size) for tensor in given.values())):
-            yield PeopleBatch(**dict(zip(given, pieces)))
+        tensors = {field.name: tensor for field in fields(self) if (tensor := getattr(self, field.name)) is not None}
+        for pieces in zip(*(tensor.split(size) for tensor in tensors.values())):
+            yield PeopleBatch(**dict(zip(tensors, pieces)))
 
 
 class Objective(ABC):
-    """So many steps of one kind.
-
-    Args:
-        steps: of the optimiser.
-        lr: learning rate.
-    """
+    """A number of steps with one loss and one learning rate."""
 
     lr_setting: str
-    """Name of the setting that the rate comes from."""
+    """Name of the learning rate's setting."""
 
     def __init__(self, steps: int, lr: float, data: TrainingData):
         self.steps, self._lr, self._data = steps, lr, data
@@ -141,19 +121,19 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, batch: PeopleBatch) -> Tensor:
-        """The mean loss, a scalar, of a batch as drawn, or of a part of it."""
+        """Mean loss of a batch or a part of it, a scalar."""
 
     def lr_after(self, done: int) -> float:
-        """Learning rate of the step after `done` ones: a warm-up over a fiftieth of all, a fall over the last half."""
+        """Learning rate after `done` steps: a warm-up in the first fiftieth of all, a fall in the last half."""
         warm_up, fall = (done + 1) / max(1, self.steps // 50), 2 * (1 - done / self.steps)
         return self._lr * min(1.0, warm_up) * (min(1.0, fall) * 0.95 + 0.05)
 
 
 class TextObjective(Objective):
-    """From faces to the text conditions that the people's names give.
+    """Faces give the text conditions that the people's names give.
 
     Raises:
-        TrainingError: nobody's name takes as many tokens as a person does.
+        TrainingError: nobody's name has as many tokens as a person.
     """
 
     lr_setting = "text_lr"
@@ -161,7 +141,7 @@ class TextObjective(Objective):
     def __init__(self, steps: int, lr: float, data: TrainingData):
         super().__init__(steps, lr, data)
         wanted = data.model.num_tokens
-        fitting = torch.tensor([{len(ids) for ids in name.values()} == {wanted} for name in data.names])
+        fitting = torch.tensor([all(len(ids) == wanted for ids in name.values()) for name in data.names])
         self._nameable = fitting[data.pictures.people].nonzero()[:, 0]
         if not len(self._nameable):
             raise TrainingError(
@@ -178,12 +158,12 @@ class TextObjective(Objective):
     def loss(self, batch: PeopleBatch) -> Tensor:
         wanted = self._data.named_condition(batch.pictures)
         parts = zip(self._data.condition(batch.pictures, batch.faces, batch.dropout), wanted)
-        errors = [(part.float() - want.float()).square().mean() for part, want in parts if part is not None]
-        return torch.stack(errors).sum()
+        pairs = [(part, want) for part, want in parts if part is not None and want is not None]
+        return torch.stack([(part.float() - want.float()).square().mean() for part, want in pairs]).sum()
 
 
 class DenoisingObjective(Objective):
-    """From faces to what the base model predicts, in pictures of the people, for their names."""
+    """Faces give the predictions, in images of the people, that their names give."""
 
     lr_setting = "lr"
 
@@ -213,7 +193,7 @@ class DenoisingObjective(Objective):
 
 
 class LikenessObjective(DenoisingObjective):
-    """The objective by pictures, and besides from faces to drawn ones that the recogniser takes for them."""
+    """The denoising objective, and the likeness loss on images drawn from faces."""
 
     lr_setting = "likeness_lr"
 
@@ -231,6 +211,6 @@ class LikenessObjective(DenoisingObjective):
         assert batch.drawn_faces is not None and batch.drawn_noise is not None
         device = self._data.backbone.device
         wanted = self._people[self._data.pictures.people[batch.pictures]]
-        condition = self._data.condition(batch.pictures, batch.drawn_faces, None)  # as users will have it, no dropout
+        condition = self._data.condition(batch.pictures, batch.drawn_faces, None)  # without dropout, as in use
         unlike = self._likeness(condition, send(batch.drawn_noise, device), send(wanted, device))
         return super().loss(batch) + self._data.config.likeness_weight * unlike

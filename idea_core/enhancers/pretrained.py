@@ -1,9 +1,8 @@
 """A pretrained Enhancer: from a face embedding to an identity, with no training on the person.
 
-The published Enhancer is trained on one person, whose face embedding never changes, so nothing that it learns can
-depend on the face. This one is trained across many people (`trainer.py`) for one base model, together with a predictor
-of the pseudo-tokens and the Adapter. A new person is then one forward pass, and a training that starts there starts
-near its goal.
+The published Enhancer is trained on one person, whose face embedding never changes: nothing it learns can depend on
+the face. This one is trained on many people (`trainer.py`) for one base model, with the Adapter and a predictor of the
+pseudo-tokens. A new person then takes one forward pass, and a training that starts there needs few steps.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 _REMEDY = "Choose a file that an ID-Enhancer was saved to, or train it again."
 FORMAT = FileFormat("id-ea-enhancer", "3", _REMEDY, previous="2")
-AXIS_SCALE = 0.1  # of the names' axes when starting from a prediction, which is closer than the mean name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,14 +59,14 @@ class PretrainedEnhancer(MadeForBase):
             expected = self._empty().state_dict()
         require_shapes(self.weights, {key: tuple(tensor.shape) for key, tensor in expected.items()})
 
-    def __repr__(self) -> str:  # without tensors: it stands in the error reports that users send to others
+    def __repr__(self) -> str:  # users send error reports to others: no tensors
         return f"PretrainedEnhancer(base_model={self.base_model!r})"
 
     @classmethod
     def of(
         cls, model: EnhancerModel, backbone: Backbone, training: Mapping[str, Any] | None = None, **checkpoint: str
     ) -> PretrainedEnhancer:
-        """What a training has made, in half precision; `checkpoint` as in `BaseModelRef.of`."""
+        """The result of a training, in half precision; `checkpoint` as in `BaseModelRef.of`."""
         return cls(
             base_ref=BaseModelRef.of(backbone, model.adapter.attention.num_heads, model.adapter.beta, **checkpoint),
             weights={key: tensor.detach().cpu().half() for key, tensor in model.state_dict().items()},
@@ -84,7 +82,7 @@ class PretrainedEnhancer(MadeForBase):
 
     def build(self, device: torch.device | str = "cpu") -> EnhancerModel:
         """The model in single precision, frozen; its weights are copies."""
-        with torch.device("meta"):  # random weights that nobody needs would take longer than a person
+        with torch.device("meta"):  # random weights, which are not needed, would take longer than a person
             model = self._empty()
         weights = {key: tensor.to(torch.float32, copy=True) for key, tensor in self.weights.items()}
         model.load_state_dict(weights, assign=True)
@@ -98,13 +96,13 @@ class PretrainedEnhancer(MadeForBase):
 
     @classmethod
     def mean_of(cls, enhancers: Sequence[PretrainedEnhancer]) -> PretrainedEnhancer:
-        """Mean weights of trainings that went on from one start with different seeds, which is often better than each
-        of them (arXiv 2203.05482).
+        """Mean weights of trainings from one start with different seeds, often better than each (arXiv 2203.05482).
 
         Raises:
-            ConfigError: fewer than two, the same twice, or trainings that did not start at one Enhancer.
+            ConfigError: fewer than two, the same twice, or trainings that did not start from one Enhancer.
         """
-        starts, different = {each.training.get("start", "") for each in enhancers}, {e.digest() for e in enhancers}
+        starts = {each.training.get("start", "") for each in enhancers}
+        different = {each.digest() for each in enhancers}
         if len(different) < max(2, len(enhancers)) or len(starts) > 1 or not all(starts):
             raise ConfigError(
                 "two different trainings or more that went on from one ID-Enhancer",
@@ -126,7 +124,7 @@ class PretrainedEnhancer(MadeForBase):
 
         Args:
             id_embeds: `a` (512,), L2-normalised.
-            shown: the face that gives the person, where it is another one (`Refiner`).
+            shown: the model's input, if it is another face (`Refiner`).
         """
         model = self.build()
         face = (id_embeds if shown is None else shown)[None].float()
@@ -143,7 +141,7 @@ class PretrainedEnhancer(MadeForBase):
         ).to(torch.float16)
 
     def warn_of_other_base(self, file: str, base_hash: str, base_checkpoint: str) -> None:
-        """Say that the base model in use is not the one that this was trained for, where both are known."""
+        """Warn if the base model is not the one of this Enhancer's training, where both are known."""
         if self.base_ref.base_hash and base_hash and self.base_ref.base_hash != base_hash:
             logger.warning(
                 "ID-EA: %s was trained for %s, not for %s. A fine-tune of the same base model may do; others do not.",
@@ -158,9 +156,9 @@ class PretrainedEnhancer(MadeForBase):
         return dataclasses.replace(config, num_tokens=self.num_tokens, heads=ref.heads, beta=ref.beta)
 
     def build_person(
-        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
     ) -> PersonModel:
-        """What a `Trainer` trains for a person who starts here, in place of the names' mean and the anchor.
+        """As `Start.build_person`: a person who starts at this Enhancer's prediction.
 
         Raises:
             ConfigError: settings that are not `configure`d, or a backbone of another family.
@@ -173,10 +171,9 @@ class PretrainedEnhancer(MadeForBase):
         model = self.build(backbone.device)
         with torch.no_grad():
             tokens = {encoder: part[0] for encoder, part in model.tokens(id_embeds[None].to(model.anchor)).items()}
-            model.enhancer.expand.weight.mul_(UNIT_VARIANCE)  # training gives it the face as it is
+            model.enhancer.expand.weight.mul_(UNIT_VARIANCE)  # a person's training does not scale the face
         modules = model.enhancer.requires_grad_(), model.adapter.requires_grad_()
-        prediction = Prediction(tokens, model.anchor, modules, AXIS_SCALE)
-        return build_person(backbone, id_embeds, config, names, prediction)
+        return build_person(backbone, id_embeds, config, names, Prediction(tokens, model.anchor, modules))
 
     def metadata(self) -> dict[str, str]:
         return FORMAT.metadata(self.header())
@@ -200,11 +197,9 @@ class PretrainedEnhancer(MadeForBase):
             return cls(weights=weights, **cls.read_header(metadata))
 
     def _empty(self) -> EnhancerModel:
-        anchor = self.weights.get("anchor")
-        encoders = self.base.encoders
+        anchor, encoders = self.weights.get("anchor"), self.base.encoders
         if anchor is None or anchor.ndim != 2 or anchor.shape[1] != sum(encoders.values()):
             got = "none" if anchor is None else str(tuple(anchor.shape))
             raise file_error(f"an anchor of shape (n, {sum(encoders.values())})", got)
-        parts = torch.zeros_like(anchor, device="cpu").split(list(encoders.values()), dim=-1)
-        anchor = dict(zip(encoders, parts))
-        return EnhancerModel(anchor, anchor, anchor, self.base_ref.heads, self.base_ref.beta)
+        zeros = {encoder: torch.zeros(len(anchor), width, device="cpu") for encoder, width in encoders.items()}
+        return EnhancerModel(zeros, zeros, zeros, self.base_ref.heads, self.base_ref.beta)

@@ -1,9 +1,8 @@
-"""A person from a face alone, looked at and corrected: iterative refinement without gradients.
+"""Iterative refinement of a person from a face alone, without gradients.
 
-An Enhancer that has seen people answers at once, and never sees what becomes of its answer. Here the base model draws
-the person, the recogniser says whose face that is, and the Enhancer is shown a face that differs from the wanted one
-the other way; then again. It is what ReStyle (arXiv 2104.02699) does with encoders for GANs, on the face embedding in
-place of the picture, so that nothing has to be trained for it, and nothing has gradients.
+The base model draws the person that the ID-Enhancer predicts, and the recogniser embeds the drawn faces. The
+ID-Enhancer's input is then corrected by their difference to the wanted face, and so on. ReStyle (arXiv 2104.02699) does
+this for GANs with trained encoders of images; correcting the face embedding needs no training.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from ..errors import FaceError
 from ..faces import FaceEngine
 from ..faces.embeds import SAME_PERSON
 from ..faces.score import embed_images, only, similarity_to_mean
+from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..images import to_pixels
 from ..text.tokenized import tokenize_captions
@@ -34,13 +34,13 @@ logger = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
-    """What becomes of a face that the Enhancer is shown.
+    """An input of the Enhancer, and what is drawn from it.
 
     Attributes:
-        shown: that face (512,), L2-normalised.
-        similarity: to the mean embedding, on average over the images; an image without exactly one face counts as 0.
+        shown: the input, a face (512,), L2-normalised.
+        similarity: mean similarity of the images to the mean embedding; 0 for an image without exactly one face.
         drawn: mean of the drawn faces (512,), L2-normalised; zeros without any.
-        images: (P, H, W, 3) in 0…1; None of a look that a better one has followed.
+        images: (P, H, W, 3) in 0…1; None once there is a better candidate.
     """
 
     shown: Tensor
@@ -50,15 +50,14 @@ class Candidate(NamedTuple):
 
 
 OnPicture = Callable[[int, Candidate | None], None]
-"""Called with how many pictures were drawn, and the look that the last ones complete, if they do; it may raise to
-cancel."""
+"""Called with the number of images drawn, and the candidate that they complete, if any; it may raise to cancel."""
 
 
 class Refiner:
-    """An Enhancer, the base model that it was trained for, and a recogniser.
+    """Refines the people of a pretrained ID-Enhancer.
 
     Args:
-        engine: finds faces in the pictures and embeds them, as it did with the person's photos.
+        engine: finds and embeds faces; the one that embedded the person's photos.
 
     Raises:
         ConfigError: an Enhancer for another family, or a prompt that is too long for the text encoder.
@@ -77,81 +76,77 @@ class Refiner:
         _warn_of_differences(enhancer, backbone)
         self._backbone, self._enhancer, self._engine, self._config = backbone, enhancer, engine, config
         self._model = enhancer.build(backbone.device)
-        self._sampler = ImageSampler(
-            backbone, config.resolution, config.sampling_steps, config.guidance, config.sampling_batch_size
-        )
+        self._sampler = ImageSampler(backbone, config)
         prompts = [config.prompts[number % len(config.prompts)] for number in range(config.num_images)]
         self._captions = tokenize_captions(backbone, prompts, enhancer.num_tokens)
 
     def refine(self, id_embeds: Tensor, on_picture: OnPicture | None = None) -> list[Candidate]:
-        """The first look at a person, and those that were better than all before: the last one is the best.
+        """The first candidate, and each that was better than all before; the last one is the best.
 
         Args:
             id_embeds: `a` (512,), L2-normalised.
 
         Raises:
-            FaceError: no picture of the first look shows a face.
+            FaceError: no image of the first candidate shows a face.
         """
-        on_picture = on_picture or (lambda _drawn, _look: None)
+        on_picture = on_picture or (lambda _drawn, _candidate: None)
         id_embeds, step = id_embeds.float().cpu(), self._config.step_size
-        better = [self._look(id_embeds, id_embeds, on_picture)]
+        better = [self._draw(id_embeds, id_embeds, 0, on_picture)]
         if not better[0].drawn.any():
             raise FaceError(
-                f"a face in {self._config.num_images} pictures that the base model draws of the person",
+                f"a face in {self._config.num_images} images that the base model draws of the person",
                 "none",
-                "See that the ID-Enhancer is one for this base model, and the resolution the base model's own.",
+                "Check that the ID-Enhancer is for this base model, and that the resolution is the base model's own.",
             )
         if better[0].similarity < SAME_PERSON:
             logger.warning(
-                "ID-EA: the first images' similarity to the mean embedding is only %.2f. See that FACE_MODEL is ID "
-                "Encode's, and the ID-Enhancer and the resolution are this base model's.",
+                "ID-EA: the first images' similarity to the mean embedding is only %.2f. Check that FACE_MODEL is ID "
+                "Encode's, and that the ID-Enhancer and the resolution fit this base model.",
                 better[0].similarity,
             )
         for done in range(1, self._config.rounds + 1):
-            best, drawn = better[-1], done * self._config.num_images
+            best = better[-1]
             shown = normalize(best.shown + step * (id_embeds - best.drawn), dim=0)
-            look = self._look(shown, id_embeds, lambda count, look, drawn=drawn: on_picture(drawn + count, look))
-            if look.drawn.any() and look.similarity > best.similarity:
+            candidate = self._draw(shown, id_embeds, done * self._config.num_images, on_picture)
+            if candidate.drawn.any() and candidate.similarity > best.similarity:
                 better[-1] = best._replace(images=None)
-                better.append(look)
+                better.append(candidate)
             else:
                 step /= 2
         return better
 
-    def identity(self, name: str, id_embeds: Tensor, looks: Sequence[Candidate], **provenance: str) -> Identity:
-        """The person as in the last of the looks that `refine` found better and better.
+    def identity(self, name: str, id_embeds: Tensor, better: Sequence[Candidate], **checkpoint: str) -> Identity:
+        """The person of the best candidate.
 
         Args:
-            provenance: `base_checkpoint` and `base_hash` of the base model that drew it.
+            better: result of `refine`.
+            checkpoint: `base_checkpoint` and `base_hash` of the base model that drew it.
         """
-        person = self._enhancer.identity(name, id_embeds, looks[-1].shown)
-        likeness = [[number, round(look.similarity, 4)] for number, look in enumerate(looks)]
+        person = self._enhancer.identity(name, id_embeds, better[-1].shown)
+        likeness = [[number, round(candidate.similarity, 4)] for number, candidate in enumerate(better)]
         training = {**person.training, "refine": self._config.as_dict(), "report": {"likeness": likeness}}
-        base_ref = replace(
-            person.base_ref,
-            prediction=self._backbone.schedule.prediction,
-            clip_layer=self._backbone.clip_layer,
-            **provenance,
-        )
+        ref = person.base_ref
+        checkpoint = {"base_checkpoint": ref.base_checkpoint, "base_hash": ref.base_hash, **checkpoint}
+        base_ref = BaseModelRef.of(self._backbone, ref.heads, ref.beta, **checkpoint)
         return replace(person, training=training, base_ref=base_ref)
 
     @torch.no_grad()
-    def _look(self, shown: Tensor, id_embeds: Tensor, on_picture: OnPicture) -> Candidate:
-        """Draw whom the Enhancer takes a face for, always from the same prompts and noise."""
+    def _draw(self, shown: Tensor, id_embeds: Tensor, done: int, on_picture: OnPicture) -> Candidate:
+        """Draw the Enhancer's prediction for a face, always with the same prompts and noise, after `done` images."""
         config, count = self._config, len(self._captions)
-        faces = shown.to(self._backbone.device).expand(count, -1)
-        condition = face_condition(self._backbone, self._model, self._captions, faces)
+        inputs = shown.to(self._backbone.device).expand(count, -1)
+        condition = face_condition(self._backbone, self._model, self._captions, inputs)
         seeds = [(config.seed + number) % 2**64 for number in range(count)]
-        images = self._sampler.draw_conditions(condition, seeds, lambda drawn: on_picture(drawn, None))[1]
-        drawn = embed_images(self._engine, to_pixels(images), only)
-        similarity = float(similarity_to_mean(drawn, id_embeds).mean())
-        look = Candidate(shown, similarity, normalize(drawn.sum(0), dim=0), images)
-        on_picture(count, look)
-        return look
+        images = self._sampler.draw_conditions(condition, seeds, lambda drawn: on_picture(done + drawn, None))[1]
+        faces = embed_images(self._engine, list(to_pixels(images)), only)
+        similarity = float(similarity_to_mean(faces, id_embeds).mean())
+        candidate = Candidate(shown, similarity, normalize(faces.sum(0), dim=0), images)
+        on_picture(done + count, candidate)
+        return candidate
 
 
 def _warn_of_differences(enhancer: PretrainedEnhancer, backbone: Backbone) -> None:
-    """Between a base model and the one of an Enhancer's training."""
+    """Warn if a base model differs from the one of an Enhancer's training."""
     if enhancer.prediction != backbone.schedule.prediction:
         logger.warning(
             "ID-EA: the ID-Enhancer was trained for a checkpoint of %s prediction, and this one has %s.",

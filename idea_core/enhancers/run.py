@@ -1,35 +1,42 @@
-"""An Enhancer's training across people, from images to a file; both front ends call it."""
+"""The training of an ID-Enhancer, from images to a file, and its validation, for both front ends."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn.functional import normalize
 
 from ..diffusion.backbone import Backbone
 from ..errors import TrainingError
 from ..faces import FaceEngine
+from ..faces.score import embed_images, only, similarities
 from ..faces.torch_recogniser import TorchRecogniser
 from ..files.digest import digest_of
 from ..identity.base_ref import load_if_same
+from ..images import to_pixels
 from ..method.anchor import cross_initialise
+from ..text.tokenized import tokenize_captions
 from ..training.likeness_loss import LikenessLoss
 from ..training.output import Output
 from ..training.run import OnProgress, TrainingRun
-from ..training.stopping import Look, Watch
+from ..training.stopping import Preview, Watch
 from ..version import __version__
 from .config import EnhancerTrainConfig
-from .dataset import PeopleDataset
+from .dataset import PeopleDataset, PeoplePictures
+from .drawing import ImageSampler
+from .model import EnhancerModel, face_condition
 from .pretrained import PretrainedEnhancer
 from .trainer import EnhancerTrainer
-from .validation import Validator
 
 logger = logging.getLogger(__name__)
 
 NUM_TOKENS = 2  # pseudo-tokens of a person
-VALIDATED = 8  # people, at each look
+VAL_PEOPLE, VAL_IMAGES = 8, 4  # people of a validation during a training, and images of each person
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +44,8 @@ class EnhancerSpec:
     """What an Enhancer is trained on, and how.
 
     Attributes:
-        validate_every: steps between two measurements on the people held out; 0: none. Where their likeness falls the
-            training ends, and goes back to where it was best.
-        start: an Enhancer to go on from.
+        validate_every: as in `EnhancerRunConfig`.
+        start: an Enhancer to continue.
     """
 
     dataset: PeopleDataset
@@ -49,19 +55,19 @@ class EnhancerSpec:
 
     @property
     def resolved(self) -> EnhancerTrainConfig:
-        """The settings, as the start needs them."""
+        """The settings, with what `start` determines."""
         if self.start is None:
             return self.config
-        return self.config.going_on(self.start.base_ref.heads, self.start.base_ref.beta)
+        return self.config.continued(self.start.base_ref.heads, self.start.base_ref.beta)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all that the result depends on and that is known before the images are."""
+        """SHA-256 of all that the result depends on, as far as it is known before the images are drawn."""
         people = self.dataset.config
-        chosen = people.names, people.num_synthetic, people.min_similarity, people.val_fraction, self.validate_every
+        selection = people.names, people.num_synthetic, people.min_similarity, people.val_fraction, self.validate_every
         settings = sorted(self.resolved.as_dict().items())
         start = self.start.digest() if self.start else ""
-        return digest_of(self.dataset.fingerprint, start, str(settings), str(chosen), __version__)
+        return digest_of(self.dataset.fingerprint, start, str(settings), str(selection), __version__)
 
 
 def require_trainable(
@@ -72,16 +78,15 @@ def require_trainable(
     base_checkpoint: str = "",
     base_hash: str = "",
 ) -> None:
-    """Find out what would stop a training before hours are spent on its pictures.
+    """Raise what would stop a training, before hours are spent on its images.
 
     Args:
-        start: an Enhancer to go on from.
+        start: an Enhancer to continue.
         base_checkpoint, base_hash: file name and SHA-256 of the base checkpoint; "" if unknown.
 
     Raises:
         ConfigError: a start for another family.
-        FaceError: face models without a detector.
-        MissingPackageError, FaceError: as `TorchRecogniser`, where the training asks for likeness.
+        FaceError: face models without a detector, or for likeness steps without a usable recogniser.
     """
     engine.require_detector()
     if start:
@@ -98,26 +103,34 @@ def train_enhancer(
     output: Output,
     on_progress: OnProgress | None = None,
 ) -> PretrainedEnhancer:
-    """Train on the images that are there, from where a training of the same inputs broke off, and save.
+    """Train on the images in the folder, and save. A training of the same inputs that broke off is resumed.
 
     Args:
-        output: its fingerprint is completed by the people whose images are of use. A file that is there already is the
-            result if it is of exactly these inputs.
+        output: the people with usable images complete its fingerprint. An existing file of exactly these inputs is the
+            result.
 
     Raises:
         TrainingError: too few people, or a loss that is not finite.
-        ConfigError, MissingPackageError, FaceError: as `require_trainable`.
     """
     config, pictures = spec.resolved, spec.dataset.pictures()
-    validator = _validator(spec.dataset, backbone, engine) if spec.validate_every else None
-    fingerprint = digest_of(spec.fingerprint, *pictures.names, "held out:", *(validator.names if validator else []))
+    unseen = _validation_pictures(spec.dataset) if spec.validate_every else None
+    fingerprint = digest_of(spec.fingerprint, *pictures.names, "held out:", *(unseen.names if unseen else []))
     known = load_if_same(PretrainedEnhancer.load, output.path, fingerprint)
     if known:
         return known
-    likeness = LikenessLoss.of(backbone, engine, config) if config.likeness_steps else None
-    anchor = None if spec.start else cross_initialise(backbone, pictures.names, NUM_TOKENS)
-    trainer = EnhancerTrainer(backbone, anchor, pictures, config, likeness, spec.start)
-    watch = Watch(spec.validate_every, lambda: _validate(validator, trainer)) if validator else None
+    likeness = None
+    if config.likeness_steps:
+        likeness = LikenessLoss(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
+    start = spec.start or cross_initialise(backbone, pictures.names, NUM_TOKENS)
+    trainer = EnhancerTrainer(backbone, start, pictures, config, likeness)
+    watch = None
+    if unseen:
+
+        def draw() -> Preview:
+            rows = validate(spec.dataset, unseen, backbone, engine, trainer.model, VAL_PEOPLE)
+            return Preview(score=float(np.mean([row["mean_similarity"] for row in rows])))
+
+        watch = Watch(spec.validate_every, draw)
     with TrainingRun(trainer, output.state_file, fingerprint, output.save_every, watch) as run:
         if output.resume:
             run.resume()
@@ -136,16 +149,45 @@ def train_enhancer(
     return enhancer
 
 
-def _validate(validator: Validator, trainer: EnhancerTrainer) -> Look:
-    """Likeness of people held out, from their faces alone."""
-    rows = list(validator.measure(trainer.model))
-    return Look(score=float(np.mean([row["mean_similarity"] for row in rows])))
-
-
-def _validator(folder: PeopleDataset, backbone: Backbone, engine: FaceEngine) -> Validator | None:
-    """What looks at people held out; None where there is nobody."""
+def _validation_pictures(dataset: PeopleDataset) -> PeoplePictures | None:
+    """The images of the validation split; None if there are none."""
     try:
-        return Validator(folder, backbone, engine, most=VALIDATED)
+        return dataset.pictures("val")
     except TrainingError as error:
-        logger.warning("ID-EA: nobody to validate with. %s", error)
+        logger.warning("ID-EA: there are no people to validate with. %s", error)
         return None
+
+
+def validate(
+    dataset: PeopleDataset,
+    pictures: PeoplePictures,
+    backbone: Backbone,
+    engine: FaceEngine,
+    model: EnhancerModel,
+    max_people: int | None = None,
+) -> Iterator[dict[str, str | float]]:
+    """For each person: mean similarity of images drawn from the face alone, and of the base model's own by name.
+
+    Figures are mean similarities to the reference images: the person's images that the model was not given. An image
+    without exactly one face counts as 0.
+
+    Args:
+        pictures: the validation split of `dataset`.
+        max_people: the first ones; None: all.
+    """
+    prompts, sampler = dataset.config.prompts, ImageSampler(backbone, dataset.config)
+    captions = tokenize_captions(backbone, [prompts[index % len(prompts)] for index in range(VAL_IMAGES)])
+    for number, name in list(enumerate(pictures.names))[:max_people]:
+        faces = pictures.faces[pictures.people == number]
+        inputs, references = faces[::2], faces[1::2]
+        face = normalize(inputs.mean(0), dim=0).expand(VAL_IMAGES, -1).to(backbone.device)
+        with torch.no_grad():
+            condition = face_condition(backbone, model, captions, face)
+        images = sampler.draw_conditions(condition, range(VAL_IMAGES))[1]
+        drawn = embed_images(engine, list(to_pixels(images)), only)
+        yield {
+            "name": name,
+            "mean_similarity": float(similarities(drawn, references).mean()),
+            "by_name": float(similarities(inputs, references).mean()),
+            "detected": float((drawn.norm(dim=1) > 0).float().mean()),
+        }

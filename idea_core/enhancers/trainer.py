@@ -1,7 +1,7 @@
-"""Training across people: a `EnhancerModel` learns, for one frozen base model, whom a face embedding shows.
+"""The training of an `EnhancerModel`: for one frozen base model it learns which person a face embedding shows.
 
-The base model is its own teacher: pictures that it made of people whom it knows by name, and their faces. Up to three
-objectives (`objectives.py`) follow each other: by text, by pictures, and by the likeness of what is drawn.
+The base model is its own teacher, through images that it drew of people whom it knows by name. Up to three objectives
+follow each other: text, denoising, likeness (`objectives.py`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..method.anchor import Anchor, mean_name
 from ..training.likeness_loss import LikenessLoss
 from ..training.loop import TrainingLoop
 from .config import EnhancerTrainConfig
+from .dataset import PeoplePictures
 from .model import EnhancerModel
 from .objectives import DenoisingObjective, LikenessObjective, Objective, PeopleBatch, TextObjective, TrainingData
-from .pictures import PeoplePictures
 from .pretrained import PretrainedEnhancer
 
 
@@ -29,33 +29,30 @@ class EnhancerTrainer(TrainingLoop):
     """The training of an `EnhancerModel` on one backbone.
 
     Args:
-        anchor: of the Enhancer; None with a `start`.
-        pictures: to learn from.
-        likeness: what the last `likeness_steps` ask.
-        start: an Enhancer to go on from, in place of one that knows nobody; its anchor, heads and beta are kept.
+        start: an Enhancer to continue, which keeps its anchor, heads and beta; or the anchor of a new one.
+        likeness: loss of the last `likeness_steps`; needed where there are any.
 
     Raises:
         ConfigError: `likeness_steps` without `likeness`, or a start for another family.
-        TrainingError: text steps, and no name of as many tokens as a person has.
+        TrainingError: text steps without a name that has as many tokens as a person.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        anchor: Anchor | None,
+        start: Anchor | PretrainedEnhancer,
         pictures: PeoplePictures,
         config: EnhancerTrainConfig = EnhancerTrainConfig(),
         likeness: LikenessLoss | None = None,
-        start: PretrainedEnhancer | None = None,
     ):
         if config.likeness_steps and likeness is None:
             raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_steps to 0.")
         self.pictures, self.config = pictures, config
-        if start:
+        if isinstance(start, PretrainedEnhancer):
             start.require_family(backbone)
             self.model = start.build(backbone.device).requires_grad_()
         else:
-            self.model = _seeded(backbone, anchor, pictures, config)
+            self.model = _seeded(backbone, start, pictures, config)
         optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=config.weight_decay)
         generator = torch.Generator().manual_seed(config.seed)
         super().__init__(backbone, optimizer, generator, config.steps, config.text_batch_size)
@@ -66,20 +63,16 @@ class EnhancerTrainer(TrainingLoop):
         return self.model.state_dict()
 
     def active(self) -> AbstractContextManager[None]:
-        """Nothing: the model's answers are given to the backbone, which stays as it is."""
-        return nullcontext()
+        return nullcontext()  # the model's output is the backbone's input; the backbone does not change
 
     def run_step(self) -> None:
-        self.step()
-
-    def step(self) -> float:
-        """One step of the optimiser; its loss.
+        """Draw a batch and do a step with it.
 
         Raises:
-            DivergedError: a loss that is not finite, before anything has changed by it.
+            DivergedError: a loss that is not finite; the weights are unchanged.
         """
         objective, done = self._now()
-        if not done:  # what the gradients were like in another objective says nothing of those now
+        if not done:  # Adam's moments of another objective do not fit this one
             self.optimizer.state.clear()
         for group in self.optimizer.param_groups:
             group["lr"] = objective.lr_after(done)
@@ -92,23 +85,22 @@ class EnhancerTrainer(TrainingLoop):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.losses.append(value)
-        return value
 
     def _objectives(self, likeness: LikenessLoss | None) -> list[Objective]:
         config, data = self.config, self.data
-        before = config.steps - config.likeness_steps
-        by_text = min(config.text_steps, before)
+        text_steps = min(config.text_steps, config.steps - config.likeness_steps)
+        denoising_steps = config.steps - config.likeness_steps - text_steps
         objectives: list[Objective] = []
-        if by_text:
-            objectives.append(TextObjective(by_text, config.text_lr, data))
-        if before > by_text:
-            objectives.append(DenoisingObjective(before - by_text, config.lr, data))
-        if config.likeness_steps:
+        if text_steps:
+            objectives.append(TextObjective(text_steps, config.text_lr, data))
+        if denoising_steps:
+            objectives.append(DenoisingObjective(denoising_steps, config.lr, data))
+        if config.likeness_steps and likeness is not None:
             objectives.append(LikenessObjective(config.likeness_steps, config.likeness_lr, data, likeness))
         return objectives
 
     def _now(self) -> tuple[Objective, int]:
-        """The objective of the next step, and how many of its steps are done."""
+        """The objective of the next step, and the number of its steps that are done."""
         done = len(self.losses)
         for objective in self.objectives[:-1]:
             if done < objective.steps:
@@ -135,7 +127,7 @@ class EnhancerTrainer(TrainingLoop):
 
 
 def _seeded(backbone: Backbone, anchor: Anchor, pictures: PeoplePictures, config: EnhancerTrainConfig) -> EnhancerModel:
-    """A model that knows nobody yet."""
+    """An untrained model: every face gives the mean name."""
     start, scale = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import shorten
-
-from torch import Tensor
 
 from ..diffusion.backbone import Backbone, TokenIds
 from ..errors import ConfigError, TrainingError
@@ -50,7 +48,7 @@ def quoted(prompt: str) -> str:
     return f"in {shorten(prompt, 80, placeholder=' …')!r}"
 
 
-def fill(captions: Sequence[Caption], tokens: Mapping[str, Sequence[Sequence[Tensor]]]) -> dict[str, list[list]]:
+def fill(captions: Sequence[Caption], tokens: Mapping[str, Iterable[Iterable]]) -> dict[str, list[list]]:
     """Text encoder → the captions' token sequences, with pseudo-tokens in their places.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ class Photos:
 
     Attributes:
         images: (P, H, W, 3) in 0…1.
-        notes: of each photo what else is to be seen in it (`with_note`); none: nothing is said.
-        masks: (P, H, W) in 0…1, how much each part of a photo counts, the face 1, the rest less; None: all alike.
-        names: what errors call each photo, such as its file's name; none: its number.
+        notes: description of what else each photo shows (`with_note`); empty: no notes.
+        masks: (P, H, W) in 0…1, weight of each part of a photo, 1 for the face; None: all parts weigh the same.
+        names: what errors call each photo, such as its file's name; empty: its number.
 
     Raises:
         ShapeError: parts that do not fit each other.
@@ -34,13 +34,13 @@ class Photos:
     masks: Tensor | None = None
     names: Sequence[str] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_shape("images", self.images, "P", "H", "W", 3)
         if self.masks is not None:
             require_shape("masks", self.masks, *self.images.shape[:3])
-        for what, said in (("notes", self.notes), ("names", self.names)):
-            if len(said) not in (0, len(self.images)):
-                raise ShapeError(f"{len(self.images)} {what}, one for each photo", str(len(said)), "Give them so.")
+        for kind, texts in (("notes", self.notes), ("names", self.names)):
+            if len(texts) not in (0, len(self.images)):
+                raise ShapeError(f"{len(self.images)} {kind}, one for each photo", str(len(texts)), f"Change {kind}.")
 
 
 def count_photos(photos: Sequence[Photos]) -> int:
@@ -53,8 +53,8 @@ class Bucket:
 
     Attributes:
         latents: of 2P photos.
-        loss_weight: (2P, 1, h, w), how much each cell counts, of mean 1 in each photo; None: all alike.
-        captions: how many each of the P photos has.
+        loss_weight: (2P, 1, h, w), weight of each cell, of mean 1 in each photo; None: all cells weigh the same.
+        captions: number of captions of each photo, (P,).
         first: index of each photo's first caption, (P,).
     """
 
@@ -66,12 +66,7 @@ class Bucket:
     @classmethod
     @torch.no_grad()
     def of(cls, backbone: Backbone, photos: Photos, captions: Sequence[int], first: int) -> Bucket:
-        """Encode photos.
-
-        Args:
-            captions: how many each photo has; they stand one photo after the other.
-            first: index of the first photo's first one.
-        """
+        """Encode photos; `captions` is the number of captions of each, `first` the index of the very first one."""
         latents = backbone.encode_images(torch.cat([photos.images, photos.images.flip(2)]))
         counts = torch.tensor(captions)
         loss_weight = None if photos.masks is None else _loss_weights(photos.masks, latents.mean)
@@ -83,12 +78,7 @@ class Bucket:
 
 @dataclass(frozen=True, eq=False)
 class PhotoDataset:
-    """A person's photos as the base model has them.
-
-    Attributes:
-        buckets: one a size.
-        captions: of all photos, one photo after the other.
-    """
+    """A person's photos as the base model has them: a bucket for each size, and the captions photo by photo."""
 
     buckets: Sequence[Bucket]
     captions: Sequence[Caption]
@@ -107,17 +97,20 @@ class PhotoDataset:
             TrainingError: a caption without a place for the person, or with several; an empty mask.
             ConfigError: a caption that is too long for the text encoder; it names its photo.
         """
-        texts, whose, counts, number = [], [], [], 0
+        texts: list[str] = []
+        places: list[str] = []  # of the texts, for errors
+        counts: list[list[int]] = []
         for part in photos:
-            notes = part.notes or [""] * len(part.images)
-            names = part.names or [str(number + index) for index in range(len(part.images))]
-            number += len(part.images)
-            noted = [with_note(captions, note) for note in notes]
-            counts.append(list(map(len, noted)))
-            for name, note, of_photo in zip(names, notes, noted):
-                texts += of_photo
-                whose += [f"for photo {name}" + (", its note included" if note else "")] * len(of_photo)
-        tokenized = tokenize_captions(backbone, texts, num_tokens, whose)
+            before = sum(map(len, counts))
+            counts.append([])
+            for index in range(len(part.images)):
+                note = part.notes[index] if part.notes else ""
+                name = part.names[index] if part.names else str(before + index)
+                noted = with_note(captions, note)
+                texts += noted
+                places += [f"for photo {name}" + (", its note included" if note else "")] * len(noted)
+                counts[-1].append(len(noted))
+        tokenized = tokenize_captions(backbone, texts, num_tokens, places)
         buckets, first = [], 0
         for part, each in zip(photos, counts):
             buckets.append(Bucket.of(backbone, part, each, first))
@@ -129,42 +122,35 @@ class PhotoDataset:
 class Batch:
     """What one step sees; drawn on the CPU."""
 
-    bucket: int  # that the photos are of
+    bucket: int  # index of the photos' bucket
     photos: Tensor  # (B,) indices of latents
     captions: Tensor  # (B,) indices of captions
     timesteps: Tensor  # (B,)
     noise: Tensor  # (B, c, h, w)
     posterior_noise: Tensor | None = None  # (B, c, h, w), standard normal: places in the VAE's posterior
-    drawn: Tensor | None = None  # (Q, c, h, w), standard normal: of pictures of the person that are drawn
+    drawn: Tensor | None = None  # (Q, c, h, w), standard normal: noise of the images that the likeness loss draws
     drawn_captions: Tensor | None = None  # (Q,) indices of captions
 
     def parts(self, size: int) -> list[Batch]:
-        """The same batch in pieces of at most `size`."""
-        count = len(self.photos)
-        return [self._piece(slice(start, start + size)) for start in range(0, count, size)]
-
-    def _piece(self, of: slice) -> Batch:
-        fields = ("photos", "captions", "timesteps", "noise") + (
-            ("posterior_noise",) if self.posterior_noise is not None else ()
-        )
-        return replace(self, **{name: getattr(self, name)[of] for name in fields})
+        """The same batch in pieces of at most `size` photos."""
+        names = ("photos", "captions", "timesteps", "noise", "posterior_noise")
+        split = {name: rows.split(size) for name in names if (rows := getattr(self, name)) is not None}
+        return [replace(self, **dict(zip(split, rows))) for rows in zip(*split.values())]
 
 
-@dataclass
 class BatchSampler:
     """Draws batches from one seed. All photos of a batch are of one size; each photo is drawn as often as any other."""
 
-    buckets: Sequence[Bucket]
-    timesteps: int
-    config: TrainConfig
-    generator: torch.Generator = field(init=False)
-
-    def __post_init__(self):
-        self.generator = torch.Generator().manual_seed(self.config.seed)
+    def __init__(self, buckets: Sequence[Bucket], timesteps: int, config: TrainConfig):
+        self.buckets, self.timesteps, self.config = buckets, timesteps, config
+        self.generator = torch.Generator().manual_seed(config.seed)
 
     def draw(self) -> Batch:
         size, generator = self.config.batch_size, self.generator
-        number = self._draw_bucket()
+        number = 0
+        if len(self.buckets) > 1:
+            sizes = torch.tensor([float(len(bucket)) for bucket in self.buckets])
+            number = int(torch.multinomial(sizes, 1, generator=generator))
         bucket = self.buckets[number]
         photos = torch.randint(len(bucket), (size,), generator=generator)
         mirrored = torch.rand(size, generator=generator) < self.config.flip_p
@@ -188,18 +174,13 @@ class BatchSampler:
             drawn_captions=torch.randint(captions, (count,), generator=generator),
         )
 
-    def _draw_bucket(self) -> int:
-        if len(self.buckets) == 1:
-            return 0
-        sizes = torch.tensor([float(len(bucket)) for bucket in self.buckets])
-        return int(torch.multinomial(sizes, 1, generator=self.generator))
-
 
 def _loss_weights(masks: Tensor, latents: Tensor) -> Tensor:
     """Weights (2P, 1, h, w) of the latents' cells, of mean 1 in each photo, the second half mirrored."""
     both = torch.cat([masks, masks.flip(2)]).unsqueeze(1).to(latents)
-    pooled = nn.functional.adaptive_avg_pool2d(both, latents.shape[-2:])
+    height, width = latents.shape[-2:]
+    pooled = nn.functional.adaptive_avg_pool2d(both, (height, width))
     mean = pooled.mean((1, 2, 3), keepdim=True)
     if not (mean > 0).all():
-        raise TrainingError("masks with something in them", "an empty one", "Leave it out, or mark the face.")
+        raise TrainingError("masks with something in them", "an empty one", "Remove it, or mark the face.")
     return pooled / mean

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from ..method.losses import ZETA
 from ..settings import MAX_SEED, Settings, setting
 
 REGULARIZERS = ("mahalanobis", "names", "l2")
-"""What holds the pseudo-tokens to their anchor: the Mahalanobis distance by the spread of the anchor's own rows, as
-published; by the spread of the names that the anchor is the mean of; the squared Euclidean distance."""
+"""Distance of the pseudo-tokens to where they start: Mahalanobis by the spread of the anchor's own rows, as published;
+Mahalanobis by the spread of the names; squared Euclidean."""
 
 STARTS = ("names", "cross")
 """Where pseudo-tokens start and how they move: at the mean input embedding of celebrities' names along the names'
 principal axes (arXiv 2306.00926, Celeb Basis), or at the cross initialisation, freely, as published."""
 
 
-def learning_rate(default: float | None, help: str, **declared) -> float:
+def learning_rate(default: float | None, help: str, **declared: Any) -> Any:
     """A field for a learning rate of AdamW."""
     return setting(default, help, **{"min": 0, "soft_max": 1, "step": 1e-5, **declared})
 
@@ -29,9 +30,9 @@ class TrainConfig(Settings):
 
     The defaults come from the miniature world (text width 128; docs/evidence.md). Pseudo-tokens find a person fastest
     along the axes in which names differ. Enhancer and Adapter learn fast only behind an open gate. The published
-    regulariser pins the tokens, so it is left out. Adam's learning rate for a layer has to fall with the layer's width:
-    `adapter_lr` and `enhancer_lr` are those at the width of Stable Diffusion 2.x, 1024, for which the method was
-    published, and are scaled by 1024 / width elsewhere.
+    regulariser pins the tokens, so it is left out. Adam's learning rate for a layer has to fall with the layer's width.
+    `adapter_lr` and `enhancer_lr` are given at width 1024, that of Stable Diffusion 2.x, for which the method was
+    published; they are scaled by 1024 / width.
     """
 
     steps: int = setting(
@@ -170,8 +171,8 @@ PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
         "standard": TrainConfig(steps=80, kv_lr=2e-3),
         "thorough": TrainConfig(steps=320, kv_lr=2e-3),
         "likeness": TrainConfig(likeness_weight=0.2, swa_fraction=0.5),
-        # The published training command: its 0.0015 × batch 8 for all that it gives to its optimiser, which are the
-        # tokens and the Adapter. Its Enhancer stays as it was initialised, and keys and values are not trained.
+        # The published training command: 0.0015 × batch 8 for the tokens and the Adapter. Its optimiser gets neither
+        # the Enhancer, which stays as it was initialised, nor keys and values.
         "paper": TrainConfig(
             steps=320,
             batch_size=8,
@@ -186,6 +187,5 @@ PRESETS: Mapping[str, TrainConfig] = MappingProxyType(
         ),
     }
 )
-"""Named settings. "fast" are the defaults, "standard" and "thorough" train longer and more gently. "likeness" draws the
-person at each step and compares faces, for which it needs face models. "paper" are those of the published command
-(arXiv 2507.11990, authors' code)."""
+"""Named settings. "fast": the defaults. "standard" and "thorough": longer, with a lower kv_lr. "likeness": with the
+face similarity loss, which needs face models. "paper": the published command (arXiv 2507.11990, authors' code)."""

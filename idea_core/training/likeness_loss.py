@@ -1,12 +1,10 @@
-"""Likeness as a loss: the base model draws the person, and the face recogniser says how like the face is.
+"""The likeness loss: the base model draws the person, and the face recogniser measures the face similarity.
 
-Gradients go back from the recogniser through the picture and its sampling to what is trained, as rewards do in DRaFT
-(arXiv 2309.17400).
+Gradients flow from the recogniser through the image and its sampling to what is trained, as in DRaFT (arXiv
+2309.17400).
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,26 +18,13 @@ from ..families import BASE_MODELS
 from ..images import to_pixels
 
 
-class LikenessSettings(Protocol):
-    """What a training's settings say of the likeness loss."""
-
-    @property
-    def likeness_sampling_steps(self) -> int: ...
-
-    @property
-    def likeness_guidance(self) -> float: ...
-
-
 class LikenessLoss:
-    """Pictures of few sampling steps, and the faces in them.
+    """Face similarity as a loss, on images of few sampling steps.
 
     Args:
         engine: finds faces; its recogniser is read into torch.
-        sampling_steps: of each picture.
+        sampling_steps: of each image.
         guidance: scale of classifier-free guidance.
-
-    Raises:
-        MissingPackageError, FaceError: as `TorchRecogniser`.
     """
 
     def __init__(self, backbone: Backbone, engine: FaceEngine, sampling_steps: int, guidance: float):
@@ -48,30 +33,25 @@ class LikenessLoss:
         self._recogniser = TorchRecogniser(engine.recogniser_file).to(backbone.device)
         self._negative = empty_prompt(backbone)
         with torch.no_grad():
-            # The VAE comes into memory now, not when it could push out what a picture's gradients need.
+            # Load the VAE now; later it could push out what an image's gradients need.
             channels = BASE_MODELS[backbone.base_model].latent_channels
             backbone.decode_with_gradients(torch.zeros(1, channels, 8, 8, device=backbone.device))
 
-    @classmethod
-    def of(cls, backbone: Backbone, engine: FaceEngine, config: LikenessSettings) -> LikenessLoss:
-        """What a training with these settings needs."""
-        return cls(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
-
-    def __call__(self, condition: TextCondition, noise: Tensor, face: Tensor) -> Tensor:
-        """Mean of 1 − similarity to the mean embedding of the one face in each image; 1 where there is not one.
+    def __call__(self, condition: TextCondition, noise: Tensor, id_embeds: Tensor) -> Tensor:
+        """Mean of 1 − the face's similarity to `id_embeds`; 1 for an image without exactly one face.
 
         Args:
-            face: who, L2-normalised: (512,), or (B, 512) of each picture.
-            condition: of each picture.
-            noise: (B, c, h, w), standard normal, that the pictures are drawn from.
+            condition: of each image.
+            noise: (B, c, h, w), standard normal; the images start from it.
+            id_embeds: wanted face, L2-normalised: (512,), or (B, 512), one for each image.
         """
         latents = sample(self._backbone, condition, self._negative, noise, self._steps, self._guidance)
         images = self._backbone.decode_with_gradients(latents)
-        faces = pick_faces(self._engine, to_pixels(images.detach().cpu()), only)
-        clear = [number for number, face_there in enumerate(faces) if face_there is not None]
-        if not clear:
+        picked = pick_faces(self._engine, list(to_pixels(images.detach().cpu())), only)
+        faces = {number: face for number, face in enumerate(picked) if face is not None}
+        if not faces:
             return 1 + 0 * images.sum()
-        keypoints = torch.stack([torch.from_numpy(one.keypoints).float() for one in faces if one is not None])
-        drawn = self._recogniser.embed(images[clear], keypoints.to(images.device))
-        wanted = face.to(drawn).expand(len(images), -1)[clear]
+        keypoints = torch.stack([torch.from_numpy(face.keypoints).float() for face in faces.values()])
+        drawn = self._recogniser.embed(images[list(faces)], keypoints.to(images.device))
+        wanted = id_embeds.to(drawn).expand(len(images), -1)[list(faces)]
         return 1 - (drawn * wanted).sum() / len(images)

@@ -1,10 +1,10 @@
-"""What the training of a person and that of an Enhancer have in common: steps, random choices, what a state holds."""
+"""What the training of a person and of an ID-Enhancer share: the loop over steps, and all that a state file holds."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from ..diffusion.backbone import Backbone
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
 EXPLODED = 5.0  # times the loss of the first steps
-MAX_LOSS = 2.0  # guessing nothing at all has about 1
+MAX_LOSS = 2.0  # a network that predicts nothing has about 1
 
 OnStep = Callable[[int, Sequence[float]], None]
 """Called after each step with the steps done and the losses read so far; it may raise to cancel."""
@@ -23,16 +23,14 @@ class TrainingLoop(ABC):
     """A training that can stop, and be saved, between two steps.
 
     Args:
-        generator: on the CPU, of all random choices.
-        steps: of the optimiser in all.
+        generator: source of all random choices, on the CPU.
+        steps: optimiser steps in all.
         micro_batch: samples whose gradients are computed together.
 
     Attributes:
-        losses: of the steps done, as far as they were read.
-        average: mean weights of the last steps, by name; empty where none are asked for.
+        losses: loss of each step done, as far as they were read.
+        average: mean weights of the last steps, by name; empty without averaging.
     """
-
-    average: dict[str, Tensor]
 
     def __init__(
         self,
@@ -46,12 +44,12 @@ class TrainingLoop(ABC):
         self.steps, self.micro_batch = steps, micro_batch
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
         self.losses: list[float] = []
-        self.average = {}
+        self.average: dict[str, Tensor] = {}
         self._stopped = False
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """All that is trained, by name, detached; writing to them changes it."""
+        """All that is trained, by name, detached; writing to the tensors changes the model."""
 
     @abstractmethod
     def run_step(self) -> None:
@@ -59,17 +57,17 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def active(self) -> AbstractContextManager[None]:
-        """While open, the backbone computes with what is trained."""
+        """While open, the backbone computes with the trained weights."""
 
     def finish_step(self, step: int) -> None:  # noqa: B027
-        """What follows on step number `step`, counted from 1, and needs no random choice."""
+        """Called after step number `step`, counted from 1; it makes no random choice."""
 
     def read_losses(self) -> list[float]:
         """The losses of all steps so far."""
         return self.losses
 
     def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
-        """Train up to `steps`, from where the training stands; the loss of each step.
+        """Train from the present step up to `steps`; the loss of each step.
 
         Raises:
             DivergedError: a loss or a weight is no longer finite, or the loss too high.
@@ -78,8 +76,12 @@ class TrainingLoop(ABC):
             for step in range(len(self.losses) + 1, self.steps + 1):
                 if self._stopped:
                     break
-                with undone_on_error(self.generator):
+                random = self.generator.get_state()
+                try:
                     self.run_step()
+                except BaseException:
+                    self.generator.set_state(random)  # the step was not done: it is drawn again after a resume
+                    raise
                 self.finish_step(step)
                 if on_step:
                     on_step(step, self.losses)
@@ -87,24 +89,13 @@ class TrainingLoop(ABC):
         return tuple(self.losses)
 
     def stop(self) -> None:
-        """End `run` after the step that is being done."""
+        """End `run` after the present step."""
         self._stopped = True
 
     @torch.no_grad()
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         for key, weight in self.weights().items():
             weight.copy_(weights[key])
-
-
-@contextmanager
-def undone_on_error(generator: torch.Generator) -> Iterator[None]:
-    """While open, what is drawn is drawn again if an error passes: a step that breaks off was not done."""
-    before = generator.get_state()
-    try:
-        yield
-    except BaseException:
-        generator.set_state(before)
-        raise
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,9 +108,9 @@ def divergence(losses: Sequence[float], read: int, weights: Mapping[str, Tensor]
     if not fresh.isfinite().all():
         step = read + int(fresh.isfinite().logical_not().nonzero()[0]) + 1
         return f"{losses[step - 1]} at step {step}"
-    first = torch.tensor(losses[:READ_EVERY]).mean()
-    if fresh.mean() > max(EXPLODED * first, MAX_LOSS):
-        return f"{fresh.mean():.1f} on average of the steps up to {len(losses)}, {first:.2f} at first"
+    first, recent = float(torch.tensor(losses[:READ_EVERY]).mean()), float(fresh.mean())
+    if recent > max(EXPLODED * first, MAX_LOSS):
+        return f"{recent:.1f} on average of the steps up to {len(losses)}, {first:.2f} at first"
     if not torch.stack([weight.isfinite().all() for weight in weights.values()]).all():
         return f"weights that are not finite after step {len(losses)}"
     return ""

@@ -1,4 +1,4 @@
-"""Where the result of a training goes, and what is saved of one that breaks off."""
+"""The file of a training's result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-from ..identity.identity import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +22,12 @@ class Output:
     """Where a training's result goes.
 
     Attributes:
-        path: of the file; the state of a training that breaks off lies beside it.
-        fingerprint: of all that the result depends on.
-        save_every: steps between two saves of that state; 0: only when the training breaks off.
-        resume: go on with a training of the same inputs that broke off.
-        base: `base_checkpoint` and `base_hash` of the file; asked for when the training has ended.
-        required: whether a file that cannot be written is an error; else the result is returned all the same.
+        path: file of the result; the state of a training that breaks off is saved beside it.
+        fingerprint: digest of all that the result depends on.
+        save_every: steps between two saves of the state; 0: only when the training breaks off.
+        resume: continue a training of the same inputs that broke off.
+        base: returns `base_checkpoint` and `base_hash` for the file; called when the training has ended.
+        required: whether a failed write is an error; otherwise it is logged, and the result is returned.
     """
 
     path: Path
@@ -51,17 +49,3 @@ class Output:
             if self.required:
                 raise
             logger.warning("ID-EA: %s is trained, but could not be saved. %s", what, error)
-
-
-def save_partial(result: Callable[[], Identity], path: Path, steps: int) -> None:
-    """Save what a training that broke off had learnt, beside where its result would be.
-
-    The error that broke it is on its way, and is not hidden by another one.
-    """
-    path = path.with_stem(f"{path.stem}-step-{steps:05}")
-    try:
-        identity = result()
-        identity.save(path)
-        logger.info("ID-EA: what %s had learnt in %d steps is saved: %s", identity.trigger, steps, path)
-    except Exception as error:
-        logger.warning("ID-EA: what was learnt could not be saved. %s", error)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,15 @@ from ..method.losses import mahalanobis_to, squared_to
 from ..method.modules import Adapter, Enhancer
 from .config import TrainConfig
 
-LR_WIDTH = 1024  # width of the text condition at which the learning rates of Enhancer and Adapter are given
+LR_WIDTH = 1024  # width of the text condition for which the learning rates of Enhancer and Adapter are given
+AXIS_SCALE = 0.1  # of the names' axes around a prediction, which is closer to the person than the mean name
 
 Distance = Callable[[Tensor], Tensor]
 """Pseudo-tokens (n, d_enc) → their distance to where they started, a scalar."""
 
 
 class FreeTokens(nn.Module):
-    """Pseudo-tokens that move freely.
-
-    Args:
-        start: text encoder → vectors (n, d_enc).
-    """
+    """Pseudo-tokens that move freely from their start."""
 
     def __init__(self, start: Anchor):
         super().__init__()
@@ -38,9 +35,6 @@ class FreeTokens(nn.Module):
     def forward(self) -> dict[str, Tensor]:
         """Text encoder → pseudo-tokens (n, d_enc)."""
         return dict(self.vectors.items())
-
-    def lr(self, config: TrainConfig) -> float:
-        return config.token_lr
 
 
 class AxisTokens(nn.Module):
@@ -62,23 +56,21 @@ class AxisTokens(nn.Module):
             for encoder, coefficients in self.coefficients.items()
         }
 
-    def lr(self, config: TrainConfig) -> float:
-        return config.axes_lr
-
 
 class PersonModel(nn.Module):
     """Everything that is trained for one person, in float32.
 
     Args:
-        pseudo_tokens: the pseudo-tokens.
         anchor: `A` (n, d).
         id_embeds: `a` (512,), L2-normalised.
-        modules: Enhancer and Adapter; None for a person of pseudo-tokens alone.
+        modules: Enhancer and Adapter; None: only the pseudo-tokens are trained.
         distances: text encoder → the regulariser's distance.
     """
 
     anchor: Tensor
     id_embeds: Tensor
+    enhancer: Enhancer | None
+    adapter: Adapter | None
 
     def __init__(
         self,
@@ -93,7 +85,7 @@ class PersonModel(nn.Module):
         self.pseudo_tokens = pseudo_tokens
         self.enhancer, self.adapter = modules or (None, None)
         self.register_buffer("anchor", anchor.clone())
-        self.register_buffer("id_embeds", id_embeds.float().clone())  # it may have been an inference tensor
+        self.register_buffer("id_embeds", id_embeds.float().clone())  # an inference tensor cannot be trained with
         self.kv, self._distances = kv, distances
 
     @property
@@ -106,14 +98,16 @@ class PersonModel(nn.Module):
         return None if self.enhancer is None else self.enhancer(self.id_embeds, self.anchor)
 
     def grounding(self) -> Tensor | None:
-        """`fuse(F)` (n, d), what the Adapter sees of the person; None without it."""
-        return None if self.adapter is None else self.adapter.grounding(self.fused())
+        """`fuse(F)` (n, d), the Adapter's input for this person; None without an Adapter."""
+        fused = self.fused()
+        return None if fused is None or self.adapter is None else self.adapter.grounding(fused)
 
     def adapt(self, condition: TextCondition) -> TextCondition:
         """The text condition as the Adapter changes it for this person."""
-        if self.adapter is None:
+        fused = self.fused()
+        if fused is None or self.adapter is None:
             return condition
-        return condition._replace(context=self.adapter(condition.context, self.fused()))
+        return condition._replace(context=self.adapter(condition.context, fused))
 
     def regularizer(self) -> Tensor:
         """Distance of the pseudo-tokens to where they started, summed over the text encoders, a scalar."""
@@ -121,77 +115,66 @@ class PersonModel(nn.Module):
         return torch.stack([distance(tokens[encoder]) for encoder, distance in self._distances.items()]).sum()
 
     def weights(self) -> dict[str, Tensor]:
-        """All that is trained, and the anchor and face that it belongs to, by name, detached."""
+        """All that is trained, with the anchor and the face, by name, detached."""
         return self.state_dict() | self.kv.state_dict()
 
-    def parameter_groups(self, config: TrainConfig) -> list[dict]:
+    def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
         """AdamW's groups, each with its own learning rate."""
         scale = LR_WIDTH / self.anchor.shape[1]
         enhancer_lr = config.adapter_lr if config.enhancer_lr is None else config.enhancer_lr
-        parts: list[tuple[Iterable[Tensor], float]] = [
-            (self.pseudo_tokens.parameters(), self.pseudo_tokens.lr(config)),
-            (self.kv.parameters(), config.kv_lr),
-        ]
+        token_lr = config.axes_lr if isinstance(self.pseudo_tokens, AxisTokens) else config.token_lr
+        parts: list[tuple[nn.Module | KVDeltas, float]] = [(self.pseudo_tokens, token_lr), (self.kv, config.kv_lr)]
         if self.enhancer is not None and self.adapter is not None:
-            parts.append((self.enhancer.parameters(), enhancer_lr * scale))
-            parts.append((self.adapter.parameters(), config.adapter_lr * scale))
-        return [{"params": list(parameters), "lr": lr} for parameters, lr in parts]
+            parts += [(self.enhancer, enhancer_lr * scale), (self.adapter, config.adapter_lr * scale)]
+        return [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
 
 
 class Start(Protocol):
-    """Where a person's training starts: at names (`NamesStart`), or at the answer of a `PretrainedEnhancer`."""
+    """Where a person's training starts: at names (`NamesStart`), or at the prediction of a `PretrainedEnhancer`."""
 
     def configure(self, config: TrainConfig) -> TrainConfig:
         """The settings, as this start needs them."""
+        return config
 
     def build_person(
-        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
+        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
     ) -> PersonModel:
-        """What is trained, on the backbone's device.
+        """The untrained person, on the backbone's device.
 
         Args:
             id_embeds: `a` (512,), L2-normalised.
             names: names of well-known people, or a single phrase.
         """
-
-
-class NamesStart:
-    """A start at names of well-known people, and an Enhancer and an Adapter that change nothing yet."""
-
-    def configure(self, config: TrainConfig) -> TrainConfig:
-        return config
-
-    def build_person(
-        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Iterable[str]
-    ) -> PersonModel:
         return build_person(backbone, id_embeds, config, names)
+
+
+class NamesStart(Start):
+    """A start at names of well-known people, with an Enhancer and an Adapter that change nothing yet."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a pretrained Enhancer says of a person, to start from.
+    """The prediction of a pretrained Enhancer for a person.
 
     Attributes:
         tokens: text encoder → pseudo-tokens (n, d_enc).
         anchor: `A` (n, d) of its training.
         modules: its Enhancer and Adapter.
-        axis_scale: length of the names' axes around the prediction, 1 for their standard deviations.
     """
 
     tokens: Anchor
     anchor: Tensor
     modules: tuple[Enhancer, Adapter]
-    axis_scale: float
 
 
 def build_person(
     backbone: Backbone,
     id_embeds: Tensor,
     config: TrainConfig,
-    names: Iterable[str],
+    names: Sequence[str],
     prediction: Prediction | None = None,
 ) -> PersonModel:
-    """A person who starts at a prediction, or without one at the names.
+    """A person who starts at a prediction, or at the names without one; arguments as in `Start.build_person`.
 
     Raises:
         ConfigError: names or heads that do not fit the base model.
@@ -202,29 +185,25 @@ def build_person(
     anchor = cross_initialise(backbone, names, config.num_tokens)
     basis = names_basis(backbone, names, config.num_tokens, config.axes) if config.start == "names" else None
     if prediction and basis:
-        scaled = {encoder: prediction.axis_scale * axes for encoder, axes in basis.axes.items()}
+        scaled = {encoder: AXIS_SCALE * axes for encoder, axes in basis.axes.items()}
         basis = NamesBasis(prediction.tokens, scaled)
     pseudo_tokens = AxisTokens(basis) if basis else FreeTokens(prediction.tokens if prediction else anchor)
     pseudo_tokens.to(backbone.device)
     modules = (prediction.modules if prediction else _seeded(d, config)) if config.has_adapter else None
+    kv_shapes = backbone.kv_shapes if config.kv_lr > 0 else {}
+    kv_rank = BASE_MODELS[backbone.base_model].kv_rank if config.kv_rank is None else config.kv_rank
     return PersonModel(
         pseudo_tokens,
         prediction.anchor if prediction else torch.cat(list(anchor.values()), dim=-1),
         id_embeds,
         modules,
-        _kv_deltas(backbone, config),
+        KVDeltas(kv_shapes, kv_rank, torch.Generator().manual_seed(config.seed), backbone.device),
         _distances(backbone, pseudo_tokens(), anchor, names, config),
     ).to(backbone.device)
 
 
-def _kv_deltas(backbone: Backbone, config: TrainConfig) -> KVDeltas:
-    shapes = backbone.kv_shapes if config.kv_lr > 0 else {}
-    rank = BASE_MODELS[backbone.base_model].kv_rank if config.kv_rank is None else config.kv_rank
-    return KVDeltas(shapes, rank, torch.Generator().manual_seed(config.seed), backbone.device)
-
-
 def _distances(
-    backbone: Backbone, start: Mapping[str, Tensor], anchor: Anchor, names: Iterable[str], config: TrainConfig
+    backbone: Backbone, start: Anchor, anchor: Anchor, names: Sequence[str], config: TrainConfig
 ) -> dict[str, Distance]:
     """Text encoder → the regulariser's distance of its tokens to where they start."""
     start = {encoder: tokens.detach().clone() for encoder, tokens in start.items()}
@@ -235,7 +214,7 @@ def _distances(
 
 
 def _seeded(d: int, config: TrainConfig) -> tuple[Enhancer, Adapter]:
-    """Enhancer and Adapter from the training's seed, at first without effect on the text condition."""
+    """Enhancer and Adapter from the training's seed, without effect on the text condition yet."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(config.seed)
         enhancer, adapter = Enhancer(d, config.num_tokens, config.heads), Adapter(d, config.heads, config.beta)

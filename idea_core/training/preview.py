@@ -1,4 +1,4 @@
-"""Looks at a person's training: images of the person on the way, and how similar their faces are."""
+"""Previews of a person's training: images of the person, and their face similarity."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..errors import ConfigError
 from ..settings import Settings, setting
 from ..text.captions import require_prompts
 from ..text.tokenized import Caption, tokenize_captions
-from .stopping import EarlyStopping, Look, Watch
+from .stopping import EarlyStopping, Preview, Watch
 from .trainer import Trainer
 
 PROMPT = "a photo of {}"
 
 Score = Callable[[Tensor], float]
-"""Images (B, H, W, 3) in 0…1 → their mean cosine to the person's face; an image without a face counts as 0."""
+"""Images (B, H, W, 3) in 0…1 → mean similarity to the person's mean embedding; an image without a face counts as 0."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PreviewConfig(Settings):
 
     Attributes:
         prompts: with `{}` for the person.
-        seeds: one for each image of a prompt; the same seeds give the same noise each time.
+        seeds: one for each image of a prompt; all previews start from the same noise.
     """
 
     prompts: Sequence[str] = (PROMPT,)
@@ -72,50 +72,42 @@ class WatchConfig(Settings):
 
     def _check(self) -> None:
         if self.target is not None and not self.every:
-            got = "a likeness to reach, and no previews"
+            got = "a target without previews"
             raise ConfigError("previews at which likeness is measured", got, "Set the steps between two previews.")
 
 
 def watch_person(trainer: Trainer, config: WatchConfig, score: Score | None) -> Watch | None:
-    """What looks at a person's training; None where nothing does.
+    """The previews of a person's training; None if there are none.
 
     Args:
-        score: measures the images; None: they are only shown.
-
-    Raises:
-        ConfigError: a prompt that is too long for the text encoder.
+        score: measures the previews; None: they are only shown.
     """
     if not config.every:
         return None
-    preview_captions(trainer, config.preview)  # before the training
+    _captions(trainer, config.preview)  # a prompt that is too long is an error before the training
 
-    def look() -> Look:
+    def draw() -> Preview:
         images = preview_images(trainer, config.preview)
-        return Look(images, None if score is None else score(images))
+        return Preview(images, None if score is None else score(images))
 
-    return Watch(config.every, look, EarlyStopping(config.target))
+    return Watch(config.every, draw, EarlyStopping(config.target))
 
 
 def preview_images(trainer: Trainer, config: PreviewConfig) -> Tensor:
-    """Images (B, H, W, 3) in 0…1 on the CPU of the person as learnt so far, inside `trainer.active`."""
+    """Images (B, H, W, 3) in 0…1 of the person as trained so far, on the CPU; inside `trainer.active`."""
     return trainer.backbone.decode_images(draw_person(trainer, config))
 
 
-def preview_captions(trainer: Trainer, config: PreviewConfig) -> list[Caption]:
-    """The prompts as token ids.
-
-    Raises:
-        ConfigError: one that is too long for the text encoder.
-    """
+def _captions(trainer: Trainer, config: PreviewConfig) -> list[Caption]:
     return tokenize_captions(trainer.backbone, config.prompts, trainer.config.num_tokens)
 
 
 @torch.no_grad()
 def draw_person(trainer: Trainer, config: PreviewConfig = PreviewConfig()) -> Tensor:
-    """The person as learnt so far, inside `trainer.active`: latents (B, c, h, w) of the photos' first size."""
+    """Latents (B, c, h, w) of the person as trained so far, in the photos' first size; inside `trainer.active`."""
     backbone = trainer.backbone
     negative = empty_prompt(backbone)
     shape = trainer.dataset.buckets[0].latents.mean.shape[1:]
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in config.seeds])
-    positives = (trainer.condition([caption]) for caption in preview_captions(trainer, config))
+    positives = (trainer.condition([caption]) for caption in _captions(trainer, config))
     return torch.cat([sample(backbone, one, negative, noise, config.steps, config.guidance) for one in positives])

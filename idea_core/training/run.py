@@ -1,4 +1,4 @@
-"""A training from its first step to its last, through breaks: resumed, saved as it goes, watched, timed."""
+"""A whole run of a training: resumed, saved every few steps, previewed, timed."""
 
 from __future__ import annotations
 
@@ -15,27 +15,21 @@ from torch import Tensor
 from ..errors import DivergedError, IdentityFileError
 from .loop import TrainingLoop, copied
 from .state import restore_state, save_state
-from .stopping import Verdict, Watch
+from .stopping import EarlyStopping, Verdict, Watch
 
 logger = logging.getLogger(__name__)
 
-_RECENT = 50  # steps that a final loss is the mean of
+_RECENT = 50  # steps whose mean is the final loss
 _Result = TypeVar("_Result")
 _Loop = TypeVar("_Loop", bound=TrainingLoop)
 
 
 class Progress(NamedTuple):
-    """How far a training is.
+    """How far a training is."""
 
-    Attributes:
-        step: steps done.
-        loss: of the last step whose loss was read; None before any.
-        images: (B, H, W, 3) in 0…1, if it was looked at.
-    """
-
-    step: int
-    loss: float | None = None
-    images: Tensor | None = None
+    step: int  # steps done
+    loss: float | None = None  # the last one that was read
+    images: Tensor | None = None  # preview (B, H, W, 3) in 0…1
 
 
 OnProgress = Callable[[Progress], None]
@@ -44,15 +38,15 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass
 class TrainingRun(Generic[_Loop]):
-    """A training, of a person or of an Enhancer, inside `with`, until its result is safe.
+    """A training of a person or an ID-Enhancer, as a context in which its result is also saved.
 
-    Whatever breaks it off there, the training goes on from the same step when it is run again; only where it diverged
-    that would be of no use.
+    An error inside `with` saves the training's state, from which `resume` continues. A training that diverged is not
+    worth resuming: its state is deleted, as after a success.
 
     Attributes:
-        state_file: from which it goes on if it broke off, and where it is saved if it breaks off.
-        fingerprint: of all that the training depends on, as `save_state` takes it.
-        save_every: steps between two saves; 0: only when it is cancelled.
+        state_file: file of the state.
+        fingerprint: digest of all that the training depends on.
+        save_every: steps between two saves of the state; 0: only after an error.
     """
 
     training: _Loop
@@ -63,22 +57,33 @@ class TrainingRun(Generic[_Loop]):
     _seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "looks": 0.0, "saves": 0.0})
     _steps: int = 0  # done in this run
 
-    def __enter__(self) -> TrainingRun:
+    @property
+    def stopping(self) -> EarlyStopping:
+        """The scores so far, and why the training ended early; without a watch there are none."""
+        return self.watch.stopping if self.watch else EarlyStopping()
+
+    def __enter__(self) -> TrainingRun[_Loop]:
         return self
 
-    def __exit__(self, _kind, error, _trace) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None or isinstance(error, DivergedError):
-            self._forget()
-        else:
-            self._save_what_is_there()
+            try:
+                self.state_file.unlink(missing_ok=True)
+            except OSError as failed:
+                logger.warning("ID-EA: %s is no longer needed, and could not be deleted. %s", self.state_file, failed)
+            return
+        try:
+            if self.training.read_losses():
+                self._save()
+        except Exception as failed:  # it must not hide the error that is being raised
+            logger.warning("ID-EA: the state of the training could not be saved. %s", failed)
 
     def resume(self) -> int:
-        """Bring the training to where a broken run of the same inputs stood; the steps that were done."""
+        """Restore the state that an interrupted run of the same inputs left; the number of steps done."""
         if not self.state_file.exists():
             return 0
         try:
-            stopping = self.watch.stopping if self.watch else None
-            steps = restore_state(self.training, self.state_file, self.fingerprint, stopping)
+            steps = restore_state(self.training, self.state_file, self.fingerprint, self.stopping)
         except IdentityFileError as error:
             logger.warning("ID-EA: %s cannot be read; the training starts again. %s", self.state_file, error)
             return 0
@@ -89,27 +94,21 @@ class TrainingRun(Generic[_Loop]):
         return steps
 
     def run(self, on_progress: OnProgress | None = None) -> None:
-        """Train to the end.
-
-        Raises:
-            DivergedError: the training holds what was learnt before.
-        """
+        """Train to the end, or until early stopping ends it."""
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         start, before = time.perf_counter(), sum(self._seconds.values())
         try:
-            self._look_again(on_progress)
+            self._repeat_preview(on_progress)
             self.training.run(lambda step, _losses: self._after(step, on_progress))
         finally:
             others = sum(self._seconds.values()) - before
             self._seconds["steps"] += time.perf_counter() - start - others
 
     def report(self) -> dict[str, Any]:
-        """What is worth knowing of the run, JSON values: seconds and bytes where they say so."""
-        losses = self.training.losses
+        """Speed, memory, loss and scores of the run, as JSON values."""
+        losses, seconds, stopping = self.training.losses, self._seconds["steps"], self.stopping
         recent = losses[-_RECENT:]
-        seconds = self._seconds["steps"]
-        stopping = self.watch.stopping if self.watch else None
         return {
             "steps_done": len(losses),
             "steps_per_second": round(self._steps / seconds, 3) if seconds else None,
@@ -117,39 +116,42 @@ class TrainingRun(Generic[_Loop]):
             "micro_batch": self.training.micro_batch,
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             "final_loss": round(sum(recent) / len(recent), 6) if recent else None,
-            "likeness": stopping.scores if stopping else [],
-            "ended_early": stopping.reason if stopping else "",
+            "likeness": stopping.scores,
+            "ended_early": stopping.reason,
         }
 
     def _after(self, step: int, on_progress: OnProgress | None) -> None:
         self._steps += 1
         images = None
         if self.watch and self.watch.is_due(step):
-            self.training.read_losses()  # of a training that has diverged no image is drawn
-            images = self._look(self.watch, step)
+            self.training.read_losses()  # raises where the training diverged, before anything is drawn
+            images = self._preview(self.watch, step)
         if self.save_every and step % self.save_every == 0 and step < self.training.steps:
-            self._timed("saves", self._save_on_the_way)
+            try:
+                self._timed("saves", self._save)
+            except OSError as error:  # a full disk may have room again at the end
+                logger.warning("ID-EA: the training continues, but its state could not be saved. %s", error)
         if on_progress:
             on_progress(self._progress(step, images))
 
-    def _look(self, watch: Watch, step: int) -> Tensor | None:
-        """Images of what is trained; the training ends here where its score says so."""
-        look = self._timed("looks", watch.look)
-        verdict = Verdict.CONTINUE if look.score is None else watch.stopping.update(step, look.score)
+    def _preview(self, watch: Watch, step: int) -> Tensor | None:
+        """Draw and measure what is trained, and act on the score; the images."""
+        preview = self._timed("looks", watch.draw)
+        verdict = Verdict.CONTINUE if preview.score is None else watch.stopping.update(step, preview.score)
         if verdict is Verdict.BEST:
             watch.stopping.best = copied(self.training.weights())
         elif verdict is not Verdict.CONTINUE:
             self.training.stop()
         if verdict is Verdict.RESTORE_BEST:
             self.training.set_weights(watch.stopping.best)
-        return look.images
+        return preview.images
 
-    def _look_again(self, on_progress: OnProgress | None) -> None:
-        """Make up for a look in which the training broke off."""
+    def _repeat_preview(self, on_progress: OnProgress | None) -> None:
+        """Draw the preview during which the training broke off."""
         step = len(self.training.losses)
         if step and self.watch and self.watch.is_due(step) and step not in dict(self.watch.stopping.scores):
             with self.training.active():
-                images = self._look(self.watch, step)
+                images = self._preview(self.watch, step)
             if on_progress and images is not None:
                 on_progress(self._progress(step, images))
 
@@ -164,25 +166,5 @@ class TrainingRun(Generic[_Loop]):
         finally:
             self._seconds[part] += time.perf_counter() - start
 
-    def _forget(self) -> None:
-        try:
-            self.state_file.unlink(missing_ok=True)
-        except OSError as error:
-            logger.warning("ID-EA: %s is no longer needed, and could not be deleted. %s", self.state_file, error)
-
     def _save(self) -> None:
-        save_state(self.training, self.state_file, self.fingerprint, self.watch.stopping if self.watch else None)
-
-    def _save_on_the_way(self) -> None:
-        try:
-            self._save()
-        except OSError as error:  # a full disk may have room again at the end
-            logger.warning("ID-EA: the training goes on, but its state could not be saved. %s", error)
-
-    def _save_what_is_there(self) -> None:
-        """Before an error goes on its way, which must not be hidden by another one."""
-        try:
-            if self.training.read_losses():
-                self._save()
-        except Exception as error:
-            logger.warning("ID-EA: the training that broke off could not be saved. %s", error)
+        save_state(self.training, self.state_file, self.fingerprint, self.stopping)

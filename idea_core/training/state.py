@@ -1,4 +1,4 @@
-"""A broken training goes on where it stopped: weights, optimiser and random state in one file."""
+"""The state of a training in one file: weights, optimiser, random state. A training resumes from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..files.tensorfile import write_tensors
 from .loop import TrainingLoop
 from .stopping import EarlyStopping
 
-FORMAT = FileFormat("id-ea-training", "3", "Delete the file; the training starts anew.")
+FORMAT = FileFormat("id-ea-training", "3", "Delete the file; the training restarts.")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -25,7 +25,7 @@ def save_state(
     """Write a training between two steps; an existing file is replaced in one move.
 
     Args:
-        fingerprint: of all that the training depends on; only an equal one resumes it.
+        fingerprint: digest of all that the training depends on; only an equal one resumes it.
     """
     stopping = stopping or EarlyStopping()
     tensors = {f"weights.{key}": tensor for key, tensor in training.weights().items()}
@@ -49,10 +49,10 @@ def save_state(
 def restore_state(
     training: TrainingLoop, path: str | os.PathLike, fingerprint: str, stopping: EarlyStopping | None = None
 ) -> int:
-    """Bring a fresh training to where the file's stood; the steps done. 0 if the file is another training's.
+    """Restore a training; the number of steps done, 0 if the file belongs to another training.
 
     Raises:
-        IdentityFileError: no training's state, or a damaged one.
+        IdentityFileError: not a training's state, or a damaged one.
         FileNotFoundError: no such file.
     """
     with FORMAT.reading(path) as (tensors, metadata):

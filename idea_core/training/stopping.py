@@ -1,4 +1,4 @@
-"""Early stopping on a score that is measured now and then, such as face similarity."""
+"""Early stopping on a score, such as face similarity, that is measured every few steps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-MAX_DROP = 0.03  # below the best score, at which a training has gone too far
+MAX_DROP = 0.03  # a training stops when its score is further below its best
 
 
 class Verdict(Enum):
-    """What a score says of a training."""
+    """What a training does after a score."""
 
     CONTINUE = "continue"
     BEST = "keep these weights"
@@ -23,13 +23,13 @@ class Verdict(Enum):
 
 @dataclass
 class EarlyStopping:
-    """Stops at a target, or when the score has fallen.
+    """Stops at a target, or when the score falls.
 
     Attributes:
-        target: score at which the training ends; None: it ends only when the score has fallen.
+        target: score at which the training ends; None: it ends only when the score falls.
         scores: (step, score) of each measurement.
         reason: why the training ended early; "" if it did not.
-        best: the weights of the best score, which the training keeps here.
+        best: weights at the best score; the caller sets them after `Verdict.BEST`.
     """
 
     target: float | None = None
@@ -38,7 +38,7 @@ class EarlyStopping:
     best: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def update(self, step: int, score: float) -> Verdict:
-        """Note a score, and judge by it."""
+        """Add a score; what the training does next."""
         self.scores.append((step, round(score, 4)))
         best_step, best = max(self.scores, key=lambda entry: entry[1])
         if self.target is not None and score >= self.target:
@@ -52,8 +52,8 @@ class EarlyStopping:
         return Verdict.CONTINUE
 
 
-class Look(NamedTuple):
-    """What is seen of a training between two steps."""
+class Preview(NamedTuple):
+    """A preview of a training, its score, or both."""
 
     images: Tensor | None = None  # (B, H, W, 3) in 0…1
     score: float | None = None
@@ -61,15 +61,15 @@ class Look(NamedTuple):
 
 @dataclass
 class Watch:
-    """Looks at a training at every so many steps.
+    """Previews or scores of a training, every few steps.
 
     Attributes:
-        every: steps between two looks.
-        look: draws and measures what is trained.
+        every: steps between two previews.
+        draw: draws and measures what is trained.
     """
 
     every: int
-    look: Callable[[], Look]
+    draw: Callable[[], Preview]
     stopping: EarlyStopping = field(default_factory=EarlyStopping)
 
     def is_due(self, step: int) -> bool:

@@ -1,7 +1,7 @@
 """The training loop: pseudo-tokens, Enhancer, Adapter and K/V deltas of one person (arXiv 2507.11990, training).
 
-It drives a `Backbone` and knows nothing of the front end behind it. Every random choice comes from
-one seeded generator on the CPU, so that two backbones see the same run.
+It drives a `Backbone`, whatever front end is behind it. One seeded generator on the CPU makes every random choice, so
+two backbones see the same run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..diffusion.backbone import Backbone, TextCondition
 from ..diffusion.memory import send, with_less_memory
 from ..errors import ConfigError, DivergedError
+from ..faces import FaceEngine
 from ..families import BASE_MODELS
 from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
@@ -38,11 +39,10 @@ class Trainer(TrainingLoop):
     Args:
         backbone: the frozen base model.
         dataset: the photos, encoded by the backbone.
-        person: what is trained.
-        likeness: what `config.likeness_weight` is the weight of.
+        likeness: the loss whose weight is `config.likeness_weight`; needed where that is above 0.
 
     Raises:
-        ConfigError: a weight for a likeness that is not there.
+        ConfigError: a `likeness_weight` without `likeness`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Trainer(TrainingLoop):
         groups = person.parameter_groups(config)
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, eps=config.adam_epsilon)
         super().__init__(backbone, optimizer, self.sampler.generator, config.steps, config.batch_size)
-        self._good: dict[str, Tensor] = {}  # weights at the start, then at the last reading
+        self._good: dict[str, Tensor] = {}  # weights at the start, then at each reading of the losses
         self._unread: list[Tensor] = []
 
     @classmethod
@@ -73,29 +73,30 @@ class Trainer(TrainingLoop):
         names: Iterable[str] | None = None,
         captions: Sequence[str] = PERSON_CAPTIONS,
         start: Start = NamesStart(),
-        likeness: LikenessLoss | None = None,
+        engine: FaceEngine | None = None,
     ) -> Trainer:
-        """A training of photos, in the order that memory wants: the VAE encodes before UNet and text encoder come.
+        """A training on photos. To save memory, photos and likeness loss use the VAE before the person is built.
 
         Args:
-            photos: one entry a size; a tensor (P, H, W, 3) in 0…1 are photos of which nothing else is known.
+            photos: one entry for each size; or a tensor (P, H, W, 3) in 0…1, without notes, masks and names.
             id_embeds: `a` (512,), L2-normalised.
             names: names of well-known people, or a single phrase; None: the list of the package.
             captions: with `{}` where the person stands.
-
-        Raises:
-            ShapeError, ConfigError: an input that does not fit; a caption that is too long, before anything is encoded.
+            engine: finds faces for the likeness loss; needed where `config.likeness_weight` is above 0.
         """
         config = start.configure(config)
         if config.kv_rank is None:
             config = dataclasses.replace(config, kv_rank=BASE_MODELS[backbone.base_model].kv_rank)
         photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
         dataset = PhotoDataset.encode(backbone, photos, captions, config.num_tokens)
+        likeness = None
+        if engine is not None and config.likeness_weight:
+            likeness = LikenessLoss(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
         names = celebrity_names() if names is None else tuple(names)
         return cls(backbone, dataset, start.build_person(backbone, id_embeds, config, names), config, likeness)
 
     def active(self) -> AbstractContextManager[None]:
-        """The K/V deltas hung into the backbone, while open; nothing where none are trained."""
+        """While open, the backbone computes with the K/V deltas, if they are trained."""
         return self.backbone.kv_deltas(self.person.kv.delta) if self.config.kv_lr > 0 else nullcontext()
 
     def run_step(self) -> None:
@@ -103,7 +104,7 @@ class Trainer(TrainingLoop):
         self._unread.append(self.step(self.sampler.draw()))
 
     def finish_step(self, step: int) -> None:
-        self._average(step)
+        self._add_to_average(step)
         if len(self._unread) == READ_EVERY or step == self.steps:
             self.read_losses()
 
@@ -111,7 +112,7 @@ class Trainer(TrainingLoop):
         """The losses of all steps so far; it waits for the device.
 
         Raises:
-            DivergedError: the training diverged; the person is as at the last reading of the losses before that.
+            DivergedError: the training diverged; the person has the weights of the reading before.
         """
         if self._unread:
             losses = self.losses + torch.stack(self._unread).tolist()
@@ -130,8 +131,8 @@ class Trainer(TrainingLoop):
         return self.person.weights()
 
     @torch.no_grad()
-    def _average(self, step: int) -> None:
-        """Take a step's weights into the mean, which takes their place after the last one (arXiv 1803.05407)."""
+    def _add_to_average(self, step: int) -> None:
+        """Add a step's weights to their mean, which replaces them after the last step (arXiv 1803.05407)."""
         counted = step - (self.steps - int(self.steps * self.config.swa_fraction))
         for key, weight in self.weights().items() if counted > 0 else ():
             mean = self.average.setdefault(key, torch.zeros_like(weight))
@@ -142,8 +143,8 @@ class Trainer(TrainingLoop):
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step, inside `active`; the batch's denoising loss, a detached scalar on the device.
 
-        Where memory runs out gradients are checkpointed from then on, and if that is not enough the batch is taken in
-        halves, at the same result up to rounding.
+        If memory runs out, gradients are checkpointed from then on. If it still runs out, the batch is halved, which
+        changes the result only by rounding.
         """
         loss = with_less_memory(self, lambda: self._gradients(batch))
         self.scaler.step(self.optimizer)
@@ -151,26 +152,27 @@ class Trainer(TrainingLoop):
         return loss
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Gradients of the batch's loss, of likeness and of the regulariser; the first, detached."""
+        """Add up gradients of denoising loss, likeness loss and regulariser; the denoising loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.backbone.device)
         for part in batch.parts(self.micro_batch):
             loss = self.loss(part) * (len(part.photos) / len(batch.photos))
             self.scaler.scale(loss).backward()
             total += loss.detach()
-        if batch.drawn is not None and batch.drawn_captions is not None:
-            self._likeness_gradients(batch.drawn, batch.drawn_captions)
+        if batch.drawn is not None:
+            self._likeness_gradients(batch)
         if self.config.regularizer_weight:
             self.scaler.scale(self.config.regularizer_weight * self.person.regularizer()).backward()
         return total
 
-    def _likeness_gradients(self, noise: Tensor, captions: Tensor) -> None:
-        """Of images of the person, drawn from noise (Q, c, h, w) with captions (Q,)."""
-        assert self.likeness is not None
-        for part, numbers in zip(noise.split(self.micro_batch), captions.split(self.micro_batch)):
-            condition = self.condition([self.dataset.captions[number] for number in numbers.tolist()])
-            loss = self.likeness(condition, send(part, self.backbone.device), self.person.id_embeds)
-            share = len(part) / len(noise)
+    def _likeness_gradients(self, batch: Batch) -> None:
+        """Add gradients of the likeness loss on images that are drawn."""
+        assert self.likeness is not None and batch.drawn is not None and batch.drawn_captions is not None
+        pieces = zip(batch.drawn.split(self.micro_batch), batch.drawn_captions.split(self.micro_batch))
+        for noise, captions in pieces:
+            condition = self.condition([self.dataset.captions[number] for number in captions.tolist()])
+            loss = self.likeness(condition, send(noise, self.backbone.device), self.person.id_embeds)
+            share = len(noise) / len(batch.drawn)
             self.scaler.scale(self.config.likeness_weight * share * loss).backward()
 
     def loss(self, batch: Batch) -> Tensor:
@@ -183,8 +185,7 @@ class Trainer(TrainingLoop):
         timesteps, noise = send(batch.timesteps, device), send(batch.noise, device)
         distinct, position = batch.captions.unique(return_inverse=True)
         condition = self.condition([self.dataset.captions[number] for number in distinct.tolist()])
-        position = send(position, device)
-        condition = TextCondition(*(part if part is None else part[position] for part in condition))
+        condition = condition.rows(send(position, device))
         prediction = backbone.predict(backbone.schedule.add_noise(latents, noise, timesteps), timesteps, condition)
         error = (prediction - backbone.schedule.target(latents, noise, timesteps)).square()
         return error.mean() if bucket.loss_weight is None else (error * bucket.loss_weight[photos]).mean()
@@ -200,7 +201,7 @@ class Trainer(TrainingLoop):
 
         Args:
             training, thumbnail: as in `Identity`.
-            checkpoint: `base_checkpoint` and `base_hash`, as in `BaseModelRef`.
+            checkpoint: `base_checkpoint` and `base_hash` of `BaseModelRef`.
 
         Raises:
             DivergedError: a trained value is not finite, or too large for half precision.

@@ -24,8 +24,7 @@ def train_for_parity(checkpoint: str, vae: str, settings: dict, target: str, nam
     engine.detect = lambda photo: [pack("idea_core.faces").Face.aligned(len(photo))]
     try:
         with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(model, clip, vae) as backbone:
-            likeness = pack("idea_core.training.likeness_loss").LikenessLoss.of(backbone, engine, config)
-            trainer = pack("idea_core").Trainer.of(backbone, photos(), face(), config, names, likeness=likeness)
+            trainer = pack("idea_core").Trainer.of(backbone, photos(), face(), config, names, engine=engine)
             losses = trainer.run()
             trained = trainer.person.state_dict() | trainer.person.kv.state_dict()
     finally:

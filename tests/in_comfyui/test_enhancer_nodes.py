@@ -146,7 +146,7 @@ def test_a_refinement_may_be_cancelled_and_wants_a_face():
     with (
         progress_of(6, pictures=True) as seen,
         one_face_in_every_picture(64, found=False),
-        pytest.raises(pack("idea_core").IdeaError, match="Expected a face in 2 pictures that the base model draws"),
+        pytest.raises(pack("idea_core").IdeaError, match="Expected a face in 2 images that the base model draws"),
     ):
         refine(checkpoint, enhancer, embeds)
     assert [value for value, _ in seen] == [2]

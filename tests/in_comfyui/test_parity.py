@@ -17,7 +17,6 @@ from idea_core.headless.diffusers import DiffusersBackbone, People, load_pipelin
 from idea_core.headless.diffusers.layers import cross_attention_layers
 from idea_core.headless.diffusers.ldm_config import UNET, ldm_config
 from idea_core.text.emphasis import weighted_texts
-from idea_core.training.likeness_loss import LikenessLoss
 
 PROMPT = r"photo of (<ann>:1.4) smiling, (not (a:0.6)) \(drawing\)"
 LONG = "photo of a " + "very " * 70 + "happy <ann> smiling"
@@ -57,8 +56,7 @@ def test_some_steps_train_the_same_person(base, probe, pipelines, tmp_path, chec
     backbone, config = DiffusersBackbone(pipelines(checkpoint)), TrainConfig(**settings)
     engine = OnnxEngine(FacePack("testpack", base / "models" / "insightface" / "models" / "testpack"), "cpu")
     engine.detect = lambda photo: [Face.aligned(len(photo))]
-    likeness = LikenessLoss.of(backbone, engine, config)
-    trainer = Trainer.of(backbone, images, id_embeds, config, names, likeness=likeness)
+    trainer = Trainer.of(backbone, images, id_embeds, config, names, engine=engine)
     start = {key: tensor.clone() for key, tensor in trainer.person.kv.state_dict().items()}
     ours = trainer.run()
     theirs = load_file(target)

@@ -312,14 +312,14 @@ def test_an_example_gives_pictures(server, examples_files, name, pictures):
 def test_the_refined_example_says_that_nobody_is_in_the_pictures_of_random_weights(server, examples_files):
     settings = {"rounds": 1, "num_images": 2, "sampling_steps": 2, "resolution": 64}
     edits = {"CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.safetensors"}, "IDEA_RefinedIdentity": settings}
-    with pytest.raises(PromptError, match="Expected a face in 2 pictures that the base model draws of the person"):
+    with pytest.raises(PromptError, match="Expected a face in 2 images that the base model draws of the person"):
         server.run(workflow("refined_person", **edits))
 
 
 def test_the_example_of_an_enhancer_says_that_random_weights_draw_nobody(server, examples_files):
     settings = {"max_people": 3, "images_per_person": 3, "sampling_steps": 1, "resolution": 64, "val_fraction": 0.0}
     edits = {"CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.safetensors"}, "IDEA_EnhancerTrainAcross": settings}
-    with pytest.raises(PromptError, match="Expected people with 3 pictures that agree"):
+    with pytest.raises(PromptError, match="Expected people with 3 images that agree"):
         server.run(workflow("train_enhancer", **edits))
 
 

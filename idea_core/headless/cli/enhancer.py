@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ...enhancers.config import DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig
-from ...enhancers.draw_dataset import blocks
+from ...enhancers.drawing import blocks
 from ...enhancers.run import EnhancerSpec
 from ...files.textfile import read_text
 from ...method.anchor import parse_names

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from ...enhancers.config import DatasetConfig, EnhancerTrainConfig
 from ...enhancers.dataset import PeopleDataset
-from ...enhancers.draw_dataset import draw_people
+from ...enhancers.drawing import draw_people
 from ...enhancers.pretrained import PretrainedEnhancer
-from ...enhancers.run import EnhancerSpec, require_trainable, train_enhancer
-from ...enhancers.validation import Validator
+from ...enhancers.run import EnhancerSpec, require_trainable, train_enhancer, validate
 from ...files.digest import digest_of
 from ...images import to_pixels
 from ...training.output import Output
@@ -63,7 +62,8 @@ class PeopleJob:
     def evaluate(self, people: PeopleDataset, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:
         """All people held out, measured."""
         backbone = DiffusersBackbone(self.model.load())
-        return Validator(people, backbone, self.faces.load()).measure(enhancer.build(backbone.device))
+        model = enhancer.build(backbone.device)
+        return validate(people, people.pictures("val"), backbone, self.faces.load(), model)
 
 
 def _strip(images: Tensor, side: int = 128) -> Image.Image:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...enhancers.dataset import PeopleDataset
-from ...enhancers.draw_dataset import blocks
+from ...enhancers.drawing import blocks
 from ...errors import ConfigError, MissingPackageError, TrainingError
 from .batch import FAILED, Entry, Outcome, bad_entry, train_entry
 from .enhancer import PeopleJob
