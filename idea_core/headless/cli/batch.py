@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from contextlib import redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..jobs import PhotoSource
+from ..jobs import ModelSource, PhotoSource
 from .console import Result, progress, reports
-from .grouped import PATH, settings_group
+from .grouped import PATH, grouped
 from .options import PHOTO_OPTIONS, engine_options, face_options, model_options, resolution_option, train_options
+
+if TYPE_CHECKING:
+    from ..jobs.batch import Outcome
 
 
 @click.command()
@@ -21,11 +24,11 @@ from .options import PHOTO_OPTIONS, engine_options, face_options, model_options,
 @model_options
 @click.option("--save-dir", type=PATH, default="people", help="Folder for the identities.")
 @engine_options
-@settings_group("photos", PhotoSource, PHOTO_OPTIONS)
+@grouped("photos", PhotoSource, *PHOTO_OPTIONS)
 @resolution_option
 @face_options
 @train_options
-def batch(people: Path, save_dir: Path, model, engine, photos, resolution, faces, training) -> Result:
+def batch(people: Path, save_dir: Path, model: ModelSource, photos: PhotoSource, **how: Any) -> Result:
     """Train all PEOPLE of a file, a JSON object a line.
 
     \b
@@ -38,30 +41,30 @@ def batch(people: Path, save_dir: Path, model, engine, photos, resolution, faces
     """
     import torch
 
-    from ..jobs.batch import FAILED, read_people, train_locally
+    from ..jobs.batch import FAILED, read_people, train_entry
     from ..jobs.sources import forget_models
     from .train import native_resolution
 
+    engine, training, resolution = how["engine"], how["training"], how["resolution"]
     cluster, model = engine.cluster, model.absolute()
     if resolution is None:
         here = dataclasses.replace(model, device="cpu") if cluster else model
         resolution = native_resolution(here.load())
         if cluster:
-            forget_models()  # this process trains nobody
+            forget_models()  # only the workers need the models
     photos = dataclasses.replace(photos, resolution=resolution)
-    common = training.job(photos, name="common", output=save_dir, model=model, faces=faces.absolute())
+    common = training.job(photos, name="common", output=save_dir, model=model, faces=how["faces"].absolute())
     entries = read_people(people.absolute(), common, save_dir.absolute())
-    _ = model.digest  # once: it goes to all machines with the model
+    _ = model.digest  # computed once and sent to all machines with the model
     if cluster:
         from ..jobs.ray_engine import train_on_ray
 
         outcomes = train_on_ray(entries, cluster)
     else:
         torch.set_num_threads(engine.threads)
-        outcomes = train_locally(entries)
+        outcomes = map(train_entry, entries)
     done = []
-    # Ray prints what its machines report; results alone belong on stdout.
-    with redirect_stdout(sys.stderr), progress(len(entries), "people", "person") as bar:
+    with progress(len(entries), "people", "person") as bar:
         for outcome in outcomes:
             done.append(outcome)
             bar.update()
@@ -71,9 +74,8 @@ def batch(people: Path, save_dir: Path, model, engine, photos, resolution, faces
     return Result(data, _table(done, failed), failed=failed > 0)
 
 
-def _table(outcomes, failed: int) -> str:
-    rows = [(str(o.line), o.name, o.status, o.output or o.message) for o in outcomes]
-    widths = [max(len(row[column]) for row in [("line", "name", "status"), *rows]) for column in range(3)]
-    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows]
-    header = "  ".join(title.ljust(width) for title, width in zip(("line", "name", "status"), widths))
-    return "\n".join([header, *lines, f"{len(outcomes) - failed} of {len(outcomes)} people done"])
+def _table(outcomes: Sequence[Outcome], failed: int) -> str:
+    rows = [("line", "name", "status", ""), *((str(o.line), o.name, o.status, o.output or o.message) for o in outcomes)]
+    widths = [max(map(len, column)) for column in list(zip(*rows))[:3]]
+    lines = ["  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows]
+    return "\n".join([*lines, f"{len(outcomes) - failed} of {len(outcomes)} people done"])

@@ -19,7 +19,7 @@ TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
 @click.argument("file", type=PATH)
 @reports
 def info(file: Path) -> Result:
-    """What a person's FILE holds: an identity, a face embedding, or a Textual Inversion file."""
+    """Show the contents of a person's FILE: an identity, a face embedding, or a Textual Inversion file."""
     from ...identity.describe import in_lines
 
     data = {"file": str(file), **describe_file(file), "bytes": file.stat().st_size}
@@ -36,20 +36,20 @@ def info(file: Path) -> Result:
     "--prediction",
     type=click.Choice(["eps", "v"]),
     default="eps",
-    help="What the base model predicts; only an identity says it itself.",
+    help="Prediction of the base model, for files that do not say it. An identity does.",
 )
 @reports
 def convert(file: Path, output: Path, to: str, name: str | None, kv: Path | None, prediction: str) -> Result:
-    """Convert a person's FILE, told by its content, to another format. Values stay as they are.
+    """Convert a person's FILE, whose format is recognised, to another format. Values stay as they are.
 
     \b
     id-ea      identity (.safetensors), for `idea generate` and ComfyUI
     published  the ID-EA authors' learned_embeds (.bin)
     diffusers  Textual Inversion for diffusers (.safetensors, .bin)
     a1111      Textual Inversion for A1111 and others (.safetensors, .pt)
-    kohya      the change to keys and values alone, as a LoRA (.safetensors)
+    kohya      only the change to keys and values, as a LoRA (.safetensors)
 
-    Pickles (.bin, .pt) are read for their weights alone; what would run code is refused.
+    From pickles (.bin, .pt) only weights are read; a file that would run code is refused.
     """
     from ...identity.convert import left_out, read_kv, read_person, write_kv, write_person
 
@@ -72,7 +72,7 @@ def convert(file: Path, output: Path, to: str, name: str | None, kv: Path | None
 
 
 def describe_file(file: Path) -> dict[str, Any]:
-    """What a file says of itself."""
+    """The file's format and contents, JSON values."""
     from ...faces.embeds_file import FORMAT, load_embeds
     from ...files.tensorfile import read_metadata
     from ...identity.convert import read_person

@@ -1,7 +1,4 @@
-"""Checkpoints in one file (LDM format) → a diffusers pipeline, without any network.
-
-The architecture is read off the weights' names and shapes; conversion is diffusers' own.
-"""
+"""Checkpoints in one file (LDM format) as diffusers pipelines, without network; the conversion is diffusers' own."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ PIPELINES: dict[str, tuple[type[StableDiffusionPipeline] | type[StableDiffusionX
     "StableDiffusionPipeline": (StableDiffusionPipeline, _PLAIN),
     "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
 }
-"""Name of a family's pipeline → its class, and what it is made with besides the models."""
+"""Name of a family's pipeline → its class and its arguments besides the models."""
 
 
 def load_single_file(
@@ -42,11 +39,11 @@ def load_single_file(
 
     Args:
         dtype: of UNet and VAE; text encoders are in single precision.
-        vae: a VAE's file or folder, in place of the file's own.
-        prediction: "eps" or "v"; None: told from the weights.
+        vae: file or folder of a VAE that replaces the file's own.
+        prediction: "eps" or "v"; None: inferred from the weights.
 
     Raises:
-        BaseModelError: no checkpoint of a supported family, one with parts missing, or quantised in an unknown way.
+        BaseModelError: no checkpoint of a supported family, one with missing parts, or of an unknown quantisation.
         IdentityFileError: not a weight file, damaged, or a pickle with more than weights in it.
     """
     weights = plain_weights(path, UNET, dtype)
@@ -78,30 +75,30 @@ def _text_encoder(spec: ClipWeights, width: int, weights: Weights, name: str) ->
         num_hidden_layers=spec.layers,
         num_attention_heads=spec.heads,
         hidden_act="gelu" if spec.open_clip else "quick_gelu",
-        bos_token_id=49406,  # CLIP's start and end tokens; transformers' defaults are another vocabulary's
+        bos_token_id=49406,  # CLIP's start and end tokens; transformers' defaults are of another vocabulary
         eos_token_id=49407,
-        projection_dim=spec.projection or 512,  # transformers' default, where none is read
+        projection_dim=spec.projection or 512,  # transformers' default if there is none
     )
     model = CLIPTextModelWithProjection(config) if spec.projection else CLIPTextModel(config)
-    mine = {key: tensor for key, tensor in weights.items() if key.startswith(spec.prefix)}
+    own = {key: tensor for key, tensor in weights.items() if key.startswith(spec.prefix)}
     if spec.open_clip:
-        state = convert_open_clip_checkpoint(model, mine, prefix=spec.prefix)
+        state = convert_open_clip_checkpoint(model, own, prefix=spec.prefix)
     else:
-        state = convert_ldm_clip_checkpoint(mine)
+        state = convert_ldm_clip_checkpoint(own)
     wanted = model.state_dict()
     # transformers dropped the inner "text_model." from some classes in version 5.6.
     bare = {key.removeprefix("text_model."): tensor.float() for key, tensor in state.items()}
-    found = {key: bare.get(key.removeprefix("text_model.")) for key in wanted if not key.endswith("position_ids")}
-    for key, tensor in found.items():
+    converted = {key: bare.get(key.removeprefix("text_model.")) for key in wanted if not key.endswith("position_ids")}
+    for key, tensor in converted.items():
         if tensor is None or tensor.shape != wanted[key].shape:
             got = "none" if tensor is None else str(tuple(tensor.shape))
             raise BaseModelError(f"{spec.prefix}{key} of shape {tuple(wanted[key].shape)} in {name}", got, _FIX)
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(converted, strict=False)
     return model.eval()
 
 
 def _prediction_of(layout: Checkpoint, weights: Weights) -> str:
-    """What the file's own marks say, or the family's where it has one."""
+    """Prediction type by the file's own mark, or by the family's."""
     if "v_pred" in weights:
         return "v"
     bias, spread = layout.velocity_mark or ("", 0)

@@ -1,9 +1,9 @@
-"""Many people: a file with one of them a line, and what becomes of each."""
+"""Many people: a file with one of them per line, and the outcome of each."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ class Entry:
 
     Attributes:
         line: its number, from 1.
-        job: what to train; None if the line is no good.
-        problem: why; "" if it is good.
+        job: what to train; None for a bad line.
+        problem: why a line is bad.
     """
 
     line: int
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one entry."""
+    """The outcome of one entry."""
 
     line: int
     name: str
@@ -50,55 +50,46 @@ class Outcome:
 def read_people(path: Path, common: TrainJob, folder: Path) -> list[Entry]:
     """The file's entries; a bad line becomes an entry with its problem.
 
-    A line is a JSON object: "name", "photos" (a path or a list), and if need be "output", "id_embeds" and any training
+    A line is a JSON object: "name", "photos" (a path or a list), and optionally "output", "id_embeds" and any training
     setting. Paths are relative to the file, outputs to `folder`.
 
     Args:
-        common: what entries share; its name, output and photos' places are replaced.
+        common: the settings that entries share; name, output and photos come from each line.
         folder: for results without an "output" of their own.
 
     Raises:
         ConfigError: no entry at all.
         OSError: the file cannot be read.
     """
-    entries = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            entries.append(_read_entry(number, line, path.parent, common, folder))
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    entries = [_read_entry(number, line, path.parent, common, folder) for number, line in lines if line.strip()]
     if not entries:
         raise ConfigError(
             f"at least one person in {path}", "none", 'Write a line such as {"name": "alice", "photos": "alice"}.'
         )
-    outputs: dict[Path, int] = {}
+    lines_of: dict[Path, int] = {}
     for index, entry in enumerate(entries):
-        if entry.job and outputs.setdefault(entry.job.output.resolve(), entry.line) != entry.line:
-            first = outputs[entry.job.output.resolve()]
-            entries[index] = Entry(
-                entry.line, entry.name, None, f"Line {first} has the same output, {entry.job.output}."
-            )
+        if entry.job:
+            first = lines_of.setdefault(entry.job.output.resolve(), entry.line)
+            if first != entry.line:
+                problem = f"Line {first} has the same output, {entry.job.output}."
+                entries[index] = dataclasses.replace(entry, job=None, problem=problem)
     return entries
 
 
-def train_entry(job: TrainJob, line: int) -> Outcome:
-    """Train one person unless that was done before; any error is an outcome, so that the others go on."""
+def train_entry(entry: Entry) -> Outcome:
+    """Train one person, unless an earlier run did. An error becomes an outcome, so that the others continue."""
+    job, failed = entry.job, Outcome(entry.line, entry.name, FAILED, message=entry.problem)
+    if job is None:
+        return failed
     try:
-        found = job.finished()
-        identity = found or job.run()
+        finished = job.finished()
+        identity = finished or job.run()
     except (IdeaError, OSError) as error:
-        return Outcome(line, job.name, FAILED, message=str(error))
+        return dataclasses.replace(failed, message=str(error))
     except Exception as error:
-        return Outcome(line, job.name, FAILED, message=f"{type(error).__name__}: {error}")
-    return Outcome(line, job.name, FINISHED if found else TRAINED, str(job.output), identity.digest())
-
-
-def train_locally(entries: Iterable[Entry]) -> Iterator[Outcome]:
-    """One after the other in this process."""
-    for entry in entries:
-        yield train_entry(entry.job, entry.line) if entry.job else bad_entry(entry)
-
-
-def bad_entry(entry: Entry) -> Outcome:
-    return Outcome(entry.line, entry.name, FAILED, message=entry.problem)
+        return dataclasses.replace(failed, message=f"{type(error).__name__}: {error}")
+    return Outcome(entry.line, job.name, FINISHED if finished else TRAINED, str(job.output), identity.digest())
 
 
 def _read_entry(number: int, line: str, base: Path, common: TrainJob, folder: Path) -> Entry:
@@ -113,20 +104,16 @@ def _read_entry(number: int, line: str, base: Path, common: TrainJob, folder: Pa
         return Entry(number, name, None, str(error))
 
 
-def _job(entry: dict[str, Any], base: Path, common: TrainJob, folder: Path) -> TrainJob:
+def _job(entry: Mapping[str, Any], base: Path, common: TrainJob, folder: Path) -> TrainJob:
     unknown = set(entry) - _OWN - _SETTINGS
     missing = {"name", "photos"} - set(entry)
     if unknown or missing:
         got = f"{', '.join(sorted(unknown))} besides" if unknown else f"no {', '.join(sorted(missing))}"
-        raise ConfigError(
-            f"name, photos and if need be {', '.join(sorted(_OWN - {'name', 'photos'} | _SETTINGS))}",
-            got,
-            "Mend the line.",
-        )
+        optional = ", ".join(sorted(_OWN - {"name", "photos"} | _SETTINGS))
+        raise ConfigError(f"name, photos and if need be {optional}", got, "Mend the line.")
     name = one_form(str(entry["name"]))
     places = entry["photos"] if isinstance(entry["photos"], list) else [entry["photos"]]
-    own = entry.get("id_embeds")
-    settings = {key: value for key, value in entry.items() if key in _SETTINGS}
+    id_embeds = entry.get("id_embeds")
     return dataclasses.replace(
         common,
         name=name,
@@ -134,7 +121,7 @@ def _job(entry: dict[str, Any], base: Path, common: TrainJob, folder: Path) -> T
         photos=dataclasses.replace(
             common.photos,
             places=tuple(as_on_disk(base / place) for place in places),
-            id_embeds=as_on_disk(base / own) if own else None,
+            id_embeds=as_on_disk(base / id_embeds) if id_embeds else None,
         ),
-        config=dataclasses.replace(common.config, **settings),
+        config=dataclasses.replace(common.config, **{key: entry[key] for key in _SETTINGS & set(entry)}),
     )
