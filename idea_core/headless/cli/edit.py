@@ -63,8 +63,8 @@ def edit(file: Path, output: Path, name: str | None, dtype: str | None, rank: in
     if rank:
         person, lost = shrink_kv(person, rank)
     name = require_name(name) if name else None
-    kept = (not without[f"no_{part}"] for part in ("face", "training", "thumbnail"))
-    person = change(person, name, *kept, PRECISIONS[dtype] if dtype else None)
+    face, training, thumbnail = (not without[f"no_{part}"] for part in ("face", "training", "thumbnail"))
+    person = change(person, name, face, training, thumbnail, PRECISIONS[dtype] if dtype else None)
     path = person.save(output, None)
     data = {"output": str(path), "bytes": path.stat().st_size, "kv_lost": round(lost, 4)}
     return Result(data, f"{path}, {path.stat().st_size / 1e6:.1f} MB" + _loss_note(lost))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -186,10 +187,7 @@ def enhancer_info(file: Path) -> Result:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    try:
-        number, of = map(int, text.split("/"))
-    except ValueError:
-        number, of = 0, 0
-    if not 0 <= number < of:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
         raise click.UsageError(f"--shard {text}: write 0/4 for the first of four parts.")
-    return number, of
+    return int(match[1]), int(match[2])

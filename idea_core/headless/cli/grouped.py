@@ -51,10 +51,10 @@ def options_of(
 def _option(setting: Setting, presets: Mapping[str, Settings]) -> click.Option:
     flag = setting.option or "--" + setting.name.replace("_", "-")
     declared: dict[str, Any] = {"type": _Words(setting.choices) if setting.choices else setting.kind}
-    if not presets:
-        declared = {"is_flag": True} if setting.kind is bool else declared
-        declared["default"] = setting.default
-    return click.Option([flag, setting.name], help=setting.help + _preset_values(setting.name, presets), **declared)
+    if setting.kind is bool and not presets:
+        declared = {"is_flag": True}
+    text, default = setting.help + _preset_values(setting.name, presets), None if presets else setting.default
+    return click.Option([flag, setting.name], help=text, default=default, **declared)
 
 
 def _preset_values(name: str, presets: Mapping[str, Settings]) -> str:

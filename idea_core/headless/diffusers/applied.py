@@ -160,9 +160,8 @@ def _require_finite(prompt: str, weights: Sequence[float]) -> None:
 
 
 def _require_names_apart(names: Sequence[str]) -> None:
-    folded = [alike(name) for name in names]
     for name in names:
-        if folded.count(alike(name)) > 1:
+        if sum(alike(name) == alike(other) for other in names) > 1:
             raise ConfigError("people of different names", f"two of <{name}>", "Rename one: idea convert --name.")
 
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from ...errors import BaseModelError
 from ...families import BASE_MODELS
 from ...families.base_model import Checkpoint, ClipWeights
-from .ldm_config import UNET, ldm_config
+from .ldm_config import UNET, Weights, ldm_config
 from .quantised import plain_weights
 from .schedule import stable_diffusion_schedule
 from .tokenizers import clip_tokenizer
 from .vae import load_vae, vae_from
 
-Weights = Mapping[str, Tensor]
 _FIX = "Choose a checkpoint of Stable Diffusion 1.x, 2.x or XL."
 VAE_FACTOR = 8  # pixels of a latent's side
 _PLAIN = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -35,12 +32,7 @@ PIPELINES: dict[str, tuple[type[StableDiffusionPipeline] | type[StableDiffusionX
 def load_single_file(
     path: Path, dtype: torch.dtype, vae: Path | None = None, prediction: str | None = None
 ) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
-    """A pipeline from a .safetensors or .ckpt file, on the CPU.
-
-    Args:
-        dtype: of UNet and VAE; text encoders are in single precision.
-        vae: file or folder of a VAE that replaces the file's own.
-        prediction: "eps" or "v"; None: inferred from the weights.
+    """`load_pipeline` for a .safetensors or .ckpt file, on the CPU.
 
     Raises:
         BaseModelError: no checkpoint of a supported family, one with missing parts, or of an unknown quantisation.

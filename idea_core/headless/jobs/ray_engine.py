@@ -49,8 +49,8 @@ class Cluster:
                 'Install the extra, above the package\'s folder: python -m pip install "./id-ea[ray]".',
             ) from error
         _require_cluster(self.address)
-        if self.address is None:
-            _keep_token_here()
+        if self.address is None and not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would write one into the home folder
         ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
         try:
             machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -119,12 +119,6 @@ def _require_cluster(address: str | None) -> None:
         raise ConfigError(
             f"a Ray cluster at {address}", f"no answer ({error})", "Start one with `ray start --head`, or leave it out."
         ) from None
-
-
-def _keep_token_here() -> None:
-    """Give our own cluster a token for its lifetime: Ray would write one into the home folder."""
-    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _require_resources(machines: Sequence[Mapping[str, float]], threads: int, gpus: float | None) -> float:

@@ -96,10 +96,10 @@ class FaceSource:
         Raises:
             FaceError: none there; it lists the folders searched.
         """
-        roots = [self.folder] if self.folder else usual_face_folders()
         if self.folder and onnx_files(self.folder):
             return FacePack(self.folder.name, self.folder)
-        packs = find_packs([*roots, *([self.folder.parent] if self.folder and self.folder.name == "models" else [])])
+        roots = [self.folder] if self.folder else usual_face_folders()
+        packs = find_packs([*roots, *(root.parent for root in roots if root.name == "models")])
         pack = self.pack and one_form(self.pack)
         if not packs or pack not in (None, *packs):
             searched = ", ".join(str(root / "models") for root in roots) or "the usual places"

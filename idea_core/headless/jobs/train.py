@@ -80,12 +80,13 @@ class TrainJob:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that the result depends on. It reads the model, photos and face models once."""
+        needs_faces = self.photos.needs_faces or self._measures_likeness or self.refine
         settings = {
             "version": __version__,
             "name": self.name,
             "model": self.model.digest,
             "dtype": self.model.chosen_dtype(),
-            "faces": self.faces.digest() if self._needs_faces else "",
+            "faces": self.faces.digest() if needs_faces else "",
             "prediction": self.model.prediction,
             "photos": self.photos.digest(),
             "crop": self.photos.crop,
@@ -100,10 +101,6 @@ class TrainJob:
             **({"refine": self.refine.as_dict()} if self.refine else {}),
         }
         return Digest().add_json(settings).hex()
-
-    @property
-    def _needs_faces(self) -> bool:
-        return bool(self.photos.needs_faces or self._measures_likeness or self.refine)
 
     @property
     def _measures_likeness(self) -> bool:
