@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,17 +55,17 @@ def batch(people: Path, save_dir: Path, model: ModelSource, photos: PhotoSource,
             forget_models()  # only the workers need the models
     photos = dataclasses.replace(photos, resolution=resolution)
     common = training.job(photos, name="common", output=save_dir, model=model, faces=how["faces"].absolute())
-    entries = read_people(people.absolute(), common, save_dir.absolute())
+    jobs, done = read_people(people.absolute(), common, save_dir.absolute())
     _ = model.digest  # computed once and sent to all machines with the model
+    outcomes: Iterator[Outcome]
     if cluster:
         from ..jobs.ray_engine import train_on_ray
 
-        outcomes = train_on_ray(entries, cluster)
+        outcomes = train_on_ray(jobs, cluster)
     else:
         torch.set_num_threads(engine.threads)
-        outcomes = map(train_entry, entries)
-    done = []
-    with progress(len(entries), "people", "person") as bar:
+        outcomes = starmap(train_entry, jobs.items())
+    with progress(len(jobs), "people", "person") as bar:
         for outcome in outcomes:
             done.append(outcome)
             bar.update()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import IntRange
 
 from ...errors import ConfigError
 from ...files.textfile import read_text
@@ -30,9 +31,7 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 @click.command(cls=PublishedNames)
 @reports
 @model_options
-@click.option(
-    "--identity", "files", type=PATH, multiple=True, required=True, help="A trained person's file; may be repeated."
-)
+@click.option("--identity", "files", type=PATH, multiple=True, required=True, help="Person's file; may be repeated.")
 @click.option(
     "--prompt",
     "prompts",
@@ -41,15 +40,8 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 )
 @click.option("--prompt-file", type=PATH, help="File of prompts, one per line.")
 @click.option("--save-dir", type=PATH, default="images", help="Folder for the images; a subfolder per prompt.")
-@click.option(
-    "--num-images-per-prompt",
-    "--count",
-    "count",
-    type=click.IntRange(1),
-    default=4,
-    help="Images of each prompt and iteration.",
-)
-@click.option("--n-iter", type=click.IntRange(1), default=1, help="Number of iterations.")
+@click.option("--num-images-per-prompt", "--count", "count", type=IntRange(1), default=4, help="Images per prompt.")
+@click.option("--n-iter", type=IntRange(1), default=1, help="Factor on the number of images per prompt.")
 @grouped("config", GenerateConfig, *options_of(GenerateConfig))
 @click.option("--strength", type=float, default=1.0, help="Strength of ID-Adapter.")
 @click.option("--kv-strength", type=float, default=1.0, help="Strength of the change to keys and values.")

@@ -11,12 +11,11 @@ import click
 
 from ...version import __version__
 from .batch import batch
-from .convert import convert, info
-from .edit import blend, edit
 from .encode import encode
 from .enhancer import enhancer
 from .evaluate import evaluate
 from .generate import generate
+from .identity import blend, convert, edit, info
 from .train import train
 
 # Set before the libraries are imported: no network, and errors only in their logs.

@@ -89,12 +89,7 @@ model_options = grouped(
     ),
     Option(["--vae"], type=PATH, help="VAE file or folder that replaces the model's own VAE."),
     Option(["--prediction"], type=Choice(["eps", "v"]), help="Prediction, noise or velocity. Default: the model's."),
-    Option(
-        ["--dtype"],
-        type=Choice(PRECISION_CHOICES),
-        default="auto",
-        help="Precision of UNet and VAE. auto: half on CUDA, else single.",
-    ),
+    Option(["--dtype"], type=Choice(PRECISION_CHOICES), default="auto", help="Precision. auto: half on CUDA, or fp32."),
     Option(["--device"], default="auto", help="cpu, cuda, cuda:1, mps …; auto: the GPU if there is one."),
 )
 
@@ -120,9 +115,7 @@ engine_options = grouped(
 )
 
 PHOTO_OPTIONS = options_of(PhotoSource, without=["resolution"])
-resolution_option = click.option(
-    "--resolution", type=int, help="Size in pixels to train at. Default: the base model's own."
-)
+resolution_option = click.option("--resolution", type=int, help="Training size in pixels. Default: the base model's.")
 
 TRAIN_OPTIONS = [
     Option(["--preset"], type=Choice(list(PRESETS)), default="fast", help="Named settings. Other options override."),

@@ -20,24 +20,8 @@ _SETTINGS = {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of the file.
-
-    Attributes:
-        line: its number, from 1.
-        job: what to train; None for a bad line.
-        problem: why a line is bad.
-    """
-
-    line: int
-    name: str
-    job: TrainJob | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """The outcome of one entry."""
+    """The outcome of one line of the file."""
 
     line: int
     name: str
@@ -47,61 +31,56 @@ class Outcome:
     message: str = ""
 
 
-def read_people(path: Path, common: TrainJob, folder: Path) -> list[Entry]:
-    """The file's entries; a bad line becomes an entry with its problem.
+def read_people(path: Path, common: TrainJob, folder: Path) -> tuple[dict[int, TrainJob], list[Outcome]]:
+    """The file's trainings by line number, from 1, and an outcome for each bad line.
 
     A line is a JSON object: "name", "photos" (a path or a list), and optionally "output", "id_embeds" and any training
     setting. Paths are relative to the file, outputs to `folder`.
 
     Args:
-        common: the settings that entries share; name, output and photos come from each line.
+        common: the settings that all share; name, output and photos come from each line.
         folder: for results without an "output" of their own.
 
     Raises:
         ConfigError: no entry at all.
         OSError: the file cannot be read.
     """
-    lines = enumerate(read_text(path).split("\n"), start=1)
-    entries = [_read_entry(number, line, path.parent, common, folder) for number, line in lines if line.strip()]
-    if not entries:
+    jobs: dict[int, TrainJob] = {}
+    bad: list[Outcome] = []
+    lines_of: dict[Path, int] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        name = f"line {number}"
+        try:
+            entry = parse_json(line)
+            if not isinstance(entry, dict):
+                raise ConfigError("a JSON object", type(entry).__name__, 'Write {"name": …, "photos": …}.')
+            name = one_form(str(entry.get("name", name)))
+            job = _job(entry, path.parent, common, folder)
+            first = lines_of.setdefault(job.output.resolve(), number)
+            if first != number:
+                raise ValueError(f"Line {first} has the same output, {job.output}.")
+            jobs[number] = job
+        except (IdeaError, ValueError, TypeError) as error:
+            bad.append(Outcome(number, name, FAILED, message=str(error)))
+    if not jobs and not bad:
         raise ConfigError(
             f"at least one person in {path}", "none", 'Write a line such as {"name": "alice", "photos": "alice"}.'
         )
-    lines_of: dict[Path, int] = {}
-    for index, entry in enumerate(entries):
-        if entry.job:
-            first = lines_of.setdefault(entry.job.output.resolve(), entry.line)
-            if first != entry.line:
-                problem = f"Line {first} has the same output, {entry.job.output}."
-                entries[index] = dataclasses.replace(entry, job=None, problem=problem)
-    return entries
+    return jobs, bad
 
 
-def train_entry(entry: Entry) -> Outcome:
+def train_entry(line: int, job: TrainJob) -> Outcome:
     """Train one person, unless an earlier run did. An error becomes an outcome, so that the others continue."""
-    job, failed = entry.job, Outcome(entry.line, entry.name, FAILED, message=entry.problem)
-    if job is None:
-        return failed
     try:
         finished = job.finished()
         identity = finished or job.run()
     except (IdeaError, OSError) as error:
-        return dataclasses.replace(failed, message=str(error))
+        return Outcome(line, job.name, FAILED, message=str(error))
     except Exception as error:
-        return dataclasses.replace(failed, message=f"{type(error).__name__}: {error}")
-    return Outcome(entry.line, job.name, FINISHED if finished else TRAINED, str(job.output), identity.digest())
-
-
-def _read_entry(number: int, line: str, base: Path, common: TrainJob, folder: Path) -> Entry:
-    name = f"line {number}"
-    try:
-        entry = parse_json(line)
-        if not isinstance(entry, dict):
-            raise ConfigError("a JSON object", type(entry).__name__, 'Write {"name": …, "photos": …}.')
-        name = one_form(str(entry.get("name", name)))
-        return Entry(number, name, _job(entry, base, common, folder))
-    except (IdeaError, ValueError, TypeError) as error:
-        return Entry(number, name, None, str(error))
+        return Outcome(line, job.name, FAILED, message=f"{type(error).__name__}: {error}")
+    return Outcome(line, job.name, FINISHED if finished else TRAINED, str(job.output), identity.digest())
 
 
 def _job(entry: Mapping[str, Any], base: Path, common: TrainJob, folder: Path) -> TrainJob:

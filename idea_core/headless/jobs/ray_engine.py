@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ...enhancers.dataset import PeopleDataset
 from ...enhancers.draw_dataset import blocks
 from ...errors import ConfigError, MissingPackageError, TrainingError
-from .batch import FAILED, Entry, Outcome, train_entry
+from .batch import FAILED, Outcome, train_entry
 from .enhancer import PeopleJob
+from .train import TrainJob
 
 PEOPLE_PER_TASK = 4  # when drawing
 RETRIES = 3  # of a task whose worker or machine died; a training's own error is an outcome and not repeated
+_Task = TypeVar("_Task", bound="tuple[Any, ...]")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Cluster:
     threads: int = 1
     gpus: float | None = None
 
-    def run(self, function: Callable[..., Any], tasks: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        """Call `function(*task)` for each task; yields its number and result, or a `TaskFailed`, as they finish.
+    def run(self, function: Callable[..., Any], tasks: Iterable[_Task]) -> Iterator[tuple[_Task, Any]]:
+        """Call `function(*task)` for each task; yields tasks and their results, or a `TaskFailed`, as they finish.
 
         Raises:
             MissingPackageError: Ray is not installed.
@@ -56,17 +58,16 @@ class Cluster:
             machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             gpus = _require_resources(machines, self.threads, self.gpus)
             remote = ray.remote(_call).options(num_cpus=self.threads, num_gpus=gpus, max_retries=RETRIES)
-            waiting = {remote.remote(self.threads, function, *task): number for number, task in enumerate(tasks)}
+            waiting = {remote.remote(self.threads, function, *task): task for task in tasks}
             while waiting:
                 (done, *_), _ = ray.wait(list(waiting))
-                number = waiting.pop(done)
                 try:
                     result = ray.get(done)
                 except ray.exceptions.RayError as error:
                     cause = getattr(error, "cause", None) or error
                     reason = next(iter(str(cause).strip().splitlines()), "")
                     result = TaskFailed(f"{type(cause).__name__}: {reason}")
-                yield number, result
+                yield waiting.pop(done), result
         finally:
             ray.shutdown()
 
@@ -77,14 +78,11 @@ class TaskFailed(NamedTuple):
     message: str
 
 
-def train_on_ray(entries: Sequence[Entry], cluster: Cluster) -> Iterator[Outcome]:
-    """Each entry's outcome, as they finish."""
-    yield from map(train_entry, (entry for entry in entries if not entry.job))
-    good = [entry for entry in entries if entry.job]
-    for number, result in cluster.run(train_entry, [(entry,) for entry in good]):
-        entry = good[number]
+def train_on_ray(jobs: Mapping[int, TrainJob], cluster: Cluster) -> Iterator[Outcome]:
+    """The outcomes of trainings by line number, as they finish."""
+    for (line, job), result in cluster.run(train_entry, jobs.items()):
         failed = isinstance(result, TaskFailed)
-        yield Outcome(entry.line, entry.name, FAILED, message=result.message) if failed else result
+        yield Outcome(line, job.name, FAILED, message=result.message) if failed else result
 
 
 def draw_on_ray(job: PeopleJob, people: PeopleDataset, cluster: Cluster) -> Iterator[int]:
