@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 @face_options
 @train_options
 def batch(people: Path, save_dir: Path, model: ModelSource, photos: PhotoSource, **how: Any) -> Result:
-    """Train all PEOPLE of a file, a JSON object a line.
+    """Train all PEOPLE of a file with one JSON object per line.
 
     \b
     {"name": "alice", "photos": "photos/alice"}
     {"name": "bob", "photos": ["bob1.jpg", "bob2.jpg"], "steps": 50, "seed": 7, "output": "robert.safetensors"}
 
-    Paths are relative to the file. Who is finished is skipped when the same command runs again, a bad entry does not
-    stop the others, and on Ray a training whose worker dies starts again elsewhere. On Ray, every machine needs the
+    Paths are relative to the file. A bad entry does not stop the others. If the same command runs again, it skips the
+    finished people. On Ray a training whose worker dies starts again on another one. There every machine needs the
     package, the model, the photos and the output folder under the same paths.
     """
     import torch

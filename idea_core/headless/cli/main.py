@@ -34,8 +34,8 @@ class _Stderr(logging.Handler):
 def idea() -> None:
     """ID-EA: a person in any prompt, from a few photos.
 
-    Train a person once, then generate pictures with the person's name in angle brackets in a prompt. A trained person
-    is one .safetensors file, the same for these commands and for ComfyUI. Nothing is downloaded and nothing is sent.
+    Train a person once, then generate images with the person's name in angle brackets in a prompt. A trained person is
+    one .safetensors file, the same for these commands and for ComfyUI. Nothing is downloaded and nothing is sent.
 
     \b
     idea train --model sd21.safetensors --photos photos/alice --name alice -o alice.safetensors

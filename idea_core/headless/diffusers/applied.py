@@ -48,6 +48,7 @@ class People:
 
     def __init__(self, pipeline: Any, identities: Sequence[Identity], strength: float = 1.0, kv_strength: float = 1.0):
         self.identities, self.strength = tuple(identities), strength
+        self.names = [identity.name for identity in identities]
         _require_names_apart(self.names)
         self.text = TextEncoders(pipeline, _shared_layer(self.identities))
         for identity in self.identities:
@@ -61,10 +62,6 @@ class People:
         layers = cross_attention_layers(pipeline.unet)
         self._deltas = self._sum_deltas(layers, kv_strength)
         self._layers = {name: layers[name] for name in self._deltas}
-
-    @property
-    def names(self) -> list[str]:
-        return [identity.name for identity in self.identities]
 
     @torch.no_grad()
     def encode(self, prompt: str, chunks: int = 1) -> TextCondition:
@@ -168,7 +165,6 @@ def _require_names_apart(names: Sequence[str]) -> None:
 def _shared_layer(identities: Sequence[Identity]) -> int | None:
     layers = {identity.text_layer for identity in identities}
     if len(layers) > 1:
-        raise BaseModelError(
-            "people trained on one text encoder layer", ", ".join(map(str, sorted(layers))), "Use those who share one."
-        )
+        got = ", ".join(map(str, sorted(layers)))
+        raise BaseModelError("people trained on one text encoder layer", got, "Apply only people of one layer.")
     return layers.pop() if layers else None

@@ -109,7 +109,7 @@ def _require_whole(pipeline: Any, path: Path) -> None:
 
 def _require_entries(folder: Path, model: torch.nn.Module | None) -> None:
     """Raise unless the folder has each weight of a text encoder: transformers initialises missing ones at random."""
-    files, keys = list(folder.glob("*.safetensors")), set[str]()
+    files, keys = list(folder.glob("*.safetensors")) if model else [], set[str]()
     for file in files:
         with safe_open(file, framework="pt") as content:
             keys |= {key.removeprefix("text_model.") for key in content.keys()}

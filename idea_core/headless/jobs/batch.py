@@ -89,7 +89,7 @@ def _job(entry: Mapping[str, Any], base: Path, common: TrainJob, folder: Path) -
     if unknown or missing:
         got = f"{', '.join(sorted(unknown))} besides" if unknown else f"no {', '.join(sorted(missing))}"
         optional = ", ".join(sorted(_OWN - {"name", "photos"} | _SETTINGS))
-        raise ConfigError(f"name, photos and if need be {optional}", got, "Mend the line.")
+        raise ConfigError(f"name, photos and optionally {optional}", got, "Correct the line.")
     name = one_form(str(entry["name"]))
     places = entry["photos"] if isinstance(entry["photos"], list) else [entry["photos"]]
     id_embeds = entry.get("id_embeds")
