@@ -44,13 +44,11 @@ def batch(people: Path, save_dir: Path, model: ModelSource, photos: PhotoSource,
 
     from ..jobs.batch import FAILED, read_people, train_entry
     from ..jobs.sources import forget_models
-    from .train import native_resolution
 
     engine, training, resolution = how["engine"], how["training"], how["resolution"]
     cluster, model = engine.cluster, model.absolute()
     if resolution is None:
-        here = dataclasses.replace(model, device="cpu") if cluster else model
-        resolution = native_resolution(here.load())
+        resolution = (dataclasses.replace(model, device="cpu") if cluster else model).native_resolution()
         if cluster:
             forget_models()  # only the workers need the models
     photos = dataclasses.replace(photos, resolution=resolution)

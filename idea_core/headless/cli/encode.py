@@ -10,7 +10,7 @@ import click
 from ...faces.find import FaceSettings
 from ..jobs import FaceSource
 from .console import Result, reports, save_images
-from .grouped import PATH, grouped, options_of
+from .grouped import PATH, Paths, grouped, options_of
 from .options import face_options
 
 
@@ -35,7 +35,7 @@ def _face_settings(nearest_to: Path | None, **values: Any) -> FaceSettings:
 )
 @face_options
 def encode(
-    photos: tuple[Path, ...],
+    photos: Paths,
     output: Path,
     preview: Path | None,
     crops: Path | None,

@@ -18,7 +18,7 @@ from ...training.run import Progress
 from ..jobs import FaceSource, ModelSource
 from ..jobs.train import require_output
 from .console import Result, progress, reports, warn
-from .grouped import PATH, grouped, options_of
+from .grouped import PATH, Paths, grouped, options_of
 from .options import engine_options, face_options, model_options, prompts_of
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ class Images(NamedTuple):
     def job(self, model: ModelSource, faces: FaceSource) -> PeopleJob:
         """The images of this base model, at its own resolution unless another one is set."""
         from ..jobs.enhancer import PeopleJob
-        from .train import native_resolution
 
-        resolution = self.values["resolution"] or native_resolution(model.load())
+        resolution = self.values["resolution"] or model.native_resolution()
         config = DatasetConfig(**{**self.values, "resolution": resolution})
         return PeopleJob(self.folder.absolute(), model.absolute(), faces.absolute(), config)
 
@@ -138,7 +137,7 @@ def train_enhancer(
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @reports
-def mean_enhancer(files: tuple[Path, ...], output: Path) -> Result:
+def mean_enhancer(files: Paths, output: Path) -> Result:
     """Average FILES, trained with `--start` from one ID-Enhancer with different seeds; often better than each."""
     from ...enhancers.pretrained import PretrainedEnhancer
 
@@ -165,9 +164,8 @@ def evaluate_enhancer(file: Path, model: ModelSource, faces: FaceSource, images:
         warn(f"{file} was trained for {trained.base_checkpoint}, another model.")
     people, backbone = job.open(), job.backbone()
     rows = list(Validator(people, backbone, faces.load()).measure(trained.build(backbone.device)))
-    means = {
-        key: sum(float(row[key]) for row in rows) / len(rows) for key in ("mean_similarity", "by_name", "detected")
-    }
+    figures = ("mean_similarity", "by_name", "detected")
+    means = {key: sum(float(row[key]) for row in rows) / len(rows) for key in figures}
     lines = [f"{key:<15} {value:.3f}" for key, value in means.items()]
     return Result({**means, "people": rows}, "\n".join([f"{len(rows)} validation people", *lines]))
 

@@ -9,7 +9,7 @@ import click
 
 from ..jobs import FaceSource
 from .console import Result, progress, reports
-from .grouped import PATH
+from .grouped import PATH, Paths
 from .options import face_options
 
 
@@ -29,12 +29,7 @@ from .options import face_options
 @click.option("--device", default="auto", help="Where CLIP runs.")
 @face_options
 def evaluate(
-    images: tuple[Path, ...],
-    references: tuple[Path, ...],
-    clip: Path | None,
-    output: Path,
-    device: str,
-    faces: FaceSource,
+    images: Paths, references: Paths, clip: Path | None, output: Path, device: str, faces: FaceSource
 ) -> Result:
     """Measure IMAGES (files, or folders with their subfolders) by the Celeb Basis protocol.
 

@@ -16,7 +16,7 @@ from ...text.names import as_on_disk, one_form
 from ...text.prompts import near_misses, split_prompt, unknown_names
 from ..config import GenerateConfig
 from .console import Result, progress, reports, warn
-from .grouped import PATH, grouped, options_of
+from .grouped import PATH, Paths, grouped, options_of
 from .options import model_options
 from .published import PublishedNames
 
@@ -46,7 +46,7 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 @click.option("--strength", type=float, default=1.0, help="Strength of ID-Adapter.")
 @click.option("--kv-strength", type=float, default=1.0, help="Strength of the change to keys and values.")
 def generate(
-    model: ModelSource, files: tuple[Path, ...], save_dir: Path, count: int, config: GenerateConfig, **options: Any
+    model: ModelSource, files: Paths, save_dir: Path, count: int, config: GenerateConfig, **options: Any
 ) -> Result:
     """Generate images of trained people. Several --identity files put several people into one prompt, each by name.
 

@@ -34,6 +34,7 @@ class _Words(click.Choice):
 
 
 PATH = _PathOnDisk(path_type=Path)
+Paths = tuple[Path, ...]
 
 
 def options_of(

@@ -13,7 +13,7 @@ from ...errors import ConfigError
 from ...identity.checks import require_name
 from ...text.names import as_on_disk
 from .console import Result, reports, warn
-from .grouped import PATH
+from .grouped import PATH, Paths
 
 TARGETS = ("id-ea", "published", "diffusers", "a1111", "kohya")
 
@@ -78,9 +78,7 @@ def convert(file: Path, output: Path, to: str, name: str | None, kv: Path | None
 @click.option("--rank", type=click.IntRange(1), help="Rank of the result's K/V change. Default: the sum of the ranks.")
 @click.option("-o", "--output", type=PATH, help="File to write.  [default: NAME.safetensors]")
 @reports
-def blend(
-    files: tuple[Path, ...], weights: Sequence[float], name: str, rank: int | None, output: Path | None
-) -> Result:
+def blend(files: Paths, weights: Sequence[float], name: str, rank: int | None, output: Path | None) -> Result:
     """Mix the people of several FILES, trained on one base model, into a new one between them."""
     from ...identity.edit import blend as mix
     from ...identity.edit import shrink_kv

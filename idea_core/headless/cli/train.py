@@ -66,7 +66,7 @@ def train(
     training, resolution = options.pop("training"), options.pop("resolution")
     output = output or as_on_disk(Path(f"{require_name(name)}.safetensors"))
     find_photos(photos.places)  # fails before the model is loaded, which takes long
-    resolution = resolution or native_resolution(model.load())
+    resolution = resolution or model.native_resolution()
     photos = dataclasses.replace(photos, resolution=resolution)
     job = training.job(photos, name=name, output=output, model=model, **options)
     require_output(output)
@@ -103,11 +103,6 @@ def train(
         likeness = identity.training["report"]["likeness"]
         text += f"\nSimilarity to the mean embedding: {likeness[0][1]:.3f} at first, {likeness[-1][1]:.3f} refined."
     return _result(job, identity, text)
-
-
-def native_resolution(pipeline: Any) -> int:
-    """Side in pixels of the images that the base model was trained on."""
-    return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
 
 
 def _result(job: TrainJob, identity: Identity, text: str) -> Result:

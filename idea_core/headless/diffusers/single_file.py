@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import tempfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ...errors import BaseModelError
 from ...families import BASE_MODELS
@@ -16,11 +20,12 @@ from ...families.base_model import Checkpoint, ClipWeights
 from .ldm_config import UNET, Weights, ldm_config
 from .quantised import plain_weights
 from .schedule import stable_diffusion_schedule
-from .tokenizers import clip_tokenizer
 from .vae import load_vae, vae_from
 
 _FIX = "Choose a checkpoint of Stable Diffusion 1.x, 2.x or XL."
 VAE_FACTOR = 8  # pixels of a latent's side
+CONTEXT_LENGTH = 77
+_START, _END = "<|startoftext|>", "<|endoftext|>"
 _PLAIN = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 PIPELINES: dict[str, tuple[type[StableDiffusionPipeline] | type[StableDiffusionXLPipeline], dict[str, Any]]] = {
     "StableDiffusionPipeline": (StableDiffusionPipeline, _PLAIN),
@@ -95,3 +100,28 @@ def _prediction_of(layout: Checkpoint, weights: Weights) -> str:
         return "v"
     bias, spread = layout.velocity_mark or ("", 0)
     return "v" if bias in weights and weights[bias].float().std(unbiased=False) > spread else "eps"
+
+
+def clip_tokenizer(pad: str = _END) -> CLIPTokenizer:
+    """The tokenizer of CLIP-L (padded with its end token), OpenCLIP-H and OpenCLIP-G (padded with "!").
+
+    Checkpoints in one file hold no vocabulary; all of ours use OpenAI's.
+    """
+    packed = resources.files(__package__).joinpath("data/clip_merges.txt.gz").read_bytes()
+    merges = gzip.decompress(packed).decode("utf-8").splitlines()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "vocab.json").write_text(json.dumps(vocabulary(merges)), "utf-8")
+        Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), "utf-8")
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=CONTEXT_LENGTH)
+    tokenizer.pad_token = pad  # set afterwards: as an argument it would turn each "!" of a text into padding
+    return tokenizer
+
+
+def vocabulary(merges: list[str]) -> dict[str, int]:
+    """Token → id: a letter for each byte, the same at a word's end, the result of each merge, two special tokens."""
+    # GPT-2's table: a printable letter for each of the 256 bytes, those that are printable themselves first.
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = [*map(chr, printable), *(chr(256 + number) for number in range(256 - len(printable)))]
+    merged = [merge.replace(" ", "") for merge in merges]
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *merged, _START, _END]
+    return {token: number for number, token in enumerate(tokens)}

@@ -46,6 +46,11 @@ class ModelSource:
         """The diffusers pipeline; the last one loaded is kept."""
         return _load_pipeline(self)
 
+    def native_resolution(self) -> int:
+        """Side in pixels of the images that the base model was trained on."""
+        pipeline = self.load()
+        return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+
     def chosen_dtype(self) -> str:
         """`dtype`, with "auto" decided for the device: bfloat16 only where the hardware does not emulate it."""
         if self.dtype != "auto":
