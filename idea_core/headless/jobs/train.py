@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-
-from torch import Tensor
 
 from ...diffusion.backbone import Backbone
 from ...enhancers.config import RefineConfig
@@ -23,7 +20,7 @@ from ...identity.checks import require_name
 from ...identity.identity import Identity
 from ...method.anchor import celebrity_names
 from ...text.captions import CAPTIONS
-from ...training.batches import Photos, count_photos
+from ...training.batches import count_photos
 from ...training.config import TrainConfig
 from ...training.job import PersonSpec, train_person
 from ...training.output import Output
@@ -31,7 +28,7 @@ from ...training.person import NamesStart
 from ...training.preview import WatchConfig
 from ...training.run import OnProgress
 from ...version import __version__
-from .photo_source import PhotoSource
+from .photo_source import PhotoSource, Prepared
 from .sources import FaceSource, ModelSource
 
 
@@ -125,25 +122,21 @@ class TrainJob:
         if self.enhancer:
             enhancer = PretrainedEnhancer.load(self.enhancer)
             enhancer.warn_of_other_base(self.enhancer.name, self.model.digest, self.model.path.name)
-        (photos, embeds), config = self.photos.prepare(self.faces), self.config
+        prepared, config = self.photos.prepare(self.faces), self.config
         output = Output(self.output, self.fingerprint, self.save_every, self.resume, self.model.provenance)
         if enhancer and not config.steps:
-            return self._predict(enhancer, photos, embeds.mean, output, on_picture)
+            return self._predict(enhancer, prepared, output, on_picture)
         start = enhancer or NamesStart()
-        spec = PersonSpec(self.name, photos, embeds, config, self.captions, self.names, start, self.watch)
+        spec = PersonSpec(self.name, *prepared, config, self.captions, self.names, start, self.watch)
         engine = self.faces.load() if self._measures_likeness else None
-        score = likeness_to(engine, embeds) if engine and self.watch.target is not None else None
+        score = likeness_to(engine, prepared.embeds) if engine and self.watch.target is not None else None
         return train_person(self._backbone(self.clip_layer), spec, output, engine, score, on_progress)
 
     def _predict(
-        self,
-        enhancer: PretrainedEnhancer,
-        photos: Sequence[Photos],
-        face: Tensor,
-        output: Output,
-        on_picture: OnPicture | None,
+        self, enhancer: PretrainedEnhancer, prepared: Prepared, output: Output, on_picture: OnPicture | None
     ) -> Identity:
         """The person from the face embedding alone, refined if `refine` says so."""
+        face = prepared.embeds.mean
         if self.refine is None:
             identity = enhancer.identity(self.name, face)
         else:
@@ -151,7 +144,7 @@ class TrainJob:
             layer = enhancer.base_ref.clip_layer if self.clip_layer is None else self.clip_layer
             refiner = Refiner(self._backbone(layer), enhancer, self.faces.load(), config)
             identity = refiner.identity(self.name, face, refiner.refine(face, on_picture), **self.model.provenance())
-        training = {**identity.training, "photos": count_photos(photos), "fingerprint": self.fingerprint}
+        training = {**identity.training, "photos": count_photos(prepared.photos), "fingerprint": self.fingerprint}
         identity = dataclasses.replace(identity, training=training)
         identity.save(output.path)
         output.state_file.unlink(missing_ok=True)
