@@ -25,10 +25,9 @@ from .errors import IdeaError
 from .families import BASE_MODELS, BaseModel
 from .identity.base_ref import BaseModelRef
 from .identity.identity import Identity
-from .method.adapter import Adapter, GatedAttention
 from .method.anchor import celebrity_names, cross_initialise
-from .method.enhancer import Enhancer
 from .method.losses import mahalanobis
+from .method.modules import Adapter, Enhancer, GatedAttention
 from .training.config import TrainConfig
 from .training.job import PersonSpec, train_person
 from .training.output import Output

@@ -12,7 +12,7 @@ from ..idea_core import __version__
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.likeness import likeness_to
-from ..idea_core.files.tensorfile import load_if_same
+from ..idea_core.identity.base_ref import load_if_same
 from ..idea_core.identity.identity import Identity
 from ..idea_core.training.batches import Photos
 from ..idea_core.training.job import PersonSpec, train_person
@@ -60,7 +60,7 @@ class TrainingJob:
         """
         fingerprint = self.fingerprint(model, clip, vae)
         path = output_folder() / AUTOSAVE / f"{self.name}-{fingerprint[:12]}.safetensors"
-        found = load_if_same(Identity, path, fingerprint)
+        found = load_if_same(Identity.load, path, fingerprint)
         if found:
             logger.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
             return found, None

@@ -1,4 +1,4 @@
-"""What the trainer asks of a base model. Every front end implements this protocol once.
+"""A base model as the trainer uses it. Every front end implements this protocol once.
 
 Symbols: `B` batch, `L` text tokens, `n` pseudo-tokens, `d` width of the text condition,
 `d_enc` width of one encoder's token embeddings, `h, w` latent height and width.
@@ -17,24 +17,21 @@ from .schedule import Schedule
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISION_CHOICES = ("auto", *PRECISIONS)
-"""In which a base model may compute; "auto" leaves it to the device."""
+"""Of a base model; "auto" leaves it to the device."""
 
-TokenIds = Mapping[str, list[int]]
-"""Text encoder → ids of a text's tokens, without start, end and padding."""
-
-TokenSequence = Sequence[int | Tensor]
-"""One prompt for one encoder: ids, and embedding vectors (d_enc,) where a pseudo-token stands."""
+TokenIds = Mapping[str, list[int]]  # text encoder → ids of a text's tokens, without start, end and padding
+TokenSequence = Sequence[int | Tensor]  # one prompt for one encoder: ids, and vectors (d_enc,) of pseudo-tokens
 
 
 class TextCondition(NamedTuple):
-    """What the network is given of a prompt."""
+    """A prompt as the network reads it."""
 
     context: Tensor  # (B, L, d)
     pooled: Tensor | None = None  # (B, p), for base models that use it
 
 
 class Latents(NamedTuple):
-    """What the VAE makes of photos, scaled as the UNet wants it."""
+    """The VAE's posterior of images, scaled for the UNet."""
 
     mean: Tensor  # (B, c, h, w)
     std: Tensor  # (B, c, h, w), standard deviation of its posterior; 0 where it has none

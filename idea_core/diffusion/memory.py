@@ -1,4 +1,4 @@
-"""Going on with less memory."""
+"""The device's memory: small tensors on their way to it, and going on with less of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..errors import IdeaError
 from .backbone import Backbone
@@ -33,7 +34,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def with_less_memory(training: Training, compute: Callable[[], Result]) -> Result:
-    """`compute()`, again with less memory as often as that runs out and something is left to save.
+    """`compute()`, repeated with less memory each time that memory runs out, while something is left to save.
 
     First the backbone's gradients are checkpointed, then `training.micro_batch` is halved, from then on.
     """
@@ -65,14 +66,21 @@ def empty_cache() -> None:
         torch.mps.empty_cache()
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same tensor on the device, without waiting for what the device is still doing."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # only pinned memory copies asynchronously
+    return tensor.to(device, non_blocking=True)
+
+
 def _save_memory(training: Training) -> bool:
-    """Do with less memory from now on; whether that was possible."""
+    """Use less memory from now on; False if nothing more can be saved."""
     if not training.backbone.gradient_checkpointing:
         training.backbone.gradient_checkpointing = True
         logger.warning("ID-EA: out of memory; going on with gradient checkpointing.")
-        return True
-    if training.micro_batch == 1:
+    elif training.micro_batch > 1:
+        training.micro_batch = (training.micro_batch + 1) // 2
+        logger.warning("ID-EA: out of memory; going on with %d photos at a time.", training.micro_batch)
+    else:
         return False
-    training.micro_batch = (training.micro_batch + 1) // 2
-    logger.warning("ID-EA: out of memory; going on with %d photos at a time.", training.micro_batch)
     return True

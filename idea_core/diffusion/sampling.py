@@ -1,4 +1,4 @@
-"""A small sampler that works on any backbone, and that gradients pass through."""
+"""A small sampler for any backbone, which gradients pass through."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from .backbone import Backbone, TextCondition
 
 @torch.no_grad()
 def empty_prompt(backbone: Backbone) -> TextCondition:
-    """What guidance leads away from: one prompt without words."""
+    """The negative prompt of guidance: one prompt without words."""
     return backbone.encode({encoder: [[]] for encoder in BASE_MODELS[backbone.base_model].encoders})
 
 
 def sample(
     backbone: Backbone, positive: TextCondition, negative: TextCondition, noise: Tensor, steps: int, guidance: float
 ) -> Tensor:
-    """DDIM without noise of its own (arXiv 2010.02502, equation 12), with classifier-free guidance.
+    """Latents (B, c, h, w) of DDIM without noise of its own (arXiv 2010.02502, eq. 12), with classifier-free guidance.
 
     Args:
-        positive, negative: of one prompt, or of one for each picture.
+        positive, negative: conditions of one prompt, or of one prompt for each image.
         noise: (B, c, h, w), standard normal.
-
-    Returns:
-        Latents (B, c, h, w).
     """
     count, noisy = len(noise), noise.to(backbone.device)
     both = _stack(positive, negative, count)
@@ -40,7 +37,7 @@ def sample(
 
 
 def _stack(positive: TextCondition, negative: TextCondition, count: int) -> TextCondition:
-    """Both conditions over each other, each for `count` pictures."""
+    """Both conditions in one batch, each for `count` images."""
 
     def stacked(*parts: Tensor) -> Tensor:
         return torch.cat([part.expand(count, *part.shape[1:]) for part in parts])

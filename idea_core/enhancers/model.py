@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from ..diffusion.backbone import Backbone, TextCondition
 from ..errors import ConfigError
-from ..method.adapter import Adapter
 from ..method.anchor import Anchor
-from ..method.enhancer import ARCFACE_WIDTH, Enhancer
+from ..method.modules import ARCFACE_WIDTH, Adapter, Enhancer
 from ..text.tokenized import Caption, fill
 
 HIDDEN, BLOCKS = 512, 8  # of the token predictor

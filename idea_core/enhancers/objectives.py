@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..diffusion.backbone import Backbone, TextCondition
-from ..diffusion.transfer import send
+from ..diffusion.memory import send
 from ..errors import TrainingError
 from ..text.tokenized import Caption, fill, tokenize_captions
 from ..training.likeness_loss import LikenessLoss

@@ -24,7 +24,6 @@ from ..errors import ConfigError
 from ..families import BASE_MODELS
 from ..files.format import FileFormat
 from ..files.tensorfile import write_tensors
-from ..files.upgrade import upgraded
 from ..identity.base_ref import BaseModelRef, MadeForBase
 from ..identity.checks import file_error, require_finite, require_shapes
 from ..identity.identity import Identity
@@ -34,9 +33,8 @@ from .model import UNIT_VARIANCE, EnhancerModel
 
 logger = logging.getLogger(__name__)
 
-FORMAT = FileFormat(
-    "id-ea-enhancer", "3", "Choose a file that an ID-Enhancer was saved to, or train it again.", {"2": upgraded}
-)
+_REMEDY = "Choose a file that an ID-Enhancer was saved to, or train it again."
+FORMAT = FileFormat("id-ea-enhancer", "3", _REMEDY, previous="2")
 AXIS_SCALE = 0.1  # of the names' axes when starting from a prediction, which is closer than the mean name
 
 

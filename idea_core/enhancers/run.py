@@ -13,7 +13,7 @@ from ..errors import TrainingError
 from ..faces import FaceEngine
 from ..faces.torch_recogniser import TorchRecogniser
 from ..files.digest import digest_of
-from ..files.tensorfile import load_if_same
+from ..identity.base_ref import load_if_same
 from ..method.anchor import cross_initialise
 from ..training.likeness_loss import LikenessLoss
 from ..training.output import Output
@@ -111,7 +111,7 @@ def train_enhancer(
     config, pictures = spec.resolved, spec.dataset.pictures()
     validator = _validator(spec.dataset, backbone, engine) if spec.validate_every else None
     fingerprint = digest_of(spec.fingerprint, *pictures.names, "held out:", *(validator.names if validator else []))
-    known = load_if_same(PretrainedEnhancer, output.path, fingerprint)
+    known = load_if_same(PretrainedEnhancer.load, output.path, fingerprint)
     if known:
         return known
     likeness = LikenessLoss.of(backbone, engine, config) if config.likeness_steps else None

@@ -12,7 +12,7 @@ import torch
 from ..errors import IdentityFileError
 from ..files.format import FileFormat
 from ..files.tensorfile import write_tensors
-from ..method.enhancer import ARCFACE_WIDTH
+from ..method.modules import ARCFACE_WIDTH
 from .embeds import IdEmbeds
 
 _FIX = "Choose a file that `idea encode` wrote, or encode the photos again."

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FaceError
-from ..method.enhancer import ARCFACE_WIDTH
+from ..method.modules import ARCFACE_WIDTH
 
 DETECTOR_SIZE = 640  # side in pixels of the square that a photo is scaled into before detection
 MIN_SCORE = 0.5

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..method.enhancer import ARCFACE_WIDTH
+from ..method.modules import ARCFACE_WIDTH
 from .face import Face, FaceEngine
 
 Pick = Callable[[Sequence[Face]], Face | None]

@@ -35,9 +35,8 @@ class BaseModel:
         encoders: text encoder that reads pseudo-tokens → width of its token embeddings. The keys are those of identity
             files and of ComfyUI's CLIP, in the order in which hidden states stand side by side in the text condition.
         clip_layer: layer of the text encoders that the network was trained on, counted from the end.
-        vector_width: of what the network reads besides the text: pooled text and image sizes; None: nothing.
-        kv_rank: rank of a person's change to keys and values, unless another is asked for: lower for more layers, so
-            that a file stays small.
+        vector_width: width of the network's other condition, pooled text and image sizes; None: it has none.
+        kv_rank: default rank of a person's K/V deltas: lower for more layers, so that a file stays small.
     """
 
     key: str  # written into identity files

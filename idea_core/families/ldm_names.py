@@ -1,14 +1,13 @@
 """Names of the cross attentions' key and value layers: LDM's, which identities use, and diffusers'.
 
-In LDM an input block holds one residual block (and attention) each, counted over all levels, with one
-more for the way down; diffusers counts levels and layers apart.
+LDM counts input and output blocks over all levels: each is one residual block (and its attention), or the one way down
+after a level. Diffusers counts levels and layers apart.
 """
 
 from __future__ import annotations
 
 import re
 
-_LDM = "diffusion_model."
 _REST = r"(?P<rest>\.transformer_blocks\..*)"
 _DIFFUSERS_NAME = re.compile(
     r"(?:(?P<side>down|up)_blocks\.(?P<level>\d+)|mid_block)\.attentions\.(?P<layer>\d+)" + _REST
@@ -29,12 +28,11 @@ def to_ldm(name: str, layers_per_block: int = LAYERS_PER_BLOCK) -> str:
     match = _DIFFUSERS_NAME.fullmatch(name)
     if not match:
         raise ValueError(name)
-    if match["side"] is None:
-        return f"{_LDM}middle_block.1{match['rest']}"
-    stride, level, layer = layers_per_block + 1, int(match["level"]), int(match["layer"])
-    if match["side"] == "down":
-        return f"{_LDM}input_blocks.{1 + level * stride + layer}.1{match['rest']}"
-    return f"{_LDM}output_blocks.{level * stride + layer}.1{match['rest']}"
+    place = "middle_block"
+    if match["side"]:
+        block = int(match["level"]) * (layers_per_block + 1) + int(match["layer"])
+        place = f"input_blocks.{block + 1}" if match["side"] == "down" else f"output_blocks.{block}"
+    return f"diffusion_model.{place}.1{match['rest']}"
 
 
 def to_diffusers(name: str, layers_per_block: int = LAYERS_PER_BLOCK) -> str:
@@ -42,9 +40,8 @@ def to_diffusers(name: str, layers_per_block: int = LAYERS_PER_BLOCK) -> str:
     match = _LDM_NAME.fullmatch(name)
     if not match:
         raise ValueError(name)
-    if match["side"] is None:
+    if not match["side"]:
         return f"mid_block.attentions.0{match['rest']}"
-    block, stride = int(match["block"]), layers_per_block + 1
     down = match["side"] == "input"
-    level, layer = divmod(block - 1 if down else block, stride)
+    level, layer = divmod(int(match["block"]) - down, layers_per_block + 1)
     return f"{'down' if down else 'up'}_blocks.{level}.attentions.{layer}{match['rest']}"

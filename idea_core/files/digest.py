@@ -1,4 +1,4 @@
-"""SHA-256 digests of texts, settings, tensors and files."""
+"""SHA-256 digests of texts, settings, tensors and files, hexadecimal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Digest:
     A single text or file has the digest that other programs give it.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
     def add(self, data: bytes) -> Digest:
@@ -47,27 +47,19 @@ class Digest:
         return self
 
     def add_file(self, path: str | os.PathLike) -> Digest:
-        """A file's bytes, block by block.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
+        """A file's bytes, block by block; OSError if it cannot be read."""
         with open(path, "rb") as file:
             while block := file.read(_BLOCK):
                 self.add(block)
         return self
 
     def hex(self) -> str:
-        """The digest so far, hexadecimal."""
+        """The digest so far."""
         return self._hash.hexdigest()
 
 
 def file_digest(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal; kept until the file changes.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The digest of a file, kept until the file changes; OSError if it cannot be read."""
     status = os.stat(path)
     return _file_digest(os.fspath(path), status.st_mtime_ns, status.st_size)
 
@@ -78,5 +70,5 @@ def _file_digest(path: str, _modified: int, _size: int) -> str:
 
 
 def digest_of(*parts: object) -> str:
-    """SHA-256 of texts, hexadecimal."""
+    """The digest of texts."""
     return Digest().add_text("\0".join(map(str, parts))).hex()

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ..errors import IdentityFileError
 from .tensorfile import read_tensors
+from .textfile import parse_json
 
 Metadata = dict[str, str]
 _UPDATE = "Update ID-EA: a newer version wrote this file."
+_METADATA = {"n": "num_tokens", "d": "cross_attention_dim"}
+_TRAINING = {
+    "n": "num_tokens",
+    "axes_rate": "axes_lr",
+    "token_rate": "token_lr",
+    "adapter_rate": "adapter_lr",
+    "enhancer_rate": "enhancer_lr",
+    "kv_rate": "kv_lr",
+    "gate": "gate_init",
+    "flip": "flip_p",
+    "likeness_pictures": "likeness_images",
+    "averaged": "swa_fraction",
+    "epsilon": "adam_epsilon",
+    "rate": "lr",
+    "text_rate": "text_lr",
+    "likeness_rate": "likeness_lr",
+    "snr": "snr_gamma",
+    "noisiest": "snr_scale",
+    "pictures": "num_images",
+}
+_REFINE = {"rate": "step_size", "at_once": "sampling_batch_size", "pictures": "num_images"}
 
 
 @dataclass(frozen=True)
@@ -24,13 +48,13 @@ class FileFormat:
     Attributes:
         name, version: `format` and `format_version` in the metadata.
         remedy: what to do with a file of another kind, or with a damaged or outdated one; a whole sentence.
-        upgrades: older version → its metadata under the present keys.
+        previous: the version before, which is read too: its metadata have other keys.
     """
 
     name: str
     version: str
     remedy: str
-    upgrades: Mapping[str, Callable[[Metadata], Metadata]] = field(default_factory=dict)
+    previous: str | None = None
 
     def metadata(self, values: Mapping[str, str]) -> Metadata:
         """A file's metadata: format, version, and `values`."""
@@ -40,8 +64,7 @@ class FileFormat:
     def reading(self, path: str | os.PathLike) -> Iterator[tuple[dict[str, Tensor], Metadata]]:
         """Tensors and metadata of a file, the latter under the present version's keys.
 
-        What goes wrong inside the `with` block is the file's fault: a missing key or a malformed value becomes an
-        error that names the file.
+        A missing key or a malformed value inside the `with` block is the file's fault: its error names the file.
 
         Raises:
             IdentityFileError: another format or version, or a damaged file.
@@ -50,8 +73,7 @@ class FileFormat:
         name = Path(path).name
         try:
             tensors, metadata = read_tensors(path, self._require)
-            upgrade = self.upgrades.get(metadata["format_version"])
-            yield tensors, upgrade(metadata) if upgrade else metadata
+            yield tensors, _upgraded(metadata) if metadata["format_version"] == self.previous else metadata
         except KeyError as error:
             raise IdentityFileError(f"an entry {error}", f"none in {name}", self.remedy) from None
         except ValueError as error:
@@ -63,6 +85,20 @@ class FileFormat:
         if metadata.get("format") != self.name:
             raise IdentityFileError(f"a file of format {self.name}", f"format {metadata.get('format')}", self.remedy)
         version = metadata.get("format_version", "none")
-        if version != self.version and version not in self.upgrades:
+        if version not in (self.version, self.previous):
             newer = version.isdecimal() and int(version) > int(self.version)
             raise IdentityFileError(f"format version {self.version}", version, _UPDATE if newer else self.remedy)
+
+
+def _upgraded(metadata: Metadata) -> Metadata:
+    """The metadata of a previous version under the present keys; KeyError or ValueError where they are damaged."""
+    training = parse_json(metadata["training"])
+    if isinstance(training, dict):
+        training = _renamed(training, _TRAINING)
+        if isinstance(training.get("refine"), dict):
+            training["refine"] = _renamed(training["refine"], _REFINE)
+    return _renamed(metadata, _METADATA) | {"training": json.dumps(training, sort_keys=True)}
+
+
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in values.items()}

@@ -7,11 +7,12 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-_MOST = 1 << 23  # bytes of a pickle without its weights
-_IN_A_FILE = 5  # pickles: torch wrote four before its first archives, and the storages' names
+_MAX_BYTES = 1 << 23  # of a pickle without its weights
+_MAX_PICKLES = 5  # in a file: torch wrote four before its first archives, and the storages' names
 _WITH_SOURCE = "module"  # before torch had archives, its mark of a class that is stored with its source
 _TORCHS = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\.serialization\.\w+|torch(\.storage)?\.\w*Storage|torch\.storage\._\w+"
@@ -19,7 +20,7 @@ _TORCHS = re.compile(
     r"|torch\.nn\.parameter\.\w+|torch\.nn\.modules\.container\.ParameterDict|collections\.(OrderedDict|Counter)"
     r"|_codecs\.encode"
 )
-# What trainers note beside the weights. None of it is looked at.
+# Notes that trainers store beside the weights; nothing reads them.
 _NOTES = re.compile(
     r"(pytorch_lightning|lightning|lightning_fabric|lightning_utilities|omegaconf)\..+"
     r"|argparse\.Namespace|pathlib\.\w*Path|typing\.Any|numpy\.(_?core\.multiarray\.scalar|dtype|dtypes\.\w+)"
@@ -28,47 +29,34 @@ _NOTES = re.compile(
 
 
 class Named(NamedTuple):
-    """What a file's pickles name.
+    """The classes and functions that a file's pickles name, as "module.name", each once.
 
     Attributes:
-        names: of classes and functions, as "module.name", each once.
+        foreign: those that are neither torch's own for weights nor a trainer's notes.
+        notes: those of a trainer's notes.
         protocol: the highest of the pickles.
     """
 
-    names: tuple[str, ...]
+    foreign: list[str]
+    notes: list[str]
     protocol: int
-
-    @property
-    def foreign(self) -> list[str]:
-        """Those that are neither torch's own for weights nor a trainer's notes."""
-        return [name for name in self.names if not _TORCHS.fullmatch(name) and not _NOTES.fullmatch(name)]
-
-    @property
-    def notes(self) -> list[str]:
-        """Those of a trainer's notes."""
-        return [name for name in self.names if _NOTES.fullmatch(name)]
 
 
 class Note:
-    """Stands for whatever a trainer noted beside the weights: it takes everything, and does nothing."""
+    """Stand-in for any object of a trainer's notes: it takes everything, and does nothing."""
 
-    def __init__(self, *_):
+    def __init__(self, *_: object) -> None:
         pass
 
-    def __setstate__(self, _state):
+    def __setstate__(self, _state: object) -> None:
         pass
-
-
-def stand_ins(named: Named) -> list[tuple[type, str]]:
-    """What torch's restricted loader takes for each class of a trainer's notes, in place of importing it."""
-    return [(dict if name.endswith(".AttributeDict") else Note, name) for name in named.notes]
 
 
 def named_in(path: Path) -> Named:
-    """The classes and functions that a .ckpt, .pt or .bin file names; as many as can be read of a damaged one."""
+    """What a .ckpt, .pt or .bin file names; as much as can be read of a damaged one."""
     names: dict[str, None] = {}
     protocol = 0
-    try:
+    with suppress(Exception):  # damaged files raise errors of many kinds
         bare = not zipfile.is_zipfile(path)
         for code, argument in _opcodes(path):
             if code == "PROTO":
@@ -77,16 +65,16 @@ def named_in(path: Path) -> Named:
                 names[_tidy(argument)] = None
             elif argument == _WITH_SOURCE and bare:
                 names["source code of classes"] = None
-    except Exception:  # damaged files raise errors of many kinds
-        return Named(tuple(names), protocol)
-    return Named(tuple(names), protocol)
+    notes = [name for name in names if _NOTES.fullmatch(name)]
+    foreign = [name for name in names if not _TORCHS.fullmatch(name) and not _NOTES.fullmatch(name)]
+    return Named(foreign, notes, protocol)
 
 
 def _opcodes(path: Path) -> Iterator[tuple[str, Any]]:
     """The opcodes of the pickles in a file; `STACK_GLOBAL` with the names that it takes from the stack."""
     with open(path, "rb") as file:
         stream = _pickle_in(file)
-        for _ in range(_IN_A_FILE):
+        for _ in range(_MAX_PICKLES):
             words: list[str] = []
             memo: dict[int, str] = {}
             for code, argument, _ in pickletools.genops(stream):
@@ -103,11 +91,11 @@ def _pickle_in(file: BinaryIO) -> BinaryIO:
     """The file itself, or the pickle in torch's archive."""
     if not zipfile.is_zipfile(file):
         file.seek(0)
-        return io.BytesIO(file.read(_MOST))
+        return io.BytesIO(file.read(_MAX_BYTES))
     archive = zipfile.ZipFile(file)
     name = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
     with archive.open(name) as inside:
-        return io.BytesIO(inside.read(_MOST))
+        return io.BytesIO(inside.read(_MAX_BYTES))
 
 
 def _tidy(name: str) -> str:

@@ -7,21 +7,24 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from ..errors import IdeaError, IdentityFileError
-
-Result = TypeVar("Result")
+from ..errors import IdentityFileError
 
 
 def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write a safetensors file; equal content gives equal bytes."""
-    data = _canonical(safetensors.torch.save(dict(tensors), dict(metadata)))
-    return write_atomically(path, lambda file: file.write(data))
+    data = safetensors.torch.save(dict(tensors), dict(metadata))
+    size = int.from_bytes(data[:8], "little")
+    # The library writes metadata in random order.
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    content = len(header).to_bytes(8, "little") + header + data[8 + size :]
+    return write_atomically(path, lambda file: file.write(content))
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> Path:
@@ -46,20 +49,10 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
     return path
 
 
-def load_if_same(kind: type[Result], path: Path, fingerprint: str) -> Result | None:
-    """An earlier result, of a class with `load` and `training`, of exactly the same inputs; a damaged one is none."""
-    try:
-        stored = kind.load(path)
-    except (IdeaError, OSError):
-        return None
-    return stored if stored.training.get("fingerprint") == fingerprint else None
-
-
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """A safetensors file's metadata; nothing where it has none or is another kind of file.
 
-    Raises:
-        FileNotFoundError: no such file.
+    Raises FileNotFoundError.
     """
     require_file(path)
     try:
@@ -93,11 +86,3 @@ def require_file(path: str | os.PathLike) -> None:
     """Raise FileNotFoundError unless a file is there."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected a file at {path}, got none. Choose a file that exists.")
-
-
-def _canonical(data: bytes) -> bytes:
-    """The same file with its header's entries in order; the library writes metadata in random order."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[8 + size :]

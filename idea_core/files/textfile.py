@@ -1,4 +1,4 @@
-"""Texts that users write, and others send them."""
+"""Text files and JSON."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from ..errors import ConfigError
 def read_text(path: str | os.PathLike) -> str:
     """A file in UTF-8, with or without the mark that Windows puts first; lines end in "\\n".
 
-    Raises:
-        ConfigError: another encoding.
-        OSError: the file cannot be read.
+    Raises ConfigError for another encoding, and OSError.
     """
     try:
         return Path(path).read_text("utf-8-sig")
@@ -24,8 +22,13 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """JSON values. Whatever is wrong with the text is a ValueError, nesting beyond Python's limit too."""
+    """JSON values; ValueError for anything else, also for nesting beyond Python's limit."""
     try:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError(str(error)) from None
+
+
+def shipped_lines(module: str, name: str) -> tuple[str, ...]:
+    """The lines of a text file in the `data` folder beside a module's file."""
+    return tuple((Path(module).parent / "data" / name).read_text("utf-8").split("\n")[:-1])

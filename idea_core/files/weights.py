@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,20 +15,19 @@ from torch.nn import ParameterDict
 from torch.serialization import safe_globals
 
 from ..errors import IdentityFileError
-from .pickles import Named, named_in, stand_ins
+from .pickles import Note, named_in
 from .tensorfile import require_file
 
-UNNAMED = ""
-"""Key of the tensor in a file that holds nothing else."""
+UNNAMED = ""  # key of the tensor in a file that holds nothing else
 _GGUF = b"GGUF"
 _PICKLES = (b"\x80", b"PK\x03\x04")  # bare pickles, and the archives that torch.save writes
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
+def read_weights(path: str | os.PathLike) -> dict[str, Any]:
     """The content of a .safetensors, .ckpt, .pt or .bin file, told by its first bytes, not by its name.
 
-    Pickles are read by torch's restricted loader: tensors, parameters and plain containers pass, what trainers are
-    known to note beside them is left out, and anything else, which could run code, is refused before it runs.
+    Torch's restricted loader reads pickles: tensors, parameters and plain containers pass. The notes of known trainers
+    are left out. Anything else could run code, and is refused before it runs.
 
     Raises:
         IdentityFileError: neither kind, damaged, or a pickle with more than weights in it.
@@ -37,19 +37,16 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     require_file(path)
     with open(path, "rb") as file:
         start = file.read(9)
-    if start.startswith(_GGUF):
-        raise _no_weights(path, "GGUF, quantised weights", "Choose the .safetensors file of the same model.")
     # A safetensors file begins with the length of a JSON object, whose bytes may be anything.
     if start.startswith(_PICKLES) and not start.endswith(b"{"):
         return _read_pickle(path)
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise _no_weights(path, str(error), "Copy or download it again.") from None
-
-
-def _no_weights(path: Path, got: str, remedy: str) -> IdentityFileError:
-    return IdentityFileError(f"weights in {path.name}, as .safetensors, .ckpt, .pt or .bin", got, remedy)
+    got, remedy = "GGUF, quantised weights", "Choose the .safetensors file of the same model."
+    if not start.startswith(_GGUF):
+        try:
+            return safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            got, remedy = str(error), "Copy or download it again."
+    raise IdentityFileError(f"weights in {path.name}, as .safetensors, .ckpt, .pt or .bin", got, remedy)
 
 
 def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -83,18 +80,25 @@ def _load_restricted(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> 
 def _load_without_notes(path: Path) -> Any:
     """The content of a file that the restricted loader refuses as it is, with stand-ins for a trainer's notes.
 
-    Raises:
-        IdentityFileError: the file holds something else besides; it is named.
+    Raises IdentityFileError, which names what is in the file besides weights.
     """
     named = named_in(path)
     if named.notes and not named.foreign:
         try:
-            return _load_restricted(path, stand_ins(named))
+            return _load_restricted(path, [(dict if n.endswith(".AttributeDict") else Note, n) for n in named.notes])
         except MemoryError:
             raise
-        except Exception:
-            raise _refused(path, named) from None
-    raise _refused(path, named)
+        except Exception:  # the error below says it
+            pass
+    remedy = "Use a .safetensors file. Where the file was made, its tensors can be saved alone, as one."
+    if named.foreign:
+        more = f" and {len(named.foreign) - 3} more" if len(named.foreign) > 3 else ""
+        got = f"{', '.join(named.foreign[:3])}{more} in it, which could run code"
+    elif named.protocol > 2:
+        got = f"a pickle of protocol {named.protocol}, of which torch reads no weights"
+    else:
+        got, remedy = "a damaged file, or one of another kind", "Copy or download it again, or use a .safetensors file."
+    raise IdentityFileError(f"only weights in {path.name}", got, remedy) from None
 
 
 def _plain(value: Any) -> Any:
@@ -103,17 +107,3 @@ def _plain(value: Any) -> Any:
         return value
     inside = vars(value).get("_parameters")  # its own methods would trust what came from the file
     return dict(inside) if isinstance(inside, Mapping) else {}
-
-
-def _refused(path: Path, named: Named) -> IdentityFileError:
-    """The error of a pickle that the restricted loader refuses: it names what stands in it besides weights."""
-    foreign = named.foreign
-    remedy = "Use a .safetensors file. Where the file was made, its tensors can be saved alone, as one."
-    if foreign:
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        got = f"{', '.join(foreign[:3])}{more} in it, which could run code"
-    elif named.protocol > 2:
-        got = f"a pickle of protocol {named.protocol}, of which torch reads no weights"
-    else:
-        got, remedy = "a damaged file, or one of another kind", "Copy or download it again, or use a .safetensors file."
-    return IdentityFileError(f"only weights in {path.name}", got, remedy)

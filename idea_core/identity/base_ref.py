@@ -1,17 +1,19 @@
-"""The base model that a file was made for: the header that people's files and ID-Enhancers' share."""
+"""The header that people's files and ID-Enhancers' share: the base model, and a record of the training."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone
 from ..diffusion.schedule import PREDICTIONS
+from ..errors import IdeaError
 from ..families import BASE_MODELS, BaseModel
 from ..files.digest import Digest
 from ..files.textfile import parse_json
@@ -30,8 +32,7 @@ class BaseModelRef:
         base_checkpoint: file name of the base checkpoint; "" if unknown.
         base_hash: SHA-256 of that file; "" if unknown.
 
-    Raises:
-        IdentityFileError: an unknown family or prediction, or a value that does not fit the family.
+    Raises IdentityFileError for values that are unknown or do not fit the family.
     """
 
     base_model: str
@@ -42,7 +43,7 @@ class BaseModelRef:
     base_checkpoint: str = ""
     base_hash: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.base_model not in BASE_MODELS:
             raise file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
         if self.prediction not in PREDICTIONS:
@@ -60,7 +61,7 @@ class BaseModelRef:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> BaseModelRef:
-        """What `metadata` says; KeyError or ValueError where it does not."""
+        """The reference in `metadata`; KeyError or ValueError if there is none."""
         values = {field.name: metadata[field.name] for field in fields(cls)}
         layer, heads, beta = (values.pop(key) for key in ("clip_layer", "heads", "beta"))
         return cls(**values, clip_layer=int(layer) if layer else None, heads=int(heads), beta=float(beta))
@@ -72,14 +73,9 @@ class BaseModelRef:
     def base(self) -> BaseModel:
         return BASE_MODELS[self.base_model]
 
-    @property
-    def text_layer(self) -> int:
-        """The text encoder layer of the training, counted from the end."""
-        return self.base.text_layer(self.clip_layer)
-
 
 class MadeForBase:
-    """What a person's file and an ID-Enhancer's have in common: a header, a record of the training, a digest."""
+    """Base of a person's file and an ID-Enhancer's: a header, a record of the training, a digest."""
 
     base_ref: BaseModelRef
     training: Mapping[str, Any]
@@ -107,10 +103,10 @@ class MadeForBase:
     @property
     def text_layer(self) -> int:
         """The text encoder layer of the training, counted from the end."""
-        return self.base_ref.text_layer
+        return self.base.text_layer(self.base_ref.clip_layer)
 
     def digest(self) -> str:
-        """SHA-256 of all tensors, hexadecimal; equal tensors have equal digests whatever their file is called."""
+        """SHA-256 of all tensors, hexadecimal, whatever the file's name."""
         return Digest().add_tensors(self.tensors()).hex()
 
     def header(self) -> dict[str, str]:
@@ -119,8 +115,20 @@ class MadeForBase:
 
     @staticmethod
     def read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
-        """`base_ref` and `training` of a file's metadata; KeyError or ValueError where they are not there."""
+        """`base_ref` and `training` of a file's metadata; KeyError or ValueError if they are missing."""
         training = parse_json(metadata["training"])
         if not isinstance(training, dict):
             raise file_error("training to be a JSON object", str(training))
         return {"base_ref": BaseModelRef.from_metadata(metadata), "training": training}
+
+
+Made = TypeVar("Made", bound=MadeForBase)
+
+
+def load_if_same(load: Callable[[Path], Made], path: Path, fingerprint: str) -> Made | None:
+    """An earlier result of exactly the same inputs; None if there is none, or if it is damaged."""
+    try:
+        stored = load(path)
+    except (IdeaError, OSError):
+        return None
+    return stored if stored.training.get("fingerprint") == fingerprint else None

@@ -1,4 +1,4 @@
-"""What a person's file says of itself, for people to read."""
+"""A summary of a person's file, for people to read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def describe(identity: Identity) -> dict[str, Any]:
 
 
 def last_likeness(training: Mapping[str, Any]) -> float | None:
-    """Of a training's record, which anybody may have written; None where it says none."""
+    """The last face similarity in a training's record; None if it has none, or another kind of value."""
     try:
         return float(training["report"]["likeness"][-1][1])
     except (KeyError, IndexError, TypeError, ValueError):
@@ -38,7 +38,7 @@ def last_likeness(training: Mapping[str, Any]) -> float | None:
 
 
 def in_lines(values: dict[str, Any]) -> str:
-    """A description as text, one entry a line; of the training, what tells trainings apart."""
+    """A description as text, one entry a line; of the training, only the settings in `_SHOWN`."""
     shown = dict(values)
     if "training" in shown:
         training = shown["training"] or {}

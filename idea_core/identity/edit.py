@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -15,16 +16,15 @@ from .identity import Identity
 
 
 def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -> Identity:
-    """A person between others of one base model: a weighted mean of all that they hold.
+    """A person between others of one base model: a weighted mean of all parts.
 
-    K/V deltas are mixed exactly, at the sum of their ranks. The Adapters' weights are mixed, which is near their mean
-    where they started alike (the same settings and seed); the face embedding is the normalised mean.
+    K/V deltas are mixed exactly, at the sum of their ranks. Mixed Adapter weights act nearly as the Adapters' mean
+    if their trainings had the same settings and seed. The face embedding is the normalised mean.
 
     Args:
         weights: one per identity, not all 0; their sum counts as 1.
 
-    Raises:
-        ConfigError: people who do not fit together, or weights that do not fit them.
+    Raises ConfigError for people who do not fit together, or weights that do not fit them.
     """
     _require_alike(identities)
     if len(weights) != len(identities) or not all(w >= 0 for w in weights) or not sum(weights) > 0:
@@ -32,20 +32,21 @@ def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -
         raise ConfigError(expected, ", ".join(f"{w:g}" for w in weights) or "none", "Give a weight for each person.")
     shares = [weight / sum(weights) for weight in weights]
 
-    def mean(parts: Sequence[Tensor | None]) -> Tensor | None:
-        if any(part is None for part in parts):
-            return None
-        return sum(share * part.float() for share, part in zip(shares, parts))
+    def mean(parts: Iterable[Tensor]) -> Tensor:
+        return sum((share * part.float() for share, part in zip(shares, parts)), torch.zeros(()))
 
-    first = identities[0]
-    face = mean([identity.id_embeds for identity in identities])
+    def mean_of(name: str) -> Tensor | None:
+        parts = [getattr(identity, name) for identity in identities]
+        return None if any(part is None for part in parts) else mean(parts)
+
+    first, face = identities[0], mean_of("id_embeds")
     return dataclasses.replace(
         first,
         name=name,
-        tokens={key: mean([identity.tokens[key] for identity in identities]) for key in first.tokens},
-        anchor=mean([identity.anchor for identity in identities]),
-        grounding=mean([identity.grounding for identity in identities]),
-        adapter={key: mean([identity.adapter[key] for identity in identities]) for key in first.adapter},
+        tokens={key: mean(identity.tokens[key] for identity in identities) for key in first.tokens},
+        anchor=mean_of("anchor"),
+        grounding=mean_of("grounding"),
+        adapter={key: mean(identity.adapter[key] for identity in identities) for key in first.adapter},
         id_embeds=None if face is None else normalize(face, dim=0),
         kv=_mix_kv([identity.kv for identity in identities], shares),
         thumbnail="",
@@ -54,7 +55,7 @@ def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -
 
 
 def shrink_kv(identity: Identity, rank: int) -> tuple[Identity, float]:
-    """The same person with K/V deltas of at most a rank, and the share of them that is lost (Frobenius norm, 0…1).
+    """The same person with K/V deltas of at most `rank`, and the share of them that is lost (Frobenius norm, 0…1).
 
     Each layer keeps its largest singular values (Eckart–Young): no change of that rank is nearer.
     """
@@ -80,8 +81,7 @@ def edit(
     keep_thumbnail: bool = True,
     dtype: torch.dtype | None = None,
 ) -> Identity:
-    """The same person under another name, without the face embedding, the record of the training or the thumbnail, or
-    in another precision; None leaves as it is."""
+    """The same person with another name or precision (None keeps it), or without one of the parts."""
     edited = dataclasses.replace(
         identity,
         name=name or identity.name,
@@ -93,29 +93,25 @@ def edit(
 
 
 def _mix_kv(parts: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
-    """``Σ share · ΔW`` of each layer: low ranks side by side, or one full matrix where somebody has one."""
+    """``Σ share · ΔW`` of each layer: low ranks side by side, or one full matrix if any of them is full."""
     mixed: dict[str, Tensor] = {}
     for name in dict.fromkeys(layer for part in parts for layer in layers_of(part)):
-        there = [(part, share) for part, share in zip(parts, shares) if name + UP in part or name + FULL in part]
-        if any(name + FULL in part for part, _ in there):
-            mixed[name + FULL] = sum(share * delta_of(part, name) for part, share in there)
+        present = [(part, share) for part, share in zip(parts, shares) if name + UP in part or name + FULL in part]
+        if any(name + FULL in part for part, _ in present):
+            mixed[name + FULL] = sum((share * delta_of(part, name) for part, share in present), torch.zeros(()))
         else:
-            mixed[name + UP] = torch.cat([share * part[name + UP].float() for part, share in there], dim=1)
-            mixed[name + DOWN] = torch.cat([part[name + DOWN].float() for part, _ in there])
+            mixed[name + UP] = torch.cat([share * part[name + UP].float() for part, share in present], dim=1)
+            mixed[name + DOWN] = torch.cat([part[name + DOWN].float() for part, _ in present])
     return mixed
 
 
 def _require_alike(identities: Sequence[Identity]) -> None:
     if not identities:
         raise ConfigError("at least one person", "none", "Give people to mix.")
-    for field in _shared(identities[0]):
-        values = [_shared(identity)[field] for identity in identities]
+    fields = ("base_model", "prediction", "text_layer", "base_ref.heads", "base_ref.beta", "num_tokens", "has_adapter")
+    for field in fields:
+        values = [attrgetter(field)(identity) for identity in identities]
         if any(value != values[0] for value in values):
             got = ", ".join(f"{identity.trigger} {value}" for identity, value in zip(identities, values))
-            raise ConfigError(f"people of one {field}", got, "Mix people who were trained alike on one base model.")
-
-
-def _shared(identity: Identity) -> dict[str, object]:
-    """What people who are mixed have to have in common."""
-    ref = {key: getattr(identity.base_ref, key) for key in ("base_model", "prediction", "text_layer", "heads", "beta")}
-    return {**ref, "num_tokens": identity.num_tokens, "has_adapter": identity.has_adapter}
+            remedy = "Mix people who were trained alike on one base model."
+            raise ConfigError(f"people of one {field.removeprefix('base_ref.')}", got, remedy)

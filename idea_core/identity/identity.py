@@ -1,7 +1,7 @@
-"""A person's file: what has to be applied to put the person into a picture, in one safetensors file.
+"""A person's file: all parts that put the person into an image, in one safetensors file.
 
-Top-level token keys (`clip_l`, `clip_h`, `clip_g`) are those of ComfyUI's `embedding:file`, and K/V
-keys those of its LoRA loader, so stock nodes read the parts that they know.
+Top-level token keys (`clip_l`, `clip_h`, `clip_g`) are those of ComfyUI's `embedding:file`, and K/V keys those of its
+LoRA loader, so stock nodes read the parts that they know.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from torch import Tensor
 
 from ..files.format import FileFormat
 from ..files.tensorfile import write_tensors
-from ..files.upgrade import upgraded
-from ..method.adapter import GatedAttention
-from ..method.enhancer import ARCFACE_WIDTH
+from ..method.modules import ARCFACE_WIDTH, GatedAttention
 from .base_ref import BaseModelRef, MadeForBase
 from .checks import REMEDY, file_error, kv_shapes, require_finite, require_name, require_shapes
 from .thumbnail import KEY, decode_thumbnail, readable_thumbnail
 
-FORMAT = FileFormat("id-ea", "2", REMEDY, {"1": upgraded})
+FORMAT = FileFormat("id-ea", "2", REMEDY, previous="1")
 _ADAPTER = "adapter."
 _SINGLE = ("anchor", "grounding", "id_embeds")
 
@@ -44,7 +42,7 @@ class Identity(MadeForBase):
         id_embeds: `a` (512,), the face embedding; None if it was left out.
         kv: state dict of `KVDeltas`; empty where none were trained.
         training: settings and results of the training, JSON values.
-        thumbnail: a picture of the person, as `encode_thumbnail` makes it; "" for none.
+        thumbnail: an image of the person, from `encode_thumbnail`; "" for none.
 
     Raises:
         IdentityFileError: a part is missing, foreign, misshapen or not finite.
@@ -61,7 +59,7 @@ class Identity(MadeForBase):
     training: Mapping[str, Any] = field(default_factory=dict)
     thumbnail: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "name", require_name(self.name))
         if self.thumbnail:
             decode_thumbnail(self.thumbnail)
@@ -76,7 +74,7 @@ class Identity(MadeForBase):
 
     @property
     def trigger(self) -> str:
-        """What a prompt says for this person."""
+        """The person's name in prompts."""
         return f"<{self.name}>"
 
     @property
@@ -97,9 +95,9 @@ class Identity(MadeForBase):
 
     def metadata(self) -> dict[str, str]:
         """The file's metadata; every value is a string."""
-        shown = {KEY: self.thumbnail} if self.thumbnail else {}
+        thumbnail = {KEY: self.thumbnail} if self.thumbnail else {}
         shape = {"num_tokens": str(self.num_tokens), "cross_attention_dim": str(self.base.width)}
-        return FORMAT.metadata({"name": self.name, **self.header(), **shape, **shown})
+        return FORMAT.metadata({"name": self.name, **self.header(), **shape, **thumbnail})
 
     def build_adapter(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> GatedAttention:
         """The Adapter with this person's weights, frozen."""
@@ -130,18 +128,15 @@ class Identity(MadeForBase):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Identity:
-        """Read and check a file; nothing of it is used before every check has passed.
-
-        Raises:
-            IdentityFileError: not an identity, of another format version, or damaged.
-            FileNotFoundError: no such file.
-        """
+        """Read a file and check all of it (errors: `FileFormat.reading`)."""
         with FORMAT.reading(path) as (tensors, metadata):
             header = cls.read_header(metadata)
             identity = cls(
                 name=metadata["name"],
                 tokens={encoder: tensors.pop(encoder) for encoder in header["base_ref"].base.encoders},
-                **{key: tensors.pop(key, None) for key in _SINGLE},
+                anchor=tensors.pop("anchor", None),
+                grounding=tensors.pop("grounding", None),
+                id_embeds=tensors.pop("id_embeds", None),
                 adapter={k.removeprefix(_ADAPTER): tensors.pop(k) for k in list(tensors) if k.startswith(_ADAPTER)},
                 kv=tensors,
                 thumbnail=readable_thumbnail(metadata.get(KEY, "")),
@@ -159,7 +154,7 @@ class Identity(MadeForBase):
         if n < 1:
             raise file_error("pseudo-tokens of shape (n, d_enc)", str(tuple(first.shape)))
         single = {"anchor": (n, d), "grounding": (n, d), "id_embeds": (ARCFACE_WIDTH,)}
-        shapes = {encoder: (n, width) for encoder, width in self.base.encoders.items()}
+        shapes: dict[str, tuple[int, ...]] = {key: (n, width) for key, width in self.base.encoders.items()}
         shapes |= {key: shape for key, shape in single.items() if getattr(self, key) is not None}
         if self.has_adapter:
             with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""A small picture inside a person's file, as Stability AI's ModelSpec has it: a data URI of a JPEG."""
+"""A small image inside a person's file, as in Stability AI's ModelSpec: a data URI of a JPEG."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 KEY = "modelspec.thumbnail"
 SIDE = 256  # pixels, at most
 _PREFIX = "data:image/jpeg;base64,"
-_MOST = 200_000  # characters
-_FIX = "Save the person with another picture, or with none."
+_MAX_LENGTH = 200_000  # characters
+_FIX = "Save the person with another image, or with none."
 
 
 def encode_thumbnail(image: Image.Image) -> str:
-    """The picture as a data URI, at most 256 pixels wide and high."""
+    """The image as a data URI, at most 256 pixels wide and high."""
     small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
@@ -43,15 +43,11 @@ def thumbnail_of(image: Tensor) -> str:
 
 
 def decode_thumbnail(text: str) -> Image.Image:
-    """The picture of a data URI.
-
-    Raises:
-        IdentityFileError: anything else than a small JPEG.
-    """
+    """The image of a data URI; IdentityFileError for anything but a small JPEG."""
     from PIL import Image
 
-    if len(text) > _MOST or not text.startswith(_PREFIX):
-        raise IdentityFileError(f"a thumbnail of at most {_MOST} characters, {_PREFIX}…", text[:40] + "…", _FIX)
+    if len(text) > _MAX_LENGTH or not text.startswith(_PREFIX):
+        raise IdentityFileError(f"a thumbnail of at most {_MAX_LENGTH} characters, {_PREFIX}…", text[:40] + "…", _FIX)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -64,11 +60,11 @@ def decode_thumbnail(text: str) -> Image.Image:
 
 
 def readable_thumbnail(text: str) -> str:
-    """The same if it can be decoded, else "", with a warning: another tool's picture keeps nobody from a file."""
+    """`text` if it can be decoded, else "" with a warning: the rest of the file stays readable."""
     try:
         if text:
             decode_thumbnail(text)
         return text
     except IdentityFileError as error:
-        logger.warning("ID-EA: a file's picture is left out. %s", error)
+        logger.warning("ID-EA: the thumbnail of a file is left out. %s", error)
         return ""

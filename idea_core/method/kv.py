@@ -28,7 +28,7 @@ class KVDeltas:
         self, shapes: Mapping[str, tuple[int, int]], rank: int, generator: torch.Generator, device: torch.device
     ):
         self._weights: dict[str, Tensor] = {}
-        for name, (rows, columns) in sorted(shapes.items()):  # backbones list them in orders of their own
+        for name, (rows, columns) in sorted(shapes.items()):  # each backbone has its own order
             if rank == 0:
                 self._weights[name + FULL] = torch.zeros(rows, columns, device=device)
                 continue
@@ -54,11 +54,10 @@ class KVDeltas:
 def kv_added(layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tensor]) -> Iterator[None]:
     """While open, each layer answers as if `delta(name)` (out, in) were added to its weight.
 
-    The weight stays as it is, whatever it is stored as: a change this small would be rounded away in half precision,
-    and quantised weights cannot be added to.
+    The weight itself stays: half precision would round so small a change away, and nothing adds to quantised weights.
     """
 
-    def hook(name: str):
+    def hook(name: str) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         return lambda _layer, inputs, output: output + linear(inputs[0], delta(name).to(inputs[0]))
 
     with ExitStack() as stack:
@@ -76,13 +75,12 @@ def delta_of(state: Mapping[str, Tensor], name: str) -> Tensor:
 
 def shape_of(state: Mapping[str, Tensor], name: str) -> tuple[int, int]:
     """(out, in) of the layer `name`."""
-    if name + FULL in state:
-        return tuple(state[name + FULL].shape)
-    return state[name + UP].shape[0], state[name + DOWN].shape[1]
+    left, right = (FULL, FULL) if name + FULL in state else (UP, DOWN)
+    return state[name + left].shape[0], state[name + right].shape[1]
 
 
 def layers_of(state: Iterable[str]) -> dict[str, set[str]]:
-    """Layer → suffixes of its keys, for the keys of a state dict; a foreign key stands under itself with ""."""
+    """Layer → suffixes of its keys in a state dict; a foreign key is its own layer, with the suffix ""."""
     layers: dict[str, set[str]] = {}
     for key in state:
         suffix = next((s for s in (UP, DOWN, FULL) if key.endswith(s)), "")

@@ -1,4 +1,7 @@
-"""The regulariser that keeps the pseudo-tokens near their initialisation (Cross Initialization, arXiv 2312.15905)."""
+"""The regulariser that keeps the pseudo-tokens near their initialisation (Cross Initialization, arXiv 2312.15905).
+
+Inputs of other shapes raise `ShapeError`.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +51,5 @@ def squared_to(anchor: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def mahalanobis(tokens: Tensor, anchor: Tensor, zeta: float = ZETA) -> Tensor:
-    """Mahalanobis distance of the pseudo-tokens (n, d) to their anchor (n, d), a scalar.
-
-    Raises:
-        ShapeError: the shapes differ or are not two-dimensional.
-    """
+    """Mahalanobis distance of the pseudo-tokens (n, d) to their anchor (n, d), a scalar."""
     return mahalanobis_to(anchor, zeta)(tokens)

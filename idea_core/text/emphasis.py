@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-MORE = 1.1  # what brackets without a weight make of the weight around them
-_ESCAPES = {"\\(": "\0[", "\\)": "\0]"}
+MORE = 1.1  # factor of brackets without a weight on the weight around them
 
 
 def weighted_texts(prompt: str) -> list[tuple[str, float]]:
     """A prompt's texts in order, each with its weight; one of weight 1 where nothing is weighed.
 
-    A weight that is written down counts alone, whatever stands around it. Brackets without their counterpart are text.
+    A written weight replaces the weight around it. Brackets without their counterpart are text.
     """
     texts: list[tuple[str, float]] = []
-    waiting = [(_escaped(prompt), 1.0, True)]  # text, weight, whether there may be brackets in it
-    while waiting:
-        text, weight, open_ = waiting.pop()
-        if open_:
-            waiting += reversed([_weighed(piece, weight) for piece in _pieces(text)])
+    escaped = prompt.replace("\\(", "\0[").replace("\\)", "\0]")
+    stack = [(escaped, 1.0, True)]  # text, weight, whether there may be brackets in it
+    while stack:
+        text, weight, bracketed = stack.pop()
+        if bracketed:
+            stack += reversed([_weighed(piece, weight) for piece in _pieces(text)])
         else:
-            texts.append((_unescaped(text), weight))
+            texts.append((text.replace("\0[", "(").replace("\0]", ")"), weight))
     return texts
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The text in order: what stands in outermost brackets, with them, and what stands between."""
+    """The text in order, cut at its outermost brackets; a piece in brackets keeps them."""
     start = depth = 0
     for place, sign in enumerate(text):
         if sign == "(":
@@ -52,15 +52,3 @@ def _weighed(piece: str, weight: float) -> tuple[str, float, bool]:
         return (text, float(number), True) if text else (inner, MORE * weight, True)
     except ValueError:
         return inner, MORE * weight, True
-
-
-def _escaped(text: str) -> str:
-    for written, kept in _ESCAPES.items():
-        text = text.replace(written, kept)
-    return text
-
-
-def _unescaped(text: str) -> str:
-    for written, kept in _ESCAPES.items():
-        text = text.replace(kept, written[1])
-    return text

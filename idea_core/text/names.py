@@ -8,7 +8,7 @@ from pathlib import Path
 
 LONGEST = 64
 _SIGNS = frozenset("_-'’·・\u200c\u200d")  # the last two shape letters in Persian and Indian names
-_FIRST = "LN"  # Unicode's letters and numbers; marks, "M", stand behind the letter that they change
+_FIRST = "LN"  # Unicode's letters and numbers; marks, "M", follow the letter that they change
 
 
 def one_form(text: str) -> str:
@@ -17,12 +17,13 @@ def one_form(text: str) -> str:
 
 
 def alike(text: str) -> str:
-    """What equal names have in common: upper and lower case, and Unicode's normal forms, do not count."""
+    """A form that equal names share, whatever their case and Unicode's normal form."""
     return one_form(unicodedata.normalize("NFD", text).casefold())
 
 
 def is_name_character(character: str) -> bool:
-    return unicodedata.category(character)[0] in (*_FIRST, "M") or character in _SIGNS
+    """Whether a name may have `character` in it."""
+    return unicodedata.category(character)[0] in _FIRST + "M" or character in _SIGNS
 
 
 def is_name(text: str) -> bool:
@@ -37,9 +38,9 @@ def is_name(text: str) -> bool:
 
 
 def as_on_disk(path: Path) -> Path:
-    """`path` as the file system spells it, as far as it is there; what is not, in normal form C.
+    """`path` as the file system spells it; parts that do not exist are in normal form C.
 
-    A Mac may write "é" as two characters, and other systems tell such a name from one of one character.
+    A Mac may write "é" as two characters, which other systems take for another name than "é" as one.
     """
     if os.path.exists(path) or str(path).isascii():
         return path
@@ -47,7 +48,6 @@ def as_on_disk(path: Path) -> Path:
     folder = as_on_disk(Path(*folders)) if folders else Path()
     name = one_form(name)
     try:
-        there = os.listdir(folder)
+        return folder / next((entry for entry in os.listdir(folder) if one_form(entry) == name), name)
     except OSError:
-        there = []
-    return folder / next((other for other in there if one_form(other) == name), name)
+        return folder / name

@@ -29,7 +29,7 @@ class Mention(NamedTuple):
     Attributes:
         start, end: of its characters in the prompt.
         name: as the prompt spells it; "" for `{}`.
-        bracketed: whether it stands in angle brackets, not as `embedding:name`, as ComfyUI's prompts may say it.
+        bracketed: in angle brackets, not as ComfyUI's `embedding:name`.
     """
 
     start: int
@@ -43,7 +43,7 @@ class Mention(NamedTuple):
 
 
 def mentions(prompt: str) -> Iterator[Mention]:
-    """Each `{}`, `<name>` and `embedding:name`, in order, whoever that is."""
+    """Each `{}`, `<name>` and `embedding:name`, in order, known or not."""
     for match in _MENTION.finditer(prompt):
         bracketed, run = match["bracketed"], match["embedding"]
         if match[0] == PLACEHOLDER:
@@ -60,10 +60,8 @@ def mentions(prompt: str) -> Iterator[Mention]:
 def split_prompt(prompt: str, names: Sequence[str]) -> list[str | int]:
     """A prompt's texts, and between them the indices of the people named there, in order.
 
-    Names are found in upper and lower case and in any normal form; what names nobody stays text.
-
-    Raises:
-        ConfigError: `{}` with several people.
+    Names match in upper and lower case and in any normal form; unknown names stay text. Raises ConfigError for `{}`
+    with several people.
     """
     index = {alike(name): number for number, name in enumerate(names)}
     parts: list[str | int] = []
@@ -83,27 +81,28 @@ def split_prompt(prompt: str, names: Sequence[str]) -> list[str | int]:
 
 
 def texts_around(prompt: str, person: str) -> list[str]:
-    """The texts between the places where `person` is named; one alone, the prompt itself, where that is nowhere."""
-    texts, end = [], 0
-    for mention in mentions(prompt):
-        if mention.of(person):
-            texts.append(prompt[end : mention.start])
-            end = mention.end
-    return [*texts, prompt[end:]]
+    """The texts before, between and after the mentions of `person`; the prompt alone if there are none."""
+    return _texts_between(prompt, (mention for mention in mentions(prompt) if mention.of(person)))
+
+
+def without_people(prompt: str) -> str:
+    """The prompt without its people and weights, for a measure of what else it asks for."""
+    texts = [part for text, _weight in weighted_texts(prompt) for part in _texts_between(text, mentions(text))]
+    return " ".join(" ".join(texts).split())
 
 
 def unknown_names(prompt: str, names: Iterable[str]) -> list[str]:
     """Names in angle brackets that nobody has."""
     known = {alike(name) for name in names}
-    found = [mention for mention in mentions(prompt) if mention.name and mention.bracketed]
-    return [f"<{mention.name}>" for mention in found if alike(mention.name) not in known]
+    named = [mention.name for mention in mentions(prompt) if mention.name and mention.bracketed]
+    return [f"<{name}>" for name in named if alike(name) not in known]
 
 
 def near_misses(text: str, names: Iterable[str]) -> list[str]:
-    """What in `text` was probably meant for a person and names nobody: a sentence each, which says what to write.
+    """A sentence for each part of `text` that was probably meant for a person but names nobody.
 
-    That is a name in other brackets ("＜alice＞", "&lt;alice&gt;"), with blanks or a weight in them ("<alice >",
-    "<alice:1.2>", "<lora:alice:1>"), or without any, where the text names nobody.
+    Such parts are a name in other brackets ("＜alice＞", "&lt;alice&gt;"), with blanks or a weight in them ("<alice >",
+    "<alice:1.2>", "<lora:alice:1>"), or, if the text names nobody, without brackets.
 
     Args:
         names: of the people, without brackets.
@@ -124,7 +123,25 @@ def near_misses(text: str, names: Iterable[str]) -> list[str]:
     rest = alike(_BRACKETED.sub(look, text))
     if not any(mention.of(name) for mention in mentions(text) for name in known.values()):
         meant |= {name: f"<{name}>" for name in known.values() if name not in tried and _stands_bare(name, rest)}
-    return [f"{found} stays plain text. For the person write {right}." for found, right in meant.items()]
+    return [f"{spelled} stays plain text. For the person write {right}." for spelled, right in meant.items()]
+
+
+def in_chunks(groups: Iterable[Sequence[Token]], size: int) -> list[list[Token]]:
+    """Groups of tokens in chunks of at most `size`, at least one chunk; no group is cut."""
+    chunks: list[list[Token]] = [[]]
+    for group in groups:
+        if chunks[-1] and len(chunks[-1]) + len(group) > size:
+            chunks.append([])
+        chunks[-1].extend(group)
+    return chunks
+
+
+def _texts_between(prompt: str, places: Iterable[Mention]) -> list[str]:
+    texts, end = [], 0
+    for place in places:
+        texts.append(prompt[end : place.start])
+        end = place.end
+    return [*texts, prompt[end:]]
 
 
 def _loosely(name: str) -> str:
@@ -133,7 +150,7 @@ def _loosely(name: str) -> str:
 
 
 def _inner(text: str) -> tuple[str, str]:
-    """Name and weight, "" for none or 1, of what stands between brackets as other programs write it."""
+    """Name and weight ("" for none or 1) in the text between brackets, as other programs write them."""
     text = text.strip(" \t\n\\")
     name, *rest = re.split(r"\s*[:：]\s*", _PREFIX.sub("", text, count=1).strip())
     weight = rest[0] if rest and _WEIGHT.fullmatch(rest[0]) else ""
@@ -154,25 +171,3 @@ def _continues_word(character: str) -> bool:
     if character in "'’" or _UNSPACED.match(character) or unicodedata.east_asian_width(character) == "W":
         return False
     return is_name_character(character)
-
-
-def without_people(prompt: str) -> str:
-    """The prompt with its people and weights left out, for a measure of what else it asks for."""
-    texts = []
-    for text, _weight in weighted_texts(prompt):
-        end = 0
-        for mention in mentions(text):
-            texts.append(text[end : mention.start])
-            end = mention.end
-        texts.append(text[end:])
-    return " ".join(" ".join(texts).split())
-
-
-def in_chunks(groups: Iterable[Sequence[Token]], size: int) -> list[list[Token]]:
-    """Groups of tokens in chunks of at most `size`; no border falls into a group. At least one chunk."""
-    chunks: list[list[Token]] = [[]]
-    for group in groups:
-        if chunks[-1] and len(chunks[-1]) + len(group) > size:
-            chunks.append([])
-        chunks[-1].extend(group)
-    return chunks

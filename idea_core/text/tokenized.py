@@ -11,39 +11,38 @@ from ..diffusion.backbone import Backbone, TokenIds
 from ..errors import ConfigError, TrainingError
 from .captions import PLACEHOLDER
 
-Caption = tuple[TokenIds, TokenIds]
-"""What stands before and after the person."""
+Caption = tuple[TokenIds, TokenIds]  # before and after the person
 
 
 def tokenize_captions(
-    backbone: Backbone, captions: Sequence[str], n: int = 0, whose: Sequence[str] = ()
+    backbone: Backbone, captions: Sequence[str], n: int = 0, labels: Sequence[str] = ()
 ) -> list[Caption]:
     """The captions, each different one tokenized once.
 
     Args:
         n: pseudo-tokens of the person.
-        whose: what each caption belongs to, for errors; default: the caption itself.
+        labels: names of the captions in errors; default: the captions themselves.
 
     Raises:
-        TrainingError: one without a place for the person, or with several.
-        ConfigError: one that is too long for the text encoder.
+        TrainingError: a caption without a place for the person, or with several.
+        ConfigError: a caption that is too long for the text encoder.
     """
     parts = {caption: _tokenize(backbone, caption) for caption in dict.fromkeys(captions)}
-    found = [parts[caption] for caption in captions]
-    for (before, after), said in zip(found, whose or map(quoted, captions), strict=True):
-        require_short(backbone, max(len(before[encoder]) + n + len(after[encoder]) for encoder in before), said)
-    return found
+    tokenized = [parts[caption] for caption in captions]
+    for (before, after), label in zip(tokenized, labels or map(quoted, captions), strict=True):
+        require_short(backbone, max(len(before[encoder]) + n + len(after[encoder]) for encoder in before), label)
+    return tokenized
 
 
-def require_short(backbone: Backbone, count: int, whose: str) -> None:
+def require_short(backbone: Backbone, count: int, label: str) -> None:
     """Raise `ConfigError` unless the text encoder reads so many tokens at once."""
     if count > backbone.prompt_length:
-        raise too_long(backbone.prompt_length, count, whose)
+        raise too_long(backbone.prompt_length, count, label)
 
 
-def too_long(most: int, count: int, whose: str = "") -> ConfigError:
+def too_long(max_tokens: int, count: int, label: str = "") -> ConfigError:
     """The error of a prompt that is longer than the text encoder reads at once."""
-    return ConfigError(f"captions of at most {most} tokens", f"{count} {whose}".strip(), "Say it in fewer words.")
+    return ConfigError(f"captions of at most {max_tokens} tokens", f"{count} {label}".strip(), "Say it in fewer words.")
 
 
 def quoted(prompt: str) -> str:
@@ -55,7 +54,7 @@ def fill(captions: Sequence[Caption], tokens: Mapping[str, Sequence[Sequence[Ten
     """Text encoder → the captions' token sequences, with pseudo-tokens in their places.
 
     Args:
-        tokens: text encoder → of each caption its pseudo-tokens (n, d_enc).
+        tokens: text encoder → each caption's pseudo-tokens (n, d_enc).
     """
     return {
         encoder: [[*before[encoder], *own, *after[encoder]] for (before, after), own in zip(captions, rows)]

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from ..diffusion.backbone import Backbone, TextCondition
 from ..errors import ConfigError
 from ..families import BASE_MODELS
-from ..method.adapter import Adapter
 from ..method.anchor import Anchor, NamesBasis, cross_initialise, names_basis, spread_of_names
-from ..method.enhancer import Enhancer
 from ..method.kv import KVDeltas
 from ..method.losses import mahalanobis_to, squared_to
+from ..method.modules import Adapter, Enhancer
 from .config import TrainConfig
 
 LR_WIDTH = 1024  # width of the text condition at which the learning rates of Enhancer and Adapter are given

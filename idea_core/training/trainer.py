@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone, TextCondition
-from ..diffusion.memory import with_less_memory
-from ..diffusion.transfer import send
+from ..diffusion.memory import send, with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..families import BASE_MODELS
 from ..identity.base_ref import BaseModelRef

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ...diffusion.backbone import TextCondition, TokenIds, TokenSequence
-from ...diffusion.transfer import send
+from ...diffusion.memory import send
 from ...errors import BaseModelError, ConfigError
 from ...families import BASE_MODELS
 from ...text.tokenized import too_long

@@ -15,7 +15,7 @@ from ...enhancers.refine import OnPicture, Refiner
 from ...errors import ConfigError
 from ...faces.likeness import likeness_to
 from ...files.digest import Digest, file_digest
-from ...files.tensorfile import load_if_same
+from ...identity.base_ref import load_if_same
 from ...identity.checks import require_name
 from ...identity.identity import Identity
 from ...method.anchor import celebrity_names
@@ -105,7 +105,7 @@ class TrainJob:
 
     def finished(self) -> Identity | None:
         """The result of an earlier run of the same inputs; None without one, or if its file is damaged."""
-        return load_if_same(Identity, self.output, self.fingerprint)
+        return load_if_same(Identity.load, self.output, self.fingerprint)
 
     def run(self, on_progress: OnProgress | None = None, on_picture: OnPicture | None = None) -> Identity:
         """Train and save; a person of 0 steps is predicted from the face alone.

@@ -1,4 +1,4 @@
-"""Textual Inversion files: the published `learned_embeds.bin`, diffusers', A1111's. They hold the tokens alone."""
+"""Textual Inversion files, which hold the tokens alone: the published `learned_embeds.bin`, diffusers', A1111's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHECKPOINT = "state_dict"
 _MANAGED = re.compile(r"string_to_param_dict\.(.+)")
 _ENCODERS = {encoder for base in BASE_MODELS.values() for encoder in base.encoders}
 _SEVERAL = [set(base.encoders) for base in BASE_MODELS.values() if len(base.encoders) > 1]
-_UNSAYING = {UNNAMED, "*", "emb", "embedding", "embeddings", "param", "tokens", "weight"} | _ENCODERS
+_NAMELESS = {UNNAMED, "*", "emb", "embedding", "embeddings", "param", "tokens", "weight"} | _ENCODERS
 _FIX = "Choose a Textual Inversion file of Stable Diffusion 1.x, 2.x or XL."
 PLACEHOLDER_TOKEN = "placeholder_token"
 """Entry of `Identity.training`: the token's name in the file that a person came from, for the way back."""
@@ -35,11 +35,11 @@ Tokens = Mapping[str, Tensor]
 
 
 def read_person(path: str | os.PathLike, name: str | None = None, prediction: str = "eps") -> Identity:
-    """A person from an identity file or a Textual Inversion file, told by its content; no value is changed.
+    """A person from an identity file or a Textual Inversion file, whatever its name; no value is changed.
 
     Args:
         name: trigger name; None: the one in the file, else the file's own.
-        prediction: of the base model, "eps" or "v"; only an identity file says it itself.
+        prediction: of the base model, "eps" or "v"; an identity file has its own.
 
     Raises:
         IdentityFileError: no such format, a pickle with more than weights in it, or damaged.
@@ -63,8 +63,7 @@ def read_person(path: str | os.PathLike, name: str | None = None, prediction: st
 def write_person(identity: Identity, path: str | os.PathLike, to: str) -> Path:
     """Write a person in one of `FORMATS`, in the precision that it has; an existing file is replaced in one move.
 
-    Raises:
-        ConfigError: a format that cannot hold it, or a file name that does not fit the format.
+    Raises ConfigError for a format that cannot hold the person, or a file name that does not fit the format.
     """
     path = Path(path)
     endings, write = FORMATS[to]
@@ -81,27 +80,23 @@ def left_out(identity: Identity, to: str) -> list[str]:
     return [part for part, there in parts.items() if there]
 
 
-def _write_identity(identity: Identity, path: Path) -> Path:
-    return identity.save(path, dtype=None)
-
-
 def _write_published(identity: Identity, path: Path) -> Path:
-    tokens = _single(identity, "published")
-    return _write_pickle(path, {f"{_token(identity)}_v{i}": row.clone() for i, row in enumerate(tokens)})
+    token = identity.training.get(PLACEHOLDER_TOKEN)
+    if not isinstance(token, str) or _trigger_name(token) != identity.name:
+        token = identity.trigger
+    rows = _single(identity, "published")
+    return _write_pickle(path, {f"{token}_v{i}": row.clone() for i, row in enumerate(rows)})
 
 
 def _write_diffusers(identity: Identity, path: Path) -> Path:
     """diffusers' `load_textual_inversion`; for SDXL a dict of the two encoders' parts, as its documentation has it."""
-    several = len(identity.tokens) > 1
-    content = dict(identity.tokens) if several else {identity.trigger: _single(identity, "diffusers")}
+    content = _by_key(identity, identity.trigger)
     return write_tensors(path, content, {}) if path.suffix == ".safetensors" else _write_pickle(path, content)
 
 
 def _write_a1111(identity: Identity, path: Path) -> Path:
     if path.suffix == ".safetensors":
-        several = len(identity.tokens) > 1
-        content = dict(identity.tokens) if several else {"emb_params": _single(identity, "a1111")}
-        return write_tensors(path, content, {})
+        return write_tensors(path, _by_key(identity, "emb_params"), {})
     content = {
         "string_to_token": {"*": 265},
         _A1111_PARAM: {"*": _single(identity, "a1111 .pt")},
@@ -114,7 +109,7 @@ def _write_a1111(identity: Identity, path: Path) -> Path:
 
 
 FORMATS: Mapping[str, tuple[tuple[str, ...], Callable[[Identity, Path], Path]]] = {
-    FORMAT.name: ((".safetensors",), _write_identity),
+    FORMAT.name: ((".safetensors",), lambda identity, path: identity.save(path, dtype=None)),
     "published": ((".bin",), _write_published),
     "diffusers": ((".safetensors", ".bin"), _write_diffusers),
     "a1111": ((".safetensors", ".pt"), _write_a1111),
@@ -123,9 +118,9 @@ FORMATS: Mapping[str, tuple[tuple[str, ...], Callable[[Identity, Path], Path]]] 
 
 
 def _tokens_in(content: Mapping[str, Any], file: str) -> tuple[Tokens, str | None]:
-    """The pseudo-tokens by text encoder ("" where the file does not say), and the token's name in the file.
+    """The pseudo-tokens by text encoder ("" if the file names none), and the token's name in the file.
 
-    The name is None where the file has none, or one that says nothing of the person.
+    The name is None if the file has none, or a key of the format in its place.
     """
     if set(content) in _SEVERAL:
         return content, None
@@ -134,25 +129,25 @@ def _tokens_in(content: Mapping[str, Any], file: str) -> tuple[Tokens, str | Non
     if isinstance(content.get(_A1111_PARAM), Mapping):
         (tokens, *others) = content[_A1111_PARAM].values() or [None]
         name = content.get("name")
-        return {"": tokens}, f"<{name}>" if isinstance(name, str) and _says(name) and not others else None
+        return {"": tokens}, f"<{name}>" if isinstance(name, str) and _is_persons(name) and not others else None
     if isinstance(content.get(_CHECKPOINT), Mapping):
         return _tokens_in(_embedding_of(content[_CHECKPOINT]), file)
-    published = [_PUBLISHED_KEY.fullmatch(key) for key in content]
-    if published and all(published):
+    published = [match for key in content if (match := _PUBLISHED_KEY.fullmatch(key))]
+    if published and len(published) == len(content):
         rows = {int(match["number"]): content[match[0]] for match in published}
         tokens = {match["token"] for match in published}
         if len(tokens) == 1 and sorted(rows) == list(range(len(rows))) and all(map(torch.is_tensor, rows.values())):
             return {"": torch.stack([rows[number] for number in sorted(rows)])}, tokens.pop()
     if len(content) == 1:
         (token, tokens), *_ = content.items()
-        return {"": tokens}, token if _says(token) else None
+        return {"": tokens}, token if _is_persons(token) else None
     some = ", ".join(sorted(map(str, content))[:5])
     raise IdentityFileError(f"a Textual Inversion file in {file}", f"entries {some}", _FIX)
 
 
-def _says(token: str) -> bool:
-    """Whether a token's name is a person's, not a place in the file."""
-    return token.strip("<>").rpartition(".")[2] not in _UNSAYING
+def _is_persons(token: str) -> bool:
+    """Whether a token's name is a person's, not a key of the format."""
+    return token.strip("<>").rpartition(".")[2] not in _NAMELESS
 
 
 def _embedding_of(weights: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -182,9 +177,9 @@ def _trigger_name(token: str) -> str:
     return bare if is_name(bare) else "person"
 
 
-def _token(identity: Identity) -> str:
-    token = identity.training.get(PLACEHOLDER_TOKEN)
-    return token if isinstance(token, str) and _trigger_name(token) == identity.name else identity.trigger
+def _by_key(identity: Identity, key: str) -> dict[str, Tensor]:
+    """The tokens (n, d_enc) by text encoder, or under `key` for a base model with one text encoder."""
+    return dict(identity.tokens) if len(identity.tokens) > 1 else {key: _single(identity, key)}
 
 
 def _single(identity: Identity, to: str) -> Tensor:

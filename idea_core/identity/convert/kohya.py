@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, IdentityFileError
-from ...families import BASE_MODELS
 from ...families.ldm_names import to_diffusers, to_ldm
 from ...files.tensorfile import write_tensors
 from ...files.weights import read_weights, tensors_in
@@ -31,16 +30,16 @@ _LAYER = re.compile(
 def write_kv(identity: Identity, path: str | os.PathLike) -> Path:
     """Write a person's K/V deltas as a LoRA; full matrices stay full, under `.diff`.
 
-    Raises:
-        ConfigError: the person has none, or the file's name does not fit.
+    Raises ConfigError if the person has none, or if the file's name does not fit.
     """
     if not identity.kv:
         raise ConfigError("a person with K/V deltas", f"none in {identity.name}", "Train with a kv_lr above 0.")
     if Path(path).suffix != ".safetensors":
         raise ConfigError("a LoRA file to end in .safetensors", Path(path).name, "Change the output's name.")
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for layer, suffixes in layers_of(identity.kv).items():
-        key = _kohya_key(layer, identity.base_model)
+        name = layer.removeprefix("diffusion_model.") if identity.base.lora_names == "ldm" else to_diffusers(layer)
+        key = PREFIX + name.replace(".", "_")
         tensors |= {key + suffix: identity.kv[layer + suffix] for suffix in suffixes}
         if DOWN in suffixes:
             down = identity.kv[layer + DOWN]
@@ -51,22 +50,16 @@ def write_kv(identity: Identity, path: str | os.PathLike) -> Path:
 def read_kv(path: str | os.PathLike) -> tuple[dict[str, Tensor], int]:
     """The key and value layers of a LoRA under an identity's names, and the number of its other layers.
 
-    Raises:
-        IdentityFileError: no LoRA, none with key or value layers of the cross attentions, or one with NaN or Inf in
-            them.
+    Raises IdentityFileError for no LoRA, no key or value layers of cross attentions in it, or NaN or Inf in them.
     """
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors_in(read_weights(path)).items():
         layer, _, suffix = key.partition(".")
         layers.setdefault(layer, {})["." + suffix] = tensor
+    matches = {layer: match for layer in layers if (match := _LAYER.fullmatch(layer))}
     kv: dict[str, Tensor] = {}
-    others = 0
-    for layer, parts in layers.items():
-        match = _LAYER.fullmatch(layer)
-        if match:
-            kv |= _weights_of(_ldm_name(match), parts, Path(path).name)
-        else:
-            others += 1
+    for layer, match in matches.items():
+        kv |= _weights_of(_ldm_name(match), layers[layer], Path(path).name)
     if not kv:
         raise IdentityFileError(
             f"a LoRA with layers {PREFIX}…_attn2_to_k in {Path(path).name}",
@@ -77,13 +70,7 @@ def read_kv(path: str | os.PathLike) -> tuple[dict[str, Tensor], int]:
         raise IdentityFileError(
             f"a LoRA of finite numbers in {Path(path).name}", f"others in {bad[0]}", "Download or train it again."
         )
-    return kv, others
-
-
-def _kohya_key(layer: str, base_model: str) -> str:
-    plain = BASE_MODELS[base_model].lora_names == "ldm"
-    name = layer.removeprefix("diffusion_model.") if plain else to_diffusers(layer)
-    return PREFIX + name.replace(".", "_")
+    return kv, len(layers) - len(matches)
 
 
 def _ldm_name(match: re.Match) -> str:

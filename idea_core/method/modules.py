@@ -1,7 +1,8 @@
-"""ID-Adapter: gated self-attention over the text condition (arXiv 2507.11990, ID-Adapter).
+"""The paper's two modules: ID-Enhancer and ID-Adapter (arXiv 2507.11990, sections of these names).
 
-The gate is that of GLIGEN (arXiv 2301.07093, eq. 8). The adapter depends on the prompt and the
-identity only, not on the timestep or the layer: it has to run once per prompt.
+The Adapter's gate is that of GLIGEN (arXiv 2301.07093, eq. 8). It depends on the prompt and the identity only, not on
+the timestep or the layer: it has to run once per prompt. Inputs of
+other shapes raise `ShapeError`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..errors import ShapeError
 from ..shapes import require_shape
+
+ARCFACE_WIDTH = 512
+
+
+class Enhancer(nn.Module):
+    """Cross attention from the face to the anchor: ``F = out(attention(q(X), kv(A), kv(A)))``.
+
+    Args:
+        d: width of the text condition.
+        n: pseudo-tokens per identity.
+        heads: attention heads; `d` is a multiple of it.
+        residual: let the face pass around the attention, ``F = out(X + attention(…))``. As published, all that F can
+            say of a face are the weights of n anchor rows in each head.
+    """
+
+    def __init__(self, d: int, n: int = 2, heads: int = 8, residual: bool = False):
+        super().__init__()
+        self.d, self.n, self.residual = d, n, residual
+        self.expand = nn.Linear(ARCFACE_WIDTH, d)
+        self.query = nn.Linear(d, d)
+        self.key_value = nn.Linear(d, d)
+        self.attention = nn.MultiheadAttention(d, heads, batch_first=True)
+        self.out = nn.Linear(d, 2 * d)
+
+    def forward(self, id_embeds: Tensor, anchor: Tensor) -> Tensor:
+        """Enhanced identity embedding `F` (n, 2d), or (B, n, 2d) of several people.
+
+        Args:
+            id_embeds: `a` (512,) or (B, 512), L2-normalised identity embedding.
+            anchor: `A` (n, d), textual ID anchor.
+        """
+        if id_embeds.shape[-1:] != (ARCFACE_WIDTH,) or id_embeds.ndim > 2:
+            expected = f"id_embeds of shape ({ARCFACE_WIDTH}) or (B, {ARCFACE_WIDTH})"
+            raise ShapeError(expected, f"{tuple(id_embeds.shape)}", "Pass a tensor of that shape.")
+        require_shape("anchor", anchor, self.n, self.d)
+        face = self.expand(id_embeds).unsqueeze(-2).expand(*id_embeds.shape[:-1], self.n, -1)  # (…, n, d)
+        key_value = self.key_value(anchor).expand_as(face)
+        attended, _ = self.attention(self.query(face), key_value, key_value, need_weights=False)
+        return self.out(face + attended if self.residual else attended)
 
 
 class GatedAttention(nn.Module):
-    """``S = self_attention([y ; g])[:L]``, behind a gate ``beta · tanh(gamma)``: all that pictures need of an Adapter.
+    """``S = self_attention([y ; g])[:L]``, behind a gate ``beta · tanh(gamma)``: all that images need of an Adapter.
 
     Args:
         d: width of the text condition.
@@ -33,9 +74,6 @@ class GatedAttention(nn.Module):
         Args:
             context: `y` (B, L, d), text condition.
             grounding: `g` (n, d), what the Adapter sees of the identity; (B, n, d) where each prompt has its own.
-
-        Raises:
-            ShapeError: either input has another shape.
         """
         require_shape("context", context, "B", "L", self.d)
         batch, length, _ = context.shape
@@ -50,13 +88,10 @@ class GatedAttention(nn.Module):
 
 
 class Adapter(GatedAttention):
-    """``y' = y + strength · beta · tanh(gamma) · self_attention([y ; fuse(F)])[:L]``.
-
-    Args: those of `GatedAttention`.
-    """
+    """``y' = y + strength · beta · tanh(gamma) · self_attention([y ; fuse(F)])[:L]``."""
 
     def __init__(self, d: int, heads: int = 8, beta: float = 0.4):
-        fuse = nn.Linear(2 * d, d)  # drawn first, so that a seed gives what it has always given
+        fuse = nn.Linear(2 * d, d)  # drawn before the attention: the random draws of a seed keep their order
         super().__init__(d, heads, beta)
         self.fuse = fuse
 
@@ -76,9 +111,6 @@ class Adapter(GatedAttention):
             context: `y` (B, L, d), text condition.
             fused: `F` (n, 2d), the Enhancer's output; (B, n, 2d) where each prompt has a person of its own.
             strength: factor on the difference; 0 returns `context` itself.
-
-        Raises:
-            ShapeError: either input has another shape.
         """
         if strength == 0:
             return context
