@@ -12,7 +12,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
-from idea_core.headless.diffusers.tokenizers import clip_tokenizer
+from idea_core.headless.diffusers.single_file import clip_tokenizer
 
 TEXT = {
     "clip_l": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},

@@ -282,12 +282,10 @@ def study() -> None:
 
 options = grouped(
     "how",
-    [
-        click.Option(["--shard"], default="0/1", help="Which part of the work, as 0/2 and 1/2."),
-        click.Option(["--device"], default="cpu"),
-        click.Option(["--threads"], type=int, default=2, help="Of the processor."),
-    ],
     dict,
+    click.Option(["--shard"], default="0/1", help="Which part of the work, as 0/2 and 1/2."),
+    click.Option(["--device"], default="cpu"),
+    click.Option(["--threads"], type=int, default=2, help="Of the processor."),
 )
 
 

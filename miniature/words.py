@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from idea_core.headless.diffusers.tokenizers import vocabulary
+from idea_core.headless.diffusers.single_file import vocabulary
 from idea_core.text.captions import OBJECT_TEMPLATES
 
 from .people import first_names, last_names

@@ -17,7 +17,7 @@ from idea_core.headless.diffusers import (
     generate,
     load_pipeline,
 )
-from idea_core.headless.diffusers.layers import cross_attention_layers
+from idea_core.headless.diffusers.backbone import cross_attention_layers
 from idea_core.headless.diffusers.schedule import prediction_of, stable_diffusion_schedule
 from idea_core.text.prompts import in_chunks, split_prompt, unknown_names, without_people
 

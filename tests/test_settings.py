@@ -74,9 +74,9 @@ def test_what_a_field_declares_is_found_by_its_name():
 
 
 def test_options_are_made_of_settings():
-    options = {option.name: option for option in options_of(Example, without=["text"], defaults={"count": 4})}
+    options = {option.name: option for option in options_of(Example, without=["text"])}
     assert list(options) == ["count", "share", "side", "kind", "on"]
-    assert options["count"].default == 4 and options["count"].help == "Count."
+    assert options["count"].default == 3 and options["count"].help == "Count."
     assert options["on"].is_flag and options["on"].opts == ["--switched-on"]
     kinds = options["kind"].type
     assert list(kinds.choices) == ["largest", "most-certain", "left-most"]

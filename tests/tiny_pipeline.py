@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from idea_core.families import BASE_MODELS
 from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
-from idea_core.headless.diffusers.tokenizers import vocabulary
+from idea_core.headless.diffusers.single_file import vocabulary
 
 
 def tiny_pipeline(family: str = "sd1", prediction: str = "eps", seed: int = 0):

@@ -1,4 +1,4 @@
-"""Settings of pictures that are drawn on diffusers."""
+"""Settings of image generation on diffusers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SCHEDULERS = {
     "euler": "EulerDiscreteScheduler",
     "euler-a": "EulerAncestralDiscreteScheduler",
 }
-"""Name of a sampler → its class in diffusers."""
+"""Name of a sampler → its diffusers class."""
 
 
 @dataclass(frozen=True)
 class GenerateConfig(Settings):
-    """How pictures are sampled; the defaults are the published command's (arXiv 2507.11990, authors' code)."""
+    """How images are sampled. The defaults are the published command's (arXiv 2507.11990, authors' code)."""
 
     steps: int = setting(50, "Sampling steps.", min=1)
     guidance: float = setting(7.5, "Guidance scale (CFG). 1 turns it off.")

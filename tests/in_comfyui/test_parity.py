@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from idea_core import BASE_MODELS, Identity, TrainConfig, Trainer, celebrity_names
 from idea_core.faces import Face, FacePack, OnnxEngine
 from idea_core.headless.diffusers import DiffusersBackbone, People, load_pipeline
-from idea_core.headless.diffusers.layers import cross_attention_layers
+from idea_core.headless.diffusers.backbone import cross_attention_layers
 from idea_core.headless.diffusers.ldm_config import UNET, ldm_config
 from idea_core.text.emphasis import weighted_texts
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..jobs import PhotoSource
+from ..jobs import ModelSource, PhotoSource
 from .console import Result, progress, reports
-from .grouped import PATH, settings_group
+from .grouped import PATH, grouped
 from .options import PHOTO_OPTIONS, engine_options, face_options, model_options, resolution_option, train_options
+
+if TYPE_CHECKING:
+    from ..jobs.batch import Outcome
 
 
 @click.command()
@@ -21,47 +25,45 @@ from .options import PHOTO_OPTIONS, engine_options, face_options, model_options,
 @model_options
 @click.option("--save-dir", type=PATH, default="people", help="Folder for the identities.")
 @engine_options
-@settings_group("photos", PhotoSource, PHOTO_OPTIONS)
+@grouped("photos", PhotoSource, *PHOTO_OPTIONS)
 @resolution_option
 @face_options
 @train_options
-def batch(people: Path, save_dir: Path, model, engine, photos, resolution, faces, training) -> Result:
-    """Train all PEOPLE of a file, a JSON object a line.
+def batch(people: Path, save_dir: Path, model: ModelSource, photos: PhotoSource, **how: Any) -> Result:
+    """Train all PEOPLE of a file with one JSON object per line.
 
     \b
     {"name": "alice", "photos": "photos/alice"}
     {"name": "bob", "photos": ["bob1.jpg", "bob2.jpg"], "steps": 50, "seed": 7, "output": "robert.safetensors"}
 
-    Paths are relative to the file. Who is finished is skipped when the same command runs again, a bad entry does not
-    stop the others, and on Ray a training whose worker dies starts again elsewhere. On Ray, every machine needs the
+    Paths are relative to the file. A bad entry does not stop the others. If the same command runs again, it skips the
+    finished people. On Ray a training whose worker dies starts again on another one. There every machine needs the
     package, the model, the photos and the output folder under the same paths.
     """
     import torch
 
-    from ..jobs.batch import FAILED, read_people, train_locally
+    from ..jobs.batch import FAILED, read_people, train_entry
     from ..jobs.sources import forget_models
-    from .train import native_resolution
 
+    engine, training, resolution = how["engine"], how["training"], how["resolution"]
     cluster, model = engine.cluster, model.absolute()
     if resolution is None:
-        here = dataclasses.replace(model, device="cpu") if cluster else model
-        resolution = native_resolution(here.load())
+        resolution = (dataclasses.replace(model, device="cpu") if cluster else model).native_resolution()
         if cluster:
-            forget_models()  # this process trains nobody
+            forget_models()  # only the workers need the models
     photos = dataclasses.replace(photos, resolution=resolution)
-    common = training.job(photos, name="common", output=save_dir, model=model, faces=faces.absolute())
-    entries = read_people(people.absolute(), common, save_dir.absolute())
-    _ = model.digest  # once: it goes to all machines with the model
+    common = training.job(photos, name="common", output=save_dir, model=model, faces=how["faces"].absolute())
+    jobs, done = read_people(people.absolute(), common, save_dir.absolute())
+    _ = model.digest  # computed once and sent to all machines with the model
+    outcomes: Iterator[Outcome]
     if cluster:
         from ..jobs.ray_engine import train_on_ray
 
-        outcomes = train_on_ray(entries, cluster)
+        outcomes = train_on_ray(jobs, cluster)
     else:
         torch.set_num_threads(engine.threads)
-        outcomes = train_locally(entries)
-    done = []
-    # Ray prints what its machines report; results alone belong on stdout.
-    with redirect_stdout(sys.stderr), progress(len(entries), "people", "person") as bar:
+        outcomes = starmap(train_entry, jobs.items())
+    with progress(len(jobs), "people", "person") as bar:
         for outcome in outcomes:
             done.append(outcome)
             bar.update()
@@ -71,9 +73,8 @@ def batch(people: Path, save_dir: Path, model, engine, photos, resolution, faces
     return Result(data, _table(done, failed), failed=failed > 0)
 
 
-def _table(outcomes, failed: int) -> str:
-    rows = [(str(o.line), o.name, o.status, o.output or o.message) for o in outcomes]
-    widths = [max(len(row[column]) for row in [("line", "name", "status"), *rows]) for column in range(3)]
-    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows]
-    header = "  ".join(title.ljust(width) for title, width in zip(("line", "name", "status"), widths))
-    return "\n".join([header, *lines, f"{len(outcomes) - failed} of {len(outcomes)} people done"])
+def _table(outcomes: Sequence[Outcome], failed: int) -> str:
+    rows = [("line", "name", "status", ""), *((str(o.line), o.name, o.status, o.output or o.message) for o in outcomes)]
+    widths = [max(map(len, column)) for column in list(zip(*rows))[:3]]
+    lines = ["  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows]
+    return "\n".join([*lines, f"{len(outcomes) - failed} of {len(outcomes)} people done"])

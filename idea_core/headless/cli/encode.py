@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ...faces.find import FaceSettings
 from ..jobs import FaceSource
-from .console import Result, reports
-from .grouped import PATH, grouped, options_of
+from .console import Result, reports, save_images
+from .grouped import PATH, Paths, grouped, options_of
 from .options import face_options
 
 
-def _face_settings(nearest_to: Path | None, **values) -> FaceSettings:
+def _face_settings(nearest_to: Path | None, **values: Any) -> FaceSettings:
     from ...faces.embeds import load_embeds
 
     return FaceSettings(**values, nearest_to=load_embeds(nearest_to) if nearest_to else None)
@@ -23,20 +24,18 @@ def _face_settings(nearest_to: Path | None, **values) -> FaceSettings:
 @reports
 @click.argument("photos", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="File to write, such as alice.id.safetensors.")
-@click.option("--preview", type=PATH, help="Folder for the photos with the faces marked, the chosen one in green.")
-@click.option("--crops", type=PATH, help="Folder for upright, square crops of the faces taken.")
+@click.option("--preview", type=PATH, help="Folder for the photos with all faces marked, the face in use in green.")
+@click.option("--crops", type=PATH, help="Folder for upright, square crops of the faces in use.")
 @click.option("--crop-size", type=click.IntRange(16, 4096), default=512, help="Size of the crops in pixels.")
 @grouped(
     "settings",
-    [
-        *options_of(FaceSettings),
-        click.Option(["--nearest-to"], type=PATH, help="File from `idea encode`, for --face nearest."),
-    ],
     _face_settings,
+    *options_of(FaceSettings),
+    click.Option(["--nearest-to"], type=PATH, help="File from `idea encode`, for --face nearest."),
 )
 @face_options
 def encode(
-    photos: tuple[Path, ...],
+    photos: Paths,
     output: Path,
     preview: Path | None,
     crops: Path | None,
@@ -51,16 +50,17 @@ def encode(
     from ...faces.pictures import Cut, crop_face, draw_faces
     from ..jobs.photo_source import encode_named
 
-    paths, pictures, unread = read_photos(find_photos(photos), settings.skip)
-    embeds, encoded = encode_named(faces.load(), pictures, paths, settings)
+    paths, images, unread = read_photos(find_photos(photos), settings.skip)
+    embeds, encoded = encode_named(faces.load(), images, paths, settings)
     selected = [photo for photo in encoded if not photo.left_out]
     save_embeds(embeds, output, [paths[photo.index].name for photo in selected], faces.find().name)
     names = [f"{number:03}_{path.stem}" for number, path in enumerate(paths)]
     if preview:
-        _save({f"{names[photo.index]}.faces": draw_faces(photo) for photo in encoded}, preview)
+        save_images({f"{names[photo.index]}.faces": draw_faces(photo) for photo in encoded}, preview)
     if crops:
+        chosen = [(names[photo.index], photo.photo, photo.chosen) for photo in selected if photo.chosen]
         cut = Cut(crop_size, upright=True)
-        _save({names[photo.index]: crop_face(photo.photo, photo.chosen, cut) for photo in selected}, crops)
+        save_images({name: crop_face(photo, face, cut) for name, photo, face in chosen}, crops)
     rows = [
         {
             "photo": str(paths[photo.index]),
@@ -77,11 +77,3 @@ def encode(
         for path, reason in unread.items()
     ]
     return Result({"output": str(output), "photos": rows}, f"{report(encoded, paths, unread)}\nSaved {output}")
-
-
-def _save(pictures: dict, folder: Path) -> None:
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        Image.fromarray(picture).save(folder / f"{name}.png")

@@ -9,7 +9,7 @@ import click
 
 from ..jobs import FaceSource
 from .console import Result, progress, reports
-from .grouped import PATH
+from .grouped import PATH, Paths
 from .options import face_options
 
 
@@ -28,8 +28,10 @@ from .options import face_options
 @click.option("-o", "--output", type=PATH, default="evaluation", help="Folder for JSON, CSV and the HTML page.")
 @click.option("--device", default="auto", help="Where CLIP runs.")
 @face_options
-def evaluate(images, references, clip: Path | None, output: Path, device: str, faces: FaceSource) -> Result:
-    """Measure IMAGES (files or folders, with all in them) by the Celeb Basis protocol.
+def evaluate(
+    images: Paths, references: Paths, clip: Path | None, output: Path, device: str, faces: FaceSource
+) -> Result:
+    """Measure IMAGES (files, or folders with their subfolders) by the Celeb Basis protocol.
 
     The mean similarity to the reference images is the mean of the largest face's cosines to each of them; in the strict
     score an image without a face counts as 0. The similarity to the mean embedding is the face's cosine to the mean of
@@ -68,11 +70,11 @@ def evaluate(images, references, clip: Path | None, output: Path, device: str, f
 
 
 def prompt_of(path: Path) -> str | None:
-    """A picture's prompt: from its own metadata, else from its folder's name if that names a person."""
+    """An image's prompt: from its metadata, else from its folder's name if that has a `{}`."""
     from PIL import Image
 
-    with Image.open(path) as picture:
-        settings = picture.info.get("id-ea")
+    with Image.open(path) as image:
+        settings = image.info.get("id-ea")
     if settings:
         try:
             return str(json.loads(settings)["prompt"])

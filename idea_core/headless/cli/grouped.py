@@ -1,10 +1,12 @@
-"""Options that are made of settings, and groups of options that a command gets as one argument."""
+"""Options made from settings, and groups of options that a command receives as one argument."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -14,55 +16,50 @@ from ...text.names import as_on_disk
 
 
 class _PathOnDisk(click.Path):
-    """A path, spelled as the file system spells it where it is there."""
+    """A path, in the spelling of the file system if it exists."""
 
-    def convert(self, value, param, ctx) -> Path:
-        return as_on_disk(super().convert(value, param, ctx))
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return as_on_disk(Path(os.fsdecode(super().convert(value, param, ctx))))
 
 
 class _Words(click.Choice):
-    """Choices of which some have blanks; the command spells them with dashes."""
+    """Choices; the command spells their blanks as dashes."""
 
     def __init__(self, choices: Sequence[str]):
         super().__init__([choice.replace(" ", "-") for choice in choices])
         self._originals = dict(zip(self.choices, choices))
 
-    def convert(self, value, param, ctx) -> str:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return self._originals[super().convert(value.replace(" ", "-"), param, ctx)]
 
 
 PATH = _PathOnDisk(path_type=Path)
+Paths = tuple[Path, ...]
 
 
 def options_of(
-    kind: type[Settings],
-    without: Sequence[str] = (),
-    defaults: Mapping[str, Any] | None = None,
-    presets: Mapping[str, Settings] | None = None,
+    kind: type[Settings], without: Sequence[str] = (), presets: Mapping[str, Settings] = MappingProxyType({})
 ) -> list[click.Option]:
-    """An option for each setting of a class, called after its field.
+    """An option for each setting of a class, named after its field.
 
     Args:
-        without: settings that get none.
-        defaults: where they are others than the class's.
-        presets: named settings, which those left out are taken from; the help shows their values.
+        without: settings without an option.
+        presets: named settings that give the defaults; the help shows their values.
     """
-    settings = [one for name, one in settings_of(kind).items() if name not in without]
-    return [_option(one, {one.name: one.default, **(defaults or {})}[one.name], presets) for one in settings]
+    return [_option(one, presets) for name, one in settings_of(kind).items() if name not in without]
 
 
-def _option(setting: Setting, default: Any, presets: Mapping[str, Settings] | None) -> click.Option:
+def _option(setting: Setting, presets: Mapping[str, Settings]) -> click.Option:
     flag = setting.option or "--" + setting.name.replace("_", "-")
-    given: dict[str, Any] = {"default": default, "type": _Words(setting.choices) if setting.choices else setting.kind}
-    if presets:
-        given["default"] = None
-    elif setting.kind is bool:
-        given = {"default": default, "is_flag": True}
-    return click.Option([flag, setting.name], help=setting.help + (_preset_values(setting.name, presets)), **given)
+    declared: dict[str, Any] = {"type": _Words(setting.choices) if setting.choices else setting.kind}
+    if setting.kind is bool and not presets:
+        declared = {"is_flag": True}
+    text, default = setting.help + _preset_values(setting.name, presets), None if presets else setting.default
+    return click.Option([flag, setting.name], help=text, default=default, **declared)
 
 
-def _preset_values(name: str, presets: Mapping[str, Settings] | None) -> str:
-    values = {preset: shown(getattr(config, name)) for preset, config in (presets or {}).items()}
+def _preset_values(name: str, presets: Mapping[str, Settings]) -> str:
+    values = {preset: shown(getattr(config, name)) for preset, config in presets.items()}
     if len(set(values.values())) == 1:
         value = next(iter(values.values()))
         return f" Default: {value}." if value else ""
@@ -70,21 +67,16 @@ def _preset_values(name: str, presets: Mapping[str, Settings] | None) -> str:
     return f" Default: the preset's ({listed})." if listed else ""
 
 
-def grouped(name: str, options: Sequence[click.Option], build: Callable[..., Any]) -> Callable:
-    """A decorator: the command gets what `build` makes of these options' values as its argument `name`."""
+def grouped(name: str, build: Callable[..., Any], *options: click.Option) -> Callable:
+    """A decorator: the command's argument `name` is `build`, called with the values of these options."""
 
     def decorate(command: Callable) -> Callable:
         @functools.wraps(command)
-        def run(**values):
+        def run(**values: Any) -> Any:
             own = {option.name: values.pop(option.name) for option in options}
             return command(**values, **{name: build(**own)})
 
-        run.__click_params__ = [*getattr(command, "__click_params__", []), *reversed(options)]
+        vars(run)["__click_params__"] = [*getattr(command, "__click_params__", []), *reversed(options)]
         return run
 
     return decorate
-
-
-def settings_group(name: str, kind: type[Settings], options: Sequence[click.Option] | None = None) -> Callable:
-    """A group of a class's own options."""
-    return grouped(name, options_of(kind) if options is None else options, kind)

@@ -1,4 +1,4 @@
-"""The command and its sub-commands."""
+"""The `idea` command and its sub-commands."""
 
 from __future__ import annotations
 
@@ -11,24 +11,19 @@ import click
 
 from ...version import __version__
 from .batch import batch
-from .convert import convert, info
-from .edit import blend, edit
 from .encode import encode
 from .enhancer import enhancer
 from .evaluate import evaluate
 from .generate import generate
+from .identity import blend, convert, edit, info
 from .train import train
 
-# For the libraries, before any of them is imported: ask no host, and speak of errors only.
-_ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
+# Set before the libraries are imported: no network, and errors only in their logs.
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 class _Stderr(logging.Handler):
-    """Prints what this package logs, news too; other packages print warnings alone, as Python does by itself."""
+    """Prints this package's log, info lines included. Of other packages Python prints only warnings."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(record.getMessage(), err=True)
@@ -39,15 +34,15 @@ class _Stderr(logging.Handler):
 def idea() -> None:
     """ID-EA: a person in any prompt, from a few photos.
 
-    Train a person once, then generate pictures with the person's name in angle brackets in a prompt. A trained person
-    is one .safetensors file, the same for these commands and for ComfyUI. Nothing is downloaded and nothing is sent.
+    Train a person once, then generate images with the person's name in angle brackets in a prompt. A trained person is
+    one .safetensors file, the same for these commands and for ComfyUI. Nothing is downloaded and nothing is sent.
 
     \b
     idea train --model sd21.safetensors --photos photos/alice --name alice -o alice.safetensors
     idea generate --model sd21.safetensors --identity alice.safetensors --prompt "photo of <alice> as an astronaut"
 
-    Results go to stdout, as JSON with --json; progress and warnings go to stderr. Exit codes: 0 done, 1 something to
-    mend (the message says what), 2 a wrong option, 130 stopped.
+    Results go to stdout, as JSON with --json; progress and warnings go to stderr. Exit codes: 0 done, 1 an error that
+    the message explains, 2 a wrong option, 130 stopped.
     """
     os.environ.update(_ENVIRONMENT)
     log = logging.getLogger("idea_core")
@@ -59,5 +54,5 @@ def idea() -> None:
 
 for command in (encode, train, generate, evaluate, info, convert, blend, edit, batch, enhancer):
     idea.add_command(command)
-for addition in entry_points(group="idea.commands"):  # of other packages, such as `idea demo`
+for addition in entry_points(group="idea.commands"):  # from other packages, such as `idea demo`
     idea.add_command(addition.load(), addition.name)

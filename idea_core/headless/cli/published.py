@@ -1,4 +1,4 @@
-"""Option names of the published commands (arXiv 2507.11990, authors' code), accepted beside our own."""
+"""Option names of the published commands (arXiv 2507.11990, authors' code), accepted as aliases."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ PUBLISHED = {
         "num_inference_steps": "steps",
     },
 }
-"""Command → published name → ours, where they differ by more than dashes."""
+"""Command → published name → our name, where they differ by more than dashes."""
 VALUES = {"learnable_property": {"face": "paper", "object": "paper"}, "mixed_precision": {"no": "fp32"}}
-"""Published values → ours."""
+"""Published values → our values."""
 _NAME = re.compile(r"--([a-z][a-z0-9_-]*)(=.*)?", re.DOTALL)
 
 
 class PublishedNames(click.Command):
-    """A command that knows the published names of its options, with underscores or dashes."""
+    """A command that accepts the published names of its options, with underscores or dashes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(translated(args, self.name or "")))
 
 
 def translated(arguments: Iterable[str], command: str) -> Iterator[str]:
-    """Arguments in our own names."""
+    """The arguments with published names and values replaced by ours."""
     value_of: dict[str, str] = {}
     ended = False
     for argument in arguments:

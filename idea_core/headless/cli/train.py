@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import click
+from click import Option
 
+from ...enhancers.refine import Candidate
 from ...faces.photos import find_photos
 from ...identity.checks import require_name
+from ...identity.identity import Identity
+from ...images import to_pixels
 from ...text.names import as_on_disk
 from ...training.preview import PROMPT, PreviewConfig, WatchConfig
 from ...training.run import Progress
-from ..jobs import PhotoSource, TrainJob
-from .console import Result, progress, reports, warn
-from .grouped import PATH, grouped, options_of, settings_group
+from ..jobs import ModelSource, PhotoSource, TrainJob
+from ..jobs.train import require_output
+from .console import Result, progress, reports, save_images, warn
+from .grouped import PATH, grouped, options_of
 from .options import PHOTO_OPTIONS, face_options, model_options, resolution_option, train_options
 from .published import PublishedNames
 
@@ -27,66 +34,48 @@ def _watch(every: int, target: float | None, preview_prompt: tuple[str, ...], pr
 @click.command(cls=PublishedNames)
 @reports
 @model_options
-@settings_group(
+@grouped(
     "photos",
     PhotoSource,
-    [
-        click.Option(
-            ["--photos", "places"],
-            type=PATH,
-            multiple=True,
-            required=True,
-            help="Folder of photos, or a photo; may be repeated.",
-        ),
-        click.Option(
-            ["--id-embeds"], type=PATH, help="Face embedding from `idea encode`. Default: that of these photos."
-        ),
-        *PHOTO_OPTIONS,
-    ],
+    Option(["--photos", "places"], type=PATH, multiple=True, required=True, help="Photo or folder; may be repeated."),
+    Option(["--id-embeds"], type=PATH, help="Face embedding from `idea encode`. Default: from these photos."),
+    *PHOTO_OPTIONS,
 )
 @resolution_option
 @click.option("--name", required=True, help="The person's name; prompts say it in angle brackets: <alice>")
 @click.option("-o", "--output", type=PATH, help="File to write.  [default: NAME.safetensors]")
 @face_options
 @train_options
-@click.option(
-    "--save-every",
-    type=click.IntRange(0),
-    default=0,
-    help="Steps between two saves of the state that --resume takes up.",
-)
-@click.option(
-    "--resume/--no-resume", default=True, help="Go on with a broken run of the same inputs, if it saved its state."
-)
+@click.option("--save-every", type=click.IntRange(0), default=0, help="Steps between two saves of the training state.")
+@click.option("--resume/--no-resume", default=True, help="Continue an interrupted run of the same inputs.")
 @grouped(
     "watch",
-    [
-        *options_of(WatchConfig),
-        click.Option(
-            ["--preview-prompt"], multiple=True, default=[PROMPT], help="Prompt of the previews; may be repeated."
-        ),
-        click.Option(["--preview-count"], type=click.IntRange(1), default=1, help="Previews of each prompt."),
-    ],
     _watch,
+    *options_of(WatchConfig),
+    Option(["--preview-prompt"], multiple=True, default=[PROMPT], help="Prompt of the previews; may be repeated."),
+    Option(["--preview-count"], type=click.IntRange(1), default=1, help="Previews of each prompt."),
 )
-@click.option("--force", is_flag=True, help="Train again even if the output is of exactly these inputs.")
-def train(name, output, force, model, photos, resolution, faces, training, **options) -> Result:
+@click.option("--force", is_flag=True, help="Train again even if the output was made from the same inputs.")
+def train(
+    name: str, output: Path | None, force: bool, model: ModelSource, photos: PhotoSource, **options: Any
+) -> Result:
     """Train a person from a few photos: pseudo-tokens, ID-Enhancer, ID-Adapter, keys and values.
 
-    Pictures on the way stand in a folder beside the output, each with the seed and the noise of the ones before it.
+    Previews are saved in a folder beside the output. All previews use the same seeds and noise.
     """
+    training, resolution = options.pop("training"), options.pop("resolution")
     output = output or as_on_disk(Path(f"{require_name(name)}.safetensors"))
-    find_photos(photos.places)  # before the model, which takes long to load
-    resolution = resolution or native_resolution(model.load())
+    find_photos(photos.places)  # fails before the model is loaded, which takes long
+    resolution = resolution or model.native_resolution()
     photos = dataclasses.replace(photos, resolution=resolution)
-    job = training.job(photos, name=name, output=output, model=model, faces=faces, **options)
-    job.require_output()
-    found = None if force else job.finished()
-    if found:
-        return _result(job, found, f"{job.output} is of exactly these inputs already; --force trains again.")
-    start = time.perf_counter()
-    refine = job.refine
-    steps, unit = (refine.drawn, "picture") if refine else (job.config.steps, "step")
+    job = training.job(photos, name=name, output=output, model=model, **options)
+    require_output(output)
+    finished = None if force else job.finished()
+    if finished:
+        return _result(job, finished, f"{job.output} was made from the same inputs already; --force trains again.")
+    start, refine = time.perf_counter(), job.refine
+    steps, unit = (refine.drawn, "image") if refine else (job.config.steps, "step")
+    folder = job.output.with_suffix("") / "previews"
     with progress(steps, f"training {name}", unit) as bar:
 
         def on_progress(done: Progress) -> None:
@@ -94,10 +83,11 @@ def train(name, output, force, model, photos, resolution, faces, training, **opt
             if done.loss is not None:
                 bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
             if done.images is not None:
-                _write_previews(job.output.with_suffix("") / "previews", done.step, done.images)
+                names = (f"step_{done.step:05}_{number}" for number in count())
+                save_images(dict(zip(names, to_pixels(done.images))), folder)
 
-        def on_picture(count: int, look) -> None:
-            bar.update(count - bar.n)
+        def on_picture(drawn: int, look: Candidate | None) -> None:
+            bar.update(drawn - bar.n)
             if look:
                 bar.set_postfix(similarity=f"{look.similarity:.3f}", refresh=False)
 
@@ -105,9 +95,9 @@ def train(name, output, force, model, photos, resolution, faces, training, **opt
     ended = identity.training.get("report", {}).get("ended_early")
     if ended:
         warn(f"ended early: {ended}.")
-    wanted = identity.base.velocity_resolution
-    if wanted and identity.prediction == "v" and resolution < wanted:
-        warn(f"a velocity model of {identity.base.title} usually wants --resolution {wanted}.")
+    usual = identity.base.velocity_resolution
+    if usual and identity.prediction == "v" and resolution < usual:
+        warn(f"a velocity model of {identity.base.title} usually wants --resolution {usual}.")
     text = f"Trained {identity.trigger} in {time.perf_counter() - start:.0f} s: {job.output}"
     if refine:
         likeness = identity.training["report"]["likeness"]
@@ -115,29 +105,13 @@ def train(name, output, force, model, photos, resolution, faces, training, **opt
     return _result(job, identity, text)
 
 
-def native_resolution(pipeline) -> int:
-    """Side in pixels of the pictures that the base model was trained on."""
-    return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-
-
-def _write_previews(folder: Path, step: int, images) -> None:
-    from PIL import Image
-
-    from ...images import to_pixels
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(to_pixels(images)):
-        Image.fromarray(image).save(folder / f"step_{step:05}_{number}.png")
-
-
-def _result(job: TrainJob, identity, text: str) -> Result:
-    report = identity.training.get("report", {})
+def _result(job: TrainJob, identity: Identity, text: str) -> Result:
     data = {
         "output": str(job.output),
         "name": identity.name,
         "base_model": identity.base_model,
         "steps": identity.training.get("steps"),
-        **report,
+        **identity.training.get("report", {}),
         "bytes": job.output.stat().st_size,
         "digest": identity.digest(),
     }

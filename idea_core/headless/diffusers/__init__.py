@@ -1,4 +1,4 @@
-"""ID-EA on diffusers: a second front end under the same trainer, for scripts and other machines."""
+"""ID-EA on diffusers: the front end of the same trainer for scripts."""
 
 from ..config import SCHEDULERS, GenerateConfig
 from .applied import People

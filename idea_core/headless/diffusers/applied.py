@@ -1,14 +1,14 @@
-"""Trained people in a diffusers pipeline: their names in prompts, their adapters, their keys and values."""
+"""Trained people in a diffusers pipeline: names in prompts, adapters, keys and values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...diffusion.backbone import TextCondition
 from ...errors import BaseModelError, ConfigError
@@ -18,14 +18,14 @@ from ...method.kv import delta_of, kv_added, layers_of
 from ...text.emphasis import weighted_texts
 from ...text.names import alike
 from ...text.prompts import in_chunks, split_prompt
-from .layers import cross_attention_layers
+from .backbone import cross_attention_layers
 from .text import TextEncoders
 
-LONG_WORD = 8  # tokens
+LONG_WORD = 8  # tokens from which a word may be split between two chunks
 
 
 class _Token(NamedTuple):
-    """A token's id or vector in a prompt, its weight, and the person that it belongs to."""
+    """A token's id or vector in a prompt, its weight, and the number of its person."""
 
     token: int | Tensor
     weight: float = 1.0
@@ -33,22 +33,22 @@ class _Token(NamedTuple):
 
 
 class People:
-    """Identities over one pipeline, which is not changed.
+    """Identities applied to one pipeline, which stays unchanged.
 
     Args:
         pipeline: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
-        identities: all trained on this family of base models and on one text encoder layer; none: the base model
-            alone.
+        identities: of the pipeline's family, all trained on one text encoder layer; none: the base model alone.
         strength: factor on the adapters' differences.
         kv_strength: factor on the K/V deltas.
 
     Raises:
         ConfigError: two people of one name.
-        BaseModelError: an identity of another family or of other cross attentions, or two of different layers.
+        BaseModelError: an identity of another family or with other cross attentions, or two of different layers.
     """
 
-    def __init__(self, pipeline, identities: Sequence[Identity], strength: float = 1.0, kv_strength: float = 1.0):
+    def __init__(self, pipeline: Any, identities: Sequence[Identity], strength: float = 1.0, kv_strength: float = 1.0):
         self.identities, self.strength = tuple(identities), strength
+        self.names = [identity.name for identity in identities]
         _require_names_apart(self.names)
         self.text = TextEncoders(pipeline, _shared_layer(self.identities))
         for identity in self.identities:
@@ -63,18 +63,14 @@ class People:
         self._deltas = self._sum_deltas(layers, kv_strength)
         self._layers = {name: layers[name] for name in self._deltas}
 
-    @property
-    def names(self) -> list[str]:
-        return [identity.name for identity in self.identities]
-
     @torch.no_grad()
     def encode(self, prompt: str, chunks: int = 1) -> TextCondition:
-        """``y' = y + strength · difference`` (1, 77·k, d), each difference where its person's name stands.
+        """``y' = y + strength · difference`` (1, 77·k, d), each difference in the chunks that name its person.
 
-        Weights in the prompt count as in ComfyUI: `y` is what `_weigh` makes of it.
+        Weights in the prompt act on `y` as in ComfyUI (`_weigh`).
 
         Args:
-            chunks: least number k of chunks of 77 tokens; longer prompts take more.
+            chunks: minimum number k of chunks of 77 tokens.
 
         Raises:
             ConfigError: `{}` with several people, or a weight that is not finite.
@@ -95,17 +91,18 @@ class People:
 
     @contextmanager
     def kv(self) -> Iterator[None]:
-        """The people's keys and values in the UNet, while open."""
+        """Inside, the UNet has the people's keys and values."""
         with kv_added(self._layers, self._deltas.__getitem__):
             yield
 
     def _sequences(self, encoder: str, parts: Sequence[tuple[str | int, float]]) -> list[list[_Token]]:
-        """Chunks of tokens; a person's tokens stay together."""
-        groups = []
+        """Chunks of tokens. A person's tokens stay together, and a short word's, as in ComfyUI."""
+        groups: list[list[_Token]] = []
         for part, weight in parts:
             if isinstance(part, str):
-                words = [self.text.tokenize(word)[encoder] for word in part.split()]
-                groups += [[_Token(token, weight) for token in group] for word in words for group in _unbroken(word)]
+                for word in part.split():
+                    tokens = [_Token(token, weight) for token in self.text.tokenize(word)[encoder]]
+                    groups += [tokens] if len(tokens) < LONG_WORD else [[token] for token in tokens]
             else:
                 vectors = self.identities[part].tokens[encoder].float()
                 groups.append([_Token(vector, weight, part) for vector in vectors])
@@ -122,12 +119,11 @@ class People:
         weights = torch.ones_like(context)
         for part, encoder in zip(weights.split(list(encoders.values()), dim=-1), encoders):  # views
             for number, row in enumerate(rows[encoder]):
-                said = torch.tensor([one.weight for one in row]).to(part)
-                part[number, 1 : len(row) + 1] = said[:, None]
+                part[number, 1 : len(row) + 1] = torch.tensor([one.weight for one in row]).to(part)[:, None]
         return torch.where(weights == 1, context, empty + weights * (context - empty))
 
     def _differences(self, context: Tensor, present: Sequence[set[int | None]]) -> Tensor:
-        """The adapters' differences (k, L, d), each to the chunks that hold its person."""
+        """The adapters' differences (k, L, d), each in the chunks that hold its person."""
         total = torch.zeros_like(context)
         for number, identity in enumerate(self.identities):
             rows = [row for row, people in enumerate(present) if number in people]
@@ -136,7 +132,7 @@ class People:
                 total[rows] += adapter.difference(context[rows], identity.grounding.to(context))
         return total
 
-    def _sum_deltas(self, layers, strength: float) -> dict[str, Tensor]:
+    def _sum_deltas(self, layers: Mapping[str, nn.Linear], strength: float) -> dict[str, Tensor]:
         """Layer → sum of the people's deltas (out, in)."""
         total: dict[str, Tensor] = {}
         for identity in self.identities if strength else ():
@@ -154,11 +150,6 @@ class People:
         return total
 
 
-def _unbroken(word: list[int]) -> list[list[int]]:
-    """A word's tokens in groups that no chunk border may split: all of a short word's, as in ComfyUI."""
-    return [word] if len(word) < LONG_WORD else [[token] for token in word]
-
-
 def _require_finite(prompt: str, weights: Sequence[float]) -> None:
     if not all(map(isfinite, weights)):
         got = ", ".join(str(weight) for weight in weights if not isfinite(weight))
@@ -166,18 +157,14 @@ def _require_finite(prompt: str, weights: Sequence[float]) -> None:
 
 
 def _require_names_apart(names: Sequence[str]) -> None:
-    folded = [alike(name) for name in names]
     for name in names:
-        if folded.count(alike(name)) > 1:
+        if sum(alike(name) == alike(other) for other in names) > 1:
             raise ConfigError("people of different names", f"two of <{name}>", "Rename one: idea convert --name.")
 
 
 def _shared_layer(identities: Sequence[Identity]) -> int | None:
     layers = {identity.text_layer for identity in identities}
     if len(layers) > 1:
-        raise BaseModelError(
-            "people trained on one text encoder layer",
-            ", ".join(map(str, sorted(layers))),
-            "Use those who share one.",
-        )
+        got = ", ".join(map(str, sorted(layers)))
+        raise BaseModelError("people trained on one text encoder layer", got, "Apply only people of one layer.")
     return layers.pop() if layers else None

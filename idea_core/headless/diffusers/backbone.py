@@ -6,37 +6,37 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import DDPMScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...diffusion.backbone import Latents, TextCondition, TokenIds, TokenSequence
 from ...diffusion.schedule import DiscreteSchedule, Schedule
 from ...errors import ConfigError
+from ...families.ldm_names import KV_LAYERS, to_ldm
 from ...method.kv import kv_added
-from .layers import cross_attention_layers
 from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
 
-DECODED_PIXELS = 512**2  # that the VAE decodes together, which bounds its memory
+DECODED_PIXELS = 512**2  # decoded together, which bounds the VAE's memory
 
 
 class DiffusersBackbone:
-    """A frozen Stable Diffusion 1.x, 2.x or XL pipeline, open for gradients.
+    """A frozen Stable Diffusion 1.x, 2.x or XL pipeline through which gradients pass.
 
     Args:
         pipeline: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
-        clip_layer: text encoder layer that is read, counted from the end; None: the model's own.
-        gradient_checkpointing: trade a second forward pass of the UNet for memory.
+        clip_layer: text encoder layer, counted from the end; None: the model's own.
+        gradient_checkpointing: save memory by a second forward pass of the UNet.
 
     Raises:
         BaseModelError: another kind of pipeline.
     """
 
-    def __init__(self, pipeline, clip_layer: int | None = None, gradient_checkpointing: bool = False):
+    def __init__(self, pipeline: Any, clip_layer: int | None = None, gradient_checkpointing: bool = False):
         self._text = TextEncoders(pipeline, clip_layer)
         self._unet, self._vae = pipeline.unet, pipeline.vae
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -90,10 +90,8 @@ class DiffusersBackbone:
         with self._exact_vae() as vae:
             pixels = (images.movedim(-1, 1).float() * 2 - 1).to(vae.device)
             posteriors = [vae.encode(image[None]).latent_dist for image in pixels]
-        mean, deviation = (
-            torch.cat([getattr(posterior, part) for posterior in posteriors]) for part in ("mean", "std")
-        )
-        return Latents(mean * vae.config.scaling_factor, deviation * vae.config.scaling_factor)
+        mean, std = (torch.cat([getattr(posterior, part) for posterior in posteriors]) for part in ("mean", "std"))
+        return Latents(mean * vae.config.scaling_factor, std * vae.config.scaling_factor)
 
     def decode_images(self, latents: Tensor) -> Tensor:
         with self._exact_vae() as vae:
@@ -114,7 +112,7 @@ class DiffusersBackbone:
 
     @cached_property
     def _lasting_vae(self) -> Any:
-        """The VAE in single precision for good: a backward pass comes when `_exact_vae` is over."""
+        """The VAE in single precision, kept: the backward pass comes after `_exact_vae` has ended."""
         return self._vae if self._vae.dtype == torch.float32 else deepcopy(self._vae).to(torch.float32)
 
     @contextmanager
@@ -140,7 +138,14 @@ class DiffusersBackbone:
             yield
 
     def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:
-        """SDXL's vector conditioning: pooled text, and original size, crop and target size in pixels."""
+        """SDXL's vector conditioning: pooled text; original size, crop and target size in pixels."""
         height, width = (side * self._factor for side in noisy.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device, dtype=pooled.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}
+
+
+def cross_attention_layers(unet: Any) -> dict[str, nn.Linear]:
+    """LDM name → module, for each `to_k` and `to_v` of a `UNet2DConditionModel`'s cross attentions."""
+    per_block = unet.config.layers_per_block
+    named = {name: module for name, module in unet.named_modules() if name.endswith(KV_LAYERS)}
+    return {to_ldm(name, per_block): cast(nn.Linear, module) for name, module in named.items()}

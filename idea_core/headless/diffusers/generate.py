@@ -1,15 +1,15 @@
-"""Pictures of trained people, with diffusers' own pipelines and samplers."""
+"""Images of trained people, with diffusers' own pipelines and samplers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import diffusers
 import torch
 from PIL import Image
 
-from ...diffusion.backbone import TextCondition
 from ...errors import ConfigError
 from ..config import SCHEDULERS, GenerateConfig
 from .applied import People
@@ -20,11 +20,11 @@ Inputs = Mapping[str, torch.Tensor]
 
 
 def generate(
-    pipeline, people: People, prompt: str, count: int, config: GenerateConfig = GenerateConfig()
+    pipeline: Any, people: People, prompt: str, count: int, config: GenerateConfig = GenerateConfig()
 ) -> Iterator[tuple[int, Image.Image]]:
-    """Seed and picture, `count` times.
+    """Seed and image, `count` times.
 
-    A picture depends on its seed, not on the others of its batch, up to the device's rounding.
+    An image depends on its seed, not on the others of its batch, up to the device's rounding.
 
     Raises:
         ConfigError: out of memory.
@@ -37,12 +37,16 @@ def generate(
 
 
 def sample(
-    pipeline, people: People, inputs: Sequence[Inputs], seeds: Sequence[int], config: GenerateConfig = GenerateConfig()
+    pipeline: Any,
+    people: People,
+    inputs: Sequence[Inputs],
+    seeds: Sequence[int],
+    config: GenerateConfig = GenerateConfig(),
 ) -> list[Image.Image]:
-    """Pictures at once, each of its own prompt and seed.
+    """One batch of images, each with its own prompt and seed.
 
     Args:
-        inputs: a picture's `conditions`; all of one length.
+        inputs: each image's `conditions`, all of one length.
 
     Raises:
         ConfigError: out of memory.
@@ -61,13 +65,13 @@ def sample(
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             ).images
     except torch.cuda.OutOfMemoryError as error:
-        got = f"out of memory at {len(seeds)} pictures at once"
-        raise ConfigError("memory for the pictures", got, "Lower the batch size, then width and height.") from error
+        got = f"out of memory at a batch of {len(seeds)}"
+        raise ConfigError("memory for the images", got, "Lower the batch size, then width and height.") from error
 
 
 @contextmanager
-def _text_encoders_aside(pipeline) -> Iterator[None]:
-    """While open, the pipeline has no text encoders, to whose precision it would bring prompts and latents."""
+def _text_encoders_aside(pipeline: Any) -> Iterator[None]:
+    """Inside, the pipeline has no text encoders: it would convert prompts and latents to their precision."""
     encoders = {part: getattr(pipeline, part) for part in TEXT_ENCODERS if hasattr(pipeline, part)}
     for part in encoders:
         setattr(pipeline, part, None)
@@ -80,14 +84,11 @@ def _text_encoders_aside(pipeline) -> Iterator[None]:
 
 def conditions(people: People, prompt: str, negative: str = "") -> Inputs:
     """The pipeline's inputs for a prompt and a negative prompt, of equal length: each (1, …)."""
-    positive_condition = people.encode(prompt)
-    chunks = positive_condition.context.shape[1] // people.text.length
-    negative_condition = people.encode(negative, chunks)
-    if negative_condition.context.shape[1] > positive_condition.context.shape[1]:
-        positive_condition = people.encode(prompt, negative_condition.context.shape[1] // people.text.length)
-    return _named(positive_condition, "") | _named(negative_condition, "negative_")
-
-
-def _named(condition: TextCondition, prefix: str) -> dict[str, torch.Tensor]:
-    pooled = {} if condition.pooled is None else {f"{prefix}pooled_prompt_embeds": condition.pooled}
-    return {f"{prefix}prompt_embeds": condition.context, **pooled}
+    wanted = people.encode(prompt)
+    unwanted = people.encode(negative, wanted.context.shape[1] // people.text.length)
+    if unwanted.context.shape[1] > wanted.context.shape[1]:
+        wanted = people.encode(prompt, unwanted.context.shape[1] // people.text.length)
+    inputs = {"prompt_embeds": wanted.context, "negative_prompt_embeds": unwanted.context}
+    if wanted.pooled is not None and unwanted.pooled is not None:
+        inputs |= {"pooled_prompt_embeds": wanted.pooled, "negative_pooled_prompt_embeds": unwanted.pooled}
+    return inputs

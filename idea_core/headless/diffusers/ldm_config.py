@@ -1,9 +1,11 @@
-"""The architecture of an LDM checkpoint, read off its weights, in the form that diffusers' converters take."""
+"""The architecture of an LDM checkpoint, inferred from its weights, in the form of diffusers' converters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from torch import Tensor
 
@@ -12,15 +14,15 @@ from ...families import of_unet
 
 Weights = Mapping[str, Tensor]
 UNET = "model.diffusion_model."
-HEAD_CHANNELS, HEADS = 64, 8  # SD 2.x and XL fix the channels of a head, SD 1.x the number of heads
+HEAD_CHANNELS, HEADS = 64, 8  # SD 2.x and XL: channels per head; SD 1.x: number of heads
 _FIX = "Choose a checkpoint of Stable Diffusion 1.x, 2.x or XL, noise or velocity prediction, for text to image."
 
 
-def ldm_config(weights: Weights, name: str) -> tuple[str, dict]:
+def ldm_config(weights: Weights, name: str) -> tuple[str, dict[str, Any]]:
     """Key in `BASE_MODELS` and configuration of a checkpoint.
 
     Args:
-        name: the file's, for errors.
+        name: of the file, for errors.
 
     Raises:
         BaseModelError: another kind of model.
@@ -33,12 +35,12 @@ def ldm_config(weights: Weights, name: str) -> tuple[str, dict]:
     if unet["in_channels"] != family.latent_channels:
         got = f"{unet['in_channels']} in {name}"
         raise BaseModelError(f"a UNet with {family.latent_channels} latent channels", got, _FIX)
-    # diffusers' converter wants to know how often the VAE halves a picture, too.
+    # diffusers' converter also needs to know how often the VAE halves an image.
     vae = {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4]}}}
     return family.key, {"model": {"params": {"unet_config": {"params": unet}, "first_stage_config": vae}}}
 
 
-def _unet_config(weights: Weights, name: str) -> dict:
+def _unet_config(weights: Weights, name: str) -> dict[str, Any]:
     first, last = weights.get(f"{UNET}input_blocks.0.0.weight"), weights.get(f"{UNET}out.2.weight")
     levels = _levels(weights)
     attending = [level for level in levels if level.depth]
@@ -65,31 +67,29 @@ def _unet_config(weights: Weights, name: str) -> dict:
     }
 
 
+@dataclass
 class _Level:
-    """One resolution of the UNet's way down."""
+    """One resolution of the UNet's encoder."""
 
-    def __init__(self):
-        self.width = self.blocks = self.depth = 0
-        self.attention = ""
+    width: int = 0
+    blocks: int = 0
+    depth: int = 0  # transformer blocks of an attention
+    attention: str = ""
 
 
 def _levels(weights: Weights) -> list[_Level]:
-    levels, number = [_Level()], 0
-    while True:
-        number += 1
+    levels = [_Level()]
+    for number in count(1):
         block = f"{UNET}input_blocks.{number}"
         residual = weights.get(f"{block}.0.out_layers.3.weight")
         if residual is not None:
-            level = levels[-1]
+            level, transformers = levels[-1], f"{block}.1.transformer_blocks"
             level.width, level.blocks = residual.shape[0], level.blocks + 1
-            if f"{block}.1.transformer_blocks.0.attn2.to_k.weight" in weights:
-                level.attention = f"{block}.1"
-                level.depth = _transformers(weights, f"{block}.1")
+            depth = next(n for n in count() if f"{transformers}.{n}.attn2.to_k.weight" not in weights)
+            if depth:
+                level.attention, level.depth = f"{block}.1", depth
         elif f"{block}.0.op.weight" in weights:
             levels.append(_Level())
         else:
-            return levels
-
-
-def _transformers(weights: Weights, attention: str) -> int:
-    return next(n for n in count() if f"{attention}.transformer_blocks.{n}.attn2.to_k.weight" not in weights)
+            break
+    return levels

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from ...errors import BaseModelError
-from .schedule import with_prediction
+from .schedule import PREDICTION_TYPES
 from .single_file import PIPELINES, load_single_file
 from .text import TEXT_ENCODERS, family_of
 from .vae import load_vae
@@ -38,51 +39,46 @@ def load_pipeline(
     Args:
         path: folder of a diffusers pipeline, or a checkpoint in one file.
         dtype: of UNet and VAE; text encoders are in single precision.
-        vae: a VAE's file or folder, in place of the model's own.
+        vae: file or folder of a VAE that replaces the model's own.
         prediction: "eps" or "v"; None: what the model says.
 
     Raises:
-        BaseModelError: nothing there, no Stable Diffusion 1.x, 2.x or XL, or weights missing.
+        BaseModelError: no model, no Stable Diffusion 1.x, 2.x or XL, or missing weights.
         IdentityFileError: a damaged file, or a pickle with more than weights in it.
     """
     path = Path(path)
+    if not path.exists():
+        raise BaseModelError(f"a model at {path}", "nothing there", _FIX)
+    load, vae = load_single_file if path.is_file() else _load_folder, Path(vae) if vae else None
     with _without_bars():
-        pipeline = _load(path, dtype, Path(vae) if vae else None, prediction)
+        pipeline: Any = load(path, dtype, vae, prediction)  # diffusers' lazy imports hide its base class
     _require_whole(pipeline, path)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
 
-def _load(path: Path, dtype: torch.dtype, vae: Path | None, prediction: str | None):
-    if path.is_file():
-        return load_single_file(path, dtype, vae, prediction)
-    if not path.is_dir():
-        raise BaseModelError(f"a model at {path}", "nothing there", _FIX)
-    pipeline = _load_folder(path, dtype, prediction)
-    if vae:
-        pipeline.register_modules(vae=load_vae(vae, family_of(pipeline), dtype))
-    return pipeline
-
-
-def _load_folder(path: Path, dtype: torch.dtype, prediction: str | None):
+def _load_folder(
+    path: Path, dtype: torch.dtype, vae: Path | None, prediction: str | None
+) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
     kind, extra = PIPELINES[_require_plain(path)]
-    dtypes = {"default": dtype, **dict.fromkeys(TEXT_ENCODERS, torch.float32)}
+    dtypes, variant = {"default": dtype, **dict.fromkeys(TEXT_ENCODERS, torch.float32)}, _variant(path)
     try:
-        pipeline = kind.from_pretrained(
-            path, torch_dtype=dtypes, local_files_only=True, variant=_variant(path), **extra
-        )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:  # quantised parts want other packages
+        pipeline = kind.from_pretrained(path, torch_dtype=dtypes, local_files_only=True, variant=variant, **extra)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:  # quantised parts need other packages
         reason = next(filter(None, str(error).splitlines()), type(error).__name__)
         raise BaseModelError(f"a whole pipeline in {path}", reason, _AGAIN) from None
     for part in TEXT_ENCODERS:
         _require_entries(path / part, getattr(pipeline, part, None))
+    if vae:
+        pipeline.register_modules(vae=load_vae(vae, family_of(pipeline), dtype))
     if prediction:
-        pipeline.scheduler = with_prediction(pipeline.scheduler, prediction)
+        scheduler, name = pipeline.scheduler, PREDICTION_TYPES[prediction]
+        pipeline.scheduler = type(scheduler).from_config(scheduler.config, prediction_type=name)
     return pipeline
 
 
 def _require_plain(path: Path) -> str:
-    """The pipeline's class, after a look at whose classes it is made of: others' would come as code in the folder."""
+    """The pipeline's class name. All parts must be the libraries' own classes: others would be code in the folder."""
     index = path / _INDEX
     if not index.is_file():
         raise BaseModelError(f"the folder of a diffusers pipeline, with {_INDEX}", f"{path} without it", _FIX)
@@ -94,15 +90,15 @@ def _require_plain(path: Path) -> str:
         raise BaseModelError(f"a {_INDEX} that names a pipeline's parts in {path}", f"{error!r}", _AGAIN) from None
     if name not in PIPELINES:
         raise BaseModelError(f"a {' or '.join(PIPELINES)} in {path}", name, _FIX)
-    strange = libraries - _LIBRARIES
-    if strange:
-        got = ", ".join(sorted(map(str, strange)))
+    others = libraries - _LIBRARIES
+    if others:
+        got = ", ".join(sorted(map(str, others)))
         raise BaseModelError(f"parts of diffusers and transformers alone in {path}", f"some of {got}", _FIX)
     return name
 
 
-def _require_whole(pipeline, path: Path) -> None:
-    """No part lacks a weight; diffusers leaves those that are not in the file without memory."""
+def _require_whole(pipeline: Any, path: Path) -> None:
+    """Raise unless each part has all its weights: diffusers leaves missing ones without memory."""
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):
             missing = [key for key, tensor in part.state_dict().items() if tensor.is_meta]
@@ -112,29 +108,26 @@ def _require_whole(pipeline, path: Path) -> None:
 
 
 def _require_entries(folder: Path, model: torch.nn.Module | None) -> None:
-    """Each weight of a text encoder stands in its folder's files; transformers would make up those that do not."""
-    files = list(folder.glob("*.safetensors"))
-    if model is None or not files:
-        return
-    keys: set[str] = set()
+    """Raise unless the folder has each weight of a text encoder: transformers initialises missing ones at random."""
+    files, keys = list(folder.glob("*.safetensors")) if model else [], set[str]()
     for file in files:
         with safe_open(file, framework="pt") as content:
             keys |= {key.removeprefix("text_model.") for key in content.keys()}
-    missing = {key.removeprefix("text_model.") for key in model.state_dict()} - keys
-    missing = {key for key in missing if not key.endswith("position_ids")}
+    wanted = {key.removeprefix("text_model.") for key in model.state_dict()} if model and files else set()
+    missing = {key for key in wanted - keys if not key.endswith("position_ids")}
     if missing:
         raise BaseModelError(f"all weights in {folder}", f"none of {sorted(missing)[0]}", _AGAIN)
 
 
 def _variant(path: Path) -> str | None:
-    """ "fp16" where the UNet's weights are there in half precision only."""
+    """ "fp16" if the folder has the UNet only in half precision."""
     names = [file.name for file in (path / "unet").glob("*.*") if file.suffix in (".safetensors", ".bin")]
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """The libraries' progress bars off, while open: a model's parts load in seconds."""
+    """Inside, the libraries show no progress bars: a model's parts load in seconds."""
     shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     for library in shown:
         library.disable_progress_bar()

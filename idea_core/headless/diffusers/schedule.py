@@ -1,38 +1,35 @@
-"""Noise schedules: what a model predicts, and the schedule of checkpoints that bring none."""
+"""Prediction types of diffusers' schedulers, and the noise schedule of checkpoints in one file."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from diffusers import DDIMScheduler
 
 from ...errors import BaseModelError
 
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction"}
-"""What a UNet predicts → diffusers' word for it."""
+"""Our name → diffusers'."""
 
 
-def prediction_of(scheduler) -> str:
-    """ "eps" or "v".
+def prediction_of(scheduler: Any) -> str:
+    """A scheduler's key in `PREDICTION_TYPES`.
 
     Raises:
-        BaseModelError: another parameterisation.
+        BaseModelError: another prediction type.
     """
-    found = {kind: prediction for prediction, kind in PREDICTION_TYPES.items()}.get(scheduler.config.prediction_type)
-    if found is None:
-        kind = scheduler.config.prediction_type
-        raise BaseModelError("a model that predicts noise or velocity", kind, "Choose another base model.")
-    return found
-
-
-def with_prediction(scheduler, prediction: str):
-    """The same schedule for another prediction."""
-    return type(scheduler).from_config(scheduler.config, prediction_type=PREDICTION_TYPES[prediction])
+    kind = scheduler.config.prediction_type
+    for prediction, name in PREDICTION_TYPES.items():
+        if name == kind:
+            return prediction
+    raise BaseModelError("a model that predicts noise or velocity", kind, "Choose another base model.")
 
 
 def stable_diffusion_schedule(prediction: str, zero_terminal_snr: bool = False) -> DDIMScheduler:
     """The noise schedule of all Stable Diffusion models.
 
     Args:
-        zero_terminal_snr: scaled so that the last step is pure noise (arXiv 2305.08891).
+        zero_terminal_snr: rescale the schedule so that the last step is pure noise (arXiv 2305.08891).
     """
     return DDIMScheduler(
         beta_start=0.00085,

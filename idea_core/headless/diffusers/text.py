@@ -1,4 +1,4 @@
-"""A pipeline's tokenizers and text encoders: prompts of token ids with vectors between them → text condition."""
+"""A pipeline's tokenizers and text encoders: prompts of token ids and vectors → text condition."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ...families import BASE_MODELS
 from ...text.tokenized import too_long
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-"""A pipeline's parts."""
+"""Names of a pipeline's parts."""
 
 
-def family_of(pipeline) -> str:
-    """Key in `BASE_MODELS` of a pipeline, told by its text encoders and its UNet.
+def family_of(pipeline: Any) -> str:
+    """Key in `BASE_MODELS` of a pipeline, by the widths of its text encoders and its UNet.
 
     Raises:
-        BaseModelError: none fits.
+        BaseModelError: an unknown family.
     """
     widths = [encoder.config.hidden_size for encoder in text_encoders_of(pipeline)]
     context = pipeline.unet.config.cross_attention_dim
@@ -43,7 +43,7 @@ class _Part:
     """One text encoder with its tokenizer.
 
     Attributes:
-        hidden: which of its hidden states is read; -1 is the last.
+        hidden: index of the hidden states that are used; -1 is the last.
         normed: whether the final layer norm follows.
     """
 
@@ -59,34 +59,30 @@ class _Part:
 
 
 class TextEncoders:
-    """The text encoders of a pipeline under ID-EA's names, open for gradients in the vectors of a prompt.
+    """The text encoders of a pipeline under ID-EA's names, differentiable in the vectors of a prompt.
 
     Args:
-        clip_layer: layer that is read, counted from the end; None: the model's own.
+        clip_layer: text encoder layer, counted from the end; None: the model's own.
 
     Raises:
         BaseModelError: a pipeline of no known family.
         ConfigError: a layer that the model does not have.
     """
 
-    def __init__(self, pipeline, clip_layer: int | None = None):
+    def __init__(self, pipeline: Any, clip_layer: int | None = None):
         self.family = family_of(pipeline)
         base = BASE_MODELS[self.family]
-        own = base.clip_layer
-        layer = own if clip_layer is None else clip_layer
         tokenizers = [pipeline.tokenizer, getattr(pipeline, "tokenizer_2", None)]
-        # Several encoders are read without the final norm; a single one's own layer is its last, whatever came after.
+        # Several encoders are used without the final norm. A single one lacks the layers after its own, if any.
         several = len(base.encoders) > 1
-        last = own if several else -1
+        beyond = 0 if several else base.clip_layer + 1
+        hidden = (base.clip_layer if clip_layer is None else clip_layer) - beyond
         self._parts = {}
         for name, tokenizer, model in zip(base.encoders, tokenizers, text_encoders_of(pipeline)):
-            hidden = layer - own + last
-            if not -model.config.num_hidden_layers <= hidden <= -1:
-                raise ConfigError(
-                    f"a clip_layer from {own - model.config.num_hidden_layers - last} to {own - last - 1}",
-                    str(clip_layer),
-                    "Change clip_layer.",
-                )
+            layers = model.config.num_hidden_layers
+            if not -layers <= hidden <= -1:
+                got = str(clip_layer)
+                raise ConfigError(f"a clip_layer from {beyond - layers} to {beyond - 1}", got, "Change clip_layer.")
             self._parts[name] = _Part(tokenizer, model, hidden, normed=not several)
 
     @property
@@ -105,7 +101,7 @@ class TextEncoders:
         return table[torch.tensor(ids, device=table.device)].float()
 
     def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
-        """Text condition of prompts of one chunk each.
+        """Text condition of prompts, each of one chunk.
 
         Raises:
             ConfigError: a prompt too long for one chunk.
@@ -119,27 +115,26 @@ class TextEncoders:
         ids, vectors = self._rows(part, sequences)
         device = part.table.device
 
-        def put_in(_module, _inputs, embedded: Tensor) -> Tensor:
+        def insert(_module: nn.Module, _inputs: tuple[Any, ...], embedded: Tensor) -> Tensor:
             if not vectors:
                 return embedded
             places = send(torch.tensor(list(vectors)), device).T
             return embedded.index_put(tuple(places), torch.stack(list(vectors.values())).to(embedded))
 
-        hook = part.model.get_input_embeddings().register_forward_hook(put_in)
+        hook = part.model.get_input_embeddings().register_forward_hook(insert)
         try:
             output = part.model(input_ids=send(torch.tensor(ids), device), output_hidden_states=True)
         finally:
             hook.remove()
         hidden = output.hidden_states[part.hidden]
         if part.normed:
-            inner = getattr(part.model, "text_model", part.model)
-            hidden = inner.final_layer_norm(hidden)
+            hidden = getattr(part.model, "text_model", part.model).final_layer_norm(hidden)
         return hidden.float(), getattr(output, "text_embeds", None)
 
     def _rows(
         self, part: _Part, sequences: Sequence[TokenSequence]
     ) -> tuple[list[list[int]], dict[tuple[int, int], Tensor]]:
-        """Padded ids, with the pad token where a vector stands, and the vectors by row and column."""
+        """Padded ids, with 0 in place of a vector, and the vectors by row and column."""
         tokenizer, length = part.tokenizer, self.length
         rows, vectors = [], {}
         for number, sequence in enumerate(sequences):
@@ -150,12 +145,12 @@ class TextEncoders:
             for column, entry in enumerate(row):
                 if torch.is_tensor(entry):
                     vectors[number, column] = entry
-                    row[column] = 0  # any id but the end token's, at which the pooled output is read
+                    row[column] = 0  # any id but the end token's, which marks the pooled output
             rows.append(row)
         return rows, vectors
 
 
-def text_encoders_of(pipeline) -> list[CLIPTextModel]:
-    """Those that the pipeline has, in its order."""
+def text_encoders_of(pipeline: Any) -> list[CLIPTextModel]:
+    """The pipeline's text encoders, in order."""
     encoders = [getattr(pipeline, part, None) for part in TEXT_ENCODERS]
     return [encoder for encoder in encoders if encoder is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -20,13 +21,13 @@ _FIRST = "encoder.conv_in.weight"
 
 
 def load_vae(path: Path, family: str, dtype: torch.dtype) -> AutoencoderKL:
-    """A VAE's folder or file, for a base model.
+    """The VAE of a folder or file, for a base model.
 
     Args:
         family: key in `BASE_MODELS`.
 
     Raises:
-        BaseModelError: no VAE there.
+        BaseModelError: no VAE, or one with other latent channels.
     """
     base = BASE_MODELS[family]
     if path.is_dir():
@@ -54,8 +55,8 @@ def vae_from(weights: Mapping[str, Tensor], layout: Checkpoint, name: str, dtype
     return AutoencoderKL.from_single_file(dict(weights), original_config=config, torch_dtype=dtype)
 
 
-def _config(weights: Mapping[str, Tensor]) -> dict:
-    """Its sizes in LDM's terms, read off the encoder; they are Stable Diffusion's where names are diffusers'."""
+def _config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Sizes in LDM's terms, inferred from the encoder; with diffusers' names they are Stable Diffusion's."""
     encoder = next(key for key in weights if key.endswith(_FIRST)).removesuffix("conv_in.weight")
     first = [f"{encoder}down.{level}.block.0.conv1.weight" for level in range(8)]
     widths = [weights[key].shape[0] for key in first if key in weights]

@@ -1,4 +1,4 @@
-"""Whole tasks from files to files, on diffusers: train one person, or many."""
+"""Tasks from files to files on diffusers: train one person, many people, or an ID-Enhancer."""
 
 from .photo_source import PhotoSource
 from .sources import FaceSource, ModelSource

@@ -1,9 +1,9 @@
-"""Many people: a file with one of them a line, and what becomes of each."""
+"""Many people: a file with one of them per line, and the outcome of each."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,8 @@ _SETTINGS = {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of the file.
-
-    Attributes:
-        line: its number, from 1.
-        job: what to train; None if the line is no good.
-        problem: why; "" if it is good.
-    """
-
-    line: int
-    name: str
-    job: TrainJob | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What became of one entry."""
+    """The outcome of one line of the file."""
 
     line: int
     name: str
@@ -47,86 +31,68 @@ class Outcome:
     message: str = ""
 
 
-def read_people(path: Path, common: TrainJob, folder: Path) -> list[Entry]:
-    """The file's entries; a bad line becomes an entry with its problem.
+def read_people(path: Path, common: TrainJob, folder: Path) -> tuple[dict[int, TrainJob], list[Outcome]]:
+    """The file's trainings by line number, from 1, and an outcome for each bad line.
 
-    A line is a JSON object: "name", "photos" (a path or a list), and if need be "output", "id_embeds" and any training
+    A line is a JSON object: "name", "photos" (a path or a list), and optionally "output", "id_embeds" and any training
     setting. Paths are relative to the file, outputs to `folder`.
 
     Args:
-        common: what entries share; its name, output and photos' places are replaced.
+        common: the settings that all share; name, output and photos come from each line.
         folder: for results without an "output" of their own.
 
     Raises:
         ConfigError: no entry at all.
         OSError: the file cannot be read.
     """
-    entries = []
+    jobs: dict[int, TrainJob] = {}
+    bad: list[Outcome] = []
+    lines_of: dict[Path, int] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            entries.append(_read_entry(number, line, path.parent, common, folder))
-    if not entries:
+        if not line.strip():
+            continue
+        name = f"line {number}"
+        try:
+            entry = parse_json(line)
+            if not isinstance(entry, dict):
+                raise ConfigError("a JSON object", type(entry).__name__, 'Write {"name": …, "photos": …}.')
+            name = one_form(str(entry.get("name", name)))
+            job = _job(entry, path.parent, common, folder)
+            first = lines_of.setdefault(job.output.resolve(), number)
+            if first != number:
+                raise ValueError(f"Line {first} has the same output, {job.output}.")
+            jobs[number] = job
+        except (IdeaError, ValueError, TypeError) as error:
+            bad.append(Outcome(number, name, FAILED, message=str(error)))
+    if not jobs and not bad:
         raise ConfigError(
             f"at least one person in {path}", "none", 'Write a line such as {"name": "alice", "photos": "alice"}.'
         )
-    outputs: dict[Path, int] = {}
-    for index, entry in enumerate(entries):
-        if entry.job and outputs.setdefault(entry.job.output.resolve(), entry.line) != entry.line:
-            first = outputs[entry.job.output.resolve()]
-            entries[index] = Entry(
-                entry.line, entry.name, None, f"Line {first} has the same output, {entry.job.output}."
-            )
-    return entries
+    return jobs, bad
 
 
-def train_entry(job: TrainJob, line: int) -> Outcome:
-    """Train one person unless that was done before; any error is an outcome, so that the others go on."""
+def train_entry(line: int, job: TrainJob) -> Outcome:
+    """Train one person, unless an earlier run did. An error becomes an outcome, so that the others continue."""
     try:
-        found = job.finished()
-        identity = found or job.run()
+        finished = job.finished()
+        identity = finished or job.run()
     except (IdeaError, OSError) as error:
         return Outcome(line, job.name, FAILED, message=str(error))
     except Exception as error:
         return Outcome(line, job.name, FAILED, message=f"{type(error).__name__}: {error}")
-    return Outcome(line, job.name, FINISHED if found else TRAINED, str(job.output), identity.digest())
+    return Outcome(line, job.name, FINISHED if finished else TRAINED, str(job.output), identity.digest())
 
 
-def train_locally(entries: Iterable[Entry]) -> Iterator[Outcome]:
-    """One after the other in this process."""
-    for entry in entries:
-        yield train_entry(entry.job, entry.line) if entry.job else bad_entry(entry)
-
-
-def bad_entry(entry: Entry) -> Outcome:
-    return Outcome(entry.line, entry.name, FAILED, message=entry.problem)
-
-
-def _read_entry(number: int, line: str, base: Path, common: TrainJob, folder: Path) -> Entry:
-    name = f"line {number}"
-    try:
-        entry = parse_json(line)
-        if not isinstance(entry, dict):
-            raise ConfigError("a JSON object", type(entry).__name__, 'Write {"name": …, "photos": …}.')
-        name = one_form(str(entry.get("name", name)))
-        return Entry(number, name, _job(entry, base, common, folder))
-    except (IdeaError, ValueError, TypeError) as error:
-        return Entry(number, name, None, str(error))
-
-
-def _job(entry: dict[str, Any], base: Path, common: TrainJob, folder: Path) -> TrainJob:
+def _job(entry: Mapping[str, Any], base: Path, common: TrainJob, folder: Path) -> TrainJob:
     unknown = set(entry) - _OWN - _SETTINGS
     missing = {"name", "photos"} - set(entry)
     if unknown or missing:
         got = f"{', '.join(sorted(unknown))} besides" if unknown else f"no {', '.join(sorted(missing))}"
-        raise ConfigError(
-            f"name, photos and if need be {', '.join(sorted(_OWN - {'name', 'photos'} | _SETTINGS))}",
-            got,
-            "Mend the line.",
-        )
+        optional = ", ".join(sorted(_OWN - {"name", "photos"} | _SETTINGS))
+        raise ConfigError(f"name, photos and optionally {optional}", got, "Correct the line.")
     name = one_form(str(entry["name"]))
     places = entry["photos"] if isinstance(entry["photos"], list) else [entry["photos"]]
-    own = entry.get("id_embeds")
-    settings = {key: value for key, value in entry.items() if key in _SETTINGS}
+    id_embeds = entry.get("id_embeds")
     return dataclasses.replace(
         common,
         name=name,
@@ -134,7 +100,7 @@ def _job(entry: dict[str, Any], base: Path, common: TrainJob, folder: Path) -> T
         photos=dataclasses.replace(
             common.photos,
             places=tuple(as_on_disk(base / place) for place in places),
-            id_embeds=as_on_disk(base / own) if own else None,
+            id_embeds=as_on_disk(base / id_embeds) if id_embeds else None,
         ),
-        config=dataclasses.replace(common.config, **settings),
+        config=dataclasses.replace(common.config, **{key: entry[key] for key in _SETTINGS & set(entry)}),
     )

@@ -1,4 +1,4 @@
-"""An Enhancer across people, from names that a base model can draw to a file, on diffusers."""
+"""An ID-Enhancer trained across people on diffusers, from names that a base model can draw to a file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ...enhancers.config import DatasetConfig, EnhancerTrainConfig
+from ...enhancers.config import DatasetConfig
 from ...enhancers.dataset import PeopleDataset
 from ...enhancers.drawing import draw_people
 from ...enhancers.pretrained import PretrainedEnhancer
-from ...enhancers.run import EnhancerSpec, require_trainable, train_enhancer, validate
+from ...enhancers.run import EnhancerSpec, train_enhancer
 from ...files.digest import digest_of
 from ...images import to_pixels
 from ...training.output import Output
@@ -24,10 +24,10 @@ from .sources import FaceSource, ModelSource
 
 @dataclass(frozen=True)
 class PeopleJob:
-    """Pictures of people whom the base model knows by name, and what is learned from them.
+    """Images of people whom the base model knows by name, and a training on them.
 
     Attributes:
-        folder: for the images, and a strip of each person's to look at.
+        folder: for the images, and a preview strip of each person.
     """
 
     folder: Path
@@ -40,30 +40,21 @@ class PeopleJob:
         model = digest_of(self.model.digest, self.model.chosen_dtype(), str(self.model.prediction))
         return PeopleDataset(self.folder, self.config, self.config.fingerprint(model, self.faces.digest()))
 
+    def backbone(self) -> DiffusersBackbone:
+        """The base model, loaded."""
+        return DiffusersBackbone(self.model.load())
+
     def draw(self, people: PeopleDataset, shard: tuple[int, int] = (0, 1)) -> Iterator[int]:
-        """Make the pictures that are not there yet; each person's number."""
-        backbone = DiffusersBackbone(self.model.load())
-        for number, images in draw_people(people, backbone, self.faces.load(), shard):
+        """Draw the missing images; yields each person's number."""
+        for number, images in draw_people(people, self.backbone(), self.faces.load(), shard):
             if images is not None:
                 _strip(images).save(people.file_of(number).with_suffix(".jpg"), quality=85)
             yield number
 
-    def require_trainable(self, config: EnhancerTrainConfig, start: PretrainedEnhancer | None) -> None:
-        """`enhancers.run.require_trainable` on this base model."""
-        backbone = DiffusersBackbone(self.model.load())
-        require_trainable(backbone, self.faces.load(), config, start, self.model.path.name, self.model.digest)
-
     def train(self, spec: EnhancerSpec, path: Path, save_every: int, on_progress: OnProgress) -> PretrainedEnhancer:
-        """`train_enhancer` on this base model; the file at `path` has its name and digest."""
-        base = {"base_checkpoint": self.model.path.name, "base_hash": self.model.digest}
-        output = Output(path, spec.fingerprint, save_every, base=lambda: base)
-        return train_enhancer(DiffusersBackbone(self.model.load()), spec, self.faces.load(), output, on_progress)
-
-    def evaluate(self, people: PeopleDataset, enhancer: PretrainedEnhancer) -> Iterator[dict[str, str | float]]:
-        """All people held out, measured."""
-        backbone = DiffusersBackbone(self.model.load())
-        model = enhancer.build(backbone.device)
-        return validate(people, people.pictures("val"), backbone, self.faces.load(), model)
+        """`train_enhancer` on this base model, into the file at `path`."""
+        output = Output(path, spec.fingerprint, save_every, base=self.model.provenance)
+        return train_enhancer(self.backbone(), spec, self.faces.load(), output, on_progress)
 
 
 def _strip(images: Tensor, side: int = 128) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Where a task's photos of a person come from, and how they are cut."""
+"""Where a task's photos of a person come from, and how they are cropped."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ FACE_CROPS = ("face", "upright")
 
 
 class Prepared(NamedTuple):
-    """Photos as a training sees them."""
+    """Photos as a training uses them."""
 
-    photos: tuple[Photos, ...]  # one entry a size
+    photos: tuple[Photos, ...]  # one entry per size
     embeds: IdEmbeds
 
 
 @dataclass(frozen=True)
 class PhotoSource(Settings):
-    """A person's photos, and how they are cut.
+    """A person's photos, and how they are cropped.
 
-    A text file beside a photo, of the same name, says what else is to be seen in it (`with_note`).
+    A text file of a photo's name beside it describes what else the photo shows (`with_note`).
 
     Attributes:
         places: photos, or folders of photos.
-        id_embeds: the person's face embeddings from `save_embeds`; None: computed from the photos.
+        id_embeds: file of the person's face embeddings from `save_embeds`; None: computed from the photos.
     """
 
     places: tuple[Path, ...] = ()
@@ -66,52 +66,48 @@ class PhotoSource(Settings):
 
     @property
     def needs_faces(self) -> bool:
-        """Whether face models are used."""
+        """Whether face models are needed."""
         return self.crop in FACE_CROPS or self.id_embeds is None
 
     def prepare(self, faces: FaceSource) -> Prepared:
-        """Read, find faces, cut.
+        """Read the photos, find the faces, crop.
 
         Raises:
             FaceError: no photo, an unreadable one, or one without a face; it names the file.
         """
-        paths = find_photos(self.places)
+        paths, masks = find_photos(self.places), None
         photos = [read_photo(path) for path in paths]
-        faces_in: list[FacePhoto] = []
         if self.needs_faces:
-            embeds, faces_in = encode_named(faces.load(), photos, paths)
+            embeds, encoded = encode_named(faces.load(), photos, paths)
         if self.id_embeds is not None:
             embeds = load_embeds(self.id_embeds)
-        masks = None
         if self.crop in FACE_CROPS:
             how = Cut(self.resolution, upright=self.crop == "upright")
-            cut = [crop_face(f.photo, f.chosen, how) for f in faces_in]
+            chosen = [photo.chosen for photo in encoded if photo.chosen]  # of all: none is skipped here
+            crops = [crop_face(photo, face, how) for photo, face in zip(photos, chosen)]
             if self.focus:
-                masks = [1 - self.focus * (1 - face_mask(f.chosen, how)) for f in faces_in]
+                masks = [1 - self.focus * (1 - face_mask(face, how)) for face in chosen]
+        elif self.crop == "whole":
+            crops = [fit(photo, *bucket_of(photo.shape[1], photo.shape[0], self.resolution)) for photo in photos]
         else:
-            cut = [fit(photo, *self._size_of(photo)) for photo in photos]
-        return Prepared(_by_size(cut, paths, masks), embeds)
-
-    def _size_of(self, photo: np.ndarray) -> tuple[int, int]:
-        """Width and height that a photo is trained at."""
-        height, width = photo.shape[:2]
-        return bucket_of(width, height, self.resolution) if self.crop == "whole" else (self.resolution, self.resolution)
+            crops = [fit(photo, self.resolution, self.resolution) for photo in photos]
+        return Prepared(_by_size(crops, paths, masks), embeds)
 
     def digest(self) -> str:
-        """SHA-256 of the photos, of their texts and of the face embeddings."""
+        """SHA-256 of the photos, their texts and the face embeddings."""
         digest, photos = Digest(), find_photos(self.places)
         for path in [*photos, *([self.id_embeds] if self.id_embeds else [])]:
             digest.add_file(path)
         return digest.add_text("\0".join(map(_note, photos))).hex()
 
 
-def _by_size(cut: list[np.ndarray], paths: list[Path], masks: list[np.ndarray] | None) -> tuple[Photos, ...]:
+def _by_size(crops: list[np.ndarray], paths: list[Path], masks: list[np.ndarray] | None) -> tuple[Photos, ...]:
     sizes: dict[tuple[int, ...], list[int]] = {}
-    for number, photo in enumerate(cut):
+    for number, photo in enumerate(crops):
         sizes.setdefault(photo.shape, []).append(number)
     return tuple(
         Photos(
-            images=torch.from_numpy(np.stack([cut[number] for number in same])).float() / 255,
+            images=torch.from_numpy(np.stack([crops[number] for number in same])).float() / 255,
             notes=tuple(_note(paths[number]) for number in same),
             masks=None if masks is None else torch.from_numpy(np.stack([masks[number] for number in same])),
             names=tuple(paths[number].name for number in same),

@@ -1,41 +1,42 @@
-"""Many people on a Ray cluster. A task whose worker dies is tried again by Ray."""
+"""Many people on a Ray cluster. Ray repeats a task whose worker dies."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ...enhancers.dataset import PeopleDataset
 from ...enhancers.drawing import blocks
 from ...errors import ConfigError, MissingPackageError, TrainingError
-from .batch import FAILED, Entry, Outcome, bad_entry, train_entry
+from .batch import FAILED, Outcome, train_entry
 from .enhancer import PeopleJob
 from .train import TrainJob
 
-PEOPLE_PER_TASK = 4  # of those that are drawn
-RETRIES = 3  # of a task whose worker or machine died; errors of the training itself are outcomes, not retried
+PEOPLE_PER_TASK = 4  # when drawing
+RETRIES = 3  # of a task whose worker or machine died; a training's own error is an outcome and not repeated
+_Task = TypeVar("_Task", bound="tuple[Any, ...]")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where tasks run, and what each takes.
+    """A cluster, and the resources of each task.
 
     Attributes:
         address: of a running cluster ("host:port" or "auto"); None starts one on this machine.
         threads: CPU threads, and Ray CPUs, of a task.
-        gpus: Ray GPUs of a task; a fraction lets several share one; None: 1 where the cluster has any.
+        gpus: Ray GPUs of a task; a fraction lets tasks share a GPU; None: 1 if the cluster has any.
     """
 
     address: str | None = None
     threads: int = 1
     gpus: float | None = None
 
-    def run(self, function: Callable[..., Any], tasks: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        """Call `function(*task)` for each task; as they come, its number and what it returned, or a `TaskFailed`.
+    def run(self, function: Callable[..., Any], tasks: Iterable[_Task]) -> Iterator[tuple[_Task, Any]]:
+        """Call `function(*task)` for each task; yields tasks and their results, or a `TaskFailed`, as they finish.
 
         Raises:
             MissingPackageError: Ray is not installed.
@@ -50,68 +51,63 @@ class Cluster:
                 'Install the extra, above the package\'s folder: python -m pip install "./id-ea[ray]".',
             ) from error
         _require_cluster(self.address)
-        if self.address is None:
-            _keep_token_here()
+        if self.address is None and not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would write one into the home folder
         ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, include_dashboard=False)
         try:
             machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             gpus = _require_resources(machines, self.threads, self.gpus)
-            remote = ray.remote(function).options(num_cpus=self.threads, num_gpus=gpus, max_retries=RETRIES)
-            waiting = {remote.remote(*task): number for number, task in enumerate(tasks)}
+            remote = ray.remote(_call).options(num_cpus=self.threads, num_gpus=gpus, max_retries=RETRIES)
+            waiting = {remote.remote(self.threads, function, *task): task for task in tasks}
             while waiting:
                 (done, *_), _ = ray.wait(list(waiting))
-                number = waiting.pop(done)
                 try:
                     result = ray.get(done)
                 except ray.exceptions.RayError as error:
                     cause = getattr(error, "cause", None) or error
                     reason = next(iter(str(cause).strip().splitlines()), "")
                     result = TaskFailed(f"{type(cause).__name__}: {reason}")
-                yield number, result
+                yield waiting.pop(done), result
         finally:
             ray.shutdown()
 
 
 class TaskFailed(NamedTuple):
-    """A task that ended with an error, or whose worker died again and again."""
+    """A task that ended with an error, or whose worker died too often."""
 
     message: str
 
 
-def train_on_ray(entries: Sequence[Entry], cluster: Cluster) -> Iterator[Outcome]:
-    """Each entry's outcome, as they come."""
-    yield from map(bad_entry, (entry for entry in entries if not entry.job))
-    good = [entry for entry in entries if entry.job]
-    tasks = [(entry.job, entry.line, cluster.threads) for entry in good]
-    for number, result in cluster.run(_train, tasks):
-        entry = good[number]
+def train_on_ray(jobs: Mapping[int, TrainJob], cluster: Cluster) -> Iterator[Outcome]:
+    """The outcomes of trainings by line number, as they finish."""
+    for (line, job), result in cluster.run(train_entry, jobs.items()):
         failed = isinstance(result, TaskFailed)
-        yield Outcome(entry.line, entry.name, FAILED, message=result.message) if failed else result
+        yield Outcome(line, job.name, FAILED, message=result.message) if failed else result
 
 
 def draw_on_ray(job: PeopleJob, people: PeopleDataset, cluster: Cluster) -> Iterator[int]:
-    """Make the pictures that are not there yet, as `PeopleJob.draw` does; each person's number.
+    """`PeopleJob.draw`, shared by the cluster's machines.
 
     Raises:
-        TrainingError: after all others are done, that some could not be drawn.
+        TrainingError: some people could not be drawn; all others are done.
     """
     parts = max(1, min(len(people.config.all_names) // PEOPLE_PER_TASK, len(blocks(people.config))))
     failures = []
-    for _, result in cluster.run(_draw, [(job, people, (part, parts), cluster.threads) for part in range(parts)]):
+    for _, result in cluster.run(_draw, [(job, people, (part, parts)) for part in range(parts)]):
         if isinstance(result, TaskFailed):
             failures.append(result.message)
         else:
             yield from result
     if failures:
         raise TrainingError(
-            f"pictures of all people from {parts} tasks",
+            f"images of all people from {parts} tasks",
             f"{len(failures)} that failed, the first with {failures[0].rstrip('.')}",
-            "Run the same command again: what is there is kept.",
+            "Run the same command again: finished images are kept.",
         )
 
 
 def _require_cluster(address: str | None) -> None:
-    """Knock where a cluster should be; Ray itself would wait for minutes."""
+    """Check that a cluster answers: Ray itself would wait for minutes."""
     host, _, port = (address or "").split("://")[-1].rpartition(":")
     if not port.isdigit():
         return
@@ -123,14 +119,8 @@ def _require_cluster(address: str | None) -> None:
         ) from None
 
 
-def _keep_token_here() -> None:
-    """Give a cluster of our own a token that lasts as long as it: Ray would write one into the home folder."""
-    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-
-
 def _require_resources(machines: Sequence[Mapping[str, float]], threads: int, gpus: float | None) -> float:
-    """The GPUs of a task, which some machine can hold; Ray itself would wait for such a machine for ever."""
+    """The GPUs of a task, checked against the machines: Ray itself would wait forever for one that fits."""
     if gpus is None:
         gpus = 1.0 if any(machine.get("GPU", 0) >= 1 for machine in machines) else 0.0
     if not any(machine.get("CPU", 0) >= threads and machine.get("GPU", 0) >= gpus for machine in machines):
@@ -139,15 +129,12 @@ def _require_resources(machines: Sequence[Mapping[str, float]], threads: int, gp
     return gpus
 
 
-def _train(job: TrainJob, line: int, threads: int) -> Outcome:
+def _call(threads: int, function: Callable[..., Any], *task: Any) -> Any:
     import torch
 
     torch.set_num_threads(threads)
-    return train_entry(job, line)
+    return function(*task)
 
 
-def _draw(job: PeopleJob, people: PeopleDataset, shard: tuple[int, int], threads: int) -> list[int]:
-    import torch
-
-    torch.set_num_threads(threads)
+def _draw(job: PeopleJob, people: PeopleDataset, shard: tuple[int, int]) -> list[int]:
     return list(job.draw(people, shard))

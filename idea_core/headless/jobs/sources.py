@@ -1,4 +1,4 @@
-"""Where a task's base model and face models come from. Both are plain values, so that they travel."""
+"""Where a task's base model and face models come from: plain values that can be sent to other machines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,9 +26,9 @@ class ModelSource:
 
     Attributes:
         path: folder of a diffusers pipeline, or a checkpoint in one file.
-        dtype: one of `PRECISION_CHOICES`; "auto" takes half precision on GPUs that have it.
+        dtype: one of `PRECISION_CHOICES`; "auto" is half precision on GPUs that have it.
         device: "auto", "cpu", "cuda", "cuda:1", "mps" …
-        vae: a VAE's file or folder, in place of the model's own.
+        vae: file or folder of a VAE that replaces the model's own.
         prediction: "eps" or "v"; None: what the model says.
     """
 
@@ -37,31 +39,42 @@ class ModelSource:
     prediction: str | None = None
 
     def absolute(self) -> ModelSource:
-        """The same, whatever folder another process works in."""
+        """The same with absolute paths, for processes in other folders."""
         return dataclasses.replace(self, path=self.path.absolute(), vae=self.vae and self.vae.absolute())
 
-    def load(self):
-        """The pipeline; the last one loaded is kept."""
+    def load(self) -> Any:
+        """The diffusers pipeline; the last one loaded is kept."""
         return _load_pipeline(self)
 
+    def native_resolution(self) -> int:
+        """Side in pixels of the images that the base model was trained on."""
+        pipeline = self.load()
+        return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+
     def chosen_dtype(self) -> str:
-        """`dtype`, with "auto" decided for the device."""
-        return self.dtype if self.dtype != "auto" else _best_dtype(choose_device(self.device))
+        """`dtype`, with "auto" decided for the device: bfloat16 only where the hardware does not emulate it."""
+        if self.dtype != "auto":
+            return self.dtype
+        device = choose_device(self.device)
+        if device.type != "cuda":
+            return "fp32"
+        native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+        return "bf16" if native else "fp16"
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file, or of the files in the folder, of the VAE too; "" for what cannot be read."""
-        digest = Digest()
-        for path in (self.path, self.vae):
-            files = [] if path is None else _model_files(path)
-            if path is not None and not files:
-                return ""
-            try:
-                for file in files:
-                    digest.add_file(file)
-            except OSError:
-                return ""
-        return digest.hex()
+        """SHA-256 of the model's and the VAE's files; "" if one of them cannot be read."""
+        files, digest = [_model_files(path) for path in (self.path, self.vae) if path], Digest()
+        try:
+            for file in chain(*files):
+                digest.add_file(file)
+        except OSError:
+            return ""
+        return digest.hex() if all(files) else ""
+
+    def provenance(self) -> dict[str, str]:
+        """What a result's file says of its base model: file name and SHA-256."""
+        return {"base_checkpoint": self.path.name, "base_hash": self.digest}
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,7 @@ class FaceSource:
     provider: str = "auto"
 
     def absolute(self) -> FaceSource:
-        """The same, whatever folder another process works in."""
+        """The same with absolute paths, for processes in other folders."""
         return dataclasses.replace(self, folder=self.folder and self.folder.absolute())
 
     def find(self) -> FacePack:
@@ -88,10 +101,10 @@ class FaceSource:
         Raises:
             FaceError: none there; it lists the folders searched.
         """
-        roots = [self.folder] if self.folder else usual_face_folders()
         if self.folder and onnx_files(self.folder):
             return FacePack(self.folder.name, self.folder)
-        packs = find_packs([*roots, *([self.folder.parent] if self.folder and self.folder.name == "models" else [])])
+        roots = [self.folder] if self.folder else usual_face_folders()
+        packs = find_packs([*roots, *(root.parent for root in roots if root.name == "models")])
         pack = self.pack and one_form(self.pack)
         if not packs or pack not in (None, *packs):
             searched = ", ".join(str(root / "models") for root in roots) or "the usual places"
@@ -115,22 +128,18 @@ class FaceSource:
 
 
 def usual_face_folders() -> list[Path]:
-    """Where face model packs usually lie: insightface's own folder, and ComfyUI's."""
-    named, home = os.environ.get("COMFYUI_PATH"), _home()
+    """The usual folders of face model packs: ComfyUI's, and insightface's own."""
+    try:
+        home = [Path.home()]
+    except RuntimeError:  # no such user, as in some containers
+        home = []
+    named = os.environ.get("COMFYUI_PATH")
     comfyui = [*([Path(named)] if named else []), *(place / "comfy" / "ComfyUI" for place in home)]
     return [*(place / "models" / "insightface" for place in comfyui), *(place / ".insightface" for place in home)]
 
 
-def _home() -> list[Path]:
-    """The user's own folder; none where there is no such user, as in some containers."""
-    try:
-        return [Path.home()]
-    except RuntimeError:
-        return []
-
-
 def choose_device(device: str) -> torch.device:
-    """ "auto" is the GPU that is there, else the CPU.
+    """The torch device; "auto" is the GPU if there is one, else the CPU.
 
     Raises:
         ConfigError: no such device.
@@ -144,16 +153,8 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _best_dtype(device: torch.device) -> str:
-    """Half precision on CUDA: bfloat16 where the hardware computes in it, not only imitates it."""
-    if device.type != "cuda":
-        return "fp32"
-    native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bf16" if native else "fp16"
-
-
 @lru_cache(maxsize=1)
-def _load_pipeline(source: ModelSource):
+def _load_pipeline(source: ModelSource) -> Any:
     from ..diffusers import load_pipeline
 
     device = choose_device(source.device)
@@ -161,12 +162,12 @@ def _load_pipeline(source: ModelSource):
 
 
 def forget_models() -> None:
-    """Free what is kept."""
+    """Free the pipeline and the face models that are kept."""
     _load_pipeline.cache_clear()
     free_engines()
 
 
 def _model_files(path: Path) -> list[Path]:
-    """The file itself, or a pipeline's weights, settings and vocabularies in a folder."""
+    """The file itself, or the folder's weights, settings and vocabularies."""
     endings = (".safetensors", ".bin", ".json", ".txt")
     return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in endings)
