@@ -1,8 +1,11 @@
 """What ships with the package, and what importing it needs."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from helpers import ROOT
 
@@ -52,3 +55,30 @@ def test_the_nodes_import_nothing_of_the_front_end_without_comfyui():
     sources = [path.read_text("utf-8") for path in [ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py")]]
     assert len(sources) > 10
     assert not [word for word in HEADLESS for source in sources if f"idea_core.{word}" in source]
+
+
+ROOMS = (
+    *("errors", "shapes", "version", "quiet", "images", "settings", "families", "files", "diffusion", "text", "method"),
+    *("faces", "identity", "training", "enhancers", "evaluation", "headless", ""),
+)  # as ARCHITECTURE.md has them; the last is the package itself
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Rooms of `idea_core` that a module of it imports, at any place."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from ((*base, *name.split("."))[1] for name in names if (*base, name)[0] == "idea_core")
+
+
+def test_a_room_imports_only_rooms_above_it():
+    seen = set()
+    for path in (ROOT / "idea_core").rglob("*.py"):
+        parts = path.relative_to(ROOT / "idea_core").with_suffix("").parts
+        room = "" if parts == ("__init__",) else parts[0]
+        seen.add(room)
+        for other in _imports(path):
+            assert ROOMS.index(other) <= ROOMS.index(room), f"{path.relative_to(ROOT)} imports {other}"
+    assert seen == set(ROOMS)

@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_written_to_costs_no_training(server, base, froz
     train(server, "tiny_sd15", "thawed", preview_every=0)
     assert files(frozen) == before
     assert Identity.load(frozen.parent / "thawed.safetensors").name == "thawed"
-    assert "is trained, but could not be kept. [Errno 1]" in server.log.read_text(errors="replace")
+    assert "is trained, but could not be saved. [Errno 1]" in server.log.read_text(errors="replace")
     graph = training("tiny_sd15", "thawed", preview_every=0)
     (save,) = (node for node in graph.values() if node["class_type"] == "IDEA_SaveIdentity")
     save["inputs"]["filename"] = "autosave/thawed"

@@ -380,4 +380,5 @@ def test_the_workflows_are_found_as_templates(server):
 def test_the_workflow_folder_holds_pairs():
     assert {p.name for p in WORKFLOWS.glob("*.json")} == {p.name for p in (WORKFLOWS / "api").glob("*.json")}
     for path in WORKFLOWS.glob("*.json"):
-        assert Image.open(path.with_suffix(".jpg")).size == (640, 400)
+        with Image.open(path.with_suffix(".jpg")) as picture:
+            assert picture.size == (640, 400)
