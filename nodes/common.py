@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from types import UnionType
 from typing import Any
 
 from comfy_api.v0_0_2 import io
@@ -30,7 +31,7 @@ def output(socket: type[io.ComfyTypeIO], name: str, tooltip: str, is_list: bool 
     return socket.Output(name, display_name=name, tooltip=tooltip, is_output_list=is_list)
 
 
-def require(value: Any, kind: type, socket: type[io.ComfyTypeIO], source: str) -> None:
+def require(value: Any, kind: type | UnionType, socket: type[io.ComfyTypeIO], source: str) -> None:
     """Raise `SocketError` unless a value is this pack's: other packs have sockets of the same names."""
     if not isinstance(value, kind):
         raise SocketError(f"{socket.io_type} from {source}", f"a {type(value).__name__}", f"Connect {source}.")

@@ -6,13 +6,13 @@ from math import nan
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.faces import blend
+from ..idea_core.faces import FaceSettings, blend
 from ..idea_core.faces.likeness import compare
 from ..idea_core.faces.plot import draw_likeness
 from .comfy.face_models import engine_of
 from .comfy.images import first, single_images, to_image, to_uint8
 from .common import SHOWS, IdEmbedsSocket, output, require_embeds, schema
-from .inputs import aligned_input, face_choice_inputs, face_model_input, face_settings, image_inputs, weight_input
+from .inputs import face_choice_inputs, face_model_input, face_settings, image_inputs, weight_input, widgets_of
 
 
 class BlendIDEmbeds(io.ComfyNode):
@@ -71,7 +71,7 @@ class IDSimilarity(io.ComfyNode):
                     "Without them a cosine of 0 is 0 %.",
                 ),
                 *face_choice_inputs(),
-                aligned_input(),
+                *widgets_of(FaceSettings, "aligned", optional=True),
             ],
             outputs=[
                 output(

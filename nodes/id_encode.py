@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.faces import encode_photos
+from ..idea_core.faces import FaceSettings, encode_photos
 from ..idea_core.faces.encode import report
 from ..idea_core.faces.pictures import MARGIN, Cut, crop_face, draw_faces, face_mask
 from .comfy.face_models import engine_of
@@ -18,12 +18,12 @@ from .inputs import (
     LEAVE_OUT,
     SKIP,
     advanced,
-    aligned_input,
     face_choice_inputs,
     face_model_input,
     face_settings,
     image_inputs,
     require_finite,
+    widgets_of,
 )
 
 
@@ -84,7 +84,7 @@ class IDEncode(io.ComfyNode):
                         tooltip="Rotation of the crops: on turns each crop until the eyes are level.",
                     ),
                 ),
-                aligned_input(),
+                *widgets_of(FaceSettings, "aligned", optional=True),
             ],
             outputs=[
                 output(

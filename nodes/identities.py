@@ -75,8 +75,8 @@ class SaveIdentity(io.ComfyNode):
             identity = dataclasses.replace(identity, id_embeds=None)
         if image is not None:
             require_images(image)
-            picture = Image.fromarray(to_uint8(image[0]))
-            identity = dataclasses.replace(identity, thumbnail=encode_thumbnail(picture))
+            thumbnail = encode_thumbnail(Image.fromarray(to_uint8(image[0])))
+            identity = dataclasses.replace(identity, thumbnail=thumbnail)
         path = identity.save(saved_path(filename))
         logger.info("ID-EA: saved %s to %s", identity.trigger, path)
         return io.NodeOutput(ui={"text": [f"{identity.trigger} → {path}"]})
@@ -142,8 +142,8 @@ class IdentityInfo(io.ComfyNode):
         text = in_lines({**entries, "fits": identity.base.title, "megabytes": round(_megabytes(identity), 1)})
         if not identity.thumbnail:
             return io.NodeOutput(torch.zeros(1, 64, 64, 3), text, ui={"text": [text]})
-        picture = to_image([np.asarray(decode_thumbnail(identity.thumbnail))])
-        return io.NodeOutput(picture, text, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), "text": [text]})
+        image = to_image([np.asarray(decode_thumbnail(identity.thumbnail))])
+        return io.NodeOutput(image, text, ui={**ui.PreviewImage(image, cls=cls).as_dict(), "text": [text]})
 
 
 class BlendIdentities(io.ComfyNode):

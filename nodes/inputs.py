@@ -132,13 +132,8 @@ def face_choice_inputs() -> list[io.Input]:
     ]
 
 
-def aligned_input() -> io.Input:
-    (widget,) = widgets_of(FaceSettings, "aligned", optional=True)
-    return widget
-
-
 def face_settings(nearest_to=None, no_face=ERROR, outliers=KEEP, **values: Any) -> FaceSettings:
-    """The settings from the inputs that choose faces and photos, which come as lists."""
+    """The settings from the inputs that choose faces and photos, all of them lists."""
     person = first(nearest_to)
     if person is not None:
         require_embeds(person)

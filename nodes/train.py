@@ -152,8 +152,7 @@ class EnhancerTrain(io.ComfyNode):
     ) -> io.NodeOutput:
         require_embeds(id_embeds)
         require_vae(vae, require_pair(model, clip, trainable=True))
-        if enhancer is not None:
-            require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
+        require(enhancer, PretrainedEnhancer | None, EnhancerSocket, "Load ID-Enhancer")
         settings, watch = _settings(enhancer, **values), _watch(**values)
         if watch.target and face_model is None:
             raise ConfigError("a FACE_MODEL to measure likeness", "none", "Connect Load Face Model.")

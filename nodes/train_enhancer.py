@@ -81,8 +81,7 @@ class TrainAcross(io.ComfyNode):
         cls, model, clip, vae, face_model, name, max_people, names="", prompts="", start=None, **values
     ) -> io.NodeOutput:
         require_vae(vae, require_pair(model, clip, trainable=True))
-        if start is not None:
-            require(start, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
+        require(start, PretrainedEnhancer | None, EnhancerSocket, "Load ID-Enhancer")
         people = configured(
             DatasetConfig, values, names=parse_names(names)[:max_people], prompts=parse_prompts(prompts)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -15,7 +16,9 @@ from torch import Tensor
 from ...idea_core.errors import ConfigError
 from ...idea_core.identity.identity import Identity
 from ...idea_core.text.prompts import near_misses, texts_around, unknown_names
-from .notices import running_node, running_server, show_on_node, warn
+from .notices import running_node, running_server, show_on_node
+
+logger = logging.getLogger(__name__)
 
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
 
@@ -38,8 +41,9 @@ class Seen:
         """Log a notice the first time. Show it once in each run on a node; without `node_id` on the running one."""
         place = (node_id or running_node(), getattr(running_server(), "last_prompt_id", None))
         if self.shown.get(text) != place:
-            show = show_on_node if text in self.shown else warn
-            show(text, place[0])
+            if text not in self.shown:
+                logger.warning("ID-EA: %s", text)
+            show_on_node(text, place[0])
             self.shown[text] = place
 
 

@@ -1,15 +1,12 @@
-"""What a node shows while it runs: sentences in the log and on the node, and images on it."""
+"""What a node shows while it runs: a line of text, and images."""
 
 from __future__ import annotations
 
-import logging
 import sys
 
 from comfy_api.v0_0_2 import ui
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
-
-logger = logging.getLogger(__name__)
 
 
 def running_server():
@@ -41,9 +38,3 @@ def show_as_output(image: Tensor, node_id: str | None) -> bool:
     message = {"node": node_id, "display_node": node_id, "prompt_id": server.last_prompt_id}
     server.send_sync("executed", {**message, "output": ui.PreviewImage(image).as_dict()}, server.client_id)
     return True
-
-
-def warn(text: str, node_id: str | None = None) -> None:
-    """Log a warning, and show it on a node; without `node_id` on the one that runs."""
-    logger.warning("ID-EA: %s", text)
-    show_on_node(text, node_id or running_node())

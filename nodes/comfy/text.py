@@ -46,10 +46,6 @@ class AdaptedText:
     differences: Mapping[str, Tensor]
     strengths: Mapping[str, float]
 
-    @classmethod
-    def of(cls, plain: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> AdaptedText:
-        return cls(plain, combine(plain, differences, strengths), differences, strengths)
-
     def at(self, strengths: Mapping[str, float], text: Tensor) -> Tensor | None:
         """The text condition at other strengths; people who are not in `strengths` keep theirs.
 
@@ -101,8 +97,9 @@ class PeopleTextEncoder:
                     differences[person.key] = _difference(person.identity, context, here)
                 strengths[person.key] += person.strength
         if differences:
-            extra[ADAPTED] = AdaptedText.of(context, differences, dict(strengths))
-            context = extra[ADAPTED].adapted
+            adapted = combine(context, differences, strengths)
+            extra[ADAPTED] = AdaptedText(context, adapted, differences, dict(strengths))
+            context = adapted
         return (context, pooled, extra) if extra else (context, pooled)
 
 
