@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from comfy_api.v0_0_2 import io
 
@@ -13,22 +14,22 @@ from .comfy.names import AppliedPerson
 from .comfy.notices import running_node
 from .comfy.patch import AdapterSchedule, patch_model
 from .comfy.text import patch_clip
-from .common import CATEGORY
+from .common import IdentitySocket, output, require, schema
 from .inputs import advanced, require_finite
-from .sockets import IdentitySocket, require
 
 logger = logging.getLogger(__name__)
 
 WITH_PERSON, ALL_PROMPTS, WHOLE_MODEL = "prompts with the person", "all prompts", "whole model"
+_strength_input = partial(io.Float.Input, default=1.0, min=-2.0, max=2.0, step=0.05)
+_share_input = partial(io.Float.Input, min=0.0, max=1.0, step=0.01)
 
 
 class ApplyAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="IDEA_ApplyAdapter",
             display_name="Apply ID-Adapter",
-            category=CATEGORY,
             description="Adds a person to MODEL and CLIP. Write the name in the prompt in angle brackets: "
             "'photo of <alice> as an astronaut'. Use this node's CLIP for the prompts and its MODEL for the sampler.",
             inputs=[
@@ -37,41 +38,27 @@ class ApplyAdapter(io.ComfyNode):
                 IdentitySocket.Input(
                     "identity", tooltip="Person to add: loaded, trained, instant, refined, blended or edited."
                 ),
-                io.Float.Input(
+                _strength_input(
                     "strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=2.0,
-                    step=0.05,
                     tooltip="Strength of the adapter on prompts with the name (see branch). If both strengths are 0, "
                     "the node does nothing and the name is plain text.",
                 ),
-                io.Float.Input(
+                _strength_input(
                     "kv_strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=2.0,
-                    step=0.05,
                     tooltip="Strength of the person's change to the cross attention, like a LoRA strength (see "
                     "kv_scope). Lower it if images look too much like the training photos.",
                 ),
-                io.Float.Input(
+                _share_input(
                     "start_percent",
                     default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
                     tooltip="Start of the adapter, as a share of the sampling: 0 is the first step.",
                 ),
-                io.Float.Input(
+                _share_input(
                     "end_percent",
                     default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
                     tooltip="End of the adapter, as a share of the sampling: 1 is the last step.",
                 ),
-                advanced(
+                *advanced(
                     io.Combo.Input(
                         "branch",
                         options=[WITH_PERSON, ALL_PROMPTS],
@@ -79,9 +66,7 @@ class ApplyAdapter(io.ComfyNode):
                         optional=True,
                         tooltip="Prompts that the adapter changes: only those with the name, or all prompts of this "
                         "node's CLIP, negative prompts too.",
-                    )
-                ),
-                advanced(
+                    ),
                     io.Combo.Input(
                         "kv_scope",
                         options=[WHOLE_MODEL, WITH_PERSON],
@@ -89,27 +74,18 @@ class ApplyAdapter(io.ComfyNode):
                         optional=True,
                         tooltip="Scope of the change to the cross attention: all prompts (no cost), or only prompts "
                         "with the name, for two people in separate regions.",
-                    )
+                    ),
                 ),
             ],
             outputs=[
-                io.Model.Output("patched_model", display_name="MODEL", tooltip="MODEL for the sampler."),
-                io.Clip.Output("patched_clip", display_name="CLIP", tooltip="CLIP for the prompts with the name."),
+                output(io.Model, "MODEL", "MODEL for the sampler."),
+                output(io.Clip, "CLIP", "CLIP for the prompts with the name."),
             ],
         )
 
     @classmethod
     def execute(
-        cls,
-        model,
-        clip,
-        identity: Identity,
-        strength,
-        kv_strength,
-        start_percent,
-        end_percent,
-        branch=WITH_PERSON,
-        kv_scope=WHOLE_MODEL,
+        cls, model, clip, identity: Identity, strength, kv_strength, start_percent, end_percent, **optional
     ) -> io.NodeOutput:
         require(identity, Identity, IdentitySocket, "Load ID-EA Embedding")
         require_finite(strength=strength, kv_strength=kv_strength, start_percent=start_percent, end_percent=end_percent)
@@ -122,10 +98,10 @@ class ApplyAdapter(io.ComfyNode):
             strength,
             start_percent,
             end_percent,
-            scoped=kv_scope == WITH_PERSON and kv_strength != 0 and bool(identity.kv),
+            scoped=optional.get("kv_scope") == WITH_PERSON and kv_strength != 0 and bool(identity.kv),
             node_id=running_node(),
         )
-        person = AppliedPerson(identity, schedule.key, strength, branch == ALL_PROMPTS, schedule.seen)
+        person = AppliedPerson(identity, schedule.key, strength, optional.get("branch") == ALL_PROMPTS, schedule.seen)
         return io.NodeOutput(patch_model(model, identity, schedule, kv_strength), patch_clip(clip, person))
 
 

@@ -6,23 +6,21 @@ from math import nan
 
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.faces import blend
+from ..idea_core.faces import FaceSettings, blend
 from ..idea_core.faces.likeness import compare
 from ..idea_core.faces.plot import draw_likeness
 from .comfy.face_models import engine_of
 from .comfy.images import first, single_images, to_image, to_uint8
-from .common import CATEGORY, SHOWS
-from .face_inputs import aligned_input, face_choice_inputs, face_model_input, face_settings, more_images_input
-from .sockets import IdEmbedsSocket, require_embeds
+from .common import SHOWS, IdEmbedsSocket, output, require_embeds, schema
+from .inputs import face_choice_inputs, face_model_input, face_settings, image_inputs, weight_input, widgets_of
 
 
 class BlendIDEmbeds(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="IDEA_BlendIDEmbeds",
             display_name="Blend ID Embeds",
-            category=CATEGORY,
             description="Blends the face embeddings of two people into a new face.",
             inputs=[
                 IdEmbedsSocket.Input(
@@ -31,20 +29,11 @@ class BlendIDEmbeds(io.ComfyNode):
                 IdEmbedsSocket.Input(
                     "second", tooltip="Face embeddings of the second person (weight 1), from ID Encode."
                 ),
-                io.Float.Input(
-                    "weight",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Position between the two faces: 0 is the first, 1 the second. Similarity changes evenly.",
+                weight_input(
+                    "Position between the two faces: 0 is the first, 1 the second. Similarity changes evenly."
                 ),
             ],
-            outputs=[
-                IdEmbedsSocket.Output(
-                    "id_embeds", display_name="ID_EMBEDS", tooltip="The blended face, for Instant ID-EA Embedding."
-                ),
-            ],
+            outputs=[output(IdEmbedsSocket, "ID_EMBEDS", "The blended face, for Instant ID-EA Embedding.")],
         )
 
     @classmethod
@@ -57,18 +46,19 @@ class BlendIDEmbeds(io.ComfyNode):
 class IDSimilarity(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="IDEA_IDSimilarity",
             **SHOWS,
             display_name="ID Similarity",
-            category=CATEGORY,
             description="Measures face similarity between images and a person: similarity to the mean embedding (a "
             "cosine), and percent of the similarity between the person's own photos.",
             is_input_list=True,
             inputs=[
                 face_model_input(),
-                io.Image.Input("images", tooltip="Images to compare: an image, a batch, or a list of any sizes."),
-                more_images_input("More images to compare, of any size."),
+                *image_inputs(
+                    "Images to compare: an image, a batch, or a list of any sizes.",
+                    "More images to compare, of any size.",
+                ),
                 IdEmbedsSocket.Input(
                     "id_embeds",
                     tooltip="Face embeddings of the person, from ID Encode. Two or more photos set the scale: their "
@@ -81,51 +71,43 @@ class IDSimilarity(io.ComfyNode):
                     "Without them a cosine of 0 is 0 %.",
                 ),
                 *face_choice_inputs(),
-                aligned_input(),
+                *widgets_of(FaceSettings, "aligned", optional=True),
             ],
             outputs=[
-                io.Image.Output(
-                    "sorted",
-                    display_name="sorted",
-                    is_output_list=True,
-                    tooltip="Images, most similar first. Images without a face come last.",
+                output(
+                    io.Image, "sorted", "Images, most similar first. Images without a face come last.", is_list=True
                 ),
-                io.Float.Output(
+                output(
+                    io.Float,
                     "scores",
-                    display_name="scores",
-                    is_output_list=True,
-                    tooltip="Similarity to the mean embedding of each sorted image; 0 without a face.",
+                    "Similarity to the mean embedding of each sorted image; 0 without a face.",
+                    is_list=True,
                 ),
-                io.Float.Output(
-                    "mean", display_name="mean", tooltip="Mean similarity of the images with a face; 0 if none has one."
-                ),
-                io.Float.Output(
-                    "detection_rate", display_name="detection_rate", tooltip="Share of images with a face."
-                ),
-                io.Float.Output(
+                output(io.Float, "mean", "Mean similarity of the images with a face; 0 if none has one."),
+                output(io.Float, "detection_rate", "Share of images with a face."),
+                output(
+                    io.Float,
                     "percent",
-                    display_name="percent",
-                    tooltip="Mean similarity in percent. NaN without a face, with one reference photo, or if the "
+                    "Mean similarity in percent. NaN without a face, with one reference photo, or if the "
                     "reference photos look like different people.",
                 ),
-                io.Image.Output(
-                    "plot", display_name="plot", tooltip="Chart of the similarities, with lines at 0 % and 100 %."
-                ),
-                io.String.Output("report", display_name="report", tooltip="All results as text."),
+                output(io.Image, "plot", "Chart of the similarities, with lines at 0 % and 100 %."),
+                output(io.String, "report", "All results as text."),
             ],
         )
 
     @classmethod
     def execute(cls, face_model, images, id_embeds, more_images=(), others=None, **choice) -> io.NodeOutput:
-        person, strangers = first(id_embeds), first(others)
-        for embeds in (person, *([] if strangers is None else [strangers])):
-            require_embeds(embeds)
-        shown = single_images([*images, *more_images])
-        pictures = [to_uint8(image) for image in shown]
-        likeness = compare(engine_of(first(face_model)), pictures, person, strangers, face_settings(**choice))
+        person, others = first(id_embeds), first(others)
+        require_embeds(person)
+        if others is not None:
+            require_embeds(others)
+        images = single_images([*images, *more_images])
+        pixels = [to_uint8(image) for image in images]
+        likeness = compare(engine_of(first(face_model)), pixels, person, others, face_settings(**choice))
         text = likeness.report()
         return io.NodeOutput(
-            [shown[i][None] for i in likeness.order],
+            [images[i][None] for i in likeness.order],
             [likeness.cosines[i] or 0.0 for i in likeness.order],
             likeness.mean or 0.0,
             likeness.detection_rate,

@@ -6,34 +6,42 @@ import numpy as np
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..idea_core.faces import encode_photos
+from ..idea_core.faces import FaceSettings, encode_photos
 from ..idea_core.faces.encode import report
 from ..idea_core.faces.pictures import MARGIN, Cut, crop_face, draw_faces, face_mask
 from .comfy.face_models import engine_of
 from .comfy.images import first, single_images, to_image, to_uint8
-from .common import CATEGORY, SHOWS
-from .face_inputs import aligned_input, face_choice_inputs, face_model_input, face_settings, more_images_input
-from .inputs import advanced, require_finite
-from .sockets import IdEmbedsSocket
-
-ERROR, SKIP = "error", "skip"
-KEEP, LEAVE_OUT = "keep", "leave out"
+from .common import SHOWS, IdEmbedsSocket, output, schema
+from .inputs import (
+    ERROR,
+    KEEP,
+    LEAVE_OUT,
+    SKIP,
+    advanced,
+    face_choice_inputs,
+    face_model_input,
+    face_settings,
+    image_inputs,
+    require_finite,
+    widgets_of,
+)
 
 
 class IDEncode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="IDEA_IDEncode",
             **SHOWS,
             display_name="ID Encode",
-            category=CATEGORY,
             description="Finds the person's face in each photo, averages the face embeddings and crops the photos.",
             is_input_list=True,
             inputs=[
                 face_model_input(),
-                io.Image.Input("images", tooltip="Photos of one person: an image, a batch, or a list of any sizes."),
-                more_images_input("More photos of the person, of any size."),
+                *image_inputs(
+                    "Photos of one person: an image, a batch, or a list of any sizes.",
+                    "More photos of the person, of any size.",
+                ),
                 *face_choice_inputs(),
                 io.Combo.Input(
                     "no_face",
@@ -59,7 +67,7 @@ class IDEncode(io.ComfyNode):
                     optional=True,
                     tooltip="Size of the crops in pixels: 512 for SD 1.x and 2.x, 768 for SD 2.1 768-v, 1024 for SDXL.",
                 ),
-                advanced(
+                *advanced(
                     io.Float.Input(
                         "crop_margin",
                         default=MARGIN,
@@ -68,66 +76,50 @@ class IDEncode(io.ComfyNode):
                         step=0.1,
                         optional=True,
                         tooltip="Size of the crops in face sizes. 2 includes hair, ears and shoulders.",
-                    )
-                ),
-                advanced(
+                    ),
                     io.Boolean.Input(
                         "upright",
                         default=True,
                         optional=True,
                         tooltip="Rotation of the crops: on turns each crop until the eyes are level.",
-                    )
+                    ),
                 ),
-                aligned_input(),
+                *widgets_of(FaceSettings, "aligned", optional=True),
             ],
             outputs=[
-                IdEmbedsSocket.Output(
-                    "id_embeds",
-                    display_name="ID_EMBEDS",
-                    tooltip="Face embeddings, for ID-Enhancer Train, Instant and Refined ID-EA Embedding, and ID "
-                    "Similarity.",
+                output(
+                    IdEmbedsSocket,
+                    "ID_EMBEDS",
+                    "Face embeddings, for ID-Enhancer Train, Instant and Refined ID-EA Embedding, and ID Similarity.",
                 ),
-                io.Image.Output(
-                    "crops", display_name="face_crops", tooltip="Square crops around the faces, for ID-Enhancer Train."
-                ),
-                io.Image.Output(
+                output(io.Image, "face_crops", "Square crops around the faces, for ID-Enhancer Train."),
+                output(
+                    io.Image,
                     "preview",
-                    display_name="preview",
-                    tooltip="Photos with a box and a number on every face, from left to right. Green: the face in use.",
+                    "Photos with a box and a number on every face, from left to right. Green: the face in use.",
                 ),
-                io.Mask.Output(
-                    "masks",
-                    display_name="face_masks",
-                    tooltip="Face area of each crop, for masks of ID-Enhancer Train.",
-                ),
-                io.String.Output(
+                output(io.Mask, "face_masks", "Face area of each crop, for masks of ID-Enhancer Train."),
+                output(
+                    io.String,
                     "report",
-                    display_name="report",
-                    tooltip="Text: the face in use of each photo, its detection score and its cosine to the mean.",
+                    "Text: the face in use of each photo, its detection score and its cosine to the mean.",
                 ),
             ],
         )
 
     @classmethod
     def execute(
-        cls,
-        face_model,
-        images,
-        more_images=(),
-        no_face=ERROR,
-        outliers=KEEP,
-        crop_size=512,
-        crop_margin=MARGIN,
-        upright=True,
-        **choice,
+        cls, face_model, images, more_images=(), crop_size=512, crop_margin=MARGIN, upright=True, **choice
     ) -> io.NodeOutput:
         require_finite(crop_margin=first(crop_margin))
-        settings = face_settings(**choice, skip=first(no_face) == SKIP, leave_out_outliers=first(outliers) == LEAVE_OUT)
-        photos = [to_uint8(image) for image in single_images([*images, *more_images])]
-        id_embeds, found = encode_photos(engine_of(first(face_model)), photos, settings)
+        settings = face_settings(**choice)
+        pixels = [to_uint8(image) for image in single_images([*images, *more_images])]
+        id_embeds, photos = encode_photos(engine_of(first(face_model)), pixels, settings)
         cut = Cut(first(crop_size), first(crop_margin), first(upright))
-        taken = [f for f in found if not f.left_out]
-        crops = to_image([crop_face(f.photo, f.chosen, cut) for f in taken])
-        masks = torch.from_numpy(np.stack([face_mask(f.chosen, cut) for f in taken]))
-        text = report(found)
-        return io.NodeOutput(id_embeds, crops, to_image(list(map(draw_faces, found))), masks, text, ui={"text": [text]})
+        selected = [(one.photo, one.chosen) for one in photos if one.chosen and not one.left_out]
+        crops = to_image([crop_face(photo, face, cut) for photo, face in selected])
+        masks = torch.from_numpy(np.stack([face_mask(face, cut) for _, face in selected]))
+        text = report(photos)
+        return io.NodeOutput(
+            id_embeds, crops, to_image(list(map(draw_faces, photos))), masks, text, ui={"text": [text]}
+        )

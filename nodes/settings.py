@@ -1,4 +1,4 @@
-"""ID-EA Training Settings: every value of a training, for those who want another than a preset's."""
+"""ID-EA Training Settings: every setting of a training, in place of a preset."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from ..idea_core.diffusion.backbone import PRECISION_CHOICES
 from ..idea_core.settings import Settings, setting
 from ..idea_core.text.captions import CAPTIONS, captions_of
 from ..idea_core.training.config import PRESETS, TrainConfig
-from .common import CATEGORY
+from .common import SettingsSocket, output, schema
 from .inputs import configured, widgets_of
-from .sockets import SettingsSocket
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,13 @@ class TrainingSettings(Settings):
 class TrainingSettingsNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="IDEA_TrainingSettings",
             display_name="ID-EA Training Settings",
-            category=CATEGORY,
             description="Every setting of a training. It replaces the preset of ID-Enhancer Train. The defaults are "
             "those of the preset fast.",
             inputs=[*widgets_of(TrainConfig, seed=None, steps={"min": 1}), *widgets_of(TrainingSettings)],
-            outputs=[
-                SettingsSocket.Output("settings", display_name="SETTINGS", tooltip="Settings for ID-Enhancer Train.")
-            ],
+            outputs=[output(SettingsSocket, "SETTINGS", "Settings for ID-Enhancer Train.")],
         )
 
     @classmethod

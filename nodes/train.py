@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.errors import ConfigError, TrainingError
-from ..idea_core.faces import IdEmbeds
 from ..idea_core.faces.photos import bucket_of
 from ..idea_core.identity.checks import require_name
 from ..idea_core.method.anchor import parse_names
@@ -22,26 +21,34 @@ from ..idea_core.training.preview import PROMPT, PreviewConfig, WatchConfig
 from .comfy.images import require_images
 from .comfy.loss_curve import draw_losses
 from .comfy.models import require_pair, require_vae
-from .common import CATEGORY, SHOWS, described
-from .face_inputs import face_model_input
-from .inputs import advanced, base_model_inputs, name_input, require_finite, widgets_of
+from .common import (
+    SHOWS,
+    EnhancerSocket,
+    IdEmbedsSocket,
+    IdentitySocket,
+    SettingsSocket,
+    described,
+    output,
+    require,
+    require_embeds,
+    schema,
+)
+from .inputs import advanced, base_model_inputs, face_model_input, name_input, require_finite, widgets_of
 from .settings import TrainingSettings
-from .sockets import EnhancerSocket, IdEmbedsSocket, IdentitySocket, SettingsSocket, require
 from .training_job import TrainingJob
 
-PREVIEWS = 2  # pictures at a look
-UNMARKED = 0.2  # what counts where a mask is black: hair and shoulders belong to the person too
+PREVIEWS = 2  # images of each preview
+UNMARKED = 0.2  # loss weight where a mask is black: hair and shoulders belong to the person too
 
 
 class EnhancerTrain(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         target = settings_of(WatchConfig)["target"]
-        return io.Schema(
+        return schema(
             node_id="IDEA_EnhancerTrain",
             **SHOWS,
             display_name="ID-Enhancer Train",
-            category=CATEGORY,
             description="Trains a person for this checkpoint from a few photos. The result is saved in "
             "output/idea/autosave. The same inputs are never trained twice, and a cancelled training continues "
             "where it stopped.",
@@ -73,7 +80,7 @@ class EnhancerTrain(io.ComfyNode):
                     tooltip="Size in pixels to which the photos are cropped and scaled: 512 for most models, 768 for "
                     "SD 2.1 768-v, 1024 for SDXL.",
                 ),
-                advanced(
+                *advanced(
                     io.Boolean.Input(
                         "keep_shape",
                         default=False,
@@ -81,7 +88,7 @@ class EnhancerTrain(io.ComfyNode):
                     )
                 ),
                 *widgets_of(WatchConfig, "every", every={"id": "preview_every", "default": 25}),
-                advanced(
+                *advanced(
                     io.String.Input(
                         "preview_prompt",
                         default=PROMPT,
@@ -93,7 +100,7 @@ class EnhancerTrain(io.ComfyNode):
                     "target",
                     target={"id": "until_likeness", "default": 0.0, "min": 0.0, "tooltip": f"{target.help} 0: never."},
                 ),
-                advanced(
+                *advanced(
                     io.String.Input(
                         "notes",
                         default="",
@@ -101,9 +108,7 @@ class EnhancerTrain(io.ComfyNode):
                         optional=True,
                         tooltip="Descriptions of what else the photos show, one line per photo: 'wearing a red hat, on "
                         "a beach'. What is described is not learned as part of the person.",
-                    )
-                ),
-                advanced(
+                    ),
                     io.String.Input(
                         "names",
                         default="",
@@ -111,7 +116,7 @@ class EnhancerTrain(io.ComfyNode):
                         optional=True,
                         tooltip="Names of famous people, one per line, or a phrase such as 'human face'. The training "
                         "starts at their mean. Empty: the list of the pack.",
-                    )
+                    ),
                 ),
                 io.Mask.Input(
                     "masks",
@@ -133,87 +138,70 @@ class EnhancerTrain(io.ComfyNode):
                 ),
             ],
             outputs=[
-                IdentitySocket.Output(
-                    "identity", display_name="IDENTITY", tooltip="Person for Save ID-EA Embedding and Apply ID-Adapter."
-                ),
-                io.Image.Output(
-                    "loss_curve",
-                    display_name="loss_curve",
-                    tooltip="Chart of the loss of each step, and its running mean.",
-                ),
-                io.String.Output(
-                    "report",
-                    display_name="report",
-                    tooltip="Text: settings, speed, memory, losses and face similarity.",
-                ),
-                io.LossMap.Output("losses", display_name="LOSS_MAP", tooltip="Losses for the loss graph of ComfyUI."),
+                output(IdentitySocket, "IDENTITY", "Person for Save ID-EA Embedding and Apply ID-Adapter."),
+                output(io.Image, "loss_curve", "Chart of the loss of each step, and its running mean."),
+                output(io.String, "report", "Text: settings, speed, memory, losses and face similarity."),
+                output(io.LossMap, "LOSS_MAP", "Losses for the loss graph of ComfyUI."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
-        cls,
-        model,
-        clip,
-        vae,
-        id_embeds: IdEmbeds,
-        images: Tensor,
-        name: str,
-        preset: str,
-        steps: int,
-        seed: int,
-        resolution: int,
-        keep_shape: bool = False,
-        preview_every: int = 0,
-        preview_prompt: str = PROMPT,
-        until_likeness: float = 0.0,
-        notes: str = "",
-        names: str = "",
-        masks: Tensor | None = None,
-        enhancer: PretrainedEnhancer | None = None,
-        settings: TrainingSettings | None = None,
-        face_model=None,
+        cls, model, clip, vae, id_embeds, images, name, names="", enhancer=None, face_model=None, **values
     ) -> io.NodeOutput:
-        require(id_embeds, IdEmbeds, IdEmbedsSocket, "ID Encode")
+        require_embeds(id_embeds)
         require_vae(vae, require_pair(model, clip, trainable=True))
-        if enhancer is not None:
-            require(enhancer, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
-        if settings is not None:
-            require(settings, TrainingSettings, SettingsSocket, "ID-EA Training Settings")
-        require_finite(until_likeness=until_likeness)
-        if until_likeness and face_model is None:
+        require(enhancer, PretrainedEnhancer | None, EnhancerSocket, "Load ID-Enhancer")
+        settings, watch = _settings(enhancer, **values), _watch(**values)
+        if watch.target and face_model is None:
             raise ConfigError("a FACE_MODEL to measure likeness", "none", "Connect Load Face Model.")
-        settings = settings or TrainingSettings.of_preset(preset)
         if settings.config.likeness_weight and face_model is None:
             raise ConfigError("a FACE_MODEL to train for likeness", "none", "Connect Load Face Model.")
-        config = dataclasses.replace(settings.config, steps=steps or settings.config.steps, seed=seed)
+        photos = _photos(images, **values)
         job = TrainingJob(
-            name=require_name(name),
-            photos=_photos(images, notes, masks, resolution, keep_shape),
-            embeds=id_embeds,
-            names=parse_names(names),
-            settings=dataclasses.replace(settings, config=enhancer.configure(config) if enhancer else config),
-            enhancer=enhancer,
-            watch=WatchConfig(
-                preview_every, PreviewConfig((preview_prompt,), tuple(range(PREVIEWS))), until_likeness or None
-            ),
-            face_model=face_model,
+            require_name(name), photos, id_embeds, parse_names(names), settings, enhancer, watch, face_model
         )
-        identity, picture = job.run(model, clip, vae, cls.hidden.prompt, cls.hidden.unique_id)
+        identity, image = job.run(model, clip, vae, cls.hidden.prompt, cls.hidden.unique_id)
         losses = identity.training["losses"]
-        report = described(identity.training)
         return io.NodeOutput(
             identity,
             draw_losses(losses),
-            report,
+            described(identity.training),
             {"loss": [torch.tensor(loss) for loss in losses]},
-            ui=None if picture is None else ui.PreviewImage(picture, cls=cls),
+            ui=None if image is None else ui.PreviewImage(image, cls=cls),
         )
 
 
-def _photos(images: Tensor, notes: str, masks: Tensor | None, resolution: int, keep_shape: bool) -> Photos:
-    """Photos (P, H, W, C) at the size to train at, with what is said of them."""
+def _settings(
+    enhancer: PretrainedEnhancer | None, *, preset: str, steps: int, seed: int, settings=None, **_others
+) -> TrainingSettings:
+    """The settings that are connected, or the preset's, with the node's own steps and seed."""
+    if settings is None:
+        settings = TrainingSettings.of_preset(preset)
+    require(settings, TrainingSettings, SettingsSocket, "ID-EA Training Settings")
+    config = dataclasses.replace(settings.config, steps=steps or settings.config.steps, seed=seed)
+    return dataclasses.replace(settings, config=enhancer.configure(config) if enhancer else config)
+
+
+def _watch(
+    *, preview_every: int = 0, preview_prompt: str = PROMPT, until_likeness: float = 0.0, **_others
+) -> WatchConfig:
+    require_finite(until_likeness=until_likeness)
+    preview = PreviewConfig((preview_prompt,), tuple(range(PREVIEWS)))
+    return WatchConfig(preview_every, preview, until_likeness or None)
+
+
+def _photos(
+    images: Tensor,
+    *,
+    resolution: int,
+    keep_shape: bool = False,
+    notes: str = "",
+    masks: Tensor | None = None,
+    **_others,
+) -> Photos:
+    """Photos (P, H, W, C) at the training's size, with their notes and masks."""
     require_images(images)
     if images.ndim != 4 or 0 in images.shape:
         raise TrainingError("photos with pixels", f"shape {tuple(images.shape)}", "Connect ID Encode's face crops.")
@@ -232,5 +220,5 @@ def _photos(images: Tensor, notes: str, masks: Tensor | None, resolution: int, k
 
 
 def _fitted(images: Tensor, size: tuple[int, int], method: str = "lanczos") -> Tensor:
-    """The middle of images (P, H, W, C) in the shape asked for, scaled."""
+    """The middle of images (P, H, W, C), cropped and scaled to a size (width, height)."""
     return comfy.utils.common_upscale(images.movedim(-1, 1), *size, method, "center").movedim(1, -1).contiguous()

@@ -12,7 +12,6 @@ from ..idea_core.enhancers.dataset import PeopleDataset
 from ..idea_core.enhancers.drawing import draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.enhancers.run import EnhancerSpec, require_trainable, train_enhancer
-from ..idea_core.faces import FaceEngine
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.text.captions import parse_prompts
 from ..idea_core.training.output import Output
@@ -23,11 +22,9 @@ from .comfy.fingerprint import training_fingerprint
 from .comfy.models import require_pair, require_vae
 from .comfy.paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
 from .comfy.progress import NodeProgress
-from .common import CATEGORY, described
-from .face_inputs import face_model_input
-from .inputs import advanced, base_model_inputs, configured, prompts_input, widgets_of
+from .common import EnhancerSocket, described, output, require, schema
+from .inputs import advanced, base_model_inputs, configured, face_model_input, prompts_input, widgets_of
 from .settings import TrainingSettings
-from .sockets import EnhancerSocket, require
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +34,9 @@ EXPOSED = ("steps", "text_steps", "likeness_steps", "batch_size", "lr", "seed") 
 class TrainAcross(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="IDEA_EnhancerTrainAcross",
             display_name="ID-Enhancer Train Across People",
-            category=CATEGORY,
             description="Trains an ID-Enhancer, with which a new person needs no training. The checkpoint draws people "
             "it knows by name, and the ID-Enhancer learns from these images. It takes hours, once per checkpoint. A "
             "cancelled training continues where it stopped.",
@@ -64,76 +60,61 @@ class TrainAcross(io.ComfyNode):
                 *widgets_of(DatasetConfig),
                 *widgets_of(EnhancerTrainConfig, *EXPOSED),
                 *widgets_of(EnhancerRunConfig, "validate_every"),
-                *(advanced(widget) for widget in widgets_of(TrainingSettings, "precision")),
+                *advanced(*widgets_of(TrainingSettings, "precision")),
                 EnhancerSocket.Input(
-                    "start",
-                    optional=True,
-                    tooltip="ID-Enhancer of this checkpoint to start from, without text steps.",
+                    "start", optional=True, tooltip="ID-Enhancer of this checkpoint to start from, without text steps."
                 ),
             ],
             outputs=[
-                EnhancerSocket.Output(
-                    "enhancer",
-                    display_name="ID_ENHANCER",
-                    tooltip="ID-Enhancer for Instant and Refined ID-EA Embedding, and Save ID-Enhancer.",
+                output(
+                    EnhancerSocket,
+                    "ID_ENHANCER",
+                    "ID-Enhancer for Instant and Refined ID-EA Embedding, and Save ID-Enhancer.",
                 ),
-                io.String.Output(
-                    "report", display_name="report", tooltip="Text: people, images, losses, face similarity."
-                ),
+                output(io.String, "report", "Text: people, images, losses, face similarity."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
-        cls,
-        model,
-        clip,
-        vae,
-        face_model,
-        name: str,
-        max_people: int,
-        names: str = "",
-        prompts: str = "",
-        precision: str = "auto",
-        start: PretrainedEnhancer | None = None,
-        **values,
+        cls, model, clip, vae, face_model, name, max_people, names="", prompts="", start=None, **values
     ) -> io.NodeOutput:
         require_vae(vae, require_pair(model, clip, trainable=True))
-        names, prompts = parse_names(names)[:max_people], parse_prompts(prompts)
-        people = configured(DatasetConfig, values, names=names, prompts=prompts)
+        require(start, PretrainedEnhancer | None, EnhancerSocket, "Load ID-Enhancer")
+        people = configured(
+            DatasetConfig, values, names=parse_names(names)[:max_people], prompts=parse_prompts(prompts)
+        )
         config = replace(configured(EnhancerTrainConfig, values), likeness_guidance=people.guidance)
-        when = configured(EnhancerRunConfig, values)
+        run, precision = configured(EnhancerRunConfig, values), configured(TrainingSettings, values).precision
         digest = training_fingerprint(model, clip, vae, [], {"precision": precision})
         folder = saved_path(name).with_suffix("").relative_to(output_folder())
-        place = PeopleDataset(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
+        dataset = PeopleDataset(people_folder() / folder, people, people.fingerprint(digest, face_digest(face_model)))
+        spec = EnhancerSpec(dataset, config, run.validate_every, start)
+        path = output_folder() / ENHANCERS / AUTOSAVE / f"{folder}-{spec.fingerprint[:12]}.safetensors"
         node_id = cls.hidden.unique_id
-        if start is not None:
-            require(start, PretrainedEnhancer, EnhancerSocket, "Load ID-Enhancer")
-        spec = EnhancerSpec(place, config, when.validate_every, start)
-        name = folder.with_name(f"{folder.name}-{spec.fingerprint[:12]}.safetensors")
         with (
             checkpoint_meanwhile(cls.hidden.prompt, node_id) as base,
             ComfyBackbone(model, clip, vae, precision) as backbone,
         ):
-            # Held for likeness: between an image and its gradients nothing may push the UNet out.
+            # The likeness loss keeps the engine: nothing may push the UNet out between an image and its gradients.
             engine = engine_of(face_model) if config.likeness_steps else ReloadedEngine(face_model)
             require_trainable(backbone, engine, config, start, **base())
-            _draw(place, backbone, engine, node_id)
-            shown = NodeProgress(config.steps, node_id)
-            path = output_folder() / ENHANCERS / AUTOSAVE / name
-            output = Output(path, spec.fingerprint, when.save_every, base=base)
-            enhancer = train_enhancer(backbone, spec, engine, output, lambda done: shown.show(done.step, None))
+            drawing = NodeProgress(len(people.all_names), node_id, unit="people")
+            for number, images in draw_people(dataset, backbone, engine):
+                drawing.show(number + 1, None if images is None else images[:2], done=images is not None)
+            training = NodeProgress(config.steps, node_id)
+            file = Output(path, spec.fingerprint, run.save_every, base=base)
+            enhancer = train_enhancer(backbone, spec, engine, file, lambda done: training.show(done.step, None))
         return io.NodeOutput(enhancer, described(enhancer.training))
 
 
 class SaveEnhancer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="IDEA_SaveEnhancer",
             display_name="Save ID-Enhancer",
-            category=CATEGORY,
             description="Writes an ID-Enhancer to output/idea/enhancers, where Load ID-Enhancer finds it.",
             inputs=[
                 EnhancerSocket.Input(
@@ -151,12 +132,3 @@ class SaveEnhancer(io.ComfyNode):
         enhancer.save(path)
         logger.info("ID-EA: saved an ID-Enhancer to %s", path)
         return io.NodeOutput(ui={"text": [str(path)]})
-
-
-def _draw(
-    place: PeopleDataset, backbone: ComfyBackbone, engine: FaceEngine | ReloadedEngine, node_id: str | None
-) -> None:
-    """Make the pictures that are missing, with one person after the other on the node."""
-    progress = NodeProgress(len(place.config.all_names), node_id, unit="people")
-    for number, images in draw_people(place, backbone, engine):
-        progress.show(number + 1, None if images is None else images[:2], done=images is not None)

@@ -1,4 +1,4 @@
-"""One person's training in ComfyUI: found again if its inputs are the same, shown on the node, saved."""
+"""One person's training in ComfyUI: saved, shown on the node, and read from disk if its inputs are the same."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class TrainingJob:
-    """What is trained, and how.
+    """Who is trained, and how.
 
     Attributes:
         embeds: the person's face.
-        names: names of well-known people, or a phrase, that the person starts from.
-        face_model: what measures likeness on the way; None: nothing does.
+        names: names of famous people, or a phrase, at whose mean the training starts.
+        face_model: measures the face similarity of the previews; None: nothing does.
     """
 
     name: str
@@ -51,21 +51,25 @@ class TrainingJob:
     face_model: Any = None
 
     def run(self, model, clip, vae, prompt, node_id) -> tuple[Identity, Tensor | None]:
-        """The trained identity, and an IMAGE (1, H, W, 3) of the person before and after if there were looks.
+        """The trained identity, and an IMAGE (1, H, W, 3) of the person before and after if there were previews.
 
-        Where the same inputs were trained before, it is read from disk, and there is no image.
+        If the same inputs were trained before, the identity is read from disk, without an image.
 
         Raises:
-            TrainingError: it diverged, or memory ran out. What was learnt before is on disk then.
+            TrainingError: the training diverged, or memory ran out. A partial result is on disk then.
         """
         fingerprint = self.fingerprint(model, clip, vae)
         path = output_folder() / AUTOSAVE / f"{self.name}-{fingerprint[:12]}.safetensors"
-        found = load_if_same(Identity.load, path, fingerprint)
-        if found:
-            logger.info("ID-EA: %s was trained from the same inputs before: %s", found.trigger, path)
-            return found, None
-        settings, shown = self.settings, NodeProgress(self.settings.config.steps, node_id)
-        # Held all the while: between an image and its gradients nothing may push the UNet out.
+        identity = load_if_same(Identity.load, path, fingerprint)
+        if identity:
+            logger.info("ID-EA: %s was trained from the same inputs before: %s", identity.trigger, path)
+            return identity, None
+        settings, progress = self.settings, NodeProgress(self.settings.config.steps, node_id)
+        start, watch = self.enhancer or NamesStart(), replace(self.watch, before_and_after=True)
+        spec = PersonSpec(
+            self.name, [self.photos], self.embeds, settings.config, settings.captions, self.names, start, watch
+        )
+        # The likeness loss keeps the engine: nothing may push the UNet out between an image and its gradients.
         engine = engine_of(self.face_model) if settings.config.likeness_weight else None
         with (
             checkpoint_meanwhile(prompt, node_id) as base,
@@ -73,11 +77,11 @@ class TrainingJob:
         ):
             output = Output(path, fingerprint, settings.save_every, base=base, required=False)
             score = self._score(backbone)
-            identity = train_person(backbone, self._spec(), output, engine, score, lambda done: _show(shown, done))
-        return identity, shown.before_and_after()
+            identity = train_person(backbone, spec, output, engine, score, lambda done: _show(progress, done))
+        return identity, progress.before_and_after()
 
     def fingerprint(self, model, clip, vae) -> str:
-        """SHA-256 of all that the result depends on, but for its thumbnail: that of the first run stays."""
+        """SHA-256 of all that the result depends on. The thumbnail is not part of it: the first run's stays."""
         settings = {
             "version": __version__,
             "name": self.name,
@@ -93,15 +97,8 @@ class TrainingJob:
         tensors += [] if self.photos.masks is None else [self.photos.masks]
         return training_fingerprint(model, clip, vae, tensors, settings)
 
-    def _spec(self) -> PersonSpec:
-        settings, start = self.settings, self.enhancer or NamesStart()
-        watch = replace(self.watch, before_and_after=True)
-        return PersonSpec(
-            self.name, [self.photos], self.embeds, settings.config, settings.captions, self.names, start, watch
-        )
-
     def _score(self, backbone: ComfyBackbone) -> Score | None:
-        """Measures likeness, with face models that may push the UNet out."""
+        """Measures face similarity, with face models that may push the UNet out of memory."""
         if self.face_model is None:
             return None
 
@@ -112,8 +109,8 @@ class TrainingJob:
         return score
 
 
-def _show(shown: NodeProgress, done: Progress) -> None:
+def _show(node: NodeProgress, done: Progress) -> None:
     if done.step:
-        shown.show(done.step, done.images)
+        node.show(done.step, done.images)
     else:
-        shown.before = done.images
+        node.before = done.images

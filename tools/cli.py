@@ -1,4 +1,4 @@
-"""The page docs/cli.md, from the commands' own help:  python tools/cli.py > docs/cli.md"""
+"""Make the page docs/cli.md from the help of the commands:  python tools/cli.py > docs/cli.md"""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def render() -> str:
 
 def _pages(command: click.Command, name: str) -> list[str]:
     """The command's help, then its sub-commands'."""
-    below = sorted(getattr(command, "commands", {}).items())
-    return [_help(command, name), *(page for key, sub in below for page in _pages(sub, f"{name} {key}"))]
+    commands = sorted(getattr(command, "commands", {}).items())
+    return [_help(command, name), *(page for key, sub in commands for page in _pages(sub, f"{name} {key}"))]
 
 
 def _help(command: click.Command, name: str) -> str:

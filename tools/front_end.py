@@ -1,4 +1,4 @@
-"""ComfyUI's own front end in a headless chromium, used as its users do: by commands, clicks and settings."""
+"""Control of ComfyUI's front end in a headless chromium: by commands, clicks and settings, as a user does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 PACK = "id-ea"
-PASSING = StaleElementReferenceException, ElementClickInterceptedException  # while the page is not at rest
+PASSING = StaleElementReferenceException, ElementClickInterceptedException  # errors while the page changes
 CLASSIC, NODES_2 = "classic", "Nodes 2.0"
 LOOKS = CLASSIC, NODES_2
 READY = """
@@ -58,7 +58,7 @@ return window.app.graph.nodes.map(node => {
   const element = document.querySelector(`[data-node-id="${node.id}"]`);
   const { x, y, width } = element.getBoundingClientRect();
   const parts = [element, ...element.querySelectorAll('*')].filter(part => part.checkVisibility(seen));
-  const bottom = Math.max(...parts.map(part => part.getBoundingClientRect().bottom));  // a bar may hang below
+  const bottom = Math.max(...parts.map(part => part.getBoundingClientRect().bottom));  // a bar may stand below
   return [node.title, ...[x, y, width, bottom - y].map(length => length / scale)];
 });
 """
@@ -88,7 +88,7 @@ DIALOGS = "[role=dialog], [role=alertdialog], .p-toast-message-error"
 
 
 def open_browser(url: str, profile: Path | None = None, size: tuple[int, int] = (1800, 1000)) -> webdriver.Chrome:
-    """A browser that shows ComfyUI, ready for use; `window.heard` has what its server says."""
+    """A browser with ComfyUI, ready for use; `window.heard` collects its server's messages."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -101,9 +101,9 @@ def open_browser(url: str, profile: Path | None = None, size: tuple[int, int] = 
     browser.set_script_timeout(60)
     try:
         browser.get(url)
-        _ready(browser)
-        set_value(browser, "Comfy.TutorialCompleted", True)  # else the templates open over everything, the first time
-        set_value(browser, "Comfy.Workflow.ShowMissingModelsWarning", False)  # else older ones open a dialog over it
+        _wait_ready(browser)
+        set_value(browser, "Comfy.TutorialCompleted", True)  # else the templates cover the page at the first start
+        set_value(browser, "Comfy.Workflow.ShowMissingModelsWarning", False)  # else older front ends open a dialog
         reload(browser)
     except BaseException:
         browser.quit()
@@ -113,12 +113,12 @@ def open_browser(url: str, profile: Path | None = None, size: tuple[int, int] = 
 
 def reload(browser: webdriver.Chrome) -> None:
     browser.refresh()
-    _ready(browser)
+    _wait_ready(browser)
     browser.execute_script(LISTEN)
 
 
 def set_value(browser: webdriver.Chrome, setting: str, value: Any) -> None:
-    _done(browser.execute_async_script(SET, setting, value))
+    _raise_if_error(browser.execute_async_script(SET, setting, value))
 
 
 def set_language(browser: webdriver.Chrome, locale: str) -> None:
@@ -127,43 +127,43 @@ def set_language(browser: webdriver.Chrome, locale: str) -> None:
 
 
 def version(browser: webdriver.Chrome) -> tuple[int, ...]:
-    """Of the front end."""
+    """Major and minor version of the front end."""
     return tuple(map(int, browser.execute_script("return window.__COMFYUI_FRONTEND_VERSION__").split(".")[:2]))
 
 
 def set_look(browser: webdriver.Chrome, look: str) -> None:
-    """How nodes are drawn; one of `LOOKS`."""
+    """Set how nodes are drawn: one of `LOOKS`."""
     set_value(browser, "Comfy.VueNodes.Enabled", look == NODES_2)
     reload(browser)
 
 
 def show_templates(browser: webdriver.Chrome) -> None:
-    """The template browser, at this pack's examples."""
-    _done(browser.execute_async_script(COMMAND, "Comfy.BrowseTemplates"))
+    """Open the template browser at this pack's examples."""
+    _raise_if_error(browser.execute_async_script(COMMAND, "Comfy.BrowseTemplates"))
     click(browser, CATEGORY, By.XPATH)
-    _found(browser, By.CSS_SELECTOR, "[data-testid^=template-workflow-]")
+    _visible(browser, By.CSS_SELECTOR, "[data-testid^=template-workflow-]")
 
 
 def open_example(browser: webdriver.Chrome, name: str, node: str) -> None:
-    """Choose an example in the template browser, and wait until one of its nodes is there."""
+    """Choose an example in the template browser, and wait for one of its nodes."""
     show_templates(browser)
     click(browser, f"[data-testid=template-workflow-{name}]")
-    found = "return window.app.graph.nodes.some(node => node.type === arguments[0])"
-    until(browser, lambda: browser.execute_script(found, node) and not _shown(browser, "[role=dialog]"))
+    is_there = "return window.app.graph.nodes.some(node => node.type === arguments[0])"
+    until(browser, lambda: browser.execute_script(is_there, node) and not _all_visible(browser, "[role=dialog]"))
 
 
-def click(browser: webdriver.Chrome, what: str, by: str = By.CSS_SELECTOR) -> None:
-    """Click on it as soon as nothing lies over it."""
-    until(browser, lambda: _found(browser, by, what).click() or True)
+def click(browser: webdriver.Chrome, selector: str, by: str = By.CSS_SELECTOR) -> None:
+    """Click on an element as soon as nothing covers it."""
+    until(browser, lambda: _visible(browser, by, selector).click() or True)
 
 
 def fill(browser: webdriver.Chrome, graph: Mapping[str, Any]) -> None:
-    """Widgets' values as a graph in API format has them."""
+    """Set the widgets to the values of a graph in API format."""
     browser.execute_script(FILL, graph)
 
 
 def run(browser: webdriver.Chrome, limit: float = 300) -> list[list]:
-    """Click Run; all that was heard until the end, well or not: `[kind, detail]`."""
+    """Click Run; all server messages until the run ends or fails: `[kind, detail]`."""
     browser.execute_script("window.heard.length = 0")
     click(browser, "[data-testid=queue-button] button, button[data-testid=queue-button]")
     ends = "return window.heard.some(([kind]) => kind.startsWith('execution_'))"
@@ -172,34 +172,34 @@ def run(browser: webdriver.Chrome, limit: float = 300) -> list[list]:
 
 
 def complaints(browser: webdriver.Chrome) -> list[str]:
-    """What dialogs and error messages say."""
-    return [element.text for element in _shown(browser, DIALOGS)]
+    """Texts of dialogs and error messages."""
+    return [element.text for element in _all_visible(browser, DIALOGS)]
 
 
 def show_error(browser: webdriver.Chrome) -> str:
-    """All that is to be read when an error has been opened, where newer front ends fold it away."""
-    for button in _shown(browser, "[data-testid=error-overlay-see-errors]"):
+    """Text of the page with all errors opened; newer front ends fold them."""
+    for button in _all_visible(browser, "[data-testid=error-overlay-see-errors]"):
         button.click()
     return browser.find_element(By.TAG_NAME, "body").text
 
 
 def boxes(browser: webdriver.Chrome, look: str) -> list[list]:
-    """Each node in the graph's pixels: `[title, x, y, width, height]`."""
+    """Box of each node in pixels of the graph: `[title, x, y, width, height]`."""
     return browser.execute_script(NODES_2_BOXES if look == NODES_2 else BOXES)
 
 
 def pictures(browser: webdriver.Chrome, look: str) -> dict[str, list[list[int]]]:
-    """A node's title → width and height of each picture on it."""
+    """Title of a node → width and height of each image on it."""
     return browser.execute_script(NODES_2_PICTURES if look == NODES_2 else PICTURES)
 
 
 def fit(browser: webdriver.Chrome) -> None:
-    """All of the graph in view."""
-    _done(browser.execute_async_script(COMMAND, "Comfy.Canvas.FitView"))
+    """Bring the whole graph into view."""
+    _raise_if_error(browser.execute_async_script(COMMAND, "Comfy.Canvas.FitView"))
 
 
 def point_at(browser: webdriver.Chrome, look: str, kind: str, name: str) -> None:
-    """Hold the mouse over an input with a widget."""
+    """Move the mouse over a widget."""
     actions = ActionChains(browser)
     if look == NODES_2:
         labels = [part for part in node_element(browser, kind).find_elements(By.CSS_SELECTOR, "*") if part.text == name]
@@ -211,43 +211,43 @@ def point_at(browser: webdriver.Chrome, look: str, kind: str, name: str) -> None
 
 
 def node_element(browser: webdriver.Chrome, kind: str) -> WebElement:
-    """A node in Nodes 2.0."""
-    return _found(browser, By.CSS_SELECTOR, f"[data-node-id='{browser.execute_script(NODE_ID, kind)}']")
+    """Element of a node in Nodes 2.0."""
+    return _visible(browser, By.CSS_SELECTOR, f"[data-node-id='{browser.execute_script(NODE_ID, kind)}']")
 
 
 def unfold(browser: webdriver.Chrome, kind: str) -> None:
-    """Click on what shows a node's advanced inputs in Nodes 2.0."""
+    """Click the button that shows a node's advanced inputs in Nodes 2.0."""
     node_element(browser, kind).find_element(By.CSS_SELECTOR, UNFOLD).click()
 
 
 def open_help(browser: webdriver.Chrome, kind: str) -> None:
-    """Open the help panel of a node in the graph, from the toolbox over it."""
+    """Open the help panel of a node, from the toolbox above it."""
     browser.execute_script(SELECT, kind)
     click(browser, "[data-testid=info-button]")
 
 
 def help_text(browser: webdriver.Chrome) -> str:
-    """What the help panel says; a page takes a moment to come."""
-    return _found(browser, By.CSS_SELECTOR, ".node-help-content").text
+    """Text of the help panel, once its page is loaded."""
+    return _visible(browser, By.CSS_SELECTOR, ".node-help-content").text
 
 
-def _ready(browser: webdriver.Chrome) -> None:
+def _wait_ready(browser: webdriver.Chrome) -> None:
     until(browser, lambda: browser.execute_script(READY), 90)
 
 
-def _done(error: str | None) -> None:
+def _raise_if_error(error: str | None) -> None:
     if error:
         raise RuntimeError(error)
 
 
-def _shown(browser: webdriver.Chrome, selector: str) -> list[WebElement]:
+def _all_visible(browser: webdriver.Chrome, selector: str) -> list[WebElement]:
     return [element for element in browser.find_elements(By.CSS_SELECTOR, selector) if element.is_displayed()]
 
 
-def _found(browser: webdriver.Chrome, by: str, what: str) -> WebElement:
-    return until(browser, lambda: next((e for e in browser.find_elements(by, what) if e.is_displayed()), None))
+def _visible(browser: webdriver.Chrome, by: str, selector: str) -> WebElement:
+    return until(browser, lambda: next((e for e in browser.find_elements(by, selector) if e.is_displayed()), None))
 
 
-def until(browser: webdriver.Chrome, true: Callable[[], Any], limit: float = 30) -> Any:
-    """What `true` gives as soon as it gives something; TimeoutException after `limit` seconds."""
-    return WebDriverWait(browser, limit, 0.2, PASSING).until(lambda _: true())
+def until(browser: webdriver.Chrome, condition: Callable[[], Any], limit: float = 30) -> Any:
+    """First true value of `condition`; TimeoutException after `limit` seconds."""
+    return WebDriverWait(browser, limit, 0.2, PASSING).until(lambda _: condition())

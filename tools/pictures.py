@@ -1,6 +1,6 @@
-"""Pictures of the nodes for their help pages, from ComfyUI's own front end:  python tools/pictures.py URL
+"""Draw images of the nodes for their help pages, in ComfyUI's own front end:  python tools/pictures.py URL
 
-URL is that of a ComfyUI with the pack, such as http://127.0.0.1:8188; chromium and chromedriver have to be there.
+URL is that of a ComfyUI with the pack, such as http://127.0.0.1:8188. chromium and chromedriver must be installed.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ return [corner.x + 500, corner.y + 120 - title, node.size[0], node.size[1] + tit
 
 
 def picture_of(browser: webdriver.Chrome, node_id: str) -> bytes:
-    """A node alone on the canvas, as PNG."""
+    """PNG of a node alone on the canvas."""
     x, y, width, height = browser.execute_script(SHOW, node_id)
-    time.sleep(1)  # until it is drawn
-    above = 2 * MARGIN  # the pack's badge stands there
+    time.sleep(1)  # until the node is drawn
+    above = 2 * MARGIN  # for the pack's badge
     clip = {"x": x - MARGIN, "y": y - above, "width": width + 2 * MARGIN, "height": height + above + MARGIN, "scale": 1}
     shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
     return base64.b64decode(shot["data"])

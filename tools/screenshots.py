@@ -1,6 +1,6 @@
-"""The README's pictures of the pack in ComfyUI's own front end:  python tools/screenshots.py URL
+"""Take the README's screenshots of the pack in ComfyUI's own front end:  python tools/screenshots.py URL
 
-URL is that of a ComfyUI with the pack, such as http://127.0.0.1:8188; chromium and chromedriver have to be there.
+URL is that of a ComfyUI with the pack, such as http://127.0.0.1:8188. chromium and chromedriver must be installed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from PIL import Image
 from selenium import webdriver
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-DRAWN = 3  # seconds until everything is
+DRAWN = 3  # seconds until the page is drawn
 
 
-def keep(browser: webdriver.Chrome, name: str) -> None:
+def save(browser: webdriver.Chrome, name: str) -> None:
     time.sleep(DRAWN)
-    picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-    picture.save(IMAGES / f"{name}.jpg", quality=85)
+    image = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    image.save(IMAGES / f"{name}.jpg", quality=85)
 
 
 def main(url: str) -> None:
@@ -29,11 +29,11 @@ def main(url: str) -> None:
     try:
         front_end.set_language(browser, "en")
         front_end.show_templates(browser)
-        keep(browser, "templates")
+        save(browser, "templates")
         front_end.reload(browser)
         front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
         front_end.open_help(browser, "IDEA_ApplyAdapter")
-        keep(browser, "generate")
+        save(browser, "generate")
     finally:
         browser.quit()
 

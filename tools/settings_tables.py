@@ -1,4 +1,4 @@
-"""The tables of settings in docs/training.md, from the settings themselves:  python tools/settings_tables.py"""
+"""Write the tables of settings in docs/training.md from the settings:  python tools/settings_tables.py"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 
 
 def render(page: str) -> str:
-    """The page with its tables written anew, each between `<!-- name -->` and `<!-- end of name -->`."""
+    """The page with new tables, each between `<!-- name -->` and `<!-- end of name -->`."""
     for name, table in {"presets": _presets(), "settings": _settings()}.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         page = re.sub(f"(?s){begin}.*?{end}", lambda _, text=f"{begin}{table}\n{end}": text, page)
@@ -21,9 +21,9 @@ def render(page: str) -> str:
 
 
 def _presets() -> str:
-    """The settings in which presets differ."""
-    values = {name: [getattr(preset, name) for preset in PRESETS.values()] for name in settings_of(TrainConfig)}
-    rows = [[f"`{name}`", *map(_cell, own)] for name, own in values.items() if len(set(own)) > 1]
+    """Table of the settings that differ between presets."""
+    settings = {name: [getattr(preset, name) for preset in PRESETS.values()] for name in settings_of(TrainConfig)}
+    rows = [[f"`{name}`", *map(_cell, values)] for name, values in settings.items() if len(set(values)) > 1]
     return _table([["", *(f"`{name}`" for name in PRESETS)], *rows])
 
 

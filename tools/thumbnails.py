@@ -1,6 +1,6 @@
-"""The example workflows' pictures for ComfyUI's template browser, and the pack's icon and banner.
+"""Draw the example workflows' thumbnails for ComfyUI's template browser, and the pack's icon and banner.
 
-Drawn in the miniature world:
+The images come from the miniature world:
 
 python tools/thumbnails.py
 """
@@ -28,13 +28,13 @@ from miniature.world import BASE, all_names, draw, enhancer, face_engine, to_pho
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 SIZE, MARGIN, BACK, MARK = (640, 400), 12, (30, 32, 38), (255, 196, 64)
-ICON, BANNER = (400, 400), (1260, 540)  # as ComfyUI's registry wants them: a square, and 21 to 9
+ICON, BANNER = (400, 400), (1260, 540)  # for ComfyUI's registry: a square, and 21 to 9
 PROMPT = "a photo of <{}>, smiling, wearing a green hat, on a blue background"
 HATLESS = "a photo of <{}>, on a orange background"
 
 
 def person(pipeline, number: int, name: str) -> tuple[Stranger, Identity]:
-    """Somebody drawn, learned in a few steps."""
+    """A drawn person, trained in a few steps."""
     stranger = Stranger(number, 4)
     with tempfile.TemporaryDirectory() as folder:
         photos = stranger.prepared(Path(folder))
@@ -45,7 +45,7 @@ def person(pipeline, number: int, name: str) -> tuple[Stranger, Identity]:
 def sheet(
     rows: Sequence[Sequence[Tensor | str]], marked: int | None = None, size: tuple[int, int] = SIZE
 ) -> Image.Image:
-    """Pictures (3, S, S) in rows; a text between them stands for itself."""
+    """Images (3, S, S) in rows; a text is written between them."""
     image = Image.new("RGB", size, BACK)
     pen = ImageDraw.Draw(image)
     wide = max(sum(0.4 if isinstance(part, str) else 1.0 for part in row) for row in rows)
@@ -70,40 +70,40 @@ def main() -> None:
     pipeline = load_pipeline(BASE)
     (ann, alice), (_, bob) = person(pipeline, 7, "alice"), person(pipeline, 11, "bob")
 
-    def pictures(identity: Identity, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
+    def images(identity: Identity, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
         return list(draw(pipeline, [identity], [prompt.format(identity.name)] * count, seed))
 
     def without_training() -> list[Tensor]:
-        """From one photo: at once, and looked at and corrected."""
+        """Instant and refined images, from one photo."""
         with tempfile.TemporaryDirectory() as folder:
             face = Stranger(ann.number).prepared(Path(folder)).embeds.mean
-        looks = Refiner(DiffusersBackbone(pipeline), enhancer(), face_engine(), REFINING).refine(face)
-        first, best = (enhancer().identity("alice", face, look.shown) for look in (looks[0], looks[-1]))
-        return pictures(first) + pictures(best)
+        better = Refiner(DiffusersBackbone(pipeline), enhancer(), face_engine(), REFINING).refine(face)
+        first, best = (enhancer().identity("alice", face, one.shown) for one in (better[0], better[-1]))
+        return images(first) + images(best)
 
     named = [f"a photo of {name}, on a {color} background" for color in ("blue", "orange") for name in all_names()[:5]]
     celebrities = list(draw(pipeline, [], named))
-    (one,), (two,), (at_once, refined) = pictures(alice), pictures(bob), without_training()
-    half = torch.cat([pictures(alice, HATLESS)[0][..., :32], pictures(bob, HATLESS)[0][..., 32:]], dim=-1)
+    (one,), (two,), (at_once, refined) = images(alice), images(bob), without_training()
+    half = torch.cat([images(alice, HATLESS)[0][..., :32], images(bob, HATLESS)[0][..., 32:]], dim=-1)
     between = blend([alice, bob], [0.5, 0.5], "blend")
     hatless = HATLESS.format(alice.name)
-    painted = pictures(alice, "a painting of <{}>, on a purple background")
+    painted = images(alice, "a painting of <{}>, on a purple background")
     sheets = {
         "train_identity": sheet([[*ann.photos[:3], ">", one]]),
-        "generate_with_identity": sheet([[one, *pictures(alice, HATLESS, 2)]]),
+        "generate_with_identity": sheet([[one, *images(alice, HATLESS, 2)]]),
         "encode_and_compare": sheet([[*ann.photos[:2], "~", one]]),
         "two_people": sheet([[one, two, ">", half]]),
         "person_with_lora": sheet([[one, "+", *painted]]),
-        "best_of_a_batch": sheet([pictures(alice, count=4), pictures(alice, count=4, seed=4)], marked=0),
-        "blend_people": sheet([[one, *pictures(between), two]]),
+        "best_of_a_batch": sheet([images(alice, count=4), images(alice, count=4, seed=4)], marked=0),
+        "blend_people": sheet([[one, *images(between), two]]),
         "strengths": sheet([[draw(pipeline, [alice], [hatless], 5, strength=s)[0] for s in (0.0, 0.5, 1.0, 1.5)]]),
-        "generate_with_sdxl": sheet([pictures(alice, HATLESS, 3, seed=5)]),
+        "generate_with_sdxl": sheet([images(alice, HATLESS, 3, seed=5)]),
         "instant_person": sheet([[ann.photos[0], ">", one]]),
         "train_enhancer": sheet([celebrities[:5], celebrities[5:]]),
         "refined_person": sheet([[ann.photos[0], ">", at_once, ">", refined]]),
     }
     sheet([[one]], size=ICON).save(IMAGES / "icon.png")
-    sheet([[*ann.photos[:3], ">", *pictures(alice, HATLESS), *painted]], size=BANNER).save(IMAGES / "banner.png")
+    sheet([[*ann.photos[:3], ">", *images(alice, HATLESS), *painted]], size=BANNER).save(IMAGES / "banner.png")
     for name, image in sheets.items():
         image.save(WORKFLOWS / f"{name}.jpg", quality=85)
 

@@ -1,9 +1,9 @@
-"""Front-end files of the example workflows, from those in API format, laid out from left to right.
+"""Make the front-end files of the example workflows from those in API format, laid out from left to right.
 
     python tools/workflows.py URL NAME…
 
-URL is a ComfyUI with this pack, the oldest that is supported: its nodes have no inputs or outputs that others lack. A
-node's title and a note beside the graph stand in the API file under `_meta`.
+URL is the oldest supported ComfyUI with this pack: all later versions have its inputs and outputs. The API file holds a
+node's title, and a note beside the graph, under `_meta`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 WIDTH, GAP, TOP = 340, 60, 60  # pixels
-BELOW = 90  # the next node's title, and the bar that Nodes 2.0 hangs below a node with an error
-# As Nodes 2.0 has them with advanced inputs unfolded, which the classic look never exceeds.
+BELOW = 90  # for the next node's title, and the bar of Nodes 2.0 below a node with an error
+# Heights in Nodes 2.0 with advanced inputs unfolded; those of the classic look are never larger.
 ENDS, SOCKET, WIDGET, STRING, TEXT, PICTURE, FOLD = 38, 20, 28, 36, 110, 320, 24
-NOTE, LINE, LETTERS = 60, 22, 110  # a note's ends, and how much a line of it takes and holds
+NOTE, LINE, LETTERS = 60, 22, 110  # height of a note's ends and of a line, and letters in a line
 PICTURED = {"SaveImage", "PreviewImage", "LoadImage", "IDEA_EnhancerTrain"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-# As in ComfyUI's own templates.
+# Links as in ComfyUI's own templates.
 MODELS = {
     name: f"https://huggingface.co/{place}/resolve/main/{name}?download=true"
     for name, place in {
@@ -35,7 +35,7 @@ Graph = Mapping[str, Mapping[str, Any]]
 
 
 def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
-    """The graph as ComfyUI's front end saves it."""
+    """The graph in the format of ComfyUI's front end."""
     places, links, nodes = place(api, info), [], []
     for key, node in api.items():
         spec = info[node["class_type"]]
@@ -90,23 +90,23 @@ def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_models(inputs: Mapping[str, Any]) -> dict[str, list]:
-    """Where a file that an input names is found, for the front end's list of missing models."""
-    found = [
+    """Links to the files in a node's inputs, for the front end's list of missing models."""
+    models = [
         {"name": value, "url": MODELS[value], "directory": "checkpoints"}
         for value in inputs.values()
         if isinstance(value, str) and value in MODELS
     ]
-    return {"models": found} if found else {}
+    return {"models": models} if models else {}
 
 
 def inputs_of(spec: Mapping[str, Any]) -> dict[str, tuple[Any, Mapping[str, Any]]]:
     """Name → kind and options, in the node's order."""
-    found = {}
+    inputs = {}
     for group in ("required", "optional"):
         for name in spec["input_order"].get(group, []):
             kind, *options = spec["input"][group][name]
-            found[name] = kind, options[0] if options else {}
-    return found
+            inputs[name] = kind, options[0] if options else {}
+    return inputs
 
 
 def is_widget(kind: Any) -> bool:
@@ -114,9 +114,9 @@ def is_widget(kind: Any) -> bool:
 
 
 def place(api: Graph, info: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
-    """Node → x, y and height: a column for each step from the nodes that need nothing."""
+    """Node → x, y and height. A node's column is one after that of its last source."""
     columns: dict[str, int] = {}
-    for key, node in api.items():  # sources come before what needs them
+    for key, node in api.items():  # sources come first
         before = [columns[value[0]] for value in node["inputs"].values() if isinstance(value, list)]
         columns[key] = max(before, default=-1) + 1
     bottoms: dict[int, int] = {}
@@ -137,7 +137,7 @@ def height_of(node: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
         if is_widget(kind):
             height += TEXT if options.get("multiline") else STRING if kind == "STRING" else WIDGET
     height += FOLD * any(options.get("advanced") for _, options in kinds)
-    height += TEXT * (node["class_type"] == "PreviewAny")  # whose text the front end adds
+    height += TEXT * (node["class_type"] == "PreviewAny")  # the front end adds its text
     return height + PICTURE * (node["class_type"] in PICTURED)
 
 

@@ -1,7 +1,7 @@
-"""What stands between ComfyUI's models and a backward pass, and its cures.
+"""Obstacles to a backward pass in ComfyUI's models, and their remedies.
 
-Nodes run under `torch.inference_mode()`, weights that a loader made there cannot be saved for a backward pass, some
-forward passes write in place, and some attentions know no gradients.
+Nodes run under `torch.inference_mode()`, and autograd cannot save weights that were loaded there. Some forward passes
+write in place, and some attention functions have no gradients.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeGuard
 
 import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
@@ -23,7 +25,7 @@ from ...idea_core.errors import BaseModelError
 
 @contextmanager
 def gradients_allowed() -> Iterator[None]:
-    """Leave the inference mode that ComfyUI runs nodes in; newer versions are told that this is training."""
+    """Leave the inference mode of ComfyUI's nodes, and set the training flag of newer versions."""
     management = comfy.model_management
     flag = getattr(management, "in_training", None)
     with torch.inference_mode(False), torch.enable_grad():
@@ -37,13 +39,13 @@ def gradients_allowed() -> Iterator[None]:
 
 
 def trainable_clone(patcher):
-    """A clone whose weights stay put.
+    """A clone whose weights stay in place.
 
     Newer ComfyUI streams weights through reused buffers (dynamic VRAM), which would give wrong gradients. There the
-    clone has weights of its own, read from the checkpoint again. Elsewhere all clones share theirs.
+    clone reads weights of its own from the checkpoint. Elsewhere all clones share their weights.
 
     Raises:
-        BaseModelError: the weights are streamed, and the node that loaded them did not say how to load them again.
+        BaseModelError: the weights are streamed, and their loader cannot load them again.
     """
     with torch.inference_mode(False):
         if not getattr(patcher, "is_dynamic", bool)():
@@ -58,32 +60,32 @@ def trainable_clone(patcher):
 
 
 class GradientWeights:
-    """Weights that autograd may save for a backward pass, in place of those that it may not.
+    """Replace weights that autograd cannot save for a backward pass.
 
-    Plain tensors that a loader made in inference mode are swapped for good, for bit-identical copies. Quantised ones
-    are swapped for what they stand for, in the precision that the model computes in, until `restore`.
+    Bit-identical copies replace plain tensors from inference mode for good. Dequantised weights, in the precision that
+    the model computes in, replace quantised ones until `restore`.
     """
 
     def __init__(self):
-        self._plain: dict[torch.nn.Module, tuple[torch.nn.Parameter, Tensor]] = {}  # module → plain, quantised weight
+        self._plain: dict[torch.nn.Module, tuple[Parameter, Parameter]] = {}  # module → plain, quantised weight
 
     def swap_in(self, model: torch.nn.Module) -> None:
         for part in model.modules():
-            for store in (part._parameters, part._buffers):
-                for name, tensor in store.items():
-                    if type(tensor) in (Tensor, torch.nn.Parameter) and _has_no_version(tensor):
-                        copied = tensor.detach().clone()
-                        is_parameter = store is part._parameters
-                        store[name] = torch.nn.Parameter(copied, requires_grad=False) if is_parameter else copied
+            for name, weight in part._parameters.items():
+                if _from_inference(weight):
+                    part._parameters[name] = Parameter(weight.detach().clone(), requires_grad=False)
+            for name, buffer in part._buffers.items():
+                if _from_inference(buffer):
+                    part._buffers[name] = buffer.detach().clone()
             weight = part._parameters.get("weight")
-            if is_quantised(weight):
-                plain = torch.nn.Parameter(weight.dequantize().clone(), requires_grad=False)
+            if weight is not None and is_quantised(weight):
+                plain = Parameter(weight.dequantize().clone(), requires_grad=False)
                 self._plain[part] = plain, weight
                 part._parameters["weight"] = plain
-                part.comfy_force_cast_weights = True  # else ComfyUI's layer quantises what it is given
+                part.comfy_force_cast_weights = True  # else ComfyUI's layer quantises its input
 
     def restore(self) -> None:
-        """Put the quantised weights back, but for those that ComfyUI has put back itself."""
+        """Put the quantised weights back, unless ComfyUI has already done so."""
         for part, (plain, weight) in self._plain.items():
             part.comfy_force_cast_weights = False
             if part._parameters["weight"] is plain:
@@ -93,9 +95,9 @@ class GradientWeights:
 
 @contextmanager
 def recomputed(unet: torch.nn.Module) -> Iterator[None]:
-    """While open, the UNet's blocks compute again in the backward pass what they would have to keep."""
+    """While open, the UNet's blocks recompute their activations in the backward pass."""
     blocks = [part for part in unet.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))]
-    before = [vars(block).get("forward") for block in blocks]  # of another pack's own
+    before = [vars(block).get("forward") for block in blocks]  # another pack's own, if any
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
     try:
@@ -108,12 +110,14 @@ def recomputed(unet: torch.nn.Module) -> Iterator[None]:
 
 
 def is_quantised(weight: Tensor | None) -> bool:
-    """Whether a weight is one of ComfyUI's own quantised ones, such as scaled fp8."""
+    """Whether ComfyUI itself has quantised a weight, such as to scaled fp8."""
     return hasattr(weight, "_qdata")
 
 
-def _has_no_version(tensor: Tensor) -> bool:
-    """Whether the tensor was made in inference mode; `is_inference()` forgets it after a `.to()`."""
+def _from_inference(tensor: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether a plain tensor was made in inference mode; after a `.to()`, `is_inference()` no longer tells."""
+    if tensor is None or type(tensor) not in (Tensor, Parameter):
+        return False
     try:
         return tensor._version is None
     except RuntimeError:
@@ -121,12 +125,12 @@ def _has_no_version(tensor: Tensor) -> bool:
 
 
 def differentiable_attention(_chosen, *args, **kwargs) -> Tensor:
-    """PyTorch's attention in place of ComfyUI's choice; its memory-saving ones are not safe for autograd."""
+    """PyTorch's attention in place of ComfyUI's choice: its memory-saving ones are not safe for autograd."""
     return attention_pytorch(*args, **kwargs)
 
 
 class CopiedNormInputs(TorchFunctionMode):
-    """CLIP's layers add in place to what their layer norms saved for the backward pass; those save a copy here."""
+    """Layer norms save a copy of their input here: CLIP's layers then add to that input in place."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.layer_norm:

@@ -1,13 +1,13 @@
 """ComfyUI's CLIP, UNet and VAE as the trainer's `Backbone`, in ComfyUI's own memory management.
 
-MODEL, CLIP and VAE compute the same after training as before. Weights that a loader made in inference mode stay
-bit-identical copies (`GradientWeights`), and what training loaded stays loaded until ComfyUI needs the memory.
+MODEL, CLIP and VAE compute the same after training as before. Weights from inference mode stay bit-identical copies
+(`GradientWeights`). Models stay loaded until ComfyUI needs the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import comfy.model_management
@@ -31,18 +31,17 @@ from .autograd import (
     trainable_clone,
 )
 from .models import TextEncoders, best_dtype, cross_attention_shapes, layer_of, require_pair, schedule_of
-from .vae import recorded_deviation
 
-ALL_MEMORY = 1e20  # bytes: whatever else is loaded makes room for the training
+ALL_MEMORY = 1e20  # bytes: all other models make room for the training
 
 
 class ComfyBackbone:
     """A frozen MODEL, CLIP and VAE, open for gradients inside `with`.
 
     Args:
-        precision: one of `PRECISION_CHOICES`, in which the UNet computes; all that is trained is in single precision.
-            "auto" takes half precision on GPUs, in bfloat16 where they have it.
-        gradient_checkpointing: trade a second forward pass of the UNet for memory.
+        precision: of the UNet, one of `PRECISION_CHOICES`. "auto" is half precision on GPUs, bfloat16 where they have
+            it. Trained weights are always in single precision.
+        gradient_checkpointing: save memory by a second forward pass of the UNet.
 
     Raises:
         BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
@@ -56,7 +55,7 @@ class ComfyBackbone:
         self._vae = vae
         self._patcher = trainable_clone(model)
         self._text_patcher = trainable_clone(clip.patcher)
-        self._vae_patcher: ModelPatcher | None = None  # where gradients pass through the VAE
+        self._vae_patcher: ModelPatcher | None = None  # if gradients pass through the VAE
         self._text = TextEncoders(self.base_model, self._text_patcher.model, clip.tokenizer)
         self._unet = self._patcher.model.diffusion_model
         self.device = self._patcher.load_device
@@ -121,10 +120,10 @@ class ComfyBackbone:
         parts = []
         for image in images:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with self.aside(), torch.inference_mode(), recorded_deviation(self._vae) as deviation:
+            with self.aside(), torch.inference_mode(), _recorded_std(self._vae) as std_of:
                 mean = self._vae.encode(image[None])
-                spread = deviation(mean)
-                parts.append((scaled(mean), scaled(spread) - scaled(torch.zeros_like(spread))))
+                std = std_of(mean)
+                parts.append((scaled(mean), scaled(std) - scaled(torch.zeros_like(std))))
         return Latents(*(torch.cat(part).to(self.device, torch.float32) for part in zip(*parts)))
 
     def decode_images(self, latents: Tensor) -> Tensor:
@@ -138,15 +137,16 @@ class ComfyBackbone:
             self._vae_patcher = trainable_clone(self._vae.patcher)
             self._pushed_out = self._loaded
         self._load()
-        vae, wanted = self._vae_patcher, self._patcher.model.process_latent_out(latents)
-        parts = wanted.to(vae.load_device, self._vae.vae_dtype).split(1)
-        decode = partial(checkpoint, vae.model.decode, use_reentrant=False, preserve_rng_state=False)
-        pixels = [(decode if self.gradient_checkpointing else vae.model.decode)(part) for part in parts]
+        vae, latents = self._vae_patcher, self._patcher.model.process_latent_out(latents)
+        decode = vae.model.decode
+        if self.gradient_checkpointing:
+            decode = partial(checkpoint, decode, use_reentrant=False, preserve_rng_state=False)
+        pixels = [decode(part) for part in latents.to(vae.load_device, self._vae.vae_dtype).split(1)]
         return (torch.cat(pixels).float().movedim(1, -1) / 2 + 0.5).clamp(0, 1).to(self.device)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """While open, other models have their turn, and may push UNet and text encoder out: later they come back."""
+        """While open, other models may push UNet and text encoder out of memory; these are loaded again later."""
         try:
             yield
         finally:
@@ -159,28 +159,26 @@ class ComfyBackbone:
         options = {"optimized_attention_override": differentiable_attention}
         vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
         noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
-        again = self.gradient_checkpointing and torch.is_grad_enabled()
-        with recomputed(self._unet) if again else nullcontext():
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        with recomputed(self._unet) if recompute else nullcontext():
             return self._unet(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
 
     def _vector(self, pooled: Tensor, noisy: Tensor) -> Tensor:
-        """Pooled text and the photos' size, as ComfyUI gives them to the UNet of Stable Diffusion XL."""
+        """Pooled text and image size for the UNet of Stable Diffusion XL, as ComfyUI computes them."""
         size = tuple(side * self._vae.downscale_ratio for side in noisy.shape[-2:])
-        if size not in self._sizes:  # ComfyUI computes them on the CPU, for which the device would have to wait
+        if size not in self._sizes:  # ComfyUI computes them on the CPU, and the device would wait
             zeros = torch.zeros(1, pooled.shape[1])
             vector = self._patcher.model.encode_adm(pooled_output=zeros, height=size[0], width=size[1])
             self._sizes[size] = vector[:, pooled.shape[1] :].to(noisy.device)
         return torch.cat([pooled, self._sizes[size].to(pooled).expand(len(pooled), -1)], dim=1)
 
-    @contextmanager
-    def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
-        with kv_added(self._kv_layers, delta):
-            yield
+    def kv_deltas(self, delta: Callable[[str], Tensor]) -> AbstractContextManager[None]:
+        return kv_added(self._kv_layers, delta)
 
     def _load(self) -> None:
-        """Bring UNet and text encoder to their devices, once, after the VAE had its turn."""
+        """Load UNet and text encoder once, and again after other models had the memory."""
         if self._pushed_out:
-            self._bring()
+            self._load_whole()
             self._pushed_out = False
         if self._loaded:
             return
@@ -188,11 +186,11 @@ class ComfyBackbone:
         self._loaded = True
         if self._patcher.model_dtype() != self._dtype:
             self._patcher.set_model_compute_dtype(self._dtype)
-        self._bring()
+        self._load_whole()
         self._text.prepare(self.clip_layer, self._text_patcher.load_device)
 
-    def _bring(self) -> None:
-        """See that what gradients pass through is on its devices whole, with weights that autograd may save."""
+    def _load_whole(self) -> None:
+        """Load the models that gradients pass through as a whole, with weights that autograd may save."""
         patchers = [self._patcher, self._text_patcher, *([self._vae_patcher] if self._vae_patcher else [])]
         with torch.inference_mode():
             comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
@@ -200,12 +198,35 @@ class ComfyBackbone:
             self._weights.swap_in(patcher.model)
 
     def _unload(self) -> None:
-        """Leave the modules as they were found: what training hung in outlives the patcher otherwise."""
+        """Restore the modules: changes of the training outlive the patcher otherwise."""
         if not self._loaded:
             return
         self._weights.restore()
         self._patcher.detach()
         for module in self._patcher.model.modules():
             if hasattr(module, "prev_comfy_cast_weights"):
-                vars(module).pop("comfy_cast_weights", None)  # so that the class's own counts
+                vars(module).pop("comfy_cast_weights", None)  # the class attribute applies again
                 del module.prev_comfy_cast_weights
+
+
+@contextmanager
+def _recorded_std(vae) -> Iterator[Callable[[Tensor], Tensor]]:
+    """While open, a function gives the standard deviation for a mean that the VAE has just encoded.
+
+    ComfyUI's VAE gives only the mean. Where it encodes in tiles, or has no posterior, the standard deviation is 0.
+    """
+    moments: list[Tensor] = []
+    part = getattr(vae.first_stage_model, "regularization", None)
+    hook = None if part is None else part.register_forward_pre_hook(lambda _part, inputs: moments.append(inputs[0]))
+
+    def std_of(mean: Tensor) -> Tensor:
+        shapes = [(len(one), one.shape[1] // 2, *one.shape[2:]) for one in moments]
+        if shapes != [tuple(mean.shape)]:
+            return torch.zeros_like(mean)
+        return moments[0].chunk(2, dim=1)[1].to(mean).clamp(-30, 20).div(2).exp()
+
+    try:
+        yield std_of
+    finally:
+        if hook is not None:
+            hook.remove()

@@ -1,4 +1,4 @@
-"""Which checkpoint file a MODEL came from, read off the graph: ComfyUI's MODEL itself does not know."""
+"""The checkpoint file behind a MODEL, found in the graph: ComfyUI's MODEL does not name it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _FILE_INPUTS = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models"}
 
 @contextmanager
 def checkpoint_meanwhile(prompt: Mapping | None, node_id: str | None) -> Iterator[Callable[[], dict[str, str]]]:
-    """`checkpoint_of`, hashed while other work goes on: `base_checkpoint` and `base_hash` of a file.
+    """Hash the checkpoint of `checkpoint_of` while other work runs.
 
-    What is yielded waits for it, and Cancel ends the waiting.
+    Yields:
+        A function that waits for the hash: `base_checkpoint` and `base_hash`. Cancel ends the wait.
     """
     pool = ThreadPoolExecutor(1)
     hashed = pool.submit(checkpoint_of, prompt, node_id)
@@ -36,26 +37,21 @@ def checkpoint_meanwhile(prompt: Mapping | None, node_id: str | None) -> Iterato
 
 
 def checkpoint_of(prompt: Mapping | None, node_id: str | None, link: str = "model") -> tuple[str, str]:
-    """File name and SHA-256 of the checkpoint above a node's `link` input; "" for what is not to be found or read.
+    """File name and SHA-256 of the checkpoint behind a node's `link` input; "" if it is not found or not readable.
 
     Args:
         prompt: the running graph in API format.
-        node_id: the node that asks.
     """
     seen = set()
     while prompt and node_id in prompt and node_id not in seen:
         seen.add(node_id)
         inputs = prompt[node_id].get("inputs", {})
         for name, folder in _FILE_INPUTS.items():
-            if isinstance(inputs.get(name), str):
-                return inputs[name], _sha256(folder_paths.get_full_path(folder, inputs[name]))
+            if isinstance(file := inputs.get(name), str):
+                try:
+                    return file, file_digest(folder_paths.get_full_path(folder, file) or "")
+                except OSError:  # a missing hash must not end a training
+                    return file, ""
         source = inputs.get(link)
         node_id = source[0] if isinstance(source, list) else None
     return "", ""
-
-
-def _sha256(path: str | None) -> str:
-    try:
-        return file_digest(path or "")
-    except OSError:  # a hash is no reason to lose a training
-        return ""

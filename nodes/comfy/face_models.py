@@ -1,17 +1,20 @@
-"""What travels through FACE_MODEL: which face models, loaded when they are used, freed when ComfyUI unloads models."""
+"""FACE_MODEL: a choice of face models. They are loaded when used, and freed when ComfyUI unloads models."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import comfy.model_management
+import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
-from ...idea_core.faces import FaceEngine, FacePack, InsightFaceEngine, free_engines, load_engine
+from ...idea_core.faces import Face, FaceEngine, FacePack, InsightFaceEngine, free_engines, load_engine
+from ...idea_core.faces.face import DETECTOR_SIZE, MIN_SCORE, RecogniserFile
 from ...idea_core.files.digest import digest_of, file_digest
 
 
@@ -40,18 +43,35 @@ def engine_of(face_model: Any) -> FaceEngine:
     return InsightFaceEngine.of_analysis(face_model)
 
 
-class ReloadedEngine:
-    """A FACE_MODEL's engine for long work: loaded at each use, so that ComfyUI may free it in between."""
+class ReloadedEngine(FaceEngine):
+    """A FACE_MODEL's engine for long work. It is loaded at each use, so that ComfyUI may free it in between."""
 
     def __init__(self, face_model: Any):
         self._face_model = face_model
+        self.providers = engine_of(face_model).providers
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(engine_of(self._face_model), name)
+    def detect(self, photo: np.ndarray, size: int = DETECTOR_SIZE, min_score: float = MIN_SCORE) -> list[Face]:
+        return engine_of(self._face_model).detect(photo, size, min_score)
+
+    def detect_all(self, photos: Sequence[np.ndarray]) -> list[list[Face]]:
+        return engine_of(self._face_model).detect_all(photos)  # loaded once, and not in several threads
+
+    def require_detector(self) -> None:
+        engine_of(self._face_model).require_detector()
+
+    def align(self, photo: np.ndarray, face: Face) -> np.ndarray:
+        return engine_of(self._face_model).align(photo, face)
+
+    @property
+    def recogniser_file(self) -> RecogniserFile:
+        return engine_of(self._face_model).recogniser_file
+
+    def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        return engine_of(self._face_model).embed_crops(crops)
 
 
 def face_digest(face_model: Any) -> str:
-    """SHA-256 of the models' files, on which a FACE_MODEL's faces depend; for another pack's, of their names."""
+    """SHA-256 of a FACE_MODEL's files; for another pack's models, of the files' names."""
     if isinstance(face_model, FaceModels):
         return digest_of(*map(file_digest, face_model.pack.files()))
     models = getattr(face_model, "models", {})
@@ -60,12 +80,12 @@ def face_digest(face_model: Any) -> str:
 
 
 class FaceModelMemory(torch.nn.Module):
-    """Stands for the face models in ComfyUI's list of loaded models; it has no weights of its own."""
+    """Stands for the face models in ComfyUI's list of loaded models; it has no weights."""
 
 
 @cache
 def _reminder() -> ModelPatcher:
-    """An entry in that list, through which ComfyUI says that models are to be unloaded."""
+    """An entry in that list, through which ComfyUI unloads the face models."""
     devices = comfy.model_management.get_torch_device(), torch.device("cpu")
     patcher = ModelPatcher(FaceModelMemory(), *devices, size=1)
     patcher.add_callback(CallbacksMP.ON_DETACH, lambda _, whole: free_engines() if whole else None)

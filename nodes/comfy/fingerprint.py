@@ -1,4 +1,4 @@
-"""Content hash of a training's inputs, so that an unchanged input is never trained twice."""
+"""Content hash of a training's inputs, so that the same inputs are never trained twice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .autograd import is_quantised
 from .models import layer_of
 
 UNUSED = ("logit_scale", "text_projection.weight")
-"""Text encoder weights that the text condition does not depend on. SD 1.x checkpoints lack them, and ComfyUI leaves
-whatever was in memory there."""
+"""Text encoder weights without effect on the text condition. SD 1.x checkpoints lack them, and ComfyUI leaves them
+uninitialised."""
 SAMPLES = 1024  # values read of each weight: any fine-tune, merge or LoRA changes nearly all of them
 
 
@@ -41,14 +41,14 @@ def _add_patcher(digest: Digest, patcher) -> None:
     for key, weight in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
         if key.endswith(UNUSED):
             continue
-        if key in patcher.backup:  # a LoRA is merged in right now: the weight under it counts
+        if key in patcher.backup:  # a LoRA is merged in: the base weight counts
             weight = patcher.backup[key].weight
         for part in _stored(weight):
             digest.add_text(f"{key} {tuple(part.shape)}")
             if not part.is_meta:
                 digest.add_tensor(_sample(part))
     if getattr(patcher, "injections", None):
-        digest.add(os.urandom(16))  # what they do is not to be seen from here: never found again
+        digest.add(os.urandom(16))  # their effect is unknown, so the training is never reused
     for key, patches in sorted(patcher.patches.items()):
         for strength, patch, *others in patches:
             digest.add_text(f"{key} {strength} {others[0]}")
@@ -56,7 +56,7 @@ def _add_patcher(digest: Digest, patcher) -> None:
 
 
 def _add_nested(digest: Digest, value) -> None:
-    """Tensors and plain values in the tuples that ComfyUI keeps patches in."""
+    """Tensors and plain values in ComfyUI's nested patches."""
     if isinstance(value, Tensor):
         digest.add_tensor(_sample(value))
     elif isinstance(value, (tuple, list)):
@@ -66,12 +66,12 @@ def _add_nested(digest: Digest, value) -> None:
         digest.add_text(repr(value))
 
 
-def _stored(weight: Tensor) -> list[Tensor]:
-    """A weight as it is stored: of a quantised one the small numbers, and their scales."""
+def _stored(weight) -> list[Tensor]:
+    """A weight as it is stored; of a quantised one the quantised values and their scales."""
     parts = [weight]
     if is_quantised(weight):
         parts = [weight._qdata, *(part for part in vars(weight._params).values() if isinstance(part, Tensor))]
-    return [part.detach() if type(part.detach()) is Tensor else part.detach().as_subclass(Tensor) for part in parts]
+    return [part.detach().as_subclass(Tensor) for part in parts]
 
 
 def _sample(tensor: Tensor) -> Tensor:

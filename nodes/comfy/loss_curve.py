@@ -1,4 +1,4 @@
-"""The loss curve as a picture."""
+"""The loss curve as an image."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ SMOOTHING = 0.9  # weight of the past in the running mean
 
 def draw_losses(losses: Sequence[float]) -> Tensor:
     """IMAGE (1, H, W, 3): each step's loss as a point, their running mean as a line."""
-    picture = Image.new("RGB", SIZE, PAPER)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", SIZE, PAPER)
+    draw = ImageDraw.Draw(image)
     low, high = min(losses), max(losses)
     span = (high - low) or 1.0
 
     def place(step: int, loss: float) -> tuple[float, float]:
-        width, height = SIZE[0] - 2 * BORDER, SIZE[1] - 2 * BORDER
-        return (
-            BORDER + width * step / max(1, len(losses) - 1),
-            BORDER + height * (1 - (loss - low) / span),
-        )
+        x, y = step / max(1, len(losses) - 1), 1 - (loss - low) / span
+        return BORDER + (SIZE[0] - 2 * BORDER) * x, BORDER + (SIZE[1] - 2 * BORDER) * y
 
     for part in range(5):
         loss = low + span * part / 4
@@ -39,7 +36,7 @@ def draw_losses(losses: Sequence[float]) -> Tensor:
         x, y = place(step, loss)
         draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=POINTS)
     draw.line([place(step, loss) for step, loss in enumerate(smooth(losses))], fill=LINE, width=3)
-    return torch.from_numpy(np.asarray(picture)[None].astype(np.float32) / 255)
+    return torch.from_numpy(np.asarray(image)[None].astype(np.float32) / 255)
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

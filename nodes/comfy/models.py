@@ -1,4 +1,4 @@
-"""What ID-EA has to know of a ComfyUI MODEL and CLIP: their family, and how to reach the text encoder."""
+"""A ComfyUI MODEL and CLIP: their family, schedule and layers, and access to the text encoders."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class TextEncoders:
     """The text encoders inside a CLIP.
 
     Attributes:
-        models: by their names in identity files, ComfyUI's `SDClipModel`s, in the order of the text condition.
+        models: name in identity files → ComfyUI's `SDClipModel`, in the order of the text condition.
     """
 
-    def __init__(self, base_model: str, clip_model: torch.nn.Module, tokenizer):
+    def __init__(self, base_model: str, clip_model, tokenizer):
         keys = BASE_MODELS[base_model].encoders
         self.models = {key: getattr(clip_model, key) for key in keys}
         self._whole = clip_model
@@ -37,7 +37,7 @@ class TextEncoders:
         return {key: one.tokenizer(text)["input_ids"][one.tokens_start : -1] for key, one in self._tokenizers.items()}
 
     def prepare(self, layer: int | None, device: torch.device) -> None:
-        """Set what ComfyUI's CLIP sets before it encodes."""
+        """Set the options that ComfyUI's CLIP sets before it encodes."""
         self._whole.reset_clip_options()
         if layer is not None:
             self._whole.set_clip_options({"layer": layer})
@@ -48,7 +48,7 @@ class TextEncoders:
 
 
 def require_pair(model, clip, *, trainable: bool = False) -> str:
-    """Key of the base model that MODEL and CLIP share.
+    """Key of the base model of MODEL and CLIP.
 
     Raises:
         BaseModelError: an unsupported or mismatched pair; for training also an unsupported prediction.
@@ -56,7 +56,8 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
     key = _family_of(model)
     encoders = text_encoders_of(clip) if clip is not None else {}
     if encoders != dict(BASE_MODELS[key].encoders):
-        raise BaseModelError(f"the CLIP of {_describe(key)}", _describe_encoders(encoders), _FIX)
+        own = _describe_encoders(BASE_MODELS[key].encoders)
+        raise BaseModelError(f"the CLIP of {BASE_MODELS[key].title} ({own})", _describe_encoders(encoders), _FIX)
     if trainable:
         prediction_of(model)
         channels, wanted = model.model.model_config.unet_config.get("in_channels"), BASE_MODELS[key].latent_channels
@@ -67,7 +68,7 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
 
 
 def require_vae(vae, base_model: str) -> None:
-    """Raise `BaseModelError` unless a VAE is there and gives latents of the base model's channels."""
+    """Raise `BaseModelError` unless there is a VAE with the base model's latent channels."""
     wanted = BASE_MODELS[base_model].latent_channels
     channels = getattr(vae, "latent_channels", None) if hasattr(vae, "patcher") else None
     if channels != wanted:
@@ -77,7 +78,7 @@ def require_vae(vae, base_model: str) -> None:
 
 
 def text_encoders_of(clip) -> dict[str, int]:
-    """Text encoder → width of its token embeddings, for those encoders that a CLIP has."""
+    """Text encoder → width of its token embeddings, for the encoders of a CLIP."""
     names = {name for base in BASE_MODELS.values() for name in base.encoders}
     model = getattr(clip, "cond_stage_model", None)
     encoders = {name: getattr(model, name, None) for name in sorted(names, reverse=True)}
@@ -89,38 +90,35 @@ def text_encoders_of(clip) -> dict[str, int]:
 
 
 def current_layer(clip_model, encoder: str) -> int | None:
-    """The layer, counted from the end, that a text encoder inside a CLIP is set to give; None: several of them."""
+    """Output layer of a text encoder inside a CLIP, counted from the end; None: several layers."""
     part = getattr(clip_model, encoder)
     return {"last": -1, "hidden": part.layer_idx}.get(part.layer) if isinstance(part.layer, str) else None
 
 
 def layer_of(clip) -> int | None:
-    """The layer that CLIP Set Last Layer chose, or None where that acts as if nobody had chosen."""
-    base = of_encoders(text_encoders_of(clip))
-    depths = [getattr(clip.cond_stage_model, key).num_layers for key in base.encoders]
-    layer = clip.layer_idx
+    """The layer from CLIP Set Last Layer; None if it is the base model's own."""
+    encoders, layer = text_encoders_of(clip), clip.layer_idx
+    base = of_encoders(encoders)
+    depths = [getattr(clip.cond_stage_model, key).num_layers for key in encoders]
     if layer is not None and abs(layer) > max(depths):
-        layer = -1  # as ComfyUI reads it: the last
-    return None if layer in (None, base.clip_layer) else layer
+        layer = -1  # ComfyUI uses the last layer then
+    return None if layer in (None, base and base.clip_layer) else layer
 
 
 def prediction_of(model) -> str:
     """ "eps" or "v"; BaseModelError for any other parameterisation."""
-    said = described_prediction(model)
-    if said not in PREDICTIONS:
+    prediction = described_prediction(model)
+    if prediction not in PREDICTIONS:
         fix = "Take the MODEL from before any ModelSampling node, or load another checkpoint."
-        raise BaseModelError("a MODEL that predicts noise (eps) or velocity (v)", said, fix)
-    return said
+        raise BaseModelError("a MODEL that predicts noise (eps) or velocity (v)", prediction, fix)
+    return prediction
 
 
 @torch.inference_mode(False)
 def schedule_of(model, device: torch.device) -> tuple[Schedule, Tensor]:
-    """The schedule that a MODEL's network was trained on, and its timesteps (T,) as the network is given them.
+    """The training schedule of a MODEL's network, and the timesteps (T,) that the network takes.
 
-    ComfyUI's ``σ = √((1 − ᾱ) / ᾱ)``, so ``ᾱ = 1 / (1 + σ²)``.
-
-    Raises:
-        BaseModelError: as `prediction_of`.
+    ComfyUI's ``σ = √((1 − ᾱ) / ᾱ)``, so ``ᾱ = 1 / (1 + σ²)``. It raises as `prediction_of`.
     """
     sampling = model.get_model_object("model_sampling")
     alphas = (1 / (1 + sampling.sigmas.cpu().double().square())).float()  # not every device has double precision
@@ -129,31 +127,28 @@ def schedule_of(model, device: torch.device) -> tuple[Schedule, Tensor]:
 
 
 def described_prediction(model) -> str:
-    """ "eps", "v", or what else ComfyUI calls it."""
+    """ "eps", "v", or ComfyUI's own name of another prediction."""
     sampling = model.get_model_object("model_sampling")
     others = (comfy.model_sampling.EDM, comfy.model_sampling.X0)
     if isinstance(sampling, comfy.model_sampling.EPS) and not isinstance(sampling, others):
         return "v" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "eps"
-    return _parents(sampling)
+    return " + ".join(parent.__name__ for parent in type(sampling).__bases__)
 
 
 def _family_of(model) -> str:
-    supported = ", ".join(base.title for base in IN_ONE_FILE)
     inner = getattr(model, "model", None)
     config = getattr(inner, "model_config", None)
-    name = type(config).__name__
-    unet = getattr(inner, "diffusion_model", None)
-    if not isinstance(unet, UNetModel):
-        raise BaseModelError(f"a MODEL of {supported}", name, _FIX)
-    width = config.unet_config.get("context_dim")
-    base = of_unet(width, config.unet_config.get("adm_in_channels"))
+    base, got = None, type(config).__name__
+    if config is not None and isinstance(getattr(inner, "diffusion_model", None), UNetModel):
+        width = config.unet_config.get("context_dim")
+        base, got = of_unet(width, config.unet_config.get("adm_in_channels")), f"{got} with text width {width}"
     if base is None:
-        raise BaseModelError(f"a MODEL of {supported}", f"{name} with text width {width}", _FIX)
+        raise BaseModelError(f"a MODEL of {', '.join(base.title for base in IN_ONE_FILE)}", got, _FIX)
     return base.key
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """What a device computes in fastest: on the CPU single precision."""
+    """The fastest precision of a device; single precision on the CPU."""
     management = comfy.model_management
     if management.is_device_cpu(device):
         return torch.float32
@@ -163,7 +158,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 def layer_shape(model: torch.nn.Module, layer: str) -> tuple[int, int] | None:
-    """(out, in) of a linear layer, whatever its weight is stored as; None where there is none."""
+    """(out, in) of a linear layer, however its weight is stored; None without such a layer."""
     try:
         part = comfy.utils.get_attr(model, layer)
     except AttributeError:
@@ -178,15 +173,6 @@ def cross_attention_shapes(model: torch.nn.Module) -> Mapping[str, tuple[int, in
     """Layer → (out, in) of each key and value layer of the cross attentions."""
     names = [name for name, _ in model.named_modules() if name.endswith(KV_LAYERS)]
     return {name: shape for name in names if (shape := layer_shape(model, name))}
-
-
-def _parents(sampling) -> str:
-    return " + ".join(parent.__name__ for parent in type(sampling).__bases__)
-
-
-def _describe(key: str) -> str:
-    base = BASE_MODELS[key]
-    return f"{base.title} ({_describe_encoders(base.encoders)})"
 
 
 def _describe_encoders(encoders) -> str:

@@ -1,9 +1,10 @@
-"""People's names in prompts: the tokens of `<name>` are the person's pseudo-tokens."""
+"""People's names in prompts: the person's pseudo-tokens replace `<name>`."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -15,45 +16,45 @@ from torch import Tensor
 from ...idea_core.errors import ConfigError
 from ...idea_core.identity.identity import Identity
 from ...idea_core.text.prompts import near_misses, texts_around, unknown_names
-from .notices import running_node, running_server, show_on_node, warn
+from .notices import running_node, running_server, show_on_node
+
+logger = logging.getLogger(__name__)
 
 _STAND_INS = ("zebra", "violin", "cactus", "kayak", "tulip", "magnet", "pickle", "lantern")  # one CLIP token each
 
 
 @dataclass
 class Seen:
-    """What became of a person's prompts, for the MODEL to tell the user if a part of the person cannot act.
+    """What happened to a person's prompts. The MODEL tells the user if a part of the person cannot act.
 
     Attributes:
-        named: a prompt with the name was read.
-        encoded: a text condition with the person was made.
-        told: the notices that were logged, and the node and run that showed each last.
+        named: a prompt with the name was tokenized.
+        encoded: a prompt with the person was encoded.
+        shown: each logged notice, and the node and run that showed it last.
     """
 
     named: bool = False
     encoded: bool = False
-    told: dict[str, tuple] = field(default_factory=dict)
+    shown: dict[str, tuple] = field(default_factory=dict)
 
     def tell(self, text: str, node_id: str | None = None) -> None:
-        """Log a notice the first time, and show it on a node, the running one if none is given, once in each run."""
+        """Log a notice the first time. Show it once in each run on a node; without `node_id` on the running one."""
         place = (node_id or running_node(), getattr(running_server(), "last_prompt_id", None))
-        if self.told.get(text) == place:
-            return
-        if text in self.told:
+        if self.shown.get(text) != place:
+            if text not in self.shown:
+                logger.warning("ID-EA: %s", text)
             show_on_node(text, place[0])
-        else:
-            warn(text, place[0])
-        self.told[text] = place
+            self.shown[text] = place
 
 
 @dataclass(frozen=True, eq=False)
 class AppliedPerson:
-    """A person as CLIP knows one.
+    """A person in a CLIP.
 
     Attributes:
         key: of this person's difference in `AdaptedText`.
-        strength: of the adapter, in the text conditions that this CLIP makes.
-        everywhere: whether the adapter changes prompts without the person too.
+        strength: of the adapter in this CLIP's text conditions.
+        everywhere: whether the adapter also changes prompts without the person.
     """
 
     identity: Identity
@@ -67,20 +68,20 @@ class AppliedPerson:
         return self.identity.trigger
 
     def vectors(self, encoder: str) -> Tensor:
-        """Pseudo-tokens (n, width) for ComfyUI's short name of an encoder, such as "l"."""
+        """Pseudo-tokens (n, width) of an encoder by ComfyUI's short name, such as "l"."""
         return self.identity.tokens[f"clip_{encoder}"].float()
 
     def holds(self, encoder: str, chunk: Sequence) -> bool:
-        """Whether a chunk of tokens has this person in it."""
+        """Whether a chunk of tokens holds this person."""
         return _holds(chunk, self.vectors(encoder)[0])
 
 
 class PeopleTokenizer:
-    """A CLIP's tokenizer that also knows people's names. Mixed into the class of the tokenizer itself.
+    """A CLIP's tokenizer that also knows people's names. It is mixed into the tokenizer's own class.
 
-    Each `<name>` becomes `n` copies of a common word that the prompt does not hold, and the tokens of that word are
-    then replaced. Names are looked for with ComfyUI's own reading of weights and brackets, and the copies stand in a
-    group of their own, so that no chunk border falls into it. Packs that read prompts in their own way give lists.
+    Each `<name>` becomes `n` copies of a common word that the prompt does not hold. The person's vectors then replace
+    the word's tokens. ComfyUI's own parser of weights and brackets finds the names. The copies form a group, so that no
+    chunk border splits them. Packs with their own prompt parser pass lists.
     """
 
     idea_people: tuple[AppliedPerson, ...]
@@ -112,19 +113,17 @@ class PeopleTokenizer:
 
 
 def _hint(text: str, people: tuple[AppliedPerson, ...]) -> None:
-    """Say, once for each set of people, what in a prompt looks like a person's name and is none."""
+    """Tell the user, once for each set of people, which words of a prompt look like a person's name and are none."""
     names = list(dict.fromkeys(person.identity.name for person in people))
     applied = ", ".join(f"<{name}>" for name in names)
-    said = [
-        f"No person called {name} is applied: it stays plain text. Applied: {applied}."
-        for name in dict.fromkeys(unknown_names(text, names))
-    ]
-    for line in said + near_misses(text, names):
+    for name in dict.fromkeys(unknown_names(text, names)):
+        people[-1].seen.tell(f"No person called {name} is applied: it stays plain text. Applied: {applied}.")
+    for line in near_misses(text, names):
         people[-1].seen.tell(line)
 
 
 def _free_words(text: str, count: int) -> list[str]:
-    """Words to stand for people, none of which the text holds."""
+    """Words that stand for people and do not occur in the text."""
     free = [word for word in _STAND_INS if word not in text.lower()]
     if len(free) < count:
         raise ConfigError(
@@ -141,25 +140,23 @@ def _put(text: str, identity: Identity, word: str) -> str:
 
 
 def _grouped(text: str, identity: Identity, word: str) -> str:
-    """A prompt of ComfyUI's own kind with stand-ins for a name, each in a group of its own, at the name's weight."""
-    written = ""
-    for segment, weight in _segments(text):
-        first, *others = texts_around(segment, identity.name)
-        written += _weighted(first, weight)
-        for other in others:
-            written += _weighted(" ".join([word] * identity.num_tokens), weight) + _weighted(other, weight)
-    return written
+    """A prompt in ComfyUI's syntax with stand-ins for a name, each in a group of its own, at the name's weight."""
+    stand_ins = " ".join([word] * identity.num_tokens)
+    return "".join(
+        _weighted(stand_ins, weight).join(_weighted(part, weight) for part in texts_around(segment, identity.name))
+        for segment, weight in _segments(text)
+    )
 
 
 def _replaced(tokens, stand_in: int, vectors: Iterator[Tensor]):
-    """Nested lists of tokens, with a person's vectors in order where the stand-in's token stands."""
+    """Nested lists of tokens; a person's vectors, in order, replace the stand-in's token."""
     if isinstance(tokens, (list, tuple)):
         return type(tokens)([_replaced(token, stand_in, vectors) for token in tokens])
     return next(vectors) if isinstance(tokens, Integral) and tokens == stand_in else tokens
 
 
 def _holds(tokens, vector: Tensor) -> bool:
-    """Whether nested lists of tokens have a vector in them."""
+    """Whether nested lists of tokens hold a vector."""
     if isinstance(tokens, (list, tuple)):
         return any(_holds(token, vector) for token in tokens)
     return torch.is_tensor(tokens) and tokens.shape == vector.shape and torch.equal(tokens.to(vector), vector)

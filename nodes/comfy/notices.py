@@ -1,18 +1,23 @@
-"""Sentences shown where they belong: in the log, and as a line on a node."""
+"""What a node shows while it runs: a line of text, and images."""
 
 from __future__ import annotations
 
-import logging
 import sys
 
+from comfy_api.v0_0_2 import ui
 from comfy_execution.utils import get_executing_context
-
-logger = logging.getLogger(__name__)
+from torch import Tensor
 
 
 def running_server():
     """ComfyUI's server; None where ComfyUI runs without one."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def running_node() -> str | None:
+    """Id of the node that ComfyUI executes."""
+    context = get_executing_context()
+    return None if context is None else context.node_id
 
 
 def show_on_node(text: str, node_id: str | None) -> None:
@@ -22,13 +27,14 @@ def show_on_node(text: str, node_id: str | None) -> None:
         server.send_progress_text(text, node_id)
 
 
-def running_node() -> str | None:
-    """Id of the node that ComfyUI is executing."""
-    running = get_executing_context()
-    return None if running is None else running.node_id
+def show_as_output(image: Tensor, node_id: str | None) -> bool:
+    """Show an IMAGE (1, H, W, 3) as the node's output, until the next one; False if no browser is connected.
 
-
-def warn(text: str, node_id: str | None = None) -> None:
-    """Log a warning, and show it on a node: the one given, else the one that runs now."""
-    logger.warning("ID-EA: %s", text)
-    show_on_node(text, node_id or running_node())
+    In Nodes 2.0 a preview of ComfyUI's progress bar would stay on the node, beside the image that the node returns.
+    """
+    server = running_server()
+    if server is None or server.client_id is None or node_id is None:
+        return False
+    message = {"node": node_id, "display_node": node_id, "prompt_id": server.last_prompt_id}
+    server.send_sync("executed", {**message, "output": ui.PreviewImage(image).as_dict()}, server.client_id)
+    return True

@@ -1,16 +1,16 @@
-"""What Apply ID-Adapter hangs into MODEL: the adapter's strength and schedule, and the K/V deltas.
+"""What Apply ID-Adapter adds to MODEL: the adapter's strength and schedule, and the K/V deltas.
 
-Text conditions come adapted from Apply's CLIP. Where this MODEL's strength or schedule is another, it makes them anew
-at each step, from what the conditioning carries (`AdaptedText`), before UNet and ControlNets are given them.
+Apply's CLIP gives adapted text conditions. If this MODEL has another strength or schedule, it computes them again at
+each step, before UNet and ControlNets. The conditioning carries what that needs (`AdaptedText`).
 
-K/V deltas are weight patches, which act on every prompt at no cost, or a side branch of the layers that acts on the
-rows of those prompts alone that hold the person.
+K/V deltas are weight patches, which act on every prompt at no cost. Or they are a side branch of the layers, which acts
+only on the batch rows of prompts with the person.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import comfy.conds
@@ -44,13 +44,13 @@ _PASSED_BY = (
 
 @dataclass(frozen=True)
 class AdapterSchedule:
-    """How strongly, and over which part of the sampling, a person's adapter acts.
+    """Strength of a person's adapter, and the part of the sampling in which it acts.
 
     Attributes:
         key: of the person's difference in `AdaptedText`.
         start_percent, end_percent: 0 is the first step, 1 the last.
-        scoped: whether K/V deltas act on the prompts alone that hold the person.
-        node_id: of the Apply node, which is told what cannot act.
+        scoped: whether K/V deltas act only on prompts with the person.
+        node_id: of the Apply node, which shows notices.
     """
 
     key: str
@@ -64,7 +64,7 @@ class AdapterSchedule:
 
     @property
     def rows_key(self) -> str:
-        """The condition that says whether a prompt holds the person."""
+        """Key of the condition that marks prompts with the person."""
         return f"{self.key}_here"
 
     @property
@@ -82,7 +82,7 @@ class AdapterSchedule:
 
 @dataclass(frozen=True)
 class PeopleWrapper:
-    """ComfyUI's wrappers for all people who were applied to a MODEL."""
+    """ComfyUI's wrappers for all people of a MODEL."""
 
     schedules: tuple[AdapterSchedule, ...]
 
@@ -97,23 +97,23 @@ class PeopleWrapper:
         return executor(model, adapted, x, sigmas, model_options)
 
     def mark_rows(self, executor, x, timesteps, context=None, *rest, **more):
-        """Wrapper of the UNet: tells side branches which prompts of the batch hold the person."""
+        """Wrapper of the UNet: marks the batch rows with the person for the side branches."""
         keys = {schedule.key: schedule.rows_key for schedule in self.schedules}
         here = {key: more.pop(rows_key) for key, rows_key in keys.items() if rows_key in more}
         with rows_marked(context, here):
             return executor(x, timesteps, context, *rest, **more)
 
     def _strengths(self, sampling, sigmas: Tensor) -> dict[str, float]:
-        """Key of a person → strength at this step; who was applied twice has both."""
+        """Key of a person → strength at this step; the sum for a person who was applied twice."""
         strengths: dict[str, float] = defaultdict(float)
         always = all(schedule.always for schedule in self.schedules)
-        sigma = None if always else float(sigmas[0])  # for which the device has to be waited for
+        sigma = None if always else float(sigmas[0])  # reading it waits for the device
         for schedule in self.schedules:
-            strengths[schedule.key] += schedule.strength if always else schedule.strength_at(sampling, sigma)
+            strengths[schedule.key] += schedule.strength if sigma is None else schedule.strength_at(sampling, sigma)
         return dict(strengths)
 
     def _adapted(self, entry: dict, strengths: Mapping[str, float], device: torch.device) -> dict:
-        """One prompt's conditioning, as ComfyUI's sampling has it."""
+        """One prompt's conditioning in ComfyUI's sampling, at other strengths."""
         parts, adapted = entry.get("model_conds", {}), entry.get(ADAPTED)
         if "c_crossattn" not in parts:
             return entry
@@ -122,7 +122,9 @@ class PeopleWrapper:
             own = entry.get("cross_attn")
             text = adapted.at(strengths, own)
             if text is None:
-                self._tell(_MIXED, adapted.strengths)
+                for schedule in self.schedules:
+                    if schedule.key in adapted.strengths:
+                        schedule.tell(_MIXED)
             elif text is not own:
                 parts["c_crossattn"] = comfy.conds.CONDCrossAttn(text.to(parts["c_crossattn"].cond))
         held = () if adapted is None else adapted.strengths
@@ -132,14 +134,9 @@ class PeopleWrapper:
                 parts[schedule.rows_key] = comfy.conds.CONDRegular(here)
         return {**entry, "model_conds": parts}
 
-    def _tell(self, notice: str, keys: Collection[str]) -> None:
-        for schedule in self.schedules:
-            if schedule.key in keys:
-                schedule.tell(notice)
-
     def _tell_what_is_missing(self, conds: list) -> None:
-        """Tell the user of people whose prompts other nodes have encoded past Apply's CLIP, or rebuilt."""
-        if len(conds) < 2 or conds[0] is None:  # a node's own look at the negative prompt alone
+        """Tell the user if other nodes encoded a person's prompt without Apply's CLIP, or rebuilt it."""
+        if len(conds) < 2 or conds[0] is None:  # another node samples with the negative prompt alone
             return
         held = {key for part in conds for entry in part or () if ADAPTED in entry for key in entry[ADAPTED].strengths}
         for schedule in self.schedules:
@@ -169,10 +166,10 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
 
 
 def _add_schedule(model, schedule: AdapterSchedule) -> None:
-    """Put one wrapper for all people in place of the one that knew the others."""
+    """Replace the wrapper of the people so far by one for all people."""
     before = [wrapper.__self__ for wrapper in model.get_wrappers(WrappersMP.CALC_COND_BATCH, WRAPPER)]
     people = PeopleWrapper((*(one for wrapper in before for one in wrapper.schedules), schedule))
-    wrappers = {WrappersMP.CALC_COND_BATCH: people.adapt}
+    wrappers: dict[str, Callable] = {WrappersMP.CALC_COND_BATCH: people.adapt}
     if any(one.scoped for one in people.schedules):
         wrappers[WrappersMP.DIFFUSION_MODEL] = people.mark_rows
     for kind, wrapper in wrappers.items():
@@ -181,7 +178,7 @@ def _add_schedule(model, schedule: AdapterSchedule) -> None:
 
 
 def _require_layers(model, identity: Identity) -> None:
-    """Each K/V delta has a layer of its shape; ComfyUI alone would leave the others out with a log line."""
+    """Each K/V delta needs a layer of its shape; ComfyUI would skip others with a log line."""
     for layer in layers_of(identity.kv):
         shape, wanted = layer_shape(model.model, layer), shape_of(identity.kv, layer)
         if shape != wanted:

@@ -1,4 +1,4 @@
-"""The folders that the pack reads and writes, in ComfyUI's terms."""
+"""The pack's folders and files, by ComfyUI's folder names."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ ENHANCER_FILES = "idea_enhancers"
 INSIGHTFACE = "insightface"
 AUTOSAVE = "autosave"
 EXTENSION = ".safetensors"
+_TITLES = {IDENTITIES: "an identity", ENHANCER_FILES: "an ID-Enhancer"}
 _LONGEST = 100
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
 
@@ -32,7 +33,7 @@ def register_folders() -> None:
     for kind in (IDENTITIES, ENHANCER_FILES):
         paths, _ = folder_paths.folder_names_and_paths[kind]
         saved = [path for path in paths if Path(path).is_relative_to(output_folder())]
-        paths[:] = [*saved, *(path for path in paths if path not in saved)]  # what was just saved is loaded
+        paths[:] = [*saved, *(path for path in paths if path not in saved)]  # a file that was just saved is found first
         folder_paths.folder_names_and_paths[kind] = (paths, {EXTENSION})
     folder_paths.add_model_folder_path(INSIGHTFACE, str(models / INSIGHTFACE))
 
@@ -42,7 +43,7 @@ def output_folder() -> Path:
 
 
 def people_folder() -> Path:
-    """Where pictures of people lie from whom an ID-Enhancer learns."""
+    """Folder of the people's images that train an ID-Enhancer."""
     return Path(folder_paths.get_output_directory()) / f"{IDENTITIES}-people"
 
 
@@ -50,57 +51,44 @@ def insightface_roots() -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(INSIGHTFACE)]
 
 
+def listed_files(kind: str) -> list[str]:
+    """Names of the files of a kind, in one Unicode form."""
+    return list(dict.fromkeys(map(one_form, folder_paths.get_filename_list(kind))))
+
+
 def identity_files() -> list[str]:
-    return [name for name in _files(IDENTITIES) if Path(name).parts[0] != ENHANCERS]
+    return [name for name in listed_files(IDENTITIES) if Path(name).parts[0] != ENHANCERS]
 
 
-def identity_path(name: str) -> Path:
-    """Path of a file that `identity_files` lists."""
-    return _listed(IDENTITIES, "an identity", name)
-
-
-def enhancer_files() -> list[str]:
-    return _files(ENHANCER_FILES)
-
-
-def enhancer_path(name: str) -> Path:
-    """Path of a file that `enhancer_files` lists."""
-    return _listed(ENHANCER_FILES, "an ID-Enhancer", name)
+def listed_path(kind: str, name: str) -> Path:
+    """Path of a file that `listed_files` names."""
+    spellings = {one_form(file): file for file in folder_paths.get_filename_list(kind)}
+    path = folder_paths.get_full_path(kind, spellings.get(one_form(name), name))
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths(kind))
+        raise IdentityFileError(f"{_TITLES[kind]} {name!r} in {folders}", "none", "Refresh the list and choose again.")
+    return Path(path)
 
 
 def file_state(path: Path) -> str:
-    """What changes when a file is replaced."""
+    """Path, time and size of a file: another text when the file is replaced."""
     status = path.stat()
     return f"{path} {status.st_mtime_ns} {status.st_size}"
 
 
 def known_file(kind: str, name: str | None) -> bool | str:
-    """For `validate_inputs`: True where a file is there, however its name is spelled on disk; else what is wrong.
+    """For `validate_inputs`: True if a file is listed, in any Unicode form of its name; else an error text.
 
     Args:
-        name: None where the name is another node's output, and not known yet.
+        name: None if the name is another node's output, and not known yet.
     """
-    if name is None or one_form(name) in _files(kind):
+    if name is None or one_form(name) in listed_files(kind):
         return True
-    return f"Value not in list: {name!r} is not in {_files(kind)}. Refresh the list and choose again."
-
-
-def _files(kind: str) -> list[str]:
-    """Files' names, in one normal form however they are spelled on disk."""
-    return list(dict.fromkeys(map(one_form, folder_paths.get_filename_list(kind))))
-
-
-def _listed(kind: str, title: str, name: str) -> Path:
-    spellings = {one_form(file): file for file in folder_paths.get_filename_list(kind)}
-    path = folder_paths.get_full_path(kind, spellings.get(one_form(name), name))
-    if path is None:
-        folders = ", ".join(folder_paths.get_folder_paths(kind))
-        raise IdentityFileError(f"{title} {name!r} in {folders}", "none", "Refresh the list and choose again.")
-    return Path(path)
+    return f"Value not in list: {name!r} is not in {listed_files(kind)}. Refresh the list and choose again."
 
 
 def saved_path(name: str) -> Path:
-    """Where an identity called `name` (subfolders allowed) is written; never outside the output folder."""
+    """Path in the output folder for an identity called `name`; subfolders are allowed."""
     parts = re.split(r"[/\\]", one_form(name).removesuffix(EXTENSION))
     if not all(map(_is_file_name, parts)):
         raise IdentityFileError(
@@ -110,7 +98,7 @@ def saved_path(name: str) -> Path:
 
 
 def _is_file_name(part: str) -> bool:
-    """Whether it may be a file's or folder's name everywhere: what people's names may have, blanks and dots between."""
-    signs = part.replace(" ", "").replace(".", "")
-    ends = is_name(part[:1]) and part[-1] not in " ."
-    return ends and len(part) <= _LONGEST and all(map(is_name_character, signs)) and not _RESERVED.fullmatch(part)
+    """Whether it may name a file or folder on every system: a person's name, with blanks and dots between."""
+    if not is_name(part[:1]) or part[-1] in " ." or len(part) > _LONGEST or _RESERVED.fullmatch(part):
+        return False
+    return all(map(is_name_character, part.replace(" ", "").replace(".", "")))

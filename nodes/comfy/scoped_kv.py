@@ -1,4 +1,4 @@
-"""K/V deltas that act on the prompts alone that hold the person, as a side branch of the layers."""
+"""K/V deltas that act only on prompts with the person, as a side branch of the layers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _UNSCOPED = (
 
 
 class Rows(NamedTuple):
-    """During a call of the UNet: which rows of its batch hold a person.
+    """The batch rows with a person, during a call of the UNet.
 
     Attributes:
-        context: the text conditions (B, L, d) that the UNet was given.
-        here: key of a person → 1 for each row (B, 1, 1) whose prompt holds the person, else 0.
+        context: the UNet's text conditions (B, L, d).
+        here: key of a person → (B, 1, 1), 1 for each row whose prompt holds the person, else 0.
     """
 
     context: Tensor | None
@@ -40,7 +40,7 @@ _rows: ContextVar[Rows] = ContextVar("rows", default=Rows(None, {}))  # noqa: B0
 
 @contextmanager
 def rows_marked(context: Tensor | None, here: Mapping[str, Tensor]) -> Iterator[None]:
-    """While open, side branches know which rows of the batch hold whom."""
+    """While open, side branches know the rows of each person."""
     before = _rows.set(Rows(context, here))
     try:
         yield
@@ -50,13 +50,13 @@ def rows_marked(context: Tensor | None, here: Mapping[str, Tensor]) -> Iterator[
 
 @dataclass(frozen=True, eq=False)
 class SideBranch:
-    """K/V deltas beside the layers' own weights, for the rows of prompts that hold the person.
+    """K/V deltas beside the layers' own weights, for the rows of prompts with the person.
 
-    ComfyUI hangs it into the model's layers while a MODEL with it is loaded; clones of the MODEL share it.
+    ComfyUI adds it to the layers while a MODEL with it is loaded. Clones of the MODEL share it.
 
     Attributes:
-        key: the person's, in `Rows`.
-        tell: tells the user a notice, with {} for the name.
+        key: of the person in `Rows`.
+        tell: shows the user a notice, with {} for the name.
         strength: factor on the deltas.
     """
 
@@ -64,18 +64,18 @@ class SideBranch:
     tell: Callable[[str], None]
     kv: Mapping[str, Tensor]
     strength: float
-    _handles: dict = field(default_factory=dict)  # by MODEL clone, each of which may be dropped while another is loaded
-    _weights: dict = field(default_factory=dict)  # on devices
+    _handles: dict[int, list] = field(default_factory=dict)  # id of a MODEL clone → its hooks; clones unload separately
+    _weights: dict[tuple, tuple[Tensor, ...]] = field(default_factory=dict)  # (layer, device, dtype) → matrices
 
     def injection(self) -> PatcherInjection:
-        return PatcherInjection(inject=self._hang_in, eject=self._take_out)
+        return PatcherInjection(inject=self._inject, eject=self._eject)
 
-    def _hang_in(self, patcher) -> None:
+    def _inject(self, patcher) -> None:
         parts = {layer: comfy.utils.get_attr(patcher.model, layer) for layer in layers_of(self.kv)}
         hooks = [part.register_forward_hook(partial(self._add, layer)) for layer, part in parts.items()]
         self._handles.setdefault(id(patcher), []).extend(hooks)
 
-    def _take_out(self, patcher) -> None:
+    def _eject(self, patcher) -> None:
         for handle in self._handles.pop(id(patcher), []):
             handle.remove()
         if not self._handles:
@@ -94,7 +94,7 @@ class SideBranch:
         return output + rows.to(output) * change
 
     def _on(self, layer: str, like: Tensor) -> tuple[Tensor, ...]:
-        """The layer's delta as matrices to multiply with, one after the other; the last has the strength in it."""
+        """The layer's delta as matrices to apply one after the other; the strength is in the last."""
         place = layer, like.device, like.dtype
         if place not in self._weights:
             names = (layer + FULL,) if layer + FULL in self.kv else (layer + DOWN, layer + UP)
@@ -104,5 +104,5 @@ class SideBranch:
 
 
 def _same_text(one: Tensor, other: Tensor | None) -> bool:
-    """Whether two text conditions are the same memory: other nodes may give a layer regions' texts of their own."""
+    """Whether two text conditions share memory: other nodes may give a layer texts of their own for regions."""
     return other is not None and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()

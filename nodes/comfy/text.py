@@ -1,17 +1,18 @@
-"""What Apply ID-Adapter hangs into CLIP: people's names in prompts, and the adapter's change to their text.
+"""What Apply ID-Adapter adds to CLIP: people's names in prompts, and the adapter's change to their text conditions.
 
-A prompt that holds `<name>` gets the person's pseudo-tokens there, and its text condition is the adapted one, at the
-strength that Apply was set to. The conditioning also carries what it was made of (`AdaptedText`), so that a MODEL of
-another strength or schedule can make it anew, without encoding anything.
+The person's pseudo-tokens replace `<name>` in a prompt, and its text condition is adapted at Apply's strength. The
+conditioning also carries its parts (`AdaptedText`). So a MODEL with another strength or schedule can compute it again,
+without encoding anything.
 
 Other packs look into CLIP: at the parts of its tokenizer and text encoder, and at their classes. Both are therefore
-shallow copies of the user's own, of a class derived from theirs, which share all parts with them.
+shallow copies of the originals, of a derived class, and share all parts with them.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,13 +32,13 @@ ADAPTED = "idea_people"
 
 @dataclass(frozen=True, eq=False)
 class AdaptedText:
-    """How a text condition was adapted.
+    """An adapted text condition, and its parts.
 
     Attributes:
-        plain: as the text encoder gave it (1, L, d).
-        adapted: as it stands in the conditioning (1, L, d).
+        plain: the text encoder's output (1, L, d).
+        adapted: the text condition in the conditioning (1, L, d).
         differences: key of a person → the adapter's difference (1, L, d).
-        strengths: key → factor that each has in `adapted`.
+        strengths: key → factor of the difference in `adapted`.
     """
 
     plain: Tensor
@@ -45,18 +46,14 @@ class AdaptedText:
     differences: Mapping[str, Tensor]
     strengths: Mapping[str, float]
 
-    @classmethod
-    def of(cls, plain: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> AdaptedText:
-        return cls(plain, combine(plain, differences, strengths), differences, strengths)
-
     def at(self, strengths: Mapping[str, float], text: Tensor) -> Tensor | None:
-        """The text condition at other strengths; people whom `strengths` leaves out keep theirs.
+        """The text condition at other strengths; people who are not in `strengths` keep theirs.
 
         Args:
-            text: the conditioning's own: `adapted`, or what other nodes have made of it since.
+            text: the conditioning's present text: `adapted`, or what other nodes made of it.
 
         Returns:
-            None where other nodes have mixed it, and its share of each difference is not known.
+            None if other nodes have mixed it, so that its share of each difference is unknown.
         """
         wanted = {**self.strengths, **{key: value for key, value in strengths.items() if key in self.strengths}}
         if wanted == self.strengths or not text.any():  # zeroed out
@@ -69,7 +66,7 @@ class AdaptedText:
 
 
 def combine(text: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[str, float]) -> Tensor:
-    """``text + Σ strength · difference``, in an order that does not depend on who was applied first."""
+    """``text + Σ strength · difference``, in the same order whoever was applied first."""
     for key in sorted(differences):
         if strengths[key] != 0:
             text = text + strengths[key] * differences[key].to(text)
@@ -77,18 +74,19 @@ def combine(text: Tensor, differences: Mapping[str, Tensor], strengths: Mapping[
 
 
 class PeopleTextEncoder:
-    """A CLIP's text encoder that adapts the text of people's prompts. Mixed into the class of the encoder itself."""
+    """A CLIP's text encoder that adapts the text of people's prompts. It is mixed into the encoder's own class."""
 
     idea_people: tuple[AppliedPerson, ...]
 
     def encode_token_weights(self, tokens: Mapping[str, list]) -> tuple:
         context, pooled, *extra = super().encode_token_weights(tokens)
         extra = dict(*extra)
-        differences, strengths = {}, {}
+        differences: dict[str, Tensor] = {}
+        strengths: dict[str, float] = defaultdict(float)
         everywhere = {person.key for person in self.idea_people if person.everywhere}
         for person in self.idea_people:
-            found = [[person.holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
-            here = [any(held) for held in itertools.zip_longest(*found, fillvalue=False)]
+            held = [[person.holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
+            here = [any(chunk) for chunk in itertools.zip_longest(*held, fillvalue=False)]
             if any(here):
                 person.seen.encoded = True
                 _require_layer(self, person)
@@ -97,18 +95,19 @@ class PeopleTextEncoder:
             if any(here):
                 if person.key not in differences:
                     differences[person.key] = _difference(person.identity, context, here)
-                strengths[person.key] = strengths.get(person.key, 0.0) + person.strength
+                strengths[person.key] += person.strength
         if differences:
-            extra[ADAPTED] = AdaptedText.of(context, differences, strengths)
-            context = extra[ADAPTED].adapted
+            adapted = combine(context, differences, strengths)
+            extra[ADAPTED] = AdaptedText(context, adapted, differences, dict(strengths))
+            context = adapted
         return (context, pooled, extra) if extra else (context, pooled)
 
 
 def patch_clip(clip, person: AppliedPerson):
-    """A clone of CLIP that knows one person more.
+    """A clone of CLIP with one more person.
 
     Raises:
-        ConfigError: it knows another person of that name.
+        ConfigError: the CLIP has another person of that name.
     """
     known = getattr(clip.tokenizer, "idea_people", ())
     if any(alike(one.trigger) == alike(person.trigger) and one.key != person.key for one in known):
@@ -124,7 +123,7 @@ def patch_clip(clip, person: AppliedPerson):
 
 
 def _mixed(mixin: type, part, person: AppliedPerson):
-    """A shallow copy of a tokenizer or text encoder, of its own class with `mixin` before it, that knows one more."""
+    """A shallow copy of a tokenizer or text encoder with one more person; `mixin` stands before its own class."""
     mixed = copy.copy(part)
     kind = type(part)
     if not issubclass(kind, mixin):
@@ -134,7 +133,7 @@ def _mixed(mixin: type, part, person: AppliedPerson):
 
 
 def _require_layer(encoder, person: AppliedPerson) -> None:
-    """Say so where the text is read from another layer than in the person's training."""
+    """Tell the user if the CLIP gives another layer than in the person's training."""
     base = person.identity.base
     trained, layers = person.identity.text_layer, {current_layer(encoder, key) for key in base.encoders} - {None}
     if layers and layers != {trained}:
@@ -149,7 +148,7 @@ def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bo
 
     The adapter sees the 77 tokens of a chunk, as in training, whatever the prompt's length.
     """
-    if not identity.has_adapter:  # that the person is there still has to be known
+    if not identity.has_adapter or identity.grounding is None:  # the chunks are marked all the same
         return torch.zeros_like(context, dtype=torch.float32)
     adapter = identity.build_adapter(context.device)
     grounding = identity.grounding.to(context.device, torch.float32)

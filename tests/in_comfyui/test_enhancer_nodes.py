@@ -64,11 +64,11 @@ def test_a_face_alone_gives_a_person_and_a_start(checkpoint):
     enhancer = random_enhancer(checkpoint)
     encoder = next(iter(core.BASE_MODELS[enhancer.base_model].encoders))
     enhancer.save(pack("nodes.comfy.paths").output_folder() / "enhancers" / "people" / f"{checkpoint}.safetensors")
-    listed = pack("nodes.comfy.paths").enhancer_files()
+    listed = pack("nodes.comfy.paths").listed_files("idea_enhancers")
     name = next(entry for entry in listed if entry.endswith(f"{checkpoint}.safetensors"))
     assert name not in pack("nodes.comfy.paths").identity_files()
     with pytest.raises(core.errors.IdeaError, match="format id-ea-enhancer"):
-        core.Identity.load(pack("nodes.comfy.paths").enhancer_path(name))
+        core.Identity.load(pack("nodes.comfy.paths").listed_path("idea_enhancers", name))
     loaded = node["IDEA_LoadEnhancer"].execute(name).args[0]
     embeds = pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1))
     with torch.inference_mode():
@@ -195,7 +195,7 @@ def saved_and_loaded(enhancer, checkpoint: str):
     """The same through Save ID-Enhancer and Load ID-Enhancer."""
     node = nodes.NODE_CLASS_MAPPINGS
     node["IDEA_SaveEnhancer"].execute(enhancer, f"saved_{checkpoint}")
-    assert f"saved_{checkpoint}.safetensors" in pack("nodes.comfy.paths").enhancer_files()
+    assert f"saved_{checkpoint}.safetensors" in pack("nodes.comfy.paths").listed_files("idea_enhancers")
     return node["IDEA_LoadEnhancer"].execute(f"saved_{checkpoint}.safetensors").args[0]
 
 
