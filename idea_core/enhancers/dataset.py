@@ -18,7 +18,7 @@ from ..files.digest import digest_of
 from ..files.format import FileFormat
 from ..files.tensorfile import write_atomically, write_tensors
 from ..files.textfile import parse_json
-from ..method.enhancer import ARCFACE_WIDTH
+from ..method.modules import ARCFACE_WIDTH
 from ..text.captions import PLACEHOLDER
 from .config import MIN_KEPT, DatasetConfig, Split
 
