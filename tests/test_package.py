@@ -58,7 +58,7 @@ def test_the_nodes_import_nothing_of_the_front_end_without_comfyui():
 
 
 ROOMS = (
-    *("errors", "shapes", "version", "quiet", "images", "settings", "families", "files", "diffusion", "text", "method"),
+    *("errors", "version", "quiet", "images", "settings", "families", "files", "diffusion", "text", "method"),
     *("faces", "identity", "training", "enhancers", "evaluation", "headless", ""),
 )  # as ARCHITECTURE.md has them; the last is the package itself
 
