@@ -51,7 +51,7 @@ def load_pipeline(
         raise BaseModelError(f"a model at {path}", "nothing there", _FIX)
     load, vae = load_single_file if path.is_file() else _load_folder, Path(vae) if vae else None
     with _without_bars():
-        pipeline: Any = load(path, dtype, vae, prediction)  # diffusers' lazy imports hide its base class
+        pipeline = load(path, dtype, vae, prediction)
     _require_whole(pipeline, path)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
