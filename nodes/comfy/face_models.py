@@ -69,6 +69,8 @@ class ReloadedEngine(FaceEngine):
     def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         return engine_of(self._face_model).embed_crops(crops)
 
+    _embed = embed_crops  # the engine makes its own batches
+
 
 def face_digest(face_model: Any) -> str:
     """SHA-256 of a FACE_MODEL's files; for another pack's models, of the files' names."""
