@@ -7,10 +7,12 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from comfyui_place import PACK
 from graphs import generation, workflow
+from selenium.common.exceptions import TimeoutException
 
 pytest.importorskip("selenium")
 sys.path.append(str(PACK / "tools"))
@@ -246,9 +248,16 @@ def test_an_input_under_the_mouse_has_its_tooltip(browser, look):
     texts = json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
     front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
     settle(browser, look)
-    front_end.point_at(browser, look, "IDEA_ApplyAdapter", "strength")
     tooltip = texts["IDEA_ApplyAdapter"]["inputs"]["strength"]["tooltip"]
-    front_end.until(browser, lambda: any(tooltip in said for said in browser.execute_script(TOOLTIPS)))
+
+    def shown() -> bool:
+        """Whether the mouse brings the tooltip; the canvas may have moved away from under it meanwhile."""
+        front_end.point_at(browser, look, "IDEA_ApplyAdapter", "strength")
+        with suppress(TimeoutException):
+            return front_end.until(browser, lambda: tooltip in " ".join(browser.execute_script(TOOLTIPS)), limit=3)
+        return False
+
+    front_end.until(browser, shown)
 
 
 @pytest.mark.parametrize("look", [front_end.NODES_2], indirect=True)
