@@ -192,7 +192,8 @@ class Trainer(TrainingLoop):
 
     def condition(self, captions: Sequence[Caption]) -> TextCondition:
         """The person's text condition of each caption."""
-        tokens = {encoder: [list(vectors)] * len(captions) for encoder, vectors in self.person.tokens.items()}
+        # Tensors, not lists of rows: gradients add up caption by caption, always in the same order.
+        tokens = {encoder: [vectors] * len(captions) for encoder, vectors in self.person.tokens.items()}
         return self.person.adapt(self.backbone.encode(fill(captions, tokens)))
 
     @torch.no_grad()
