@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -74,15 +75,15 @@ class BaseModelRef:
         return BASE_MODELS[self.base_model]
 
 
-class MadeForBase:
+class MadeForBase(ABC):
     """Base of a person's file and an ID-Enhancer's: a header, a record of the training, a digest."""
 
     base_ref: BaseModelRef
     training: Mapping[str, Any]
 
+    @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under their keys in the file."""
-        raise NotImplementedError
 
     @property
     def base_model(self) -> str:
