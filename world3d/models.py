@@ -27,7 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
 
-from .picture import SIZE
+from .scenes import SIZE
 from .words import LENGTH
 
 WIDTH, TEXT_LAYERS, TEXT_HEADS = 192, 3, 12

@@ -11,13 +11,13 @@ from .hair import Strands, grow, ribbons
 from .head import head
 from .person import Person, expressed, neutral
 from .rasterise import axes_towards, point_normals, rasterise, rotation, shadow_map
-from .scenes import BACKGROUNDS, COLORS, EXPRESSIONS, HATS, PATTERNS, Scene
+from .scenes import BACKGROUNDS, COLORS, EXPRESSIONS, HATS, PATTERNS, SIZE, Scene
 from .shell import Shell
 from .skin import paint
 from .template import template
 from .wear import cap, glasses
 
-SIZE, SAMPLES = 96, 2  # pixels of a side, and samples of a pixel's side
+SAMPLES = 2  # of a pixel's side
 NECK = np.array([0.0, 6.3, 0.25])  # dm: what the head turns about
 EYE_HEIGHT = 7.28  # dm: of the template's eyes
 DISTANCE, FRAME = 11.0, 0.345  # dm from the camera; size of a usual head in it

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SIZE = 96  # pixels of a picture's side
 COLORS = {  # linear light
     "red": (0.45, 0.03, 0.03),
     "green": (0.04, 0.25, 0.06),

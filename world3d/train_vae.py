@@ -14,9 +14,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
+from .album import load_pictures
 from .models import LATENT_CHANNELS, LATENT_SIZE, build_vae
-from .picture import SIZE
-from .pictures import load_pictures
+from .scenes import SIZE
 from .training import Plan, Run, half_precision
 
 KL_WEIGHT = 1e-6  # at 1e-5 the posterior is a quarter as wide as the latents, which blurs small features

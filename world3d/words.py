@@ -19,7 +19,10 @@ from .names import FIRST_NAMES, LAST_NAMES
 from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, PATTERNS
 
 LENGTH = 77  # tokens of a prompt, start and end included, as in Stable Diffusion
-SENTENCES = ("the face of a person, a man, a woman", "a photo of, wearing a hat and glasses, in front of an orange wall")
+SENTENCES = (
+    "the face of a person, a man, a woman",
+    "a photo of, wearing a hat and glasses, in front of an orange wall",
+)
 END_OF_WORD = "</w>"
 
 

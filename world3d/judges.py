@@ -2,7 +2,7 @@
 
 | judge | from | declared licence | gives |
 |---|---|---|---|
-| PackJudge | the face model pack of `real_faces.py` | MIT | faces; 512 values at 112 pixels |
+| PackJudge | the face model pack of `tools/real_faces.py` | MIT | faces; 512 values at 112 pixels |
 | DlibJudge | PyPI dlib-bin; the models in PyPI face-recognition-models 0.3.0 | CC0 | 128 values |
 | HseJudge | npm @vladmandic/human 3.3.6 (HSE FaceRes) | MIT | 1024 values at 224 pixels |
 
@@ -153,3 +153,9 @@ def verification(embeds: np.ndarray, who: np.ndarray, rates: Sequence[float] = (
     for rate in rates:
         result[f"TAR@{rate:g}"] = float((mates > np.quantile(strangers, 1 - rate)).mean())
     return {key: round(value, 4) for key, value in result.items()}
+
+
+def cosines(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean cosine of rows (N, d); rows without a face, of no number, are 0."""
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return round(float(np.nan_to_num((first * second).sum(1) / lengths).mean()), 4)
