@@ -57,7 +57,7 @@ def main(source: Path, start: Path | None, steps: int, work: Path, output: Path,
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """Bytes (B, S, S, 3) → (B, 3, S, S) in −1…1."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _rebuild(vae: AutoencoderKL, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
