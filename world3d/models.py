@@ -5,15 +5,15 @@ Widening repeats each channel k times in a row; each choice here follows from th
 
 - Levels of 64, 128 and 256 channels are SD's 320, 640 and 1280 divided by k = 5.  One k for all levels is needed,
   since up blocks normalise two levels' channels together.
-- 32 norm groups, as in SD.  A group of SD then holds the copies of one group here, and nothing else.  Base widths
-  are so multiples of 32 that divide 320: 32 leaves one channel a group, whose norm would erase its mean and the
+- 32 norm groups, as in SD.  A group of SD then holds the copies of one group here, and nothing else.  So base widths
+  are multiples of 32 that divide 320: 32 leaves one channel a group, whose norm would erase its mean and the
   timestep; 64 is the next.
-- 8 heads, as in SD: copies of a head's channels stay in the head.  Their products are k times as large and are divided
-  by √5 as much again, which a factor on `to_q` undoes.  The text encoder has 12 heads and a quarter of CLIP-L's width.
-- SD has more layers.  Those in excess do nothing: a residual layer whose last weights are 0 is the identity, and so
-  is a layer of an up block whose shortcut takes one of its two inputs.
-- Without a middle block, three levels fit: the first layer of SD's third up block takes what the down block left,
-  and so everything below can be passed over.
+- 8 heads, as in SD: copies of a head's channels stay in the head.  Their products are k times as large and the divisor
+  √k times, which a factor on `to_q` undoes.  The text encoder has 12 heads and a quarter of CLIP-L's width.
+- SD has more layers; those in excess do nothing.  A residual layer whose last weights are 0 is the identity.  One of an
+  up block, which has a shortcut, then passes on one of its two inputs.
+- Three levels fit where there is no middle block.  The first layer of SD's second up block can take what the third
+  down block left, and so all that is below is passed over.
 - Sinusoids of 64 channels are every fifth frequency of SD's 320.
 - The VAE's norms never join levels, so there channels are repeated group by group, with any k for each level.
 

@@ -1,6 +1,6 @@
 """Widen the base model's UNet to Stable Diffusion 1.x's layout; the result computes the same.
 
-Each channel is repeated k times in a row, as in Net2Wider (arXiv 1511.05641, section 3.1), and weights that read
+Each channel is repeated k times in a row, as in Net2Wider (arXiv 1511.05641, section 3.1).  Weights that read
 repeated channels are divided by k.  SD's layers in excess are made the identity (section 3.2).  `models.py` says why
 everything fits.
 """
