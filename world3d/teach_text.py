@@ -1,7 +1,7 @@
 """The text encoder's first lesson: what the pictures of a caption have in them.
 
 CLIP learns its captions from pictures before any UNet reads them.  So this one learns to tell, at the end of a
-caption, how the person looks on average and what the scene is.  Without such a lesson a UNet finds little to hold on to.
+caption, how the person looks on average and what the scene is.  Without the lesson a UNet finds little to hold on to.
 """
 
 from __future__ import annotations
