@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from .training import half_precision
 from .words import LENGTH
 
 FILE = "latents.npy"
-AT_ONCE = 64
+AT_ONCE, SAVE_EVERY = 64, 4096  # pictures
 LOOKS = 64  # numbers that describe how somebody looks
 
 
@@ -88,7 +89,9 @@ def _encoded(pictures: np.ndarray, vae: AutoencoderKL, file: Path) -> Tensor:
         batch = to_tensor(pictures[begin : begin + AT_ONCE])
         with torch.autocast("cpu", torch.bfloat16, enabled=half_precision()):
             mode = vae.encode(batch).latent_dist.mode()
-        latents[begin : begin + AT_ONCE] = (mode.float() * vae.config.scaling_factor).numpy()
-    if len(known) < len(pictures):
-        np.save(file, latents)
+        end = min(begin + AT_ONCE, len(pictures))
+        latents[begin:end] = (mode.float() * vae.config.scaling_factor).numpy()
+        if end // SAVE_EVERY > begin // SAVE_EVERY or end == len(pictures):
+            np.save(file.with_suffix(".part.npy"), latents[:end])
+            os.replace(file.with_suffix(".part.npy"), file)
     return torch.from_numpy(latents)
