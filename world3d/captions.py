@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from idea_core.captions import OBJECT_TEMPLATES
+from idea_core.text.captions import OBJECT_TEMPLATES
 
 from .album import person_of
 from .people import named_people

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import conv2d, pad
 
-from idea_core.faces import Face
+from idea_core.faces.face import Face
 from idea_core.faces.onnx_engine import OnnxEngine
 from idea_core.faces.packs import FacePack
 
@@ -138,9 +138,9 @@ def _convolve(node: dict, x: Tensor, weight: Tensor) -> Tensor:
     stride = int(node["attr"]["strides"]["list"]["i"][1])
     if base64.b64decode(node["attr"]["padding"]["s"]) == b"SAME":
         total = [max((-(-side // stride) - 1) * stride + weight.shape[0] - side, 0) for side in x.shape[2:]]
-        x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
+        x = pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
     kernel = weight.permute(2, 3, 0, 1) if deep else weight.permute(3, 2, 0, 1)
-    return F.conv2d(x, kernel, stride=stride, groups=weight.shape[2] if deep else 1)
+    return conv2d(x, kernel, stride=stride, groups=weight.shape[2] if deep else 1)
 
 
 def verification(embeds: np.ndarray, who: np.ndarray, rates: Sequence[float] = (0.01, 0.001)) -> dict[str, float]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
+from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
 
 from .scenes import SIZE
 from .words import LENGTH

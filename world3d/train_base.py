@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from idea_core.diffusers_backbone.schedule import stable_diffusion_schedule
+from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
 
 from .captions import CAPTIONS
 from .latents import load_data
@@ -73,6 +74,8 @@ class Loss:
 
     def __init__(self, text_encoder, unet):
         self.text_encoder, self.unet, self.half = text_encoder, unet, half_precision()
+        unet.set_attn_processor(AttnProcessor())  # on a CPU, torch's fused attention is ten times slower backwards
+        text_encoder.set_attn_implementation("eager")
         self.alphas = stable_diffusion_schedule("eps").alphas_cumprod
         cells = (torch.arange(LATENT_SIZE) + 0.5) / LATENT_SIZE
         x, y, across, down = FACE_AT

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from idea_core.captions import OBJECT_TEMPLATES
-from idea_core.diffusers_backbone.tokenizers import vocabulary
+from idea_core.headless.diffusers.single_file import vocabulary
+from idea_core.text.captions import OBJECT_TEMPLATES
 
 from .names import FIRST_NAMES, LAST_NAMES
 from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, PATTERNS
