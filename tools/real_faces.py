@@ -1,16 +1,26 @@
-"""Make a face model pack out of networks that the npm package faceplugin-face-recognition-js 0.0.1 ships (MIT).
+"""Fetch face networks that others trained on photographs of real people, out of ordinary packages.
 
-    npm pack faceplugin-face-recognition-js@0.0.1     # and unpack it
-    python tools/real_faces.py PACKAGE OUTPUT         # OUTPUT/det.onnx, OUTPUT/rec.onnx
+    python tools/real_faces.py work/faces
 
-The recogniser (112 pixels, 512 values) is used as it is.  Its detector finds boxes, and a second network 68 points.
-Here both become one graph with SCRFD's nine outputs: boxes, NonMaxSuppression, RoiAlign, points, five of them.
-A package's licence is not that of the photographs its networks were trained on: fetch the package, do not ship it.
+| what it writes | out of | declared licence |
+|---|---|---|
+| `faceplugin/det.onnx`, `rec.onnx`: a face model pack | npm faceplugin-face-recognition-js 0.0.1 | MIT |
+| `hse/faceres.json`, `.bin`: a recogniser for `world3d.judges` | npm @vladmandic/human 3.3.6 | MIT |
+| `dlib/*.dat`: a recogniser for `world3d.judges` | PyPI face-recognition-models 0.3.0 | CC0 |
+
+The pack's recogniser (112 pixels, 512 values) is used as it is.  Its detector finds boxes, and a second network 68
+points.  Here both become one graph with SCRFD's nine outputs: boxes, NonMaxSuppression, RoiAlign, points, five of them.
+A package's licence is not that of the photographs its networks were trained on: fetch them, do not ship them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -18,7 +28,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
-PACKAGE = "faceplugin-face-recognition-js 0.0.1"
 DETECTOR, POINTS, RECOGNISER = "fr_detect.onnx", "fr_landmark.onnx", "fr_feature.onnx"
 SIDE, WIDE, HIGH, OPSET = 640, 320, 240, 12  # pixels of our input, and of the detector's
 FIVE = ((37, 38, 40, 41), (43, 44, 46, 47), (30,), (48, 60), (54, 64))  # which of 68 points are eyes, nose, mouth
@@ -27,28 +36,98 @@ CERTAIN, OVERLAP, MOST = 0.3, 0.3, 16  # of boxes: least score, largest overlap,
 GRAY = np.array([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
 
 
+@dataclass(frozen=True)
+class Package:
+    """A package's archive, and the files of it that are wanted.
+
+    Attributes:
+        name: what npm or pip is asked for; npm: which of the two.
+        archive: name of the file that it writes; sha256: of that file.
+        wanted: paths in the archive.
+    """
+
+    name: str
+    npm: bool
+    archive: str
+    sha256: str
+    wanted: tuple[str, ...]
+
+
+_DLIB = "face_recognition_models-0.3.0/face_recognition_models/models"
+PACKAGES = {
+    "faceplugin": Package(
+        "faceplugin-face-recognition-js@0.0.1",
+        True,
+        "faceplugin-face-recognition-js-0.0.1.tgz",
+        "7ea06031d9a3f83753254fcff60506a07b81b46fc84d4ee024cd041f260ec1ba",
+        tuple(f"package/model/{file}" for file in (DETECTOR, POINTS, RECOGNISER)),
+    ),
+    "hse": Package(
+        "@vladmandic/human@3.3.6",
+        True,
+        "vladmandic-human-3.3.6.tgz",
+        "425e9c51dbbca0c8934362b170cb0d54c2529c11c654b3c03092b16e9d6ad3f7",
+        ("package/models/faceres.json", "package/models/faceres.bin"),
+    ),
+    "dlib": Package(
+        "face-recognition-models==0.3.0",
+        False,
+        "face_recognition_models-0.3.0.tar.gz",
+        "b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf",
+        tuple(
+            f"{_DLIB}/{file}.dat"
+            for file in ("dlib_face_recognition_resnet_model_v1", "shape_predictor_5_face_landmarks")
+        ),
+    ),
+}
+
+
 @click.command()
-@click.argument("package", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
-def main(package: Path, output: Path) -> None:
-    make_pack(package, output)
-    for file in sorted(output.glob("*.onnx")):
-        print(f"{file}: {file.stat().st_size} bytes")
+@click.option("--archives", type=click.Path(path_type=Path), help="Folder that keeps the packages' archives.")
+def main(output: Path, archives: Path | None) -> None:
+    for name in PACKAGES:
+        folder = fetch(name, output, archives or output / "archives")
+        print(*(f"{file}: {file.stat().st_size} bytes" for file in sorted(folder.iterdir())), sep="\n")
 
 
-def make_pack(package: Path, output: Path) -> None:
-    """Write `det.onnx` and `rec.onnx` from the unpacked npm package.
+def fetch(name: str, output: Path, archives: Path) -> Path:
+    """The folder `name` of `output` with the networks of one of `PACKAGES`, which is fetched if it is not there yet.
 
     Raises:
-        FileNotFoundError: the folder is not that of the package.
+        subprocess.CalledProcessError: npm or pip could not bring the package.
+        ValueError: the archive is another one than was looked at.
     """
-    models = package / "package/model" if (package / "package").is_dir() else package / "model"
-    missing = [name for name in (DETECTOR, POINTS, RECOGNISER) if not (models / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"expected {', '.join(missing)} in {models}; unpack {PACKAGE} there with tar")
-    output.mkdir(parents=True, exist_ok=True)
-    onnx.save(build_detector(models), output / "det.onnx")
-    shutil.copy(models / RECOGNISER, output / "rec.onnx")
+    package, folder = PACKAGES[name], output / name
+    if folder.is_dir():
+        return folder
+    archive = archives / package.archive
+    if not archive.is_file():
+        archives.mkdir(parents=True, exist_ok=True)
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", package.name]
+        npm = ["npm", "pack", "--silent", package.name]
+        subprocess.run(npm if package.npm else pip, cwd=archives, check=True, stdout=subprocess.DEVNULL)
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != package.sha256:
+        raise ValueError(f"expected {package.name} with SHA-256 {package.sha256}, got {found}; remove {archive}")
+    part = output / f"{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    with tarfile.open(archive) as members:
+        for path in package.wanted:
+            (part / Path(path).name).write_bytes(members.extractfile(path).read())
+    if name == "faceplugin":
+        _make_pack(part)
+    part.rename(folder)
+    return folder
+
+
+def _make_pack(folder: Path) -> None:
+    """Replace the package's networks by `det.onnx` and `rec.onnx`."""
+    onnx.save(build_detector(folder), folder / "det.onnx")
+    (folder / RECOGNISER).rename(folder / "rec.onnx")
+    for file in (DETECTOR, POINTS):
+        (folder / file).unlink()
 
 
 def build_detector(models: Path) -> onnx.ModelProto:
