@@ -1,6 +1,7 @@
-"""How well the base model draws its named people and obeys:  python -m world3d.measure_base BASE --faces PACK
+"""How well the base model draws its named people and obeys:  python -m world3d.measure_base BASE --networks FOLDER
 
-`tools/real_faces.py` makes PACK.  Bounds stand beside it: two true pictures of one person, and of two people.
+`tools/real_faces.py` fetches the judges to FOLDER.  Bounds stand beside it: two true pictures of one person, and of two
+people.
 """
 
 from __future__ import annotations
@@ -29,23 +30,20 @@ COLUMNS = 12  # of the contact sheet
 
 @click.command()
 @click.argument("base", type=click.Path(exists=True, path_type=Path))
-@click.option("--faces", type=click.Path(exists=True, path_type=Path), required=True, help="A face model pack.")
-@click.option("--dlib", type=click.Path(exists=True, path_type=Path), help="Folder of dlib's models.")
-@click.option("--hse", type=click.Path(exists=True, path_type=Path), help="Folder of @vladmandic/human's models.")
+@click.option("--networks", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of the judges.")
 @click.option("--people", "count", type=int, default=48)
 @click.option("--guidance", type=float, multiple=True, default=(3.0,))
 @click.option("--steps", type=int, default=20, help="Sampling steps.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="File for a contact sheet: true pictures, then drawn.")
-def main(base, faces, dlib, hse, count, guidance, steps, sheet) -> None:
+def main(base, networks, count, guidance, steps, sheet) -> None:
     known, rng = named_people(), np.random.default_rng(SEED)
     chosen = [known[number] for number in rng.permutation(len(known))[:count]]
     scenes = [draw_scene(rng) for _ in chosen]
     portraits = [prepare(person.person) for person in chosen]
     truth = [picture(portrait, scene) for portrait, scene in zip(portraits, scenes)]
     others = [picture(portrait, draw_scene(rng)) for portrait in portraits]
-    judges = {"pack": PackJudge(faces)}
-    judges |= {"dlib": DlibJudge(dlib)} if dlib else {}
-    judges |= {"hse": HseJudge(hse)} if hse else {}
+    judges = {"pack": PackJudge(networks / "faceplugin")}
+    judges |= {"dlib": DlibJudge(networks / "dlib"), "hse": HseJudge(networks / "hse")}
     eye = Eye(judges)
     reference, again = eye.embed(others), eye.embed(truth)
     bounds = {name: [cosines(reference[name], again[name]), cosines(reference[name], np.roll(again[name], 1, 0))]
