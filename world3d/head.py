@@ -51,6 +51,15 @@ class Head:
         """Each target's number by its name."""
         return {name: number for number, name in enumerate(self.names)}
 
+    @cached_property
+    def landmarks(self) -> tuple[int, int, int]:
+        """Points at the tip of the nose and at the corners of the mouth, at −x and at +x."""
+        mouth = np.flatnonzero(self.lips > 0.5)
+        between = (np.abs(self.points[:, 0]) < 0.05) & (self.points[:, 1] > self.points[mouth, 1].max())
+        nose = np.flatnonzero(between)[self.points[between, 2].argmax()]
+        left, right = mouth[self.points[mouth, 0].argmin()], mouth[self.points[mouth, 0].argmax()]
+        return int(nose), int(left), int(right)
+
     def moved(self, weights: np.ndarray) -> np.ndarray:
         """How far weights (N,) of the targets move the points: (V, 3)."""
         used = np.flatnonzero(weights)

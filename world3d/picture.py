@@ -61,10 +61,7 @@ def picture(portrait: Portrait, scene: Scene, size: int = SIZE, samples: int = S
     mesh, casts = _mesh(portrait, scene, pose)
     full = size * samples
     ids, bary = np.full((full, full), -1, np.int32), np.zeros((full, full, 2))
-    distance = pose.camera[2] - mesh.points[:, 2]
-    focal = full * FRAME * scene.zoom * DISTANCE * (2.2 / pose.tall) ** 0.7 / distance
-    x = full * (0.5 + scene.shift[0]) + (mesh.points[:, 0] - pose.camera[0]) * focal
-    y = full * (0.5 + scene.shift[1]) - (mesh.points[:, 1] - pose.camera[1]) * focal
+    x, y, distance = _seen(mesh.points, pose, scene, full)
     rasterise(x, y, distance, mesh.faces, np.zeros((full, full)), ids, bary)
     lights = _lights(scene, pose, mesh, casts)
     looks = shade.Looks(
@@ -78,6 +75,24 @@ def picture(portrait: Portrait, scene: Scene, size: int = SIZE, samples: int = S
     final = shade.develop(out, scene.exposure)
     final += np.random.default_rng(scene.seed).normal(0, scene.grain, final.shape)
     return (final.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def keypoints(portrait: Portrait, scene: Scene, size: int = SIZE) -> np.ndarray:
+    """(5, 2) x, y in pixels of left eye, right eye, nose, left and right corner of the mouth, as the image has them."""
+    pose = _Pose(portrait, scene)
+    nose, left, right = head().landmarks
+    eyes = pose.eyes[np.argsort(pose.eyes[:, 0])]
+    x, y, _ = _seen(np.concatenate([eyes, pose.points[[nose, left, right]]]), pose, scene, size)
+    return np.stack([x, y], 1)
+
+
+def _seen(points: np.ndarray, pose: _Pose, scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels x and y, and the distance in dm, of points (N, 3)."""
+    distance = pose.camera[2] - points[:, 2]
+    focal = size * FRAME * scene.zoom * DISTANCE * (2.2 / pose.tall) ** 0.7 / distance
+    x = size * (0.5 + scene.shift[0]) + (points[:, 0] - pose.camera[0]) * focal
+    y = size * (0.5 + scene.shift[1]) - (points[:, 1] - pose.camera[1]) * focal
+    return x, y, distance
 
 
 class _Pose:
