@@ -13,7 +13,7 @@ from idea_core.headless.diffusers.single_file import clip_tokenizer
 from world3d import album, captions, genes, names, people, rasterise, scenes, words
 from world3d.head import head
 from world3d.person import expressed, neutral
-from world3d.picture import picture, prepare
+from world3d.picture import keypoints, picture, prepare
 from world3d.train_judge import indices
 from world3d.training import Plan, Run
 
@@ -111,6 +111,27 @@ def test_a_scene_shows_what_it_says(portraits):
     assert changed[55:85, 30:66].sum() > 50
     corner = drawn(pattern=scenes.PATTERNS.index("striped"))[:12, :12].std()
     assert corner > 3 * plain[:12, :12].std()
+
+
+def test_key_points_stand_on_what_they_name(portraits):
+    for portrait in portraits:
+        scene = dataclasses.replace(PLAIN, yaw=0.2, roll=0.05, grain=0.0)
+        left, right, nose, mouth_left, mouth_right = keypoints(portrait, scene)
+        assert left[0] < nose[0] < right[0] and mouth_left[0] < mouth_right[0]
+        assert max(left[1], right[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
+        plain = picture(portrait, scene).astype(int)
+
+        def middle(plain=plain, scene=scene, portrait=portrait, **worn):
+            """Where the picture changes, as x and y."""
+            changed = np.abs(picture(portrait, dataclasses.replace(scene, **worn)) - plain).sum(-1)
+            rows, columns = np.mgrid[: scenes.SIZE, : scenes.SIZE]
+            return np.array([(columns * changed).sum(), (rows * changed).sum()]) / changed.sum()
+
+        assert np.abs(middle(glasses=1) - (left + right) / 2).max() < 5
+        below = middle(expression=scenes.EXPRESSIONS.index("surprised"))
+        assert abs(below[0] - (mouth_left[0] + mouth_right[0]) / 2) < 6 and below[1] > (left[1] + nose[1]) / 2
+    twice = keypoints(portrait, scene, 2 * scenes.SIZE)
+    assert np.allclose(twice, 2 * keypoints(portrait, scene))
 
 
 def test_an_expression_moves_the_face_alone():
