@@ -11,6 +11,7 @@ import click
 
 from ...version import __version__
 from .batch import batch
+from .compare import compare
 from .encode import encode
 from .enhancer import enhancer
 from .evaluate import evaluate
@@ -52,7 +53,7 @@ def idea() -> None:
         warnings.simplefilter("ignore", category)
 
 
-for command in (encode, train, generate, evaluate, info, convert, blend, edit, batch, enhancer):
+for command in (encode, train, generate, evaluate, info, convert, blend, edit, batch, compare, enhancer):
     idea.add_command(command)
 for addition in entry_points(group="idea.commands"):  # from other packages, such as `idea demo`
     idea.add_command(addition.load(), addition.name)
