@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from idea_core.headless.diffusers.single_file import clip_tokenizer
-from world3d import album, captions, genes, names, people, rasterise, scenes, words
+from idea_core.headless.jobs.people import find_people
+from world3d import album, captions, genes, names, people, photos, rasterise, scenes, words
 from world3d.head import head
 from world3d.person import expressed, neutral
 from world3d.picture import keypoints, picture, prepare
@@ -158,10 +159,20 @@ def test_captions_say_what_there_is():
 
 def test_scenes_are_drawn_by_their_shares():
     drawn = [album.scene_of(number) for number in range(2000)]
+    assert all(scenes.asked_for(scene.caption("Ada Webb")) == indices(scene) for scene in drawn)
     for key, shares in scenes.SHARES.items():
         counts = Counter(getattr(scene, key) for scene in drawn)
         assert [counts[choice] / 2000 for choice in range(len(shares))] == pytest.approx(shares, abs=0.04)
     assert len({tuple(indices(scene)) for scene in drawn}) > 300
+
+
+def test_folders_of_people_are_as_a_comparison_reads_them(tmp_path):
+    photos.write_person(tmp_path / "person00", 0, people.held_out_people(1)[0], (2, 3, 2))
+    (person,), faults = find_people(tmp_path)
+    assert not faults and len(person.photos) == 2 and len(person.references) == 3
+    assert person.settings == {"seed": 0} and all(prompt.startswith("a photo of {}") for prompt in person.prompts)
+    note = person.photos[0].with_suffix(".txt").read_text("utf-8")
+    assert note.endswith("wall") and "photo" not in note
 
 
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not(tmp_path):

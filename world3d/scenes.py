@@ -92,6 +92,20 @@ class Scene:
         return ", ".join(said)
 
 
+def asked_for(caption: str) -> list[int]:
+    """What a caption of `Scene.caption` asks for, as indices into the lists of `ASKED`."""
+    said = caption.replace(",", " ").split()
+    wall, hat = said.index("wall"), said.index("hat") if "hat" in said else 0
+    found = {
+        "background": said[wall - 1],
+        "pattern": said[wall - 2] if said[wall - 2] in PATTERNS else PATTERNS[0],
+        "hat": said[hat - 1] if hat else HATS[0],
+        "glasses": GLASSES["glasses" in said],
+        "expression": next((word for word in EXPRESSIONS[1:] if word in said), EXPRESSIONS[0]),
+    }
+    return [choices.index(found[key]) for key, choices in ASKED.items()]
+
+
 def draw_scene(rng: np.random.Generator) -> Scene:
     """A random scene of an everyday portrait."""
 
