@@ -14,7 +14,7 @@ from .comfy.backbone import ComfyBackbone
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine
 from .comfy.models import require_pair, require_vae
-from .comfy.paths import ENHANCER_FILES, file_state, known_file, listed_files, listed_path
+from .comfy.paths import ENHANCER_FILES, listed_files, listed_path, listed_state
 from .comfy.progress import NodeProgress
 from .common import EnhancerSocket, IdEmbedsSocket, described, output, require, require_embeds, schema
 from .inputs import (
@@ -56,12 +56,12 @@ class LoadEnhancer(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file) -> bool | str:
-        return known_file(ENHANCER_FILES, file)
+    def validate_inputs(cls, file) -> bool:
+        return True  # execute's error says what to do; the front end hides an error from here behind more clicks
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        return file_state(listed_path(ENHANCER_FILES, file))
+        return listed_state(ENHANCER_FILES, file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

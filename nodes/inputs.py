@@ -101,6 +101,15 @@ def prompts_input(subject: str) -> io.String.Input:
     return io.String.Input("prompts", default="", multiline=True, optional=True, tooltip=tooltip)
 
 
+def keep_face_input(optional: bool = False) -> io.Boolean.Input:
+    """Whether a file keeps the face embedding."""
+    tooltip = (
+        "Face embedding in the file. Others can use it to recognise this person in photos. "
+        "Image generation does not need it."
+    )
+    return io.Boolean.Input("keep_face", default=True, optional=optional, tooltip=tooltip)
+
+
 def weight_input(tooltip: str) -> io.Float.Input:
     """Weight of the second of two people."""
     return io.Float.Input("weight", default=0.5, min=0.0, max=1.0, step=0.05, tooltip=tooltip)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from comfy_api.v0_0_2 import io
@@ -12,6 +11,7 @@ from ..idea_core.enhancers.dataset import PeopleDataset
 from ..idea_core.enhancers.drawing import draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.enhancers.run import EnhancerSpec, require_trainable, train_enhancer
+from ..idea_core.identity.place import free_place
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.text.captions import parse_prompts
 from ..idea_core.training.output import Output
@@ -20,13 +20,12 @@ from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine, engine_of, face_digest
 from .comfy.fingerprint import training_fingerprint
 from .comfy.models import require_pair, require_vae
+from .comfy.notices import said_saved
 from .comfy.paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
 from .comfy.progress import NodeProgress
 from .common import EnhancerSocket, described, output, require, schema
 from .inputs import advanced, base_model_inputs, configured, face_model_input, prompts_input, widgets_of
 from .settings import TrainingSettings
-
-logger = logging.getLogger(__name__)
 
 EXPOSED = ("steps", "text_steps", "likeness_steps", "batch_size", "lr", "seed")  # of the settings of a training
 
@@ -120,7 +119,12 @@ class SaveEnhancer(io.ComfyNode):
                 EnhancerSocket.Input(
                     "enhancer", tooltip="ID-Enhancer from ID-Enhancer Train Across People or Load ID-Enhancer."
                 ),
-                io.String.Input("filename", default="my_checkpoint", tooltip="File name in output/idea/enhancers."),
+                io.String.Input(
+                    "filename",
+                    default="my_checkpoint",
+                    tooltip="File name in output/idea/enhancers. If the file holds an ID-Enhancer of another "
+                    "checkpoint, the new one gets a number.",
+                ),
             ],
             is_output_node=True,
         )
@@ -128,7 +132,8 @@ class SaveEnhancer(io.ComfyNode):
     @classmethod
     def execute(cls, enhancer: PretrainedEnhancer, filename: str) -> io.NodeOutput:
         require(enhancer, PretrainedEnhancer, EnhancerSocket, "ID-Enhancer Train Across People")
-        path = output_folder() / ENHANCERS / saved_path(filename).relative_to(output_folder())
+        wanted = output_folder() / ENHANCERS / saved_path(filename).relative_to(output_folder())
+        path = free_place(wanted, enhancer, PretrainedEnhancer.load, lambda one, other: one.base_ref == other.base_ref)
         enhancer.save(path)
-        logger.info("ID-EA: saved an ID-Enhancer to %s", path)
-        return io.NodeOutput(ui={"text": [str(path)]})
+        text = said_saved("ID-Enhancer", path, wanted, "the ID-Enhancer of another checkpoint")
+        return io.NodeOutput(ui={"text": [text]})

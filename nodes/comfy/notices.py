@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from pathlib import Path
 
 from comfy_api.v0_0_2 import ui
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
+
+from .paths import shown_path
+
+logger = logging.getLogger(__name__)
 
 
 def running_server():
@@ -25,6 +31,20 @@ def show_on_node(text: str, node_id: str | None) -> None:
     server = running_server()
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id)
+
+
+def said_saved(what: str, path: Path, wanted: Path, holder: str) -> str:
+    """Log, and show on the running node, where something was saved; the same text.
+
+    Args:
+        wanted: the path that was asked for; it holds `holder` if the file went elsewhere.
+    """
+    text = f"{what} is saved: {shown_path(path)}"
+    if path != wanted:
+        text += f". {wanted.name} holds {holder}, so it was kept"
+    logger.info("ID-EA: %s", text)
+    show_on_node(text, running_node())
+    return text
 
 
 def show_as_output(image: Tensor, node_id: str | None) -> bool:
