@@ -98,7 +98,14 @@ def prompts_input(subject: str) -> io.String.Input:
     tooltip = (
         f"Prompts of the images, one per line, with two curly brackets for the {subject}. Empty: 12 portrait prompts."
     )
-    return io.String.Input("prompts", default="", multiline=True, optional=True, tooltip=tooltip)
+    return io.String.Input(
+        "prompts",
+        default="",
+        multiline=True,
+        optional=True,
+        placeholder="one prompt per line, {} for the " + subject + "; empty: 12 portrait prompts",
+        tooltip=tooltip,
+    )
 
 
 def keep_face_input(optional: bool = False) -> io.Boolean.Input:

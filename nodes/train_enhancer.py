@@ -8,7 +8,7 @@ from comfy_api.v0_0_2 import io
 
 from ..idea_core.enhancers.config import DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig
 from ..idea_core.enhancers.dataset import PeopleDataset
-from ..idea_core.enhancers.drawing import draw_people
+from ..idea_core.enhancers.drawing import UsablePeople, draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.enhancers.run import EnhancerSpec, require_trainable, train_enhancer
 from ..idea_core.identity.place import free_place
@@ -50,6 +50,7 @@ class TrainAcross(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
+                    placeholder="one name per line; empty: the list of the pack",
                     tooltip="Names of people that the checkpoint can draw, one per line. Empty: the list of the pack.",
                 ),
                 prompts_input("name"),
@@ -100,8 +101,11 @@ class TrainAcross(io.ComfyNode):
             engine = engine_of(face_model) if config.likeness_steps else ReloadedEngine(face_model)
             require_trainable(backbone, engine, config, start, **base())
             drawing = NodeProgress(len(people.all_names), node_id, unit="people")
+            usable = UsablePeople(dataset)
             for number, images in draw_people(dataset, backbone, engine):
-                drawing.show(number + 1, None if images is None else images[:2], done=images is not None)
+                usable.add(number)
+                shown = None if images is None else images[:2]
+                drawing.show(number + 1, shown, images is not None, f", {usable.count} usable")
             training = NodeProgress(config.steps, node_id)
             file = Output(path, spec.fingerprint, run.save_every, base=base)
             enhancer = train_enhancer(backbone, spec, engine, file, lambda done: training.show(done.step, None))

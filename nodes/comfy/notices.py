@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import sys
 from pathlib import Path
@@ -27,10 +28,10 @@ def running_node() -> str | None:
 
 
 def show_on_node(text: str, node_id: str | None) -> None:
-    """Show `text` as a line on a node, where a server runs."""
+    """Show `text` as a line on a node, where a server runs. The front end reads HTML, and would drop "<alice>"."""
     server = running_server()
     if server is not None and node_id is not None:
-        server.send_progress_text(text, node_id)
+        server.send_progress_text(html.escape(text, quote=False), node_id)
 
 
 def said_saved(what: str, path: Path, wanted: Path, holder: str) -> str:
@@ -48,10 +49,7 @@ def said_saved(what: str, path: Path, wanted: Path, holder: str) -> str:
 
 
 def show_as_output(image: Tensor, node_id: str | None) -> bool:
-    """Show an IMAGE (1, H, W, 3) as the node's output, until the next one; False if no browser is connected.
-
-    In Nodes 2.0 a preview of ComfyUI's progress bar would stay on the node, beside the image that the node returns.
-    """
+    """Show an IMAGE (1, H, W, 3) as the node's output, until the next one; False if no browser is connected."""
     server = running_server()
     if server is None or server.client_id is None or node_id is None:
         return False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ...enhancers.config import DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig
-from ...enhancers.drawing import blocks
+from ...enhancers.drawing import UsablePeople, blocks
 from ...enhancers.run import EnhancerSpec, require_trainable
 from ...files.textfile import read_text
 from ...method.anchor import parse_names
@@ -117,7 +117,10 @@ def train_enhancer(
     else:
         drawn = job.draw(people, part)
     with progress(sum(map(len, blocks(job.config, part))), "drawing people", "person") as bar:
-        for _ in drawn:
+        usable = UsablePeople(people)
+        for number in drawn:
+            usable.add(number)
+            bar.set_postfix(usable=usable.count, refresh=False)
             bar.update()
     if pictures_only:
         return Result({"folder": str(job.folder)}, f"Images in {job.folder}")
