@@ -235,8 +235,8 @@ def test_an_example_runs_and_nothing_covers_anything(browser, examples_files, lo
     (*_, (ended, detail)) = front_end.run(browser)
     if name in (ACROSS, REFINED):  # random weights draw nobody
         assert ended == "execution_error" and "Expected a face" in detail["exception_message"]
-    elif family == "tiny_sdxl":  # alice is of another family
-        assert ended == "execution_error" and "Stable Diffusion 1.x" in detail["exception_message"]
+    elif family == "tiny_sdxl":  # of which there is no person
+        assert ended == "execution_error" and "Train the person with ID-Enhancer Train" in detail["exception_message"]
     else:
         assert ended == "execution_success" and not front_end.complaints(browser)
     settle(browser, look)

@@ -18,7 +18,7 @@ from ...training.run import Progress
 from ..jobs import FaceSource, ModelSource
 from ..jobs.train import require_output
 from .console import Result, progress, reports, warn
-from .grouped import PATH, Paths, grouped, options_of
+from .grouped import PATH, Paths, Sectioned, grouped, options_of
 from .options import engine_options, face_options, model_options, prompts_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def enhancer() -> None:
     """
 
 
-@enhancer.command("train")
+@enhancer.command("train", cls=Sectioned)
 @reports
 @model_options
 @face_options
@@ -150,7 +150,7 @@ def mean_enhancer(files: Paths, output: Path) -> Result:
     return Result(data, f"Mean of {len(files)} ID-Enhancers: {output}")
 
 
-@enhancer.command("eval")
+@enhancer.command("eval", cls=Sectioned)
 @reports
 @click.argument("file", type=PATH)
 @model_options
