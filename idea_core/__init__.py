@@ -19,20 +19,25 @@ y      (B, L, d)            text condition
 ====== ==================== =====================================================
 """
 
-from . import quiet  # isort: split  # before anything that imports what it keeps quiet
-from .diffusion.backbone import Backbone, TextCondition
-from .errors import IdeaError
-from .families import BASE_MODELS, BaseModel
-from .identity.base_ref import BaseModelRef
-from .identity.identity import Identity
-from .method.anchor import celebrity_names, cross_initialise
-from .method.losses import mahalanobis
-from .method.modules import Adapter, Enhancer, GatedAttention
-from .training.config import TrainConfig
-from .training.job import PersonSpec, train_person
-from .training.output import Output
-from .training.trainer import Trainer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import quiet
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .diffusion.backbone import Backbone, TextCondition
+    from .errors import IdeaError
+    from .families import BASE_MODELS, BaseModel
+    from .identity.base_ref import BaseModelRef
+    from .identity.identity import Identity
+    from .method.anchor import celebrity_names, cross_initialise
+    from .method.losses import mahalanobis
+    from .method.modules import Adapter, Enhancer, GatedAttention
+    from .training.config import TrainConfig
+    from .training.job import PersonSpec, train_person
+    from .training.output import Output
+    from .training.trainer import Trainer
 
 __all__ = [
     "BASE_MODELS",
@@ -56,3 +61,27 @@ __all__ = [
     "quiet",
     "train_person",
 ]
+
+_MODULES = {
+    "diffusion.backbone": ("Backbone", "TextCondition"),
+    "errors": ("IdeaError",),
+    "families": ("BASE_MODELS", "BaseModel"),
+    "identity.base_ref": ("BaseModelRef",),
+    "identity.identity": ("Identity",),
+    "method.anchor": ("celebrity_names", "cross_initialise"),
+    "method.losses": ("mahalanobis",),
+    "method.modules": ("Adapter", "Enhancer", "GatedAttention"),
+    "training.config": ("TrainConfig",),
+    "training.job": ("PersonSpec", "train_person"),
+    "training.output": ("Output",),
+    "training.trainer": ("Trainer",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: torch, which takes seconds, is not needed for `idea --help`."""
+    for module, names in _MODULES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,6 +39,12 @@ def require(value: Any, kind: type | UnionType, socket: type[io.ComfyTypeIO], so
 
 def require_embeds(value: Any) -> None:
     """Raise `SocketError` unless a value is a person's `IdEmbeds`."""
+    if value is None:
+        raise SocketError(
+            "ID_EMBEDS of a person's face",
+            "a person's file without it",
+            "Connect ID Encode, with a photo of the person.",
+        )
     require(value, IdEmbeds, IdEmbedsSocket, "ID Encode")
 
 

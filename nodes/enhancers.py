@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.v0_0_2 import io
+from comfy_api.v0_0_2 import io, ui
 
 from ..idea_core.enhancers.config import RefineConfig
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
@@ -14,9 +14,9 @@ from .comfy.backbone import ComfyBackbone
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine
 from .comfy.models import require_pair, require_vae
-from .comfy.paths import ENHANCER_FILES, file_state, known_file, listed_files, listed_path
+from .comfy.paths import ENHANCER_FILES, listed_files, listed_path, listed_state
 from .comfy.progress import NodeProgress
-from .common import EnhancerSocket, IdEmbedsSocket, described, output, require, require_embeds, schema
+from .common import SHOWS, EnhancerSocket, IdEmbedsSocket, described, output, require, require_embeds, schema
 from .inputs import (
     advanced,
     base_model_inputs,
@@ -56,12 +56,12 @@ class LoadEnhancer(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file) -> bool | str:
-        return known_file(ENHANCER_FILES, file)
+    def validate_inputs(cls, file) -> bool:
+        return True  # execute's error says what to do; the front end hides an error from here behind more clicks
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        return file_state(listed_path(ENHANCER_FILES, file))
+        return listed_state(ENHANCER_FILES, file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
@@ -97,6 +97,7 @@ class RefinedIdentity(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="IDEA_RefinedIdentity",
+            **SHOWS,
             display_name="Refined ID-EA Embedding",
             description="Makes a person from a face without training, with better likeness than Instant ID-EA "
             "Embedding. The checkpoint draws the person, FACE_MODEL compares the faces, and the input of the "
@@ -144,4 +145,5 @@ class RefinedIdentity(io.ComfyNode):
                 id_embeds.mean, lambda drawn, one: progress.show(drawn, None if one is None else one.images[:_SHOWN])
             )
             identity = refiner.identity(name, id_embeds.mean, better, **base)
-        return io.NodeOutput(identity, better[-1].images, described(identity.training))
+        images = better[-1].images
+        return io.NodeOutput(identity, images, described(identity.training), ui=ui.PreviewImage(images, cls=cls))

@@ -7,9 +7,10 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from .apply import ApplyAdapter
 from .comfy.paths import register_folders
 from .compare import BlendIDEmbeds, IDSimilarity
+from .edit_identities import BlendIdentities, EditIdentity
 from .enhancers import InstantIdentity, LoadEnhancer, RefinedIdentity
 from .id_encode import IDEncode
-from .identities import BlendIdentities, EditIdentity, IdentityInfo, LoadIdentity, SaveIdentity
+from .identities import IdentityInfo, LoadIdentity, SaveIdentity
 from .load_face_model import LoadFaceModel
 from .settings import TrainingSettingsNode
 from .train import EnhancerTrain

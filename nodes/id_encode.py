@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from comfy_api.v0_0_2 import io
+from comfy_api.v0_0_2 import io, ui
 
 from ..idea_core.faces import FaceSettings, encode_photos
 from ..idea_core.faces.encode import report
@@ -119,7 +119,6 @@ class IDEncode(io.ComfyNode):
         selected = [(one.photo, one.chosen) for one in photos if one.chosen and not one.left_out]
         crops = to_image([crop_face(photo, face, cut) for photo, face in selected])
         masks = torch.from_numpy(np.stack([face_mask(face, cut) for _, face in selected]))
-        text = report(photos)
-        return io.NodeOutput(
-            id_embeds, crops, to_image(list(map(draw_faces, photos))), masks, text, ui={"text": [text]}
-        )
+        found, text = to_image(list(map(draw_faces, photos))), report(photos)
+        shown = {**ui.PreviewImage(found, cls=cls).as_dict(), "text": [text]}
+        return io.NodeOutput(id_embeds, crops, found, masks, text, ui=shown)

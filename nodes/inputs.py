@@ -98,7 +98,23 @@ def prompts_input(subject: str) -> io.String.Input:
     tooltip = (
         f"Prompts of the images, one per line, with two curly brackets for the {subject}. Empty: 12 portrait prompts."
     )
-    return io.String.Input("prompts", default="", multiline=True, optional=True, tooltip=tooltip)
+    return io.String.Input(
+        "prompts",
+        default="",
+        multiline=True,
+        optional=True,
+        placeholder="one prompt per line, {} for the " + subject + "; empty: 12 portrait prompts",
+        tooltip=tooltip,
+    )
+
+
+def keep_face_input(optional: bool = False) -> io.Boolean.Input:
+    """Whether a file keeps the face embedding."""
+    tooltip = (
+        "Face embedding in the file. Others can use it to recognise this person in photos. "
+        "Image generation does not need it."
+    )
+    return io.Boolean.Input("keep_face", default=True, optional=optional, tooltip=tooltip)
 
 
 def weight_input(tooltip: str) -> io.Float.Input:

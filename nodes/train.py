@@ -87,7 +87,7 @@ class EnhancerTrain(io.ComfyNode):
                         tooltip="Shape of the photos: on keeps about their own shape, off crops the middle square.",
                     )
                 ),
-                *widgets_of(WatchConfig, "every", every={"id": "preview_every", "default": 25}),
+                *widgets_of(WatchConfig, "every", every={"id": "preview_every", "default": 10}),
                 *advanced(
                     io.String.Input(
                         "preview_prompt",
@@ -106,6 +106,7 @@ class EnhancerTrain(io.ComfyNode):
                         default="",
                         multiline=True,
                         optional=True,
+                        placeholder="one line per photo: wearing a red hat, on a beach",
                         tooltip="Descriptions of what else the photos show, one line per photo: 'wearing a red hat, on "
                         "a beach'. What is described is not learned as part of the person.",
                     ),
@@ -114,6 +115,7 @@ class EnhancerTrain(io.ComfyNode):
                         default="",
                         multiline=True,
                         optional=True,
+                        placeholder="names to start from; empty: the list of the pack",
                         tooltip="Names of famous people, one per line, or a phrase such as 'human face'. The training "
                         "starts at their mean. Empty: the list of the pack.",
                     ),
@@ -162,14 +164,14 @@ class EnhancerTrain(io.ComfyNode):
         job = TrainingJob(
             require_name(name), photos, id_embeds, parse_names(names), settings, enhancer, watch, face_model
         )
-        identity, image = job.run(model, clip, vae, cls.hidden.prompt, cls.hidden.unique_id)
+        identity, sheet = job.run(model, clip, vae, cls.hidden.prompt, cls.hidden.unique_id)
         losses = identity.training["losses"]
         return io.NodeOutput(
             identity,
             draw_losses(losses),
             described(identity.training),
             {"loss": [torch.tensor(loss) for loss in losses]},
-            ui=None if image is None else ui.PreviewImage(image, cls=cls),
+            ui=ui.PreviewImage(sheet, cls=cls),
         )
 
 

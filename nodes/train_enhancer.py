@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from comfy_api.v0_0_2 import io
 
 from ..idea_core.enhancers.config import DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig
 from ..idea_core.enhancers.dataset import PeopleDataset
-from ..idea_core.enhancers.drawing import draw_people
+from ..idea_core.enhancers.drawing import UsablePeople, draw_people
 from ..idea_core.enhancers.pretrained import PretrainedEnhancer
 from ..idea_core.enhancers.run import EnhancerSpec, require_trainable, train_enhancer
+from ..idea_core.identity.place import free_place
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.text.captions import parse_prompts
 from ..idea_core.training.output import Output
@@ -20,13 +20,12 @@ from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine, engine_of, face_digest
 from .comfy.fingerprint import training_fingerprint
 from .comfy.models import require_pair, require_vae
+from .comfy.notices import said_saved
 from .comfy.paths import AUTOSAVE, ENHANCERS, output_folder, people_folder, saved_path
 from .comfy.progress import NodeProgress
 from .common import EnhancerSocket, described, output, require, schema
 from .inputs import advanced, base_model_inputs, configured, face_model_input, prompts_input, widgets_of
 from .settings import TrainingSettings
-
-logger = logging.getLogger(__name__)
 
 EXPOSED = ("steps", "text_steps", "likeness_steps", "batch_size", "lr", "seed")  # of the settings of a training
 
@@ -51,6 +50,7 @@ class TrainAcross(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
+                    placeholder="one name per line; empty: the list of the pack",
                     tooltip="Names of people that the checkpoint can draw, one per line. Empty: the list of the pack.",
                 ),
                 prompts_input("name"),
@@ -101,8 +101,11 @@ class TrainAcross(io.ComfyNode):
             engine = engine_of(face_model) if config.likeness_steps else ReloadedEngine(face_model)
             require_trainable(backbone, engine, config, start, **base())
             drawing = NodeProgress(len(people.all_names), node_id, unit="people")
+            usable = UsablePeople(dataset)
             for number, images in draw_people(dataset, backbone, engine):
-                drawing.show(number + 1, None if images is None else images[:2], done=images is not None)
+                usable.add(number)
+                shown = None if images is None else images[:2]
+                drawing.show(number + 1, shown, images is not None, f", {usable.count} usable")
             training = NodeProgress(config.steps, node_id)
             file = Output(path, spec.fingerprint, run.save_every, base=base)
             enhancer = train_enhancer(backbone, spec, engine, file, lambda done: training.show(done.step, None))
@@ -120,7 +123,12 @@ class SaveEnhancer(io.ComfyNode):
                 EnhancerSocket.Input(
                     "enhancer", tooltip="ID-Enhancer from ID-Enhancer Train Across People or Load ID-Enhancer."
                 ),
-                io.String.Input("filename", default="my_checkpoint", tooltip="File name in output/idea/enhancers."),
+                io.String.Input(
+                    "filename",
+                    default="my_checkpoint",
+                    tooltip="File name in output/idea/enhancers. If the file holds an ID-Enhancer of another "
+                    "checkpoint, the new one gets a number.",
+                ),
             ],
             is_output_node=True,
         )
@@ -128,7 +136,8 @@ class SaveEnhancer(io.ComfyNode):
     @classmethod
     def execute(cls, enhancer: PretrainedEnhancer, filename: str) -> io.NodeOutput:
         require(enhancer, PretrainedEnhancer, EnhancerSocket, "ID-Enhancer Train Across People")
-        path = output_folder() / ENHANCERS / saved_path(filename).relative_to(output_folder())
+        wanted = output_folder() / ENHANCERS / saved_path(filename).relative_to(output_folder())
+        path = free_place(wanted, enhancer, PretrainedEnhancer.load, lambda one, other: one.base_ref == other.base_ref)
         enhancer.save(path)
-        logger.info("ID-EA: saved an ID-Enhancer to %s", path)
-        return io.NodeOutput(ui={"text": [str(path)]})
+        text = said_saved("ID-Enhancer", path, wanted, "the ID-Enhancer of another checkpoint")
+        return io.NodeOutput(ui={"text": [text]})

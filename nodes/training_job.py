@@ -19,13 +19,13 @@ from ..idea_core.training.job import PersonSpec, train_person
 from ..idea_core.training.output import Output
 from ..idea_core.training.person import NamesStart
 from ..idea_core.training.preview import Score, WatchConfig
-from ..idea_core.training.run import Progress
 from .comfy.backbone import ComfyBackbone
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import engine_of, face_digest
 from .comfy.fingerprint import training_fingerprint
-from .comfy.paths import AUTOSAVE, output_folder
-from .comfy.progress import NodeProgress
+from .comfy.notices import show_on_node
+from .comfy.paths import AUTOSAVE, output_folder, shown_path
+from .comfy.training_view import TrainingView, training_sheet
 from .settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ class TrainingJob:
     watch: WatchConfig = WatchConfig()
     face_model: Any = None
 
-    def run(self, model, clip, vae, prompt, node_id) -> tuple[Identity, Tensor | None]:
-        """The trained identity, and an IMAGE (1, H, W, 3) of the person before and after if there were previews.
+    def run(self, model, clip, vae, prompt, node_id) -> tuple[Identity, Tensor]:
+        """The trained identity, and an IMAGE (1, H, W, 3): the loss, and the person before and after if it was drawn.
 
-        If the same inputs were trained before, the identity is read from disk, without an image.
+        If the same inputs were trained before, the identity is read from disk, with the loss alone.
 
         Raises:
             TrainingError: the training diverged, or memory ran out. A partial result is on disk then.
@@ -62,9 +62,12 @@ class TrainingJob:
         path = output_folder() / AUTOSAVE / f"{self.name}-{fingerprint[:12]}.safetensors"
         identity = load_if_same(Identity.load, path, fingerprint)
         if identity:
-            logger.info("ID-EA: %s was trained from the same inputs before: %s", identity.trigger, path)
-            return identity, None
-        settings, progress = self.settings, NodeProgress(self.settings.config.steps, node_id)
+            text = f"{identity.trigger} was trained from the same inputs before: {shown_path(path)}"
+            logger.info("ID-EA: %s", text)
+            show_on_node(text, node_id)
+            return identity, training_sheet({}, identity.training["losses"])
+        settings, view = self.settings, TrainingView(self.settings.config.steps, node_id)
+        view.say("loading the checkpoint")
         start, watch = self.enhancer or NamesStart(), replace(self.watch, before_and_after=True)
         spec = PersonSpec(
             self.name, [self.photos], self.embeds, settings.config, settings.captions, self.names, start, watch
@@ -77,8 +80,11 @@ class TrainingJob:
         ):
             output = Output(path, fingerprint, settings.save_every, base=base, required=False)
             score = self._score(backbone)
-            identity = train_person(backbone, spec, output, engine, score, lambda done: _show(progress, done))
-        return identity, progress.before_and_after()
+            identity = train_person(backbone, spec, output, engine, score, view.show)
+        losses = identity.training["losses"]
+        kept = f", kept in {shown_path(path)}" if path.exists() else ""
+        show_on_node(f"{identity.trigger} is trained in {len(losses)} steps{kept}", node_id)
+        return identity, view.finish(losses)
 
     def fingerprint(self, model, clip, vae) -> str:
         """SHA-256 of all that the result depends on. The thumbnail is not part of it: the first run's stays."""
@@ -107,10 +113,3 @@ class TrainingJob:
                 return likeness_to(engine_of(self.face_model), self.embeds)(images)
 
         return score
-
-
-def _show(node: NodeProgress, done: Progress) -> None:
-    if done.step:
-        node.show(done.step, done.images)
-    else:
-        node.before = done.images

@@ -541,7 +541,8 @@ def test_many_people_in_one_file(studio, tmp_path):
     assert [outcome["status"] for outcome in outcomes] == ["trained", "trained", *["failed"] * 7]
     messages = [outcome["message"] for outcome in outcomes[2:]]
     expected = ["photos at", "Line 1 has the same output", "got stpes besides", "got no name"]
-    expected += ["steps a whole number, got 2.5", "heads to divide the width 768, got 7", "Expecting value"]
+    expected += ["steps a whole number, got 2.5", "heads to divide the width 768, got 7"]
+    expected += ['Expected a JSON object, got \'not json\'. Write {"name": …, "photos": …}.']
     assert all(part in message for part, message in zip(expected, messages))
     assert Identity.load(tmp_path / "out" / "robert.safetensors").training["steps"] == 3
     assert again.count("finished before") == 2 and "2 of 9 people done" in again

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from helpers import ROOT
 
 from idea_core import __version__, celebrity_names
@@ -82,3 +83,30 @@ def test_a_room_imports_only_rooms_above_it():
         for other in _imports(path):
             assert ROOMS.index(other) <= ROOMS.index(room), f"{path.relative_to(ROOT)} imports {other}"
     assert seen == set(ROOMS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_the_list_of_commands_comes_at_once(arguments):
+    """Without torch, in half a second of the processor's time; a clock would count other programs."""
+    resource = pytest.importorskip("resource")
+    code = f"import sys; from idea_core.headless.cli import idea; idea({arguments!r}, standalone_mode=False)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = subprocess.run(
+        [sys.executable, "-c", f"{code}; print(sorted({{'torch', 'numpy', 'PIL'}} & set(sys.modules)))"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert said.endswith("[]\n") and ("train" in said) == (arguments == ["--help"])
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_every_command_is_listed_in_a_section():
+    from idea_core.headless.cli import idea
+    from idea_core.headless.cli.main import SECTIONS
+
+    listed = [name for section in SECTIONS.values() for name in section]
+    assert sorted(idea.commands) == sorted([*listed, "demo"])
+    assert all(command.name == name for name, command in idea.commands.items())

@@ -4,11 +4,12 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from idea_core.enhancers.config import DatasetConfig, recombined
 from idea_core.enhancers.dataset import MANIFEST, PeopleDataset
-from idea_core.enhancers.drawing import blocks, draw_people
-from idea_core.errors import ConfigError
+from idea_core.enhancers.drawing import HOPELESS, UsablePeople, blocks, draw_people
+from idea_core.errors import ConfigError, TrainingError
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from miniature.people import named_people
 from miniature.world import BASE, face_engine
@@ -49,6 +50,23 @@ def test_a_folder_says_whose_pictures_it_holds_and_how_they_were_made(drawn):
     tensors, prompts = drawn.stored(6)
     assert tensors["latents"].shape == (3, 4, 16, 16) and tensors["faces"].shape == (3, 512)
     assert set(prompts) == set(config().prompts)
+
+
+def test_drawing_ends_where_nobody_is_usable(tmp_path):
+    names = tuple(f"person {number}" for number in range(HOPELESS + 5))
+    people = people_in(tmp_path, config(names=names, num_synthetic=0))
+    nobody, agreeing = torch.zeros(3, 512), torch.nn.functional.normalize(torch.ones(3, 512), dim=1)
+    for number in range(len(names)):
+        people.write(number, torch.zeros(3, 4, 8, 8), agreeing if number >= HOPELESS else nobody, ["{}"] * 3)
+    usable = UsablePeople(people)
+    for number in range(HOPELESS - 1):
+        usable.add(number)
+    with pytest.raises(TrainingError, match="people with .* got none among the first 20. Use names that this base"):
+        usable.add(HOPELESS - 1)
+    usable = UsablePeople(people)
+    for number in reversed(range(len(names))):
+        usable.add(number)
+    assert (usable.drawn, usable.count) == (HOPELESS + 5, 5)
 
 
 def test_pictures_of_other_settings_are_not_overwritten(drawn, base):

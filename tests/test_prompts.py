@@ -7,7 +7,7 @@ import pytest
 from idea_core.errors import IdeaError
 from idea_core.identity.checks import require_name
 from idea_core.text.names import as_on_disk
-from idea_core.text.prompts import near_misses, split_prompt, texts_around, unknown_names, without_people
+from idea_core.text.prompts import near_misses, split_prompt, texts_around, unknown_names, with_name, without_people
 
 JOSE = "José"
 NAMES = ["alice", "bob-2", "o'brien", "आरती", JOSE, "王小明", "عائشة", "Нина", "สมชาย", "علی\u200cرضا", "Ng\u0303uyên"]
@@ -32,6 +32,28 @@ REFUSED = [
 
 def decomposed(text: str) -> str:
     return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "names", "expected"),
+    [
+        ("photo of <person>, (<Person>:1.2)", ["alice"], "photo of <alice>, (<alice>:1.2)"),
+        ("<person> and <alice>", ["Alice", "alice"], "<alice> and <alice>"),
+        ("<person> and <bob-2>", ["alice", "bob-2"], "<person> and <bob-2>"),  # which one?
+        ("<person>", ["person"], "<person>"),
+        ("a person, embedding:person", ["alice"], "a person, embedding:person"),
+        ("<person>", [], "<person>"),
+    ],
+)
+def test_person_in_brackets_is_the_only_one_there_is(prompt, names, expected):
+    assert with_name(prompt, names) == expected
+
+
+def test_person_in_brackets_is_known_everywhere():
+    assert split_prompt("photo of <person>", ["alice"]) == ["photo of ", 0]
+    assert unknown_names("<person> and <carol>", ["alice"]) == ["<carol>"]
+    assert unknown_names("<person>", ["alice", "bob"]) == ["<person>"]
+    assert near_misses("<person>, alice in wonderland", ["alice"]) == []
 
 
 @pytest.mark.parametrize(

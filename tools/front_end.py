@@ -49,7 +49,9 @@ TITLES = "return window.app.graph.nodes.map(node => node.title)"
 CATEGORY = f"//*[@role='dialog']//*[contains(@class, 'cursor-pointer') or self::li][normalize-space()='{PACK}']"
 BOXES = """
 const bar = window.LiteGraph.NODE_TITLE_HEIGHT;
-return window.app.graph.nodes.map(({ title, pos, size }) => [title, pos[0], pos[1] - bar, size[0], size[1] + bar]);
+return window.app.graph.nodes.map(({ title, pos, size, flags, _collapsed_width }) => flags.collapsed
+  ? [title, pos[0], pos[1] - bar, _collapsed_width ?? size[0], bar]
+  : [title, pos[0], pos[1] - bar, size[0], size[1] + bar]);
 """
 NODES_2_BOXES = """
 const scale = window.app.canvas.ds.scale;
@@ -74,6 +76,14 @@ return Object.fromEntries(window.app.graph.nodes.map(node => {
   return [node.title, shown.length === 1 && dots ? Array(dots).fill(shown[0]) : shown];
 }));
 """
+_NOTE = """
+const node = window.app.graph.nodes.find(node => node.type === 'MarkdownNote');
+const parts = [%s];
+const inner = parts.find(part => part && part.innerText.trim());
+return [inner.innerText, parts.every(part => !part || part.scrollHeight <= part.clientHeight + 1)];
+"""
+NOTE = _NOTE % "node.widgets[0].element, node.widgets[0].element.querySelector('.tiptap')"
+NODES_2_NOTE = _NOTE % "...document.querySelectorAll(`[data-node-id='${node.id}'] .comfy-markdown-content`)"
 WIDGET_PLACE = """
 const [type, name] = arguments;
 const node = window.app.graph.nodes.find(node => node.type === type);
@@ -147,7 +157,7 @@ def show_templates(browser: webdriver.Chrome) -> None:
 def open_example(browser: webdriver.Chrome, name: str, node: str) -> None:
     """Choose an example in the template browser, and wait for one of its nodes."""
     show_templates(browser)
-    click(browser, f"[data-testid=template-workflow-{name}]")
+    click(browser, f"[data-testid='template-workflow-{name}']")
     is_there = "return window.app.graph.nodes.some(node => node.type === arguments[0])"
     until(browser, lambda: browser.execute_script(is_there, node) and not _all_visible(browser, "[role=dialog]"))
 
@@ -181,6 +191,17 @@ def show_error(browser: webdriver.Chrome) -> str:
     for button in _all_visible(browser, "[data-testid=error-overlay-see-errors]"):
         button.click()
     return browser.find_element(By.TAG_NAME, "body").text
+
+
+def texts_show(browser: webdriver.Chrome) -> bool:
+    """Whether the canvas is near enough for the front end to draw texts."""
+    return not browser.execute_script("return window.app.canvas.low_quality")
+
+
+def note(browser: webdriver.Chrome, look: str) -> tuple[str, bool]:
+    """Text of the note beside the graph, as it is shown, and whether all of it fits into its box."""
+    text, fits = browser.execute_script(NODES_2_NOTE if look == NODES_2 else NOTE)
+    return text, fits
 
 
 def boxes(browser: webdriver.Chrome, look: str) -> list[list]:

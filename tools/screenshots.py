@@ -31,7 +31,7 @@ def main(url: str) -> None:
         front_end.show_templates(browser)
         save(browser, "templates")
         front_end.reload(browser)
-        front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+        front_end.open_example(browser, "02 Picture of a saved person", "IDEA_ApplyAdapter")
         front_end.open_help(browser, "IDEA_ApplyAdapter")
         save(browser, "generate")
     finally:

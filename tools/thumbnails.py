@@ -1,4 +1,4 @@
-"""Draw the example workflows' thumbnails for ComfyUI's template browser, and the pack's icon and banner.
+"""Draw the example workflows' thumbnails for ComfyUI's template browser: squares of up to four images.
 
 The images come from the miniature world:
 
@@ -7,9 +7,11 @@ python tools/thumbnails.py
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -26,86 +28,107 @@ from miniature.trial import Stranger, learn
 from miniature.world import BASE, all_names, draw, enhancer, face_engine, to_photo
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-SIZE, MARGIN, BACK, MARK = (640, 400), 12, (30, 32, 38), (255, 196, 64)
-ICON, BANNER = (400, 400), (1260, 540)  # for ComfyUI's registry: a square, and 21 to 9
+SIZE, MARGIN, BACK, MARK = 512, 8, (30, 32, 38), (255, 196, 64)
 PROMPT = "a photo of <{}>, smiling, wearing a green hat, on a blue background"
 HATLESS = "a photo of <{}>, on a orange background"
+PAINTING = "a painting of <{}>, on a purple background"
+ANN, BOB = 7, 11  # of the people whom no model has seen
 
 
-def person(pipeline, number: int, name: str) -> tuple[Stranger, Identity]:
-    """A drawn person, trained in a few steps."""
-    stranger = Stranger(number, 4)
+@dataclass(frozen=True)
+class Drawn:
+    """A person of the miniature world, trained in a few steps.
+
+    Attributes:
+        number: index among the people whom no model has seen.
+        steps: of the training; None: those of the preset `fast`.
+    """
+
+    pipeline: object
+    number: int
+    name: str
+    steps: int | None = None
+
+    @cached_property
+    def stranger(self) -> Stranger:
+        return Stranger(self.number, 4)
+
+    @cached_property
+    def identity(self) -> Identity:
+        config = PRESETS["fast"]
+        with tempfile.TemporaryDirectory() as folder:
+            photos = self.stranger.prepared(Path(folder))
+        if self.steps is not None:
+            config = replace(config, steps=self.steps)
+        return replace(learn(DiffusersBackbone(self.pipeline), photos, SEEN, config)[0], name=self.name)
+
+    def images(self, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
+        return images_of(self.pipeline, self.identity, prompt, count, seed)
+
+
+def images_of(pipeline, identity: Identity, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
+    """Images (3, S, S) of a person; `{}` in the prompt stands for the name."""
+    return list(draw(pipeline, [identity], [prompt.format(identity.name)] * count, seed))
+
+
+def square(images: Sequence[Tensor], marked: int | None = None, size: int = SIZE) -> Image.Image:
+    """One to four images (3, S, S) in a square; the marked one gets a frame."""
+    across = 1 if len(images) == 1 else 2
+    side = (size - MARGIN) // across - MARGIN
+    sheet, pen = (one := Image.new("RGB", (size, size), BACK)), ImageDraw.Draw(one)
+    top = MARGIN if len(images) != 2 else (size - side) // 2
+    for number, image in enumerate(images):
+        x, y = MARGIN + number % across * (side + MARGIN), top + number // across * (side + MARGIN)
+        if len(images) == 3 and number == 2:
+            x = (size - side) // 2
+        sheet.paste(as_picture(image, side), (x, y))
+        if number == marked:
+            pen.rectangle((x, y, x + side - 1, y + side - 1), outline=MARK, width=6)
+    return sheet
+
+
+def as_picture(image: Tensor, side: int) -> Image.Image:
+    """An image (3, S, S) in 0…1 as a square picture."""
+    return Image.fromarray(to_photo(image)).resize((side, side), Image.Resampling.LANCZOS)
+
+
+def sheets() -> Mapping[str, Image.Image]:
+    """API workflow → thumbnail."""
+    pipeline = load_pipeline(BASE)
+    alice, bob = Drawn(pipeline, ANN, "alice"), Drawn(pipeline, BOB, "bob")
+    photos, (one,), (two,), (painted,) = alice.stranger.photos, alice.images(), bob.images(), alice.images(PAINTING)
     with tempfile.TemporaryDirectory() as folder:
-        photos = stranger.prepared(Path(folder))
-    learned, _ = learn(DiffusersBackbone(pipeline), photos, SEEN, PRESETS["fast"])
-    return stranger, replace(learned, name=name)
-
-
-def sheet(
-    rows: Sequence[Sequence[Tensor | str]], marked: int | None = None, size: tuple[int, int] = SIZE
-) -> Image.Image:
-    """Images (3, S, S) in rows; a text is written between them."""
-    image = Image.new("RGB", size, BACK)
-    pen = ImageDraw.Draw(image)
-    wide = max(sum(0.4 if isinstance(part, str) else 1.0 for part in row) for row in rows)
-    side = int(min((size[0] - MARGIN) / wide, (size[1] - MARGIN) / len(rows))) - MARGIN
-    top = (size[1] - len(rows) * (side + MARGIN) + MARGIN) // 2
-    for line, row in enumerate(rows):
-        width = sum(int(0.4 * side) if isinstance(part, str) else side + MARGIN for part in row) - MARGIN
-        x, y = (size[0] - width) // 2, top + line * (side + MARGIN)
-        for number, part in enumerate(row):
-            if isinstance(part, str):
-                pen.text((x + 0.14 * side, y + side / 2), part, MARK, font_size=int(0.3 * side), anchor="mm")
-                x += int(0.4 * side)
-                continue
-            image.paste(Image.fromarray(to_photo(part)).resize((side, side), Image.Resampling.LANCZOS), (x, y))
-            if line == 0 and number == marked:
-                pen.rectangle((x - 4, y - 4, x + side + 3, y + side + 3), outline=MARK, width=5)
-            x += side + MARGIN
-    return image
+        face = Stranger(ANN).prepared(Path(folder)).embeds.mean
+    better = Refiner(DiffusersBackbone(pipeline), enhancer(), face_engine(), REFINING).refine(face)
+    first, best = (enhancer().identity("alice", face, candidate.shown) for candidate in (better[0], better[-1]))
+    (instant,), (refined,) = images_of(pipeline, first), images_of(pipeline, best)
+    half = torch.cat([alice.images(HATLESS)[0][..., :32], bob.images(HATLESS)[0][..., 32:]], dim=-1)
+    between = images_of(pipeline, blend([alice.identity, bob.identity], [0.5, 0.5], "blend"))
+    hatless = HATLESS.format("alice")
+    strengths = [draw(pipeline, [alice.identity], [hatless], 5, strength=s)[0] for s in (0.0, 0.5, 1.0, 1.5)]
+    celebrities = list(draw(pipeline, [], [f"a photo of {name}, on a blue background" for name in all_names()[:4]]))
+    return {
+        "photos_to_picture": square([*photos[:2], one, painted], marked=2),
+        "generate_with_identity": square([one, *alice.images(HATLESS, 2), painted]),
+        "train_identity": square(photos[:4]),
+        "strengths": square(strengths),
+        "best_of_a_batch": square(alice.images(count=4), marked=0),
+        "person_with_lora": square([one, painted]),
+        "two_people": square([one, two, half]),
+        "blend_people": square([one, two, *between]),
+        "generate_with_sdxl": square(alice.images(HATLESS, 1, seed=5)),
+        "encode_and_compare": square([*photos[:2], bob.stranger.photos[0], one], marked=1),
+        "train_enhancer": square(celebrities),
+        "instant_person": square([photos[0], instant]),
+        "refined_person": square([photos[0], instant, refined], marked=2),
+    }
 
 
 def main() -> None:
-    pipeline = load_pipeline(BASE)
-    (ann, alice), (_, bob) = person(pipeline, 7, "alice"), person(pipeline, 11, "bob")
-
-    def images(identity: Identity, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
-        return list(draw(pipeline, [identity], [prompt.format(identity.name)] * count, seed))
-
-    def without_training() -> list[Tensor]:
-        """Instant and refined images, from one photo."""
-        with tempfile.TemporaryDirectory() as folder:
-            face = Stranger(ann.number).prepared(Path(folder)).embeds.mean
-        better = Refiner(DiffusersBackbone(pipeline), enhancer(), face_engine(), REFINING).refine(face)
-        first, best = (enhancer().identity("alice", face, one.shown) for one in (better[0], better[-1]))
-        return images(first) + images(best)
-
-    named = [f"a photo of {name}, on a {color} background" for color in ("blue", "orange") for name in all_names()[:5]]
-    celebrities = list(draw(pipeline, [], named))
-    (one,), (two,), (at_once, refined) = images(alice), images(bob), without_training()
-    half = torch.cat([images(alice, HATLESS)[0][..., :32], images(bob, HATLESS)[0][..., 32:]], dim=-1)
-    between = blend([alice, bob], [0.5, 0.5], "blend")
-    hatless = HATLESS.format(alice.name)
-    painted = images(alice, "a painting of <{}>, on a purple background")
-    sheets = {
-        "train_identity": sheet([[*ann.photos[:3], ">", one]]),
-        "generate_with_identity": sheet([[one, *images(alice, HATLESS, 2)]]),
-        "encode_and_compare": sheet([[*ann.photos[:2], "~", one]]),
-        "two_people": sheet([[one, two, ">", half]]),
-        "person_with_lora": sheet([[one, "+", *painted]]),
-        "best_of_a_batch": sheet([images(alice, count=4), images(alice, count=4, seed=4)], marked=0),
-        "blend_people": sheet([[one, *images(between), two]]),
-        "strengths": sheet([[draw(pipeline, [alice], [hatless], 5, strength=s)[0] for s in (0.0, 0.5, 1.0, 1.5)]]),
-        "generate_with_sdxl": sheet([images(alice, HATLESS, 3, seed=5)]),
-        "instant_person": sheet([[ann.photos[0], ">", one]]),
-        "train_enhancer": sheet([celebrities[:5], celebrities[5:]]),
-        "refined_person": sheet([[ann.photos[0], ">", at_once, ">", refined]]),
-    }
-    sheet([[one]], size=ICON).save(IMAGES / "icon.png")
-    sheet([[*ann.photos[:3], ">", *images(alice, HATLESS), *painted]], size=BANNER).save(IMAGES / "banner.png")
-    for name, image in sheets.items():
-        image.save(WORKFLOWS / f"{name}.jpg", quality=85)
+    drawn = sheets()
+    for path in sorted((WORKFLOWS / "api").glob("*.json")):
+        template = json.loads(path.read_text("utf-8"))["1"]["_meta"]["template"]
+        drawn[path.stem].save(WORKFLOWS / f"{template}.jpg", quality=85)
 
 
 if __name__ == "__main__":

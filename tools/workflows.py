@@ -1,9 +1,10 @@
-"""Make the front-end files of the example workflows from those in API format, laid out from left to right.
+"""Make the front-end files of the example workflows from those in API format, in numbered groups and columns.
 
-    python tools/workflows.py URL NAME…
+    python tools/workflows.py URL
 
-URL is the oldest supported ComfyUI with this pack: all later versions have its inputs and outputs. The API file holds a
-node's title, and a note beside the graph, under `_meta`.
+URL is the oldest supported ComfyUI with this pack: all later versions have its inputs and outputs. The API file holds,
+under `_meta`, each node's title, group and column, and whether it is to be filled in (`fill`). Node 1 also holds the
+workflow's name in the template browser, the note, and the first and last column below the note.
 """
 
 from __future__ import annotations
@@ -13,15 +14,28 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
-WIDTH, GAP, TOP = 340, 60, 60  # pixels
-BELOW = 90  # for the next node's title, and the bar of Nodes 2.0 below a node with an error
+# Pixels. At 1600 × 1000 the front end fits at most 2079 × 1104 of them into view and still draws texts.
+WIDTH, GAP, LEFT = 340, 60, 40
+TITLE, HEAD, PAD = 30, 36, 12  # height of a node's title bar and of a group's; border of a group
+BELOW = 14  # between nodes
+BELOW_FILE = 36  # below a node that names a file: for the bar of Nodes 2.0 below a node with an error
+BETWEEN = 16  # groups
 # Heights in Nodes 2.0 with advanced inputs unfolded; those of the classic look are never larger.
-ENDS, SOCKET, WIDGET, STRING, TEXT, PICTURE, FOLD = 38, 20, 28, 36, 110, 320, 24
-NOTE, LINE, LETTERS = 60, 22, 110  # height of a note's ends and of a line, and letters in a line
-PICTURED = {"SaveImage", "PreviewImage", "LoadImage", "IDEA_EnhancerTrain"}
+ENDS, SOCKET, WIDGET, STRING, TEXT, SMALL_TEXT, FOLD, LINES = 38, 20, 28, 36, 64, 50, 24, 50
+PICTURE, WIDE_PICTURE = 220, 170
+NOTE, LINE, LETTER = 40, 21, 6.9  # height of a note's ends and of a line, and width of a letter
+PICTURED = {"SaveImage", "PreviewImage", "LoadImage", "IDEA_LoadIdentity", "IDEA_IDEncode"}
+PICTURED |= {"IDEA_RefinedIdentity"}
+PICTURED_WIDE = {"IDEA_EnhancerTrain", "IDEA_EnhancerTrainAcross"}
+COLLAPSED = {"VAEDecode"}  # nothing to see or to set
+TELLING = {"IDEA_SaveIdentity", "IDEA_SaveEnhancer", "IDEA_EnhancerTrain", "IDEA_EnhancerTrainAcross", "PreviewAny"}
+FILES = {"ckpt_name", "lora_name", "pack", "file"}  # inputs
+FILL = {"color": "#232", "bgcolor": "#353"}  # ComfyUI's green
+NOTED = {"color": "#432", "bgcolor": "#653"}  # and its colour of notes
+COLORS = ("#6aa5d8", "#8A8", "#c77dd0", "#d6a93b", "#99b", "#d98a5b", "#6bb", "#c88")  # and of groups
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 # Links as in ComfyUI's own templates.
 MODELS = {
@@ -34,9 +48,17 @@ MODELS = {
 Graph = Mapping[str, Mapping[str, Any]]
 
 
+class Layout(NamedTuple):
+    """Boxes [x, y, width, height]; those of nodes without their title bar."""
+
+    nodes: Mapping[str, list[int]]
+    groups: Mapping[str, list[int]]
+    note: list[int]
+
+
 def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
     """The graph in the format of ComfyUI's front end."""
-    places, links, nodes = place(api, info), [], []
+    layout, links, nodes = lay_out(api, info), [], []
     for key, node in api.items():
         spec = info[node["class_type"]]
         sockets, widgets = [], []
@@ -55,13 +77,13 @@ def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
                     widgets.append("image")
             else:
                 sockets.append({"name": name, "type": kind, "link": None})
-        x, y, height = places[key]
+        x, y, width, height = layout.nodes[key]
         entry = {
             "id": int(key),
             "type": node["class_type"],
             "pos": [x, y],
-            "size": [WIDTH, height],
-            "flags": {},
+            "size": [width, height],
+            "flags": {"collapsed": True} if node["class_type"] in COLLAPSED else {},
             "order": int(key) - 1,
             "mode": 0,
             "inputs": sockets,
@@ -71,18 +93,22 @@ def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
         }
         if node["_meta"]["title"] != spec["display_name"]:
             entry["title"] = node["_meta"]["title"]
+        if node["_meta"].get("fill"):
+            entry |= FILL
         nodes.append(entry)
     for number, source, slot, *_ in links:
         nodes[source - 1]["outputs"][slot]["links"].append(number)
-    (note,) = (node["_meta"]["note"] for node in api.values() if "note" in node["_meta"])
-    above = max(y + height for x, y, height in places.values() if x < 2 * (WIDTH + GAP))
-    nodes.append(note_node(len(nodes) + 1, note, above))
+    about = api["1"]["_meta"]
+    nodes.append(note_node(len(nodes) + 1, about["template"], about["note"], layout.note))
     return {
         "last_node_id": len(nodes),
         "last_link_id": len(links),
         "nodes": nodes,
         "links": links,
-        "groups": [],
+        "groups": [
+            {"id": number, "title": title, "bounding": box, "color": color, "font_size": 24, "flags": {}}
+            for number, ((title, box), color) in enumerate(zip(layout.groups.items(), COLORS), 1)
+        ],
         "config": {},
         "extra": {},
         "version": 0.4,
@@ -113,20 +139,33 @@ def is_widget(kind: Any) -> bool:
     return isinstance(kind, list) or kind in WIDGETS
 
 
-def place(api: Graph, info: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
-    """Node → x, y and height. A node's column is one after that of its last source."""
-    columns: dict[str, int] = {}
-    for key, node in api.items():  # sources come first
-        before = [columns[value[0]] for value in node["inputs"].values() if isinstance(value, list)]
-        columns[key] = max(before, default=-1) + 1
-    bottoms: dict[int, int] = {}
-    places = {}
-    for key, node in api.items():
-        column, y = columns[key], bottoms.get(columns[key], TOP)
-        height = height_of(node, info[node["class_type"]])
-        places[key] = 40 + column * (WIDTH + GAP), y, height
-        bottoms[column] = y + height + BELOW
-    return places
+def lay_out(api: Graph, info: Mapping[str, Any]) -> Layout:
+    """The note on top of its columns, then the groups in the order of their numbers.
+
+    A group begins below what its columns hold already. In a column nodes stand in the order of the file.
+    """
+    about = api["1"]["_meta"]
+    first, last = about["note_columns"]
+    width = (last - first + 1) * (WIDTH + GAP) - GAP
+    note = [left_of(first), TITLE, width, note_height(about["note"], width)]
+    bottoms = dict.fromkeys(range(first, last + 1), TITLE + note[3] + BETWEEN)
+    nodes, groups = {}, {}
+    for title in sorted({node["_meta"]["group"] for node in api.values()}):
+        own = {key: node for key, node in api.items() if node["_meta"]["group"] == title}
+        covered = {node["_meta"]["column"] for node in own.values()}
+        top = max(bottoms.get(column, 0) for column in covered)
+        ends = dict.fromkeys(covered, top + HEAD)
+        for key, node in own.items():
+            column = node["_meta"]["column"]
+            height = height_of(node, info[node["class_type"]])
+            y = ends[column] + TITLE
+            nodes[key] = [left_of(column), y, WIDTH, height]
+            shown = 0 if node["class_type"] in COLLAPSED else height
+            ends[column] = y + shown + (BELOW_FILE if FILES & set(node["inputs"]) else BELOW)
+        x, wide = left_of(min(covered)) - PAD, len(covered) * (WIDTH + GAP) - GAP + 2 * PAD
+        groups[title] = [x, top, wide, max(ends.values()) - top]
+        bottoms |= dict.fromkeys(covered, max(ends.values()) + BETWEEN)
+    return Layout(nodes, groups, note)
 
 
 def height_of(node: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
@@ -135,19 +174,31 @@ def height_of(node: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
     height = ENDS + SOCKET * max(sockets, len(spec["output"]))
     for kind, options in kinds:
         if is_widget(kind):
-            height += TEXT if options.get("multiline") else STRING if kind == "STRING" else WIDGET
+            text = SMALL_TEXT if options.get("placeholder") else TEXT
+            height += text if options.get("multiline") else STRING if kind == "STRING" else WIDGET
     height += FOLD * any(options.get("advanced") for _, options in kinds)
-    height += TEXT * (node["class_type"] == "PreviewAny")  # the front end adds its text
+    height += LINES * (node["class_type"] in TELLING)  # what the node says after a run
+    height += WIDE_PICTURE * (node["class_type"] in PICTURED_WIDE)
     return height + PICTURE * (node["class_type"] in PICTURED)
 
 
-def note_node(number: int, text: str, above: int) -> dict[str, Any]:
-    lines = sum(max(-(-len(line) // LETTERS), 1) for line in text.split("\n"))
+def left_of(column: int) -> int:
+    return LEFT + (column - 1) * (WIDTH + GAP)
+
+
+def note_height(text: str, width: int) -> int:
+    letters = int(width / LETTER)
+    lines = text.replace("**", "").split("\n")
+    return NOTE + LINE * sum(max(-(-len(line) // letters), 1) for line in lines)
+
+
+def note_node(number: int, title: str, text: str, box: list[int]) -> dict[str, Any]:
     return {
         "id": number,
         "type": "MarkdownNote",
-        "pos": [40, above + BELOW],
-        "size": [2 * WIDTH + GAP, NOTE + LINE * lines],
+        "title": title,
+        "pos": box[:2],
+        "size": box[2:],
         "flags": {},
         "order": number - 1,
         "mode": 0,
@@ -155,14 +206,14 @@ def note_node(number: int, text: str, above: int) -> dict[str, Any]:
         "outputs": [],
         "properties": {},
         "widgets_values": [text],
+        **NOTED,
     }
 
 
 if __name__ == "__main__":
-    url, *names = sys.argv[1:]
-    with urllib.request.urlopen(f"{url}/object_info", timeout=60) as answer:
+    with urllib.request.urlopen(f"{sys.argv[1]}/object_info", timeout=60) as answer:
         known = json.loads(answer.read())
-    for name in names:
-        graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text("utf-8"))
+    for path in sorted((WORKFLOWS / "api").glob("*.json")):
+        graph = json.loads(path.read_text("utf-8"))
         text = json.dumps(front_end(graph, known), ensure_ascii=False, indent=1)
-        (WORKFLOWS / f"{name}.json").write_text(text + "\n", "utf-8")
+        (WORKFLOWS / f"{graph['1']['_meta']['template']}.json").write_text(text + "\n", "utf-8")

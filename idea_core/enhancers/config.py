@@ -234,7 +234,7 @@ def recombined(names: Sequence[str], count: int, known: Iterable[str] = (), seed
     first, last = (sorted(set(part)) for part in zip(*parts)) if parts else ([], [])
     existing, new = {*names, *known}, dict[str, None]()
     generator = random.Random(seed)
-    if count > len(first) * len(last) - len(existing):
+    if count > max(len(first) * len(last) - len(existing), 0):
         remedy = "Lower num_synthetic, or give more names."
         raise ConfigError(f"names that give {count} new ones", f"{len(names)} names", remedy)
     while len(new) < count:

@@ -94,7 +94,7 @@ class PeopleDataset:
             if stored is None:
                 continue
             tensors, prompts = stored
-            kept = _agreeing(tensors["faces"].float(), self.config.min_similarity).nonzero()[:, 0]
+            kept = self._kept(tensors["faces"])
             if len(kept) >= MIN_KEPT:
                 latents.append(tensors["latents"][kept])
                 faces.append(tensors["faces"][kept].float())
@@ -102,12 +102,25 @@ class PeopleDataset:
                 captions += [prompts[index] for index in kept.tolist()]
                 names.append(self.config.all_names[number])
         if not names:
-            raise TrainingError(
-                f"people with {MIN_KEPT} images that agree, in {self.folder}",
-                "none",
-                "Use names that this base model can draw, or lower min_similarity.",
-            )
+            raise self.nobody("none")
         return PeoplePictures(torch.cat(latents), torch.cat(faces), torch.tensor(people), captions, names)
+
+    def is_usable(self, number: int) -> bool:
+        """Whether enough images of a person agree."""
+        stored = self.stored(number)
+        return stored is not None and len(self._kept(stored[0]["faces"])) >= MIN_KEPT
+
+    def nobody(self, got: str) -> TrainingError:
+        """The error that nobody is usable."""
+        return TrainingError(
+            f"people with {MIN_KEPT} images that agree, in {self.folder}",
+            got,
+            "Use names that this base model can draw, or lower min_similarity.",
+        )
+
+    def _kept(self, faces: Tensor) -> Tensor:
+        """Indices of a person's images whose faces (P, 512) agree with the others."""
+        return _agreeing(faces.float(), self.config.min_similarity).nonzero()[:, 0]
 
     def stored(self, number: int) -> tuple[dict[str, Tensor], list[str]] | None:
         """A person's tensors and prompts; None if the file is missing, damaged, or of other settings."""

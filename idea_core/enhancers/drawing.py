@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from .dataset import PeopleDataset, number_of
 logger = logging.getLogger(__name__)
 
 BLANK = 64  # side in pixels of a blank image, which is encoded to learn the shape of latents
+HOPELESS = 20  # people without a usable one, after which the others are not drawn
 OnDrawn = Callable[[int], None]
 """Called with the number of images that are sampled but not decoded; it may raise to cancel."""
 
@@ -84,6 +86,30 @@ class ImageSampler:
         logger.warning("ID-EA: out of memory; continuing with %d images at a time.", self._batch_size)
         empty_cache()
         return None
+
+
+@dataclass
+class UsablePeople:
+    """How many of the people drawn so far have enough images that agree.
+
+    Attributes:
+        drawn, count: people so far, and usable ones among them.
+    """
+
+    dataset: PeopleDataset
+    drawn: int = 0
+    count: int = 0
+
+    def add(self, number: int) -> None:
+        """Count a person whose images are there.
+
+        Raises:
+            TrainingError: nobody of the first `HOPELESS` people is usable: more images would cost hours for nothing.
+        """
+        self.drawn += 1
+        self.count += self.dataset.is_usable(number)
+        if self.drawn >= HOPELESS and not self.count:
+            raise self.dataset.nobody(f"none among the first {self.drawn}")
 
 
 def draw_people(

@@ -16,6 +16,13 @@ from ..errors import BaseModelError
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
+_REMEDY = "Give the folder of one, such as clip-vit-base."
+_FILES = (
+    ("config.json",),
+    ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ("tokenizer.json", "vocab.json"),
+)
+
 
 class ClipScorer:
     """Similarity of images and texts.
@@ -30,14 +37,14 @@ class ClipScorer:
     def __init__(self, folder: Path, device: torch.device | str = "cpu"):
         from transformers import CLIPModel, CLIPTokenizer
 
+        if missing := _missing(folder):
+            raise BaseModelError(f"a CLIP model with its tokenizer in {folder}", f"no {missing}", _REMEDY)
         try:
             self._model = CLIPModel.from_pretrained(folder, local_files_only=True).eval().to(device)
             self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise BaseModelError(
-                f"a CLIP model with its tokenizer in {folder}", reason, "Give the folder of one, such as clip-vit-base."
-            ) from None
+            reason = f"files that cannot be read ({str(error).splitlines()[0]})"
+            raise BaseModelError(f"a CLIP model with its tokenizer in {folder}", reason, _REMEDY) from None
         self._device = device
         settings = folder / "preprocessor_config.json"
         preprocessing = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
@@ -61,3 +68,10 @@ class ClipScorer:
         crop = scaled.crop((left, top, left + size, top + size))
         pixels = (np.asarray(crop, dtype=np.float32) / 255 - self._mean) / self._std
         return torch.from_numpy(pixels).float().permute(2, 0, 1)[None]
+
+
+def _missing(folder: Path) -> str:
+    """What a CLIP model's folder lacks; "" if nothing. transformers would look for it on the network."""
+    if not folder.is_dir():
+        return "such folder"
+    return next((names[0] for names in _FILES if not any((folder / name).is_file() for name in names)), "")

@@ -37,6 +37,11 @@ class IdEmbeds:
     def __repr__(self) -> str:  # without tensors, because error reports contain it
         return f"IdEmbeds(photos={len(self.embeds)})"
 
+    @classmethod
+    def of_mean(cls, mean: Tensor) -> IdEmbeds:
+        """A person of whom only the mean embedding (512,) is left, as in a person's file."""
+        return cls(torch.nn.functional.normalize(mean.float(), dim=0)[None], torch.ones(1))
+
     @property
     def mean(self) -> Tensor:
         """`a` (512,): mean weighted by detection score, L2-normalised."""

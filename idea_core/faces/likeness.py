@@ -108,7 +108,9 @@ class Likeness:
             low, high = self.scale.ends
             scale = f"100 % is a cosine of {high:.2f}; 0 % one of {low:.2f}"
         lines = [f"image {i}: {described(self.cosines[i], self.scale)}" for i in self.order]
-        lines.append(f"mean: {described(self.mean, self.scale)}, a face in {self.detection_rate:.0%} of the images")
+        lines.append(
+            f"mean: {described(self.mean, self.scale)}, a face in {100 * self.detection_rate:.0f} % of the images"
+        )
         return "\n".join([*lines, f"scale: {scale}"])
 
 
@@ -146,7 +148,7 @@ def described(cosine: float | None, scale: Scale) -> str:
     if cosine is None:
         return "no face"
     percent = scale.percent(cosine)
-    return f"cosine {cosine:.2f}" + ("" if percent is None else f", {percent:.0f} % alike")
+    return f"cosine {cosine:.2f}" + ("" if percent is None else f" = {percent:.0f} %")
 
 
 def likeness_to(engine: FaceEngine, references: IdEmbeds) -> Callable[[torch.Tensor], float]:

@@ -10,12 +10,16 @@ from PIL import Image, ImageDraw
 from .likeness import Likeness, described
 
 SIZE, BORDER, FONT_SIZE = (640, 360), 56, 15
+NUMBER_WIDTH = 20  # pixels: images that are nearer to each other have no numbers
 PAPER, GRID, INK = (24, 26, 30), (52, 56, 64), (200, 200, 200)
 POINT, SAME, OTHER = (255, 176, 32), (64, 220, 96), (255, 96, 96)
 
 
 def draw_likeness(likeness: Likeness) -> np.ndarray:
-    """A plot (H, W, 3) uint8: the images' cosines, highest first, and lines at 0 % and 100 % if there is a scale."""
+    """A plot (H, W, 3) uint8: the images' cosines, highest first, each above its number.
+
+    Lines stand at 0 % and 100 % if there is a scale.
+    """
     image = Image.new("RGB", SIZE, PAPER)
     draw = ImageDraw.Draw(image)
     ends = likeness.scale.ends or ()
@@ -37,9 +41,12 @@ def draw_likeness(likeness: Likeness) -> np.ndarray:
         draw.text((8, 6 + row * (FONT_SIZE + 3)), text, fill=INK, font_size=FONT_SIZE)
     step = (right - left) / len(likeness.cosines)
     for place, index in enumerate(likeness.order):
+        x = left + (place + 0.5) * step
+        if step > NUMBER_WIDTH:
+            draw.text((x, SIZE[1] - BORDER + 8), str(index), fill=INK, font_size=FONT_SIZE - 3, anchor="mm")
         if (similarity := likeness.cosines[index]) is not None:
-            x, y = left + (place + 0.5) * step, height(similarity)
+            y = height(similarity)
             draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=POINT)
-    caption = f"mean {described(likeness.mean, likeness.scale)}; a face in {likeness.detection_rate:.0%}"
-    draw.text((BORDER, SIZE[1] - BORDER + 16), caption, fill=INK, font_size=FONT_SIZE)
+    caption = f"mean {described(likeness.mean, likeness.scale)}; a face in {100 * likeness.detection_rate:.0f} %"
+    draw.text((BORDER, SIZE[1] - BORDER + 20), caption, fill=INK, font_size=FONT_SIZE)
     return np.asarray(image)

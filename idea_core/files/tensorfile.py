@@ -78,8 +78,9 @@ def read_tensors(
             check(metadata)
             # Copies: tensors of the library stay mapped to the file, which may be replaced while they are in use.
             return {key: file.get_tensor(key).clone() for key in file.keys()}, metadata
-    except safetensors.SafetensorError as error:
-        raise IdentityFileError("a whole safetensors file", str(error), "Copy or download the file again.") from None
+    except safetensors.SafetensorError:
+        got = "a damaged or unfinished one, or another kind of file"
+        raise IdentityFileError("a whole safetensors file", got, "Copy or download the file again.") from None
 
 
 def require_file(path: str | os.PathLike) -> None:

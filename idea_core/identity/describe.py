@@ -29,6 +29,11 @@ def describe(identity: Identity) -> dict[str, Any]:
     }
 
 
+def megabytes(identity: Identity) -> float:
+    """Size of the tensors, in 10⁶ bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in identity.tensors().values()) / 1e6
+
+
 def last_likeness(training: Mapping[str, Any]) -> float | None:
     """The last face similarity in a training's record; None if it has none, or another kind of value."""
     try:

@@ -21,6 +21,8 @@ _PREFIX = re.compile(r"(lora|lyco|embedding)\s*:", re.IGNORECASE)
 _WEIGHT = re.compile(r"\d*\.?\d+")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
 Token = TypeVar("Token")
+ANYONE = "person"
+"""`<person>` in a prompt names the only person that is applied, whatever the name."""
 
 
 class Mention(NamedTuple):
@@ -57,12 +59,23 @@ def mentions(prompt: str) -> Iterator[Mention]:
                 yield Mention(match.start(), match.start("embedding") + len(name), name, bracketed=False)
 
 
+def with_name(prompt: str, names: Iterable[str]) -> str:
+    """The prompt with the name in place of `<person>`, if `names` are one person's and not "person"."""
+    known = {alike(name): name for name in names}
+    if len(known) != 1 or alike(ANYONE) in known:
+        return prompt
+    (name,) = known.values()
+    places = [mention for mention in mentions(prompt) if mention.bracketed and mention.of(ANYONE)]
+    return f"<{name}>".join(_texts_between(prompt, places))
+
+
 def split_prompt(prompt: str, names: Sequence[str]) -> list[str | int]:
     """A prompt's texts, and between them the indices of the people named there, in order.
 
-    Names match in upper and lower case and in any normal form; unknown names stay text. Raises ConfigError for `{}`
-    with several people.
+    Names match in upper and lower case and in any normal form; unknown names stay text. `<person>` is the only person.
+    Raises ConfigError for `{}` with several people.
     """
+    prompt = with_name(prompt, names)
     index = {alike(name): number for number, name in enumerate(names)}
     parts: list[str | int] = []
     end = 0
@@ -93,7 +106,8 @@ def without_people(prompt: str) -> str:
 
 def unknown_names(prompt: str, names: Iterable[str]) -> list[str]:
     """Names in angle brackets that nobody has."""
-    known = {alike(name) for name in names}
+    names = list(names)
+    prompt, known = with_name(prompt, names), {alike(name) for name in names}
     named = [mention.name for mention in mentions(prompt) if mention.name and mention.bracketed]
     return [f"<{name}>" for name in named if alike(name) not in known]
 
@@ -107,7 +121,8 @@ def near_misses(text: str, names: Iterable[str]) -> list[str]:
     Args:
         names: of the people, without brackets.
     """
-    known = {_loosely(name): name for name in names}
+    names = list(names)
+    text, known = with_name(text, names), {_loosely(name): name for name in names}
     meant: dict[str, str] = {}
     tried: set[str] = set()
 

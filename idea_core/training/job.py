@@ -85,6 +85,7 @@ def train_person(
     got = f"out of memory at {width} × {height} pixels and batch_size {spec.config.batch_size}"
     with out_of_memory_as(TrainingError("memory for the training", got, "Lower the resolution.")):
         captions, face = CAPTIONS[spec.captions], spec.embeds.mean
+        show(Progress(0, doing=f"encoding {count_photos(spec.photos)} photos"))
         trainer = Trainer.of(backbone, spec.photos, face, spec.config, spec.names, captions, spec.start, engine)
         watch = watch_person(trainer, spec.watch, score)
         before_and_after = watch is not None and spec.watch.before_and_after
@@ -92,9 +93,11 @@ def train_person(
         try:
             with run:
                 if before_and_after:
+                    show(Progress(0, doing="drawing the person before the training"))
                     show(_preview(trainer, spec))
                 if output.resume:
                     run.resume()
+                show(Progress(len(trainer.losses), trainer.losses, doing="training"))
                 run.run(show)
                 if before_and_after and (run.stopping.reason or latest.step != len(trainer.losses)):
                     show(_preview(trainer, spec))
@@ -109,7 +112,7 @@ def train_person(
 
 def _preview(trainer: Trainer, spec: PersonSpec) -> Progress:
     with trainer.active():
-        return Progress(len(trainer.losses), images=preview_images(trainer, spec.watch.preview))
+        return Progress(len(trainer.losses), trainer.losses, preview_images(trainer, spec.watch.preview))
 
 
 def _save_partial(run: TrainingRun[Trainer], spec: PersonSpec, latest: Progress, path: Path) -> None:

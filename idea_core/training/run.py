@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -28,12 +28,18 @@ class Progress(NamedTuple):
     """How far a training is."""
 
     step: int  # steps done
-    loss: float | None = None  # the last one that was read
+    losses: Sequence[float] = ()  # of the steps done, as far as they were read
     images: Tensor | None = None  # preview (B, H, W, 3) in 0…1
+    doing: str = ""  # what begins now, before the first step
+
+    @property
+    def loss(self) -> float | None:
+        """The last loss that was read."""
+        return self.losses[-1] if self.losses else None
 
 
 OnProgress = Callable[[Progress], None]
-"""Called after each step; it may raise to cancel."""
+"""Called after each step, and before the first one with what begins; it may raise to cancel."""
 
 
 @dataclass
@@ -156,8 +162,7 @@ class TrainingRun(Generic[_Loop]):
                 on_progress(self._progress(step, images))
 
     def _progress(self, step: int, images: Tensor | None) -> Progress:
-        losses = self.training.losses
-        return Progress(step, losses[-1] if losses else None, images)
+        return Progress(step, self.training.losses, images)
 
     def _timed(self, part: str, work: Callable[[], _Result]) -> _Result:
         start = time.perf_counter()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...idea_core.errors import ConfigError
 from ...idea_core.identity.identity import Identity
-from ...idea_core.text.prompts import near_misses, texts_around, unknown_names
+from ...idea_core.text.prompts import near_misses, texts_around, unknown_names, with_name
 from .notices import running_node, running_server, show_on_node
 
 logger = logging.getLogger(__name__)
@@ -90,6 +90,9 @@ class PeopleTokenizer:
         read, texts = super().tokenize_with_weights, [text] if isinstance(text, str) else list(text)
         if not all(isinstance(one, str) for one in texts):
             return read(text, return_word_ids, **kwargs)
+        named = [with_name(one, (person.identity.name for person in self.idea_people)) for one in texts]
+        if named != texts:
+            text, texts = _with_texts(text, named), named
         whole = "\n".join(texts)
         _hint(whole, self.idea_people)
         people = {p.key: p for p in self.idea_people if len(texts_around(whole, p.identity.name)) > 1}.values()
@@ -100,16 +103,22 @@ class PeopleTokenizer:
             person.seen.named = True
             put = _grouped if isinstance(text, str) else _put
             texts = [put(one, person.identity, words[person.key]) for one in texts]
-        if not isinstance(text, str):
-            text = copy.copy(text)
-            text[:] = texts
-        chunks = read(texts[0] if isinstance(text, str) else text, return_word_ids, **kwargs)
+        chunks = read(_with_texts(text, texts), return_word_ids, **kwargs)
         for person in people:
             for key, part in chunks.items():
                 reader = getattr(self, f"clip_{key}")
                 stand_in = reader.tokenizer(words[person.key])["input_ids"][reader.tokens_start]
                 chunks[key] = _replaced(part, stand_in, itertools.cycle(person.vectors(key)))
         return chunks
+
+
+def _with_texts(text, texts: list[str]):
+    """A prompt, or another pack's list of prompts, with other texts."""
+    if isinstance(text, str):
+        return texts[0]
+    text = copy.copy(text)
+    text[:] = texts
+    return text
 
 
 def _hint(text: str, people: tuple[AppliedPerson, ...]) -> None:

@@ -19,6 +19,11 @@ INSIGHTFACE = "insightface"
 AUTOSAVE = "autosave"
 EXTENSION = ".safetensors"
 _TITLES = {IDENTITIES: "an identity", ENHANCER_FILES: "an ID-Enhancer"}
+_REMEDIES = {
+    IDENTITIES: "Train the person with ID-Enhancer Train and save it with Save ID-EA Embedding",
+    ENHANCER_FILES: "Train one with ID-Enhancer Train Across People and save it with Save ID-Enhancer",
+}
+_NAMED = 5  # files in an error text
 _LONGEST = 100
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
 
@@ -57,34 +62,44 @@ def listed_files(kind: str) -> list[str]:
 
 
 def identity_files() -> list[str]:
-    return [name for name in listed_files(IDENTITIES) if Path(name).parts[0] != ENHANCERS]
+    """Names of people's files; what a training saved by itself comes last."""
+    names = [name for name in listed_files(IDENTITIES) if Path(name).parts[0] != ENHANCERS]
+    return sorted(names, key=lambda name: Path(name).parts[0] == AUTOSAVE)
 
 
 def listed_path(kind: str, name: str) -> Path:
-    """Path of a file that `listed_files` names."""
+    """Path of a file that `listed_files` names; IdentityFileError says which files there are, and how to get one."""
     spellings = {one_form(file): file for file in folder_paths.get_filename_list(kind)}
     path = folder_paths.get_full_path(kind, spellings.get(one_form(name), name))
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(kind))
-        raise IdentityFileError(f"{_TITLES[kind]} {name!r} in {folders}", "none", "Refresh the list and choose again.")
+        known = identity_files() if kind == IDENTITIES else listed_files(kind)
+        more = ["…"] if len(known) > _NAMED else []
+        raise IdentityFileError(
+            f"{_TITLES[kind]} {name!r} in {folders}",
+            ", ".join([*known[:_NAMED], *more]) or "no file",
+            f"{_REMEDIES[kind]}, or put its file there. Then refresh the list (R) and choose it.",
+        )
     return Path(path)
+
+
+def listed_state(kind: str, name: str) -> str:
+    """`file_state` of a listed file; "" if it is missing, so that the node runs and says so."""
+    try:
+        return file_state(listed_path(kind, name))
+    except IdentityFileError:
+        return ""
+
+
+def shown_path(path: Path) -> str:
+    """A path in the output folder as users know it, such as "output/idea/alice.safetensors"."""
+    return path.relative_to(output_folder().parents[1]).as_posix()
 
 
 def file_state(path: Path) -> str:
     """Path, time and size of a file: another text when the file is replaced."""
     status = path.stat()
     return f"{path} {status.st_mtime_ns} {status.st_size}"
-
-
-def known_file(kind: str, name: str | None) -> bool | str:
-    """For `validate_inputs`: True if a file is listed, in any Unicode form of its name; else an error text.
-
-    Args:
-        name: None if the name is another node's output, and not known yet.
-    """
-    if name is None or one_form(name) in listed_files(kind):
-        return True
-    return f"Value not in list: {name!r} is not in {listed_files(kind)}. Refresh the list and choose again."
 
 
 def saved_path(name: str) -> Path:

@@ -40,8 +40,10 @@ def _write_vae(path: Path) -> None:
 
 def _photos() -> dict[str, np.ndarray]:
     """Two photos of one drawn person, one of another one, and one of nobody."""
+    person = face_models.photo(faces=[(130, 110, 90)])
     return {
-        "photo_1": face_models.photo(faces=[(130, 110, 90)]),
+        "example": person,  # of this name every ComfyUI has a picture
+        "photo_1": person,
         "photo_2": face_models.photo(faces=[(190, 130, 120)], seed=1),
         "nobody": face_models.photo(faces=[]),
         "other": face_models.photo(faces=[(160, 120, 100, 0.0, (120, 90, 70), (200, 170, 90))], seed=2),

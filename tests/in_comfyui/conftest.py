@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from base_directory import write_base
 from comfyui_place import find_comfyui, find_python, without_face_packages
 from comfyui_server import Server
-from graphs import CHECKPOINTS, base_picture, listed
+from graphs import CHECKPOINTS, base_picture, listed, train
+
+from idea_core.enhancers.model import EnhancerModel
+from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.identity.base_ref import BaseModelRef
 
 HERE = Path(__file__).parent
 PROBE_LIMIT = 900  # seconds
@@ -55,6 +61,19 @@ def untouched(server) -> dict[str, np.ndarray]:
     """Pictures of the base models, by checkpoint, before the server has trained or applied anybody."""
     assert not [name for name in ("tiny_sd", "clicked") if name in listed(server)]
     return {checkpoint: base_picture(server, checkpoint) for checkpoint in CHECKPOINTS}
+
+
+@pytest.fixture(scope="session")
+def examples_files(server, base, untouched) -> None:
+    """What the examples name: two people, a LoRA, an ID-Enhancer."""
+    for name in ("alice", "bob"):
+        train(server, "tiny_sd15", name, preview_every=0)
+    people, loras = base / "output" / "idea", base / "models" / "loras"
+    loras.mkdir(exist_ok=True)
+    shutil.copy(people / "bob.safetensors", loras / "your_style.safetensors")
+    weights = EnhancerModel(*[{"clip_l": torch.randn(2, 768) * 0.1}] * 3).state_dict()
+    enhancer = PretrainedEnhancer(BaseModelRef("sd1", "eps", None, heads=8, beta=0.4), weights)
+    enhancer.save(people / "enhancers" / "my_checkpoint.safetensors")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,12 @@ from PIL import Image
 
 WORKFLOWS = PACK / "workflows"
 PACK_NAME = "testpack"  # of face models
-PROMPT = "photo of <alice> as an astronaut"
+PROMPT = "photo of <person> as an astronaut"
+PHOTOS = {"Second photo": "photo_2.png", "Photo of another person": "other.png"}  # the others are "photo_1.png"
+TEMPLATES = {  # name in the template browser → of the API file
+    json.loads(path.read_text("utf-8"))["1"]["_meta"]["template"]: path.stem
+    for path in sorted((WORKFLOWS / "api").glob("*.json"))
+}
 CHECKPOINTS = {"tiny_sd15": "sd1", "tiny_sd21": "sd2", "tiny_sd21_v": "sd2"}
 _FRESH = itertools.count(1)
 
@@ -27,6 +32,9 @@ def workflow(name: str, **changes: dict) -> dict:
         "EmptyLatentImage": {"width": 64, "height": 64},
         "KSampler": {"steps": 3},
     }
+    for node in graph.values():
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = PHOTOS.get(node["_meta"]["title"], "photo_1.png")
     for edits in (small, changes):
         for node in graph.values():
             node["inputs"].update(edits.get(node["class_type"], {}))
@@ -38,7 +46,6 @@ def training(checkpoint: str, name: str, **settings) -> dict:
         "train_identity",
         CheckpointLoaderSimple={"ckpt_name": f"{checkpoint}.safetensors"},
         IDEA_EnhancerTrain={"name": name, **settings},
-        IDEA_SaveIdentity={"filename": name},
     )
 
 

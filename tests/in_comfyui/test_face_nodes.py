@@ -122,15 +122,15 @@ def test_encode_and_compare(server):
     graph = workflow("encode_and_compare")
     outputs = server.run(graph)
     shown = {graph[key]["_meta"]["title"]: output for key, output in outputs.items()}
-    assert len(shown["Faces found"]["images"]) == 2
-    assert len(shown["Best first"]["images"]) == 3
-    assert len(shown["Likeness"]["images"]) == 1
+    assert len(shown["ID Encode: the person"]["images"]) == 2
+    assert len(shown["Most similar first"]["images"]) == 3
+    assert len(shown["Similarity"]["images"]) == 1
     (report,) = shown["Report"]["text"]
     lines = report.splitlines()
     assert [line.split(":")[0] for line in lines[:3]][-1] == "image 2"
-    assert lines[2].endswith(" 0 % alike") and "a face in 100% of the images" in lines[3]
+    assert lines[2].endswith(" = 0 %") and "a face in 100 % of the images" in lines[3]
     assert shown["Load Face Model"]["text"] == ["testpack runs on CPUExecutionProvider"]
-    assert shown["ID Encode"]["text"][0].startswith("photo 0: face 1 of 1, score 0.9")
+    assert shown["ID Encode: the person"]["text"][0].startswith("photo 0: face 1 of 1, score 0.9")
 
 
 def test_a_workflow_from_before_the_options_still_runs(server):

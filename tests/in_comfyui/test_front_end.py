@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 from comfyui_place import PACK
-from graphs import generation, workflow
+from graphs import TEMPLATES, generation, workflow
 from selenium.common.exceptions import TimeoutException
 
 pytest.importorskip("selenium")
@@ -23,8 +24,13 @@ pytestmark = pytest.mark.skipif(not all(TOOLS), reason="no chromium and chromedr
 
 SCREENSHOTS = PACK / "build" / "screenshots"
 WORKFLOWS = PACK / "workflows"
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-OPENED = ("train_identity", "generate_with_identity")  # in every run
+NAMES = sorted(TEMPLATES)
+FIRST, SAVED, COMPARE, ACROSS, REFINED = (
+    next(name for name, api in TEMPLATES.items() if api == one)
+    for one in ("photos_to_picture", "generate_with_identity", "encode_and_compare", "train_enhancer", "refined_person")
+)
+OPENED = (FIRST, SAVED)  # in every run
+SCREEN = (1600, 1000)
 FINISHED = (1, 33)  # the front end from which on Nodes 2.0 are more than a trial
 FOLDING = (1, 40)  # and advanced inputs are folded
 GRAPH = """
@@ -66,7 +72,7 @@ LANGUAGES = ["ko", "zh", "ja", "en"]
 @pytest.fixture(scope="module")
 def browser(server, tmp_path_factory) -> Iterator:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    browser = front_end.open_browser(server.url, tmp_path_factory.mktemp("chromium"))
+    browser = front_end.open_browser(server.url, tmp_path_factory.mktemp("chromium"), SCREEN)
     yield browser
     browser.quit()
 
@@ -132,21 +138,31 @@ def missing(graph: dict, known: dict) -> set[str]:
     "name", [name if name in OPENED else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_an_example_opens_and_queues_what_its_api_twin_says(browser, server, look, name):
-    twin = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
-    (ours, *_) = (node["class_type"] for node in twin.values() if node["class_type"].startswith("IDEA_"))
-    front_end.open_example(browser, name, ours)
+    twin = json.loads((WORKFLOWS / "api" / f"{TEMPLATES[name]}.json").read_text())
+    open_example(browser, name)
     result = browser.execute_async_script(GRAPH)
     known = server.get("/object_info")
     assert set(result["red"]) <= missing(twin, known) and not front_end.complaints(browser)
     assert inputs_of(result["output"], known) == inputs_of(twin, known)
     assert "DEPRECATED" not in "".join(browser.execute_script(front_end.TITLES))
     front_end.fit(browser)
+    front_end.until(browser, lambda: front_end.texts_show(browser))
     front_end.until(browser, lambda: not overlapping(browser, look))
+    said, fits = front_end.note(browser, look)
+    written = twin["1"]["_meta"]["note"].replace("**", "").replace("\\", "")
+    assert fits and all(part in said for part in re.split(r"\n+(?:\d\. )?|^\d\. ", written))
+    assert "`" not in written  # code is blue on blue in Nodes 2.0
     if look == front_end.NODES_2:
         browser.execute_script(ADVANCED)
         settle(browser, look)
         assert not overlapping(browser, look)
     assert not severe(browser)
+
+
+def open_example(browser, name: str) -> None:
+    graph = json.loads((WORKFLOWS / "api" / f"{TEMPLATES[name]}.json").read_text())
+    ours = next(node["class_type"] for node in graph.values() if node["class_type"].startswith("IDEA_"))
+    front_end.open_example(browser, name, ours)
 
 
 def settle(browser, look: str) -> None:
@@ -172,15 +188,11 @@ def overlap(one: list, other: list) -> bool:
 
 @CLASSIC_NOW_AND_THEN
 def test_clicks_train_a_person_and_draw_it(browser, untouched, look):
-    front_end.open_example(browser, "train_identity", "IDEA_EnhancerTrain")
+    open_example(browser, FIRST)
     name = f"clicked_{front_end.LOOKS.index(look)}"
     settings = {"name": name, "steps": 4, "resolution": 64, "preview_every": 2}
-    graph = workflow(
-        "train_identity",
-        CheckpointLoaderSimple={"ckpt_name": "tiny_sd15.safetensors"},
-        IDEA_EnhancerTrain=settings,
-        IDEA_SaveIdentity={"filename": name},
-    )
+    checkpoint = {"ckpt_name": "tiny_sd15.safetensors"}
+    graph = workflow("photos_to_picture", CheckpointLoaderSimple=checkpoint, IDEA_EnhancerTrain=settings)
     front_end.fill(browser, graph)
     heard = front_end.run(browser)
     assert not front_end.complaints(browser)
@@ -189,37 +201,60 @@ def test_clicks_train_a_person_and_draw_it(browser, untouched, look):
     steps = [said["value"] for kind, said in heard if kind == "progress" and said["node"] == train]
     assert steps == sorted(steps) and steps[-1] == 4
     shown = [said["output"]["images"] for kind, said in heard if kind == "executed" and said["node"] == train]
-    assert len(shown) == 3 and all(len(images) == 1 for images in shown)  # two looks, and the result
+    assert len(shown) == 4 and all(len(images) == 1 for images in shown)  # before, two previews, and the result
     front_end.until(browser, lambda: all_shown(front_end.pictures(browser, look)))
     settle(browser, look)  # until a picture too many would be there
     assert all_shown(front_end.pictures(browser, look))
     assert overlapping(browser, look) == []
 
-    front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+    open_example(browser, SAVED)
     front_end.fill(browser, generation("tiny_sd15", name))
     front_end.run(browser)
-    front_end.until(browser, lambda: front_end.pictures(browser, look)["Save Image"] == [[64, 64]])
+    front_end.until(browser, lambda: front_end.pictures(browser, look)["Your picture"] == [[64, 64]])
     assert not front_end.complaints(browser) and not severe(browser)
 
 
 def all_shown(pictures: dict[str, list]) -> bool:
-    """Whether nodes show the loss, the faces found, and two pictures before the training over two after it."""
-    counts = {"ID-Enhancer Train": 1, "Faces found": 2, "Loss curve": 1}
-    return {title: len(pictures[title]) for title in counts} == counts and pictures["ID-Enhancer Train"] == [[128, 128]]
+    """Whether nodes show the faces found, the picture, and the person before over after beside the loss."""
+    counts = {"Train the person": 1, "ID Encode": 2, "Your picture": 1}
+    return {title: len(pictures[title]) for title in counts} == counts and pictures["Train the person"] == [[1024, 568]]
+
+
+@pytest.mark.slow
+@BOTH_LOOKS
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_runs_and_nothing_covers_anything(browser, examples_files, look, name):
+    open_example(browser, name)
+    family = "tiny_sdxl" if "SDXL" in name else "tiny_sd15"
+    small = {
+        "IDEA_RefinedIdentity": {"rounds": 1, "num_images": 2, "sampling_steps": 2, "resolution": 64},
+        "IDEA_EnhancerTrainAcross": {"max_people": 3, "images_per_person": 3, "sampling_steps": 1, "resolution": 64},
+    }
+    checkpoint = {"ckpt_name": f"{family}.safetensors"}
+    front_end.fill(browser, workflow(TEMPLATES[name], CheckpointLoaderSimple=checkpoint, **small))
+    (*_, (ended, detail)) = front_end.run(browser)
+    if name in (ACROSS, REFINED):  # random weights draw nobody
+        assert ended == "execution_error" and "Expected a face" in detail["exception_message"]
+    elif family == "tiny_sdxl":  # of which there is no person
+        assert ended == "execution_error" and "Train the person with ID-Enhancer Train" in detail["exception_message"]
+    else:
+        assert ended == "execution_success" and not front_end.complaints(browser)
+    settle(browser, look)
+    assert not overlapping(browser, look) and front_end.texts_show(browser)
 
 
 @NODES_2_NOW_AND_THEN
 def test_a_click_sorts_pictures_by_likeness(browser, look):
-    front_end.open_example(browser, "encode_and_compare", "IDEA_IDEncode")
+    open_example(browser, COMPARE)
     front_end.fill(browser, workflow("encode_and_compare"))
     front_end.run(browser)
-    front_end.until(browser, lambda: len(front_end.pictures(browser, look)["Best first"]) == 3)
+    front_end.until(browser, lambda: len(front_end.pictures(browser, look)["Most similar first"]) == 3)
     assert not front_end.complaints(browser) and not overlapping(browser, look)
 
 
 @BOTH_LOOKS
 def test_a_click_on_what_cannot_run_says_what_to_do(browser, look):
-    front_end.open_example(browser, "encode_and_compare", "IDEA_IDEncode")
+    open_example(browser, COMPARE)
     front_end.run(browser)
     said = "Expected a face model pack 'antelopev2'"
     front_end.until(browser, lambda: said in front_end.show_error(browser))
@@ -231,7 +266,7 @@ def test_a_click_on_what_cannot_run_says_what_to_do(browser, look):
 def test_a_checkpoint_that_is_not_there_is_offered(browser):
     front_end.set_value(browser, "Comfy.Workflow.ShowMissingModelsWarning", True)
     front_end.show_templates(browser)
-    front_end.click(browser, "[data-testid=template-workflow-generate_with_identity]")
+    front_end.click(browser, f"[data-testid='template-workflow-{SAVED}']")
     try:
         front_end.until(browser, lambda: offered(front_end.show_error(browser)))
     finally:
@@ -246,7 +281,7 @@ def offered(said: str) -> bool:
 @BOTH_LOOKS
 def test_an_input_under_the_mouse_has_its_tooltip(browser, look):
     texts = json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
-    front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+    open_example(browser, SAVED)
     settle(browser, look)
     tooltip = texts["IDEA_ApplyAdapter"]["inputs"]["strength"]["tooltip"]
 
@@ -264,7 +299,7 @@ def test_an_input_under_the_mouse_has_its_tooltip(browser, look):
 def test_advanced_inputs_are_folded_until_they_are_asked_for(browser, look):
     if front_end.version(browser) < FOLDING:
         pytest.skip(f"front end {front_end.version(browser)} folds nothing")
-    front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+    open_example(browser, SAVED)
     node = front_end.node_element(browser, "IDEA_ApplyAdapter")
     assert "kv_strength" in node.text and "kv_scope" not in node.text
     front_end.unfold(browser, "IDEA_ApplyAdapter")
@@ -273,7 +308,7 @@ def test_advanced_inputs_are_folded_until_they_are_asked_for(browser, look):
 
 @NODES_2_NOW_AND_THEN
 def test_bypassing_apply_leads_model_and_clip_past_it(browser, look):
-    front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+    open_example(browser, SAVED)
     browser.execute_script(BYPASS, "IDEA_ApplyAdapter")
     bypassed = browser.execute_async_script(GRAPH)["output"]
     kinds = {node["class_type"] for node in bypassed.values()}
@@ -289,7 +324,7 @@ def test_bypassing_apply_leads_model_and_clip_past_it(browser, look):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nodes_and_help_speak_the_users_language(browser, look, language):
     front_end.set_language(browser, language)
-    front_end.open_example(browser, "generate_with_identity", "IDEA_ApplyAdapter")
+    open_example(browser, SAVED)
     texts = json.loads((PACK / "locales" / language / "nodeDefs.json").read_text("utf-8"))
     assert texts["IDEA_ApplyAdapter"]["display_name"] in browser.execute_script(front_end.TITLES)
     front_end.open_help(browser, "IDEA_ApplyAdapter")

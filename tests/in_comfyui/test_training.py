@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -305,8 +306,35 @@ def test_pictures_on_the_way_are_shown_and_change_nothing():
     forget("shown")
     shown = train("tiny_sd15", "shown", looks=1)
     assert shown.outcome == plain.outcome
-    previews = [(step, preview[0], *preview[1].size) for step, preview in shown.seen if preview]
-    assert previews == [(step, "JPEG", 64, 128) for step in (1, 2)]  # before over after
+    previews = [(step, preview[0], preview[1].width) for step, preview in shown.seen if preview]
+    assert previews == [(step, "JPEG", 1024) for step in (1, 2)]  # before over after, beside the loss
+
+
+@in_comfyui
+def test_the_training_says_what_it_does_and_where_the_person_is():
+    said, view = [], pack("nodes.comfy.training_view")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (view, pack("nodes.training_job"), pack("nodes.comfy.progress")):
+            patch.setattr(module, "show_on_node", lambda text, _node_id: said.append(text))
+        train("tiny_sd15", "told", looks=1)
+        train("tiny_sd15", "told", looks=1)
+    kept = r"output/idea/autosave/told-\w+\.safetensors"
+    expected = ["loading the checkpoint …", "encoding 2 photos …", "drawing the person before the training …"]
+    assert said[:4] == [*expected, "training …"] and said[-3] == "2 of 2 steps"
+    assert re.fullmatch(f"<told> is trained in 2 steps, kept in {kept}", said[-2])
+    assert re.fullmatch(f"<told> was trained from the same inputs before: {kept}", said[-1])
+
+
+@in_comfyui
+def test_the_sheet_of_a_training_has_labels_and_the_latest_images():
+    sheet = pack("nodes.comfy.training_view").training_sheet
+    black, white = torch.zeros(2, 64, 64, 3), torch.ones(2, 64, 64, 3)
+    both = sheet({"before the training": black, "after 10 steps": white}, [2.0, 1.0])
+    assert both.shape == (1, 2 * (256 + 28), 1024, 3)
+    assert both[0, 40:280, :512].max() == 0 and both[0, 320:560, :512].min() == 1
+    assert both[0, :28, :512].max() > 0.7 and both[0, 284:312, :512].max() > 0.7  # the labels
+    assert not torch.equal(both, sheet({"before the training": black, "after 20 steps": white}, [2.0, 1.0]))
+    assert sheet({}, [2.0, 1.0]).shape == (1, 512, 512, 3)
 
 
 @in_comfyui

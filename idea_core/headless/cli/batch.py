@@ -12,14 +12,14 @@ import click
 
 from ..jobs import ModelSource, PhotoSource
 from .console import Result, progress, reports
-from .grouped import PATH, grouped
+from .grouped import PATH, Sectioned, grouped
 from .options import PHOTO_OPTIONS, engine_options, face_options, model_options, resolution_option, train_options
 
 if TYPE_CHECKING:
     from ..jobs.batch import Outcome
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @reports
 @click.argument("people", type=PATH)
 @model_options

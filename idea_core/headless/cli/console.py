@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-import numpy as np
-from PIL import Image
 
 from ...errors import IdeaError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Result(NamedTuple):
@@ -63,6 +64,8 @@ def warn(message: str) -> None:
 
 def save_images(images: Mapping[str, np.ndarray], folder: Path) -> None:
     """Save images (H, W, 3), uint8, as PNG files of these names."""
+    from PIL import Image
+
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in images.items():
         Image.fromarray(image).save(folder / f"{name}.png")

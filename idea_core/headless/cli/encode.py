@@ -10,7 +10,7 @@ import click
 from ...faces.find import FaceSettings
 from ..jobs import FaceSource
 from .console import Result, reports, save_images
-from .grouped import PATH, Paths, grouped, options_of
+from .grouped import PATH, Paths, Sectioned, grouped, options_of
 from .options import face_options
 
 
@@ -20,7 +20,7 @@ def _face_settings(nearest_to: Path | None, **values: Any) -> FaceSettings:
     return FaceSettings(**values, nearest_to=load_embeds(nearest_to) if nearest_to else None)
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @reports
 @click.argument("photos", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="File to write, such as alice.id.safetensors.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ...enhancers.config import DatasetConfig, EnhancerRunConfig, EnhancerTrainConfig
-from ...enhancers.drawing import blocks
+from ...enhancers.drawing import UsablePeople, blocks
 from ...enhancers.run import EnhancerSpec, require_trainable
 from ...files.textfile import read_text
 from ...method.anchor import parse_names
@@ -18,7 +18,7 @@ from ...training.run import Progress
 from ..jobs import FaceSource, ModelSource
 from ..jobs.train import require_output
 from .console import Result, progress, reports, warn
-from .grouped import PATH, Paths, grouped, options_of
+from .grouped import PATH, Paths, Sectioned, grouped, options_of
 from .options import engine_options, face_options, model_options, prompts_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def enhancer() -> None:
     """
 
 
-@enhancer.command("train")
+@enhancer.command("train", cls=Sectioned)
 @reports
 @model_options
 @face_options
@@ -117,7 +117,10 @@ def train_enhancer(
     else:
         drawn = job.draw(people, part)
     with progress(sum(map(len, blocks(job.config, part))), "drawing people", "person") as bar:
-        for _ in drawn:
+        usable = UsablePeople(people)
+        for number in drawn:
+            usable.add(number)
+            bar.set_postfix(usable=usable.count, refresh=False)
             bar.update()
     if pictures_only:
         return Result({"folder": str(job.folder)}, f"Images in {job.folder}")
@@ -147,7 +150,7 @@ def mean_enhancer(files: Paths, output: Path) -> Result:
     return Result(data, f"Mean of {len(files)} ID-Enhancers: {output}")
 
 
-@enhancer.command("eval")
+@enhancer.command("eval", cls=Sectioned)
 @reports
 @click.argument("file", type=PATH)
 @model_options

@@ -79,6 +79,8 @@ def evaluate(
             bar.update()
     written, summary = write_report(scores, photos, output), summarise(scores)
     lines = [f"{key:<30} {'–' if value is None else f'{value:.4g}'}" for key, value in summary.items()]
+    if clip is None:
+        lines.append("Prompt similarity needs --clip, the folder of a CLIP model.")
     return Result({**summary, "report": [str(path) for path in written]}, "\n".join([*lines, f"Report: {written[-1]}"]))
 
 

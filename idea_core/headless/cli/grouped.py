@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import click
 
@@ -33,6 +35,17 @@ class _Words(click.Choice):
         return self._originals[super().convert(value.replace(" ", "-"), param, ctx)]
 
 
+_OTHERS = "Options"
+_TITLES = {
+    "model": "Base model",
+    "faces": "Face models",
+    "engine": "Machines",
+    "watch": "Previews",
+    "config": "Settings",
+    "when": "Saves and validation",
+}
+"""Argument of a command → title of its options' section, where it is another word."""
+_SECTIONS: WeakKeyDictionary[click.Parameter, str] = WeakKeyDictionary()
 PATH = _PathOnDisk(path_type=Path)
 Paths = tuple[Path, ...]
 
@@ -60,15 +73,34 @@ def _option(setting: Setting, presets: Mapping[str, Settings]) -> click.Option:
 
 def _preset_values(name: str, presets: Mapping[str, Settings]) -> str:
     values = {preset: shown(getattr(config, name)) for preset, config in presets.items()}
-    if len(set(values.values())) == 1:
-        value = next(iter(values.values()))
-        return f" Default: {value}." if value else ""
+    usual, count = Counter(values.values()).most_common(1)[0] if values else ("", 0)
+    if count == len(values):
+        return f" Default: {usual}." if usual else ""
+    if usual and count > len(values) / 2:
+        others = ", ".join(f"{preset} {value or 'unset'}" for preset, value in values.items() if value != usual)
+        return f" Default: {usual}; {others}."
     listed = ", ".join(f"{preset} {value}" for preset, value in values.items() if value)
     return f" Default: the preset's ({listed})." if listed else ""
 
 
+class Sectioned(click.Command):
+    """A command whose help shows the options of each `grouped` argument in a section of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {_OTHERS: []}
+        for option in self.get_params(ctx):
+            if record := option.get_help_record(ctx):
+                sections.setdefault(_SECTIONS.get(option, _OTHERS), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
 def grouped(name: str, build: Callable[..., Any], *options: click.Option) -> Callable:
     """A decorator: the command's argument `name` is `build`, called with the values of these options."""
+
+    for option in options:
+        _SECTIONS[option] = _TITLES.get(name, name.capitalize())
 
     def decorate(command: Callable) -> Callable:
         @functools.wraps(command)

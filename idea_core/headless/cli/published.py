@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from .grouped import Sectioned
+
 PUBLISHED = {
     "train": {
         "pretrained_model_name_or_path": "model",
@@ -39,7 +41,7 @@ VALUES = {"learnable_property": {"face": "paper", "object": "paper"}, "mixed_pre
 _NAME = re.compile(r"--([a-z][a-z0-9_-]*)(=.*)?", re.DOTALL)
 
 
-class PublishedNames(click.Command):
+class PublishedNames(Sectioned):
     """A command that accepts the published names of its options, with underscores or dashes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -53,9 +53,7 @@ def read_people(path: Path, common: TrainJob, folder: Path) -> tuple[dict[int, T
             continue
         name = f"line {number}"
         try:
-            entry = parse_json(line)
-            if not isinstance(entry, dict):
-                raise ConfigError("a JSON object", type(entry).__name__, 'Write {"name": …, "photos": …}.')
+            entry = _entry(line)
             name = one_form(str(entry.get("name", name)))
             job = _job(entry, path.parent, common, folder)
             first = lines_of.setdefault(job.output.resolve(), number)
@@ -69,6 +67,17 @@ def read_people(path: Path, common: TrainJob, folder: Path) -> tuple[dict[int, T
             f"at least one person in {path}", "none", 'Write a line such as {"name": "alice", "photos": "alice"}.'
         )
     return jobs, bad
+
+
+def _entry(line: str) -> dict[str, Any]:
+    remedy = 'Write {"name": …, "photos": …}.'
+    try:
+        entry = parse_json(line)
+    except ValueError:
+        raise ConfigError("a JSON object", f"{line.strip()[:40]!r}", remedy) from None
+    if not isinstance(entry, dict):
+        raise ConfigError("a JSON object", type(entry).__name__, remedy)
+    return entry
 
 
 def train_entry(line: int, job: TrainJob) -> Outcome:
