@@ -13,7 +13,8 @@ from idea_core.diffusion.backbone import Backbone
 from idea_core.enhancers.config import RefineConfig
 from idea_core.enhancers.refine import Refiner
 from idea_core.training.config import PRESETS, TrainConfig
-from idea_core.training.person import LR_WIDTH, NamesStart, PersonModel, Start
+from idea_core.training.person import LR_WIDTH, PersonModel
+from idea_core.training.start import NamesStart, Start
 
 from .models import WIDTH
 from .render import SIZE

@@ -17,9 +17,9 @@ from ..idea_core.identity.identity import Identity
 from ..idea_core.training.batches import Photos
 from ..idea_core.training.job import PersonSpec, train_person
 from ..idea_core.training.output import Output
-from ..idea_core.training.person import NamesStart
 from ..idea_core.training.preview import Score, WatchConfig
 from ..idea_core.training.run import Progress
+from ..idea_core.training.start import NamesStart
 from .comfy.backbone import ComfyBackbone
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import engine_of, face_digest

@@ -55,7 +55,7 @@ def test_metadata_says_what_it_fits(tmp_path):
     path = make_identity("sd2", prediction="v", clip_layer=-2).save(tmp_path / "a.safetensors")
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata()
-    expected = {"format": "id-ea", "format_version": "2", "base_model": "sd2", "name": "alice"}
+    expected = {"format": "id-ea", "format_version": "3", "base_model": "sd2", "name": "alice"}
     expected |= {"num_tokens": "2", "cross_attention_dim": "1024"}
     expected |= {"beta": "0.4", "heads": "8", "prediction": "v", "clip_layer": "-2", "base_hash": "0" * 64}
     assert expected.items() <= metadata.items()
@@ -86,7 +86,7 @@ def test_a_truncated_file_is_refused(tmp_path, size):
 
 DAMAGE = {
     "foreign": (lambda t, m: m.clear(), "a file of format id-ea, got format None"),
-    "version": (lambda t, m: m.update(format_version="9"), "format version 2, got 9 in a.safetensors. Update ID-EA"),
+    "version": (lambda t, m: m.update(format_version="9"), "format version 3, got 9 in a.safetensors. Update ID-EA"),
     "missing tensor": (lambda t, m: t.pop("grounding"), "grounding and adapter, or neither, got one of them"),
     "missing adapter key": (lambda t, m: t.pop("adapter.gamma"), r"adapter.gamma of shape \(1,\), got none"),
     "missing metadata": (lambda t, m: m.pop("prediction"), "an entry 'prediction', got none"),

@@ -20,9 +20,9 @@ from ..version import __version__
 from .batches import Photos, count_photos
 from .config import TrainConfig
 from .output import Output
-from .person import NamesStart, Start
 from .preview import Score, WatchConfig, preview_images, watch_person
 from .run import OnProgress, Progress, TrainingRun
+from .start import NamesStart, Start
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)

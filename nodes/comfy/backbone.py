@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from types import MappingProxyType
+from typing import cast
 
 import comfy.model_management
 import comfy.utils
@@ -17,11 +19,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ...idea_core.diffusion.backbone import PRECISIONS, Latents, TextCondition, TokenIds, TokenSequence
+from ...idea_core.diffusion.backbone import PRECISIONS, Latents, Prompt, TextCondition, TokenIds, Vectors
 from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS
-from ...idea_core.method.kv import kv_added
-from ...idea_core.text.tokenized import too_long
+from ...idea_core.method.kv import delta_of, kv_added
+from ...idea_core.text.tokenized import SplitPrompt, fill, places_of, too_long
 from .autograd import (
     CopiedNormInputs,
     GradientWeights,
@@ -36,7 +38,7 @@ ALL_MEMORY = 1e20  # bytes: all other models make room for the training
 
 
 class ComfyBackbone:
-    """A frozen MODEL, CLIP and VAE, open for gradients inside `with`.
+    """A frozen MODEL, CLIP and VAE of Stable Diffusion, open for gradients inside `with`.
 
     Args:
         precision: of the UNet, one of `PRECISION_CHOICES`. "auto" is half precision on GPUs, bfloat16 where they have
@@ -46,6 +48,8 @@ class ComfyBackbone:
     Raises:
         BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
     """
+
+    kv_scopes: Sequence[str] = ("whole",)  # cross attention sees text alone
 
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
         self.base_model = require_pair(model, clip, trainable=True)
@@ -97,12 +101,21 @@ class ComfyBackbone:
         table = self._text.models[encoder].transformer.get_input_embeddings()
         return table(torch.tensor(ids, device=self._text_patcher.load_device), out_dtype=torch.float32)
 
-    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
-        self._load()
-        hidden, pooled = zip(*(self._encode_with(key, prompts[key]) for key in self._text.models))
-        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if self._with_vector else None)
+    def read(self, prompt: str) -> Prompt:
+        return SplitPrompt.read(self.tokenize, prompt)
 
-    def _encode_with(self, encoder: str, prompts: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
+    def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
+        self._load()
+        split = cast(Sequence[SplitPrompt], prompts)
+        rows = fill(split, vectors)
+        hidden, pooled = zip(*(self._encode_with(key, rows[key]) for key in self._text.models))
+        places = places_of(split, vectors, self.device)
+        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if self._with_vector else None, places)
+
+    def free_text(self) -> None:
+        """Text encoders of this size stay."""
+
+    def _encode_with(self, encoder: str, prompts: Sequence[Sequence[int | Tensor]]) -> tuple[Tensor, Tensor]:
         """Hidden states (B, L, d_enc) and pooled output of one text encoder."""
         model = self._text.models[encoder]
         special, rows = model.special_tokens, []
@@ -172,8 +185,8 @@ class ComfyBackbone:
             self._sizes[size] = vector[:, pooled.shape[1] :].to(noisy.device)
         return torch.cat([pooled, self._sizes[size].to(pooled).expand(len(pooled), -1)], dim=1)
 
-    def kv_deltas(self, delta: Callable[[str], Tensor]) -> AbstractContextManager[None]:
-        return kv_added(self._kv_layers, delta)
+    def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> AbstractContextManager[None]:
+        return kv_added(self._kv_layers, lambda name: delta_of(deltas, name))
 
     def _load(self) -> None:
         """Load UNet and text encoder once, and again after other models had the memory."""

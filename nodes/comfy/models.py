@@ -11,7 +11,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 
-from ...idea_core.diffusion.schedule import PREDICTIONS, DiscreteSchedule, Schedule
+from ...idea_core.diffusion.schedule import DISCRETE, DiscreteSchedule, Schedule
 from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS, IN_ONE_FILE, of_encoders, of_unet
 from ...idea_core.families.ldm_names import KV_LAYERS
@@ -108,7 +108,7 @@ def layer_of(clip) -> int | None:
 def prediction_of(model) -> str:
     """ "eps" or "v"; BaseModelError for any other parameterisation."""
     prediction = described_prediction(model)
-    if prediction not in PREDICTIONS:
+    if prediction not in DISCRETE:
         fix = "Take the MODEL from before any ModelSampling node, or load another checkpoint."
         raise BaseModelError("a MODEL that predicts noise (eps) or velocity (v)", prediction, fix)
     return prediction
