@@ -20,7 +20,7 @@ from ..idea_core.training.output import Output
 from ..idea_core.training.preview import Score, WatchConfig
 from ..idea_core.training.run import Progress
 from ..idea_core.training.start import NamesStart
-from .comfy.backbone import ComfyBackbone
+from .comfy.backbone import LoadedModels, backbone_of
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import engine_of, face_digest
 from .comfy.fingerprint import training_fingerprint
@@ -73,7 +73,7 @@ class TrainingJob:
         engine = engine_of(self.face_model) if settings.config.likeness_weight else None
         with (
             checkpoint_meanwhile(prompt, node_id) as base,
-            ComfyBackbone(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone,
+            backbone_of(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone,
         ):
             output = Output(path, fingerprint, settings.save_every, base=base, required=False)
             score = self._score(backbone)
@@ -97,7 +97,7 @@ class TrainingJob:
         tensors += [] if self.photos.masks is None else [self.photos.masks]
         return training_fingerprint(model, clip, vae, tensors, settings)
 
-    def _score(self, backbone: ComfyBackbone) -> Score | None:
+    def _score(self, backbone: LoadedModels) -> Score | None:
         """Measures face similarity, with face models that may push the UNet out of memory."""
         if self.face_model is None:
             return None

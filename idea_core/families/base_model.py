@@ -111,6 +111,11 @@ class BaseModel:
         """Whether text encoders read their own output again, as CLIP does: language models give rows of other sizes."""
         return self.transformer is None
 
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of a prompt without start and end."""
+        return self.context_length - 2 if self.transformer is None else self.context_length
+
     def module_width(self, adapter_width: int | None = None) -> int:
         """Width at which ID-Enhancer and ID-Adapter work; None is the family's own."""
         return adapter_width or self.adapter_width or self.width

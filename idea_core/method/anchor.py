@@ -63,10 +63,6 @@ def cross_initialise(backbone: Backbone, names: Iterable[str], n: int) -> Anchor
         names: celebrity names, or a single phrase such as "human face".
         n: pseudo-tokens per identity.
     """
-    base = BASE_MODELS[backbone.base_model]
-    if not base.crosses:
-        fix = "Set start to names, and give 32 names or more."
-        raise ConfigError("pseudo-tokens that start at names", f"start = cross on {base.title}", fix)
     return by_encoder(backbone, anchor_rows(backbone, names, n))
 
 
@@ -177,6 +173,10 @@ def _rows_of(backbone: Backbone, vectors: Mapping[str, Tensor]) -> Tensor:
 
 
 def by_encoder(backbone: Backbone, states: Tensor) -> Anchor:
-    """Hidden states (N, d) by text encoder, (N, d_enc), where they stand side by side."""
-    encoders = BASE_MODELS[backbone.base_model].encoders
+    """Hidden states (N, d) by text encoder, (N, d_enc); ConfigError if they are no start for its input."""
+    base = BASE_MODELS[backbone.base_model]
+    if not base.crosses:
+        wanted, fix = "pseudo-tokens that start at names, or in space = output", "Set start to names."
+        raise ConfigError(wanted, f"start = cross on {base.title}", fix)
+    encoders = base.encoders
     return dict(zip(encoders, states.split(list(encoders.values()), dim=-1)))

@@ -115,12 +115,8 @@ def _free_start(backbone: Backbone, names: Sequence[str], anchor: Tensor, config
     """Where pseudo-tokens start that move freely: at the anchor, or at the mean name of a language model."""
     if config.space == "output":
         return {ROWS: anchor}
-    if BASE_MODELS[backbone.base_model].crosses:
+    if BASE_MODELS[backbone.base_model].crosses or config.start == "cross":
         return by_encoder(backbone, anchor)
-    if config.start == "cross":
-        raise ConfigError(
-            "pseudo-tokens that start at names, or in space = output", "start = cross", "Set start to names."
-        )
     return mean_name(backbone, names, config.num_tokens)[0]
 
 
