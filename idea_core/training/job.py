@@ -22,6 +22,7 @@ from .config import TrainConfig
 from .output import Output
 from .preview import Score, WatchConfig, preview_images, watch_person
 from .run import OnProgress, Progress, TrainingRun
+from .self_check import require_right_gradients
 from .start import NamesStart, Start
 from .trainer import Trainer
 
@@ -95,6 +96,8 @@ def train_person(
                     show(_preview(trainer, spec))
                 if output.resume:
                     run.resume()
+                if not trainer.losses and trainer.steps:
+                    require_right_gradients(trainer)
                 run.run(show)
                 if before_and_after and (run.stopping.reason or latest.step != len(trainer.losses)):
                     show(_preview(trainer, spec))

@@ -190,7 +190,7 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
             branch = (
                 SideBranch(schedule.key, schedule.tell, identity.kv, kv_strength)
                 if fused is None
-                else FusedBranch(schedule.key, schedule.tell, identity.kv, kv_strength, fused)
+                else FusedBranch(schedule.key, schedule.tell, identity.kv, kv_strength, layers=fused)
             )
             model.set_injections(f"{schedule.key}_{len(model.injections)}", [branch.injection()])
         else:

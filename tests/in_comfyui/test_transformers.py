@@ -14,7 +14,8 @@ import torch
 from inside import INSIDE, in_comfyui
 
 if INSIDE:
-    from probes import apply, encode, face, pack, photos, weights_hash
+    import folder_paths
+    from probes import apply, encode, error, face, pack, photos, weights_hash
     from probes_transformers import denoised, load_transformer
 
     import nodes
@@ -103,3 +104,84 @@ def test_the_sampler_sees_what_the_training_saw_and_the_base_stays(family, space
         assert abs(sampled_loss(without, named, seen) - losses[-1]) > 1e-4
         assert torch.equal(drawn(patched, named, "a dog"), drawn(model, clip, "a dog"))
     assert weights_hash(model, clip.patcher) == before
+
+
+def stranger(family: str, name: str, seed: int, scope: str = "person"):
+    """A person of random weights that fits a family."""
+    core, models = pack("idea_core"), pack("nodes.comfy.models")
+    model, clip, _ = load_transformer(family)
+    key = models.require_pair(model, clip)
+    base, generator = core.BASE_MODELS[key], torch.Generator().manual_seed(seed)
+
+    def random(*shape, scale=1.0):
+        return torch.randn(*shape, generator=generator) * scale
+
+    adapter = core.GatedAttention(base.width, width=base.module_width()).state_dict()
+    kv = {}
+    for layer, fused in models.fused_layers(model.model.diffusion_model, base).items():
+        width = model.model.diffusion_model.get_submodule(layer).in_features
+        for part in (fused.keys, fused.values):
+            kv[f"{part}.lora_up.weight"] = random(width, 2, scale=0.1)
+            kv[f"{part}.lora_down.weight"] = random(2, width, scale=0.1)
+    return core.Identity(
+        name=name,
+        base_ref=core.BaseModelRef(key, "flow", None, heads=8, beta=0.4),
+        tokens={encoder: random(2, width, scale=0.05) for encoder, width in base.encoders.items()},
+        rows=random(2, base.width),
+        grounding=random(2, base.module_width()),
+        adapter={part: random(*weight.shape, scale=0.05) for part, weight in adapter.items()},
+        kv=kv,
+        kv_scope=scope,
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
+def test_two_people_are_the_same_in_either_order_and_whoever_is_not_named_does_nothing(family):
+    ann, bob = stranger(family, "ann", 1), stranger(family, "bob", 2)
+    one = replace(ann, rows=None)  # in the text encoder's input
+    with torch.inference_mode():
+        alone = apply(family, one, kv_strength=1.0, on=on(family))
+        first = apply(family, bob, kv_strength=1.0, on=alone)
+        second = apply(family, one, kv_strength=1.0, on=apply(family, bob, kv_strength=1.0, on=on(family)))
+        both = [drawn(*applied, "<ann> beside <bob>") for applied in (first, second)]
+        assert torch.equal(*both)
+        assert torch.equal(drawn(*first, "<ann> here"), drawn(*alone, "<ann> here"))
+        only_text = apply(family, bob, strength=0.0, kv_strength=0.0001, on=alone)
+        assert error(drawn(*only_text, "<ann> beside <bob>"), both[0]) > 1e-3
+        assert torch.equal(drawn(*first, "nobody"), drawn(*on(family), "nobody"))
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
+def test_the_stock_lora_loader_reads_keys_and_values_that_were_trained_on_the_whole_model(family):
+    identity, losses, seen = trained(family, 2, space="output", kv_scope="whole")
+    path = Path(folder_paths.get_folder_paths("loras")[0], f"ann_{family}.safetensors")
+    identity.save(path, None)
+    with torch.inference_mode():
+        model, named = apply(family, identity, kv_strength=0.0, on=on(family))
+        (patched,) = nodes.LoraLoaderModelOnly().load_lora_model_only(model, path.name, 1.0)
+        assert len(patched.patches) == len(identity.kv) // 4  # up and down of keys and values that share a weight
+        assert abs(sampled_loss(patched, named, seen) - losses[-1]) <= 1e-5
+        ours, _ = apply(family, identity, kv_strength=1.0, on=on(family))
+        assert abs(sampled_loss(ours, named, seen) - losses[-1]) <= 1e-5
+        assert abs(sampled_loss(model, named, seen) - losses[-1]) > 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
+def test_a_cancelled_training_goes_on_to_where_a_whole_one_ends(family, tmp_path):
+    core, state = pack("idea_core"), pack("idea_core.training.state")
+    config = core.TrainConfig(steps=3, batch_size=1, space="output", kv_lr=1e-2)
+    captions = ["a photo of {}", "{} alone in a garden with a red wall"]
+    ends, path = [], Path(tmp_path, "state")
+    for part in ("whole", "broken", "resumed"):
+        with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*load_transformer(family)) as backbone:
+            run = core.Trainer.of(backbone, photos(), face(), config, ["tom hanks"], captions)
+            if part == "resumed":
+                assert state.restore_state(run, path, "same") == 2
+            run.run((lambda step, _, run=run: run.stop() if step == 2 else None) if part == "broken" else None)
+            if part == "broken":
+                state.save_state(run, path, "same")
+            ends.append(run.identity("ann").digest())
+    assert ends[2] == ends[0] != ends[1]
