@@ -18,7 +18,6 @@ import torch
 from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
-from idea_core.diffusion.backbone import TextCondition
 from idea_core.diffusion.sampling import sample
 from idea_core.enhancers.config import DatasetConfig, EnhancerTrainConfig
 from idea_core.enhancers.dataset import PeoplePictures
@@ -129,15 +128,12 @@ def _people(side: int) -> PeoplePictures:
 def _drawing(backbone: DiffusersBackbone, side: int, count: int, device: str) -> float:
     """Seconds of a picture, the second time."""
     texts = ["a photo of brad pitt"] * count + [""]
-    ids = [backbone.tokenize(text) for text in texts]
+    prompts = [backbone.read(text) for text in texts]
     for _ in range(2):
         start = now(device)
         with torch.no_grad():
-            encoded = backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
-            positive, negative = (
-                TextCondition(*(None if part is None else part[rows] for part in encoded))
-                for rows in (slice(count), slice(count, None))
-            )
+            encoded = backbone.encode(prompts)
+            positive, negative = encoded.rows(slice(count)), encoded.rows(slice(count, None))
             noise = torch.randn(count, 4, side, side)
             drawn = sample(backbone, positive, negative, noise, DRAWING.sampling_steps, DRAWING.guidance)
             backbone.decode_images(drawn)

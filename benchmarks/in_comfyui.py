@@ -77,21 +77,25 @@ def timed_step(trainer, batch) -> dict[str, float]:
     """`Trainer.step`, with a clock between its parts; the first step warms up."""
     backbone, device, person = trainer.backbone, trainer.backbone.device, trainer.person
     latents = trainer.dataset.buckets[batch.bucket].latents.mean[batch.photos.to(device)]
-    timesteps, noise = batch.timesteps.to(device), batch.noise.to(device)
+    levels, noise = batch.levels.to(device), batch.noise.to(device)
     trainer.optimizer.zero_grad(set_to_none=True)
     clock = [now()]
     distinct, position = batch.captions.unique(return_inverse=True)
     captions = [trainer.dataset.captions[index] for index in distinct.tolist()]
     tokens = {encoder: [vectors] * len(captions) for encoder, vectors in person.tokens.items()}
-    text = backbone.encode(pack("idea_core.text.tokenized").fill(captions, tokens))
+    text = backbone.encode(captions, tokens)
     clock.append(now())
     condition = person.adapt(text)
-    condition = type(condition)(*(part if part is None else part[position.to(device)] for part in condition))
+    condition = condition.rows(position.to(device))
     clock.append(now())
     unet_done = []
     condition.context.register_hook(lambda _: unet_done.append(now()))
-    prediction = backbone.predict(backbone.schedule.add_noise(latents, noise, timesteps), timesteps, condition)
-    loss = torch.nn.functional.mse_loss(prediction, backbone.schedule.target(latents, noise, timesteps))
+    loss = (
+        pack("idea_core.diffusion.backbone")
+        .prediction_error(backbone, latents, noise, levels, condition)
+        .square()
+        .mean()
+    )
     clock.append(now())
     (loss + trainer.config.regularizer_weight * trainer.person.regularizer()).backward()
     clock += [*unet_done, now()]

@@ -68,7 +68,7 @@ class PublishedLoop:
         posterior = pipe.vae.encode(self.pixels[batch.photos.to(self.device)]).latent_dist
         drawn = posterior.mean + posterior.std * batch.posterior_noise.to(posterior.mean)
         latents = drawn * pipe.vae.config.scaling_factor
-        noise, timesteps = batch.noise.to(latents), batch.timesteps.to(self.device)
+        noise, timesteps = batch.noise.to(latents), batch.levels.to(self.device)
         signal = scheduler.alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
         noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
         ids = pipe.tokenizer(

@@ -13,7 +13,8 @@ from idea_core.enhancers.refine import Refiner
 from idea_core.training import methods
 from idea_core.training.config import PRESETS, TrainConfig
 from idea_core.training.methods import Method
-from idea_core.training.person import LR_WIDTH, NamesStart, PersonModel
+from idea_core.training.person import LR_WIDTH, PersonModel
+from idea_core.training.start import NamesStart
 
 from .models import WIDTH
 from .render import SIZE

@@ -98,11 +98,20 @@ class ApplyAdapter(io.ComfyNode):
             strength,
             start_percent,
             end_percent,
-            scoped=optional.get("kv_scope") == WITH_PERSON and kv_strength != 0 and bool(identity.kv),
+            scope=_scope(identity, optional.get("kv_scope") == WITH_PERSON) if kv_strength != 0 else "",
             node_id=running_node(),
         )
         person = AppliedPerson(identity, schedule.key, strength, optional.get("branch") == ALL_PROMPTS, schedule.seen)
         return io.NodeOutput(patch_model(model, identity, schedule, kv_strength), patch_clip(clip, person))
+
+
+def _scope(identity: Identity, with_person: bool) -> str:
+    """Scope of the K/V deltas, as in `AdapterSchedule`: that of the training, or the one that the user says."""
+    if not identity.kv:
+        return ""
+    if identity.kv_scope != "whole":
+        return identity.kv_scope
+    return "prompt" if with_person else ""
 
 
 def _require_fit(model, clip, identity: Identity) -> None:

@@ -10,7 +10,7 @@ from ..idea_core.enhancers.refine import Refiner
 from ..idea_core.faces import IdEmbeds
 from ..idea_core.identity.checks import require_name
 from ..idea_core.text.captions import parse_prompts
-from .comfy.backbone import ComfyBackbone
+from .comfy.backbone import backbone_of
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine
 from .comfy.models import require_pair, require_vae
@@ -136,7 +136,7 @@ class RefinedIdentity(io.ComfyNode):
         progress = NodeProgress(config.drawn, node_id, unit="images")
         with (
             checkpoint_meanwhile(cls.hidden.prompt, node_id) as base_of,
-            ComfyBackbone(model, clip, vae, precision) as backbone,
+            backbone_of(model, clip, vae, precision) as backbone,
         ):
             refiner = Refiner(backbone, enhancer, ReloadedEngine(face_model), config)
             base = base_of()

@@ -75,10 +75,10 @@ def advanced(*widgets: io.Input) -> Sequence[io.Input]:
     return widgets
 
 
-def base_model_inputs() -> list[io.Input]:
-    """MODEL, CLIP and VAE that a training uses."""
+def base_model_inputs(more: str = "") -> list[io.Input]:
+    """MODEL, CLIP and VAE that a training uses; `more` says which other MODELs fit."""
     return [
-        io.Model.Input("model", tooltip="MODEL of Stable Diffusion 1.x, 2.x or XL. It is not changed."),
+        io.Model.Input("model", tooltip=f"MODEL of Stable Diffusion 1.x, 2.x or XL. {more}It is not changed."),
         io.Clip.Input("clip", tooltip="CLIP of the same checkpoint. It is not changed."),
         io.Vae.Input("vae", tooltip="VAE of the same checkpoint."),
     ]

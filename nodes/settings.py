@@ -13,6 +13,9 @@ from ..idea_core.training.config import PRESETS, TrainConfig
 from .common import SettingsSocket, output, schema
 from .inputs import configured, widgets_of
 
+LATER = ("space", "kv_scope", "adapter_width")
+"""Settings whose widgets came later: saved workflows hold widgets' values by their place."""
+
 
 @dataclass(frozen=True)
 class TrainingSettings(Settings):
@@ -52,7 +55,11 @@ class TrainingSettingsNode(io.ComfyNode):
             display_name="ID-EA Training Settings",
             description="Every setting of a training. It replaces the preset of ID-Enhancer Train. The defaults are "
             "those of the preset fast.",
-            inputs=[*widgets_of(TrainConfig, seed=None, steps={"min": 1}), *widgets_of(TrainingSettings)],
+            inputs=[
+                *widgets_of(TrainConfig, seed=None, steps={"min": 1}, **dict.fromkeys(LATER)),
+                *widgets_of(TrainingSettings),
+                *widgets_of(TrainConfig, *LATER),
+            ],
             outputs=[output(SettingsSocket, "SETTINGS", "Settings for ID-Enhancer Train.")],
         )
 

@@ -15,7 +15,7 @@ from ..idea_core.identity.place import free_place
 from ..idea_core.method.anchor import parse_names
 from ..idea_core.text.captions import parse_prompts
 from ..idea_core.training.output import Output
-from .comfy.backbone import ComfyBackbone
+from .comfy.backbone import backbone_of
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import ReloadedEngine, engine_of, face_digest
 from .comfy.fingerprint import training_fingerprint
@@ -95,7 +95,7 @@ class TrainAcross(io.ComfyNode):
         node_id = cls.hidden.unique_id
         with (
             checkpoint_meanwhile(cls.hidden.prompt, node_id) as base,
-            ComfyBackbone(model, clip, vae, precision) as backbone,
+            backbone_of(model, clip, vae, precision) as backbone,
         ):
             # The likeness loss keeps the engine: nothing may push the UNet out between an image and its gradients.
             engine = engine_of(face_model) if config.likeness_steps else ReloadedEngine(face_model)

@@ -17,9 +17,9 @@ from ..idea_core.identity.identity import Identity
 from ..idea_core.training.batches import Photos
 from ..idea_core.training.job import PersonSpec, train_person
 from ..idea_core.training.output import Output
-from ..idea_core.training.person import NamesStart
 from ..idea_core.training.preview import Score, WatchConfig
-from .comfy.backbone import ComfyBackbone
+from ..idea_core.training.start import NamesStart
+from .comfy.backbone import LoadedModels, backbone_of
 from .comfy.checkpoint import checkpoint_meanwhile
 from .comfy.face_models import engine_of, face_digest
 from .comfy.fingerprint import training_fingerprint
@@ -76,7 +76,7 @@ class TrainingJob:
         engine = engine_of(self.face_model) if settings.config.likeness_weight else None
         with (
             checkpoint_meanwhile(prompt, node_id) as base,
-            ComfyBackbone(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone,
+            backbone_of(model, clip, vae, settings.precision, settings.gradient_checkpointing) as backbone,
         ):
             output = Output(path, fingerprint, settings.save_every, base=base, required=False)
             score = self._score(backbone)
@@ -103,7 +103,7 @@ class TrainingJob:
         tensors += [] if self.photos.masks is None else [self.photos.masks]
         return training_fingerprint(model, clip, vae, tensors, settings)
 
-    def _score(self, backbone: ComfyBackbone) -> Score | None:
+    def _score(self, backbone: LoadedModels) -> Score | None:
         """Measures face similarity, with face models that may push the UNet out of memory."""
         if self.face_model is None:
             return None

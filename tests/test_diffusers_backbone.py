@@ -180,7 +180,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="photos of a size that 2 divides, got 16 × 15"):
         DiffusersBackbone(pipeline).encode_images(torch.zeros(1, 15, 16, 3))
     with pytest.raises(ConfigError, match="captions of at most 75 tokens, got 80"):
-        DiffusersBackbone(pipeline).encode({"clip_l": [[5] * 80]})
+        backbone = DiffusersBackbone(pipeline)
+        backbone.encode([backbone.read("a" * 80)])
     assert DiffusersBackbone(pipeline).prompt_length == 75
 
 
@@ -192,9 +193,9 @@ def test_nobody_is_the_base_model_alone():
 
 def test_layers_of_the_text_encoder():
     backbone, deeper = DiffusersBackbone(tiny_pipeline()), DiffusersBackbone(tiny_pipeline(), clip_layer=-2)
-    prompt = {"clip_l": [[5, 6]]}
+    prompt, ids = [backbone.read("ab")], backbone.tokenize("ab")["clip_l"]
     assert not torch.allclose(backbone.encode(prompt).context, deeper.encode(prompt).context)
-    own = tiny_pipeline().text_encoder(torch.tensor([[512, 5, 6] + [513] * 74])).last_hidden_state
+    own = tiny_pipeline().text_encoder(torch.tensor([[512, *ids] + [513] * (76 - len(ids))])).last_hidden_state
     assert torch.allclose(backbone.encode(prompt).context, own, atol=1e-6)
 
 

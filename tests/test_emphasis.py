@@ -40,7 +40,7 @@ def test_each_token_is_scaled_from_the_empty_prompt(family):
     n = identity.num_tokens
     weights = torch.ones(77, 1)
     weights[3 : 3 + n], weights[3 + n] = 1.5, 0.25  # start token, "a", "b", the person, "c"
-    plain, pooled = bare.encode("ab <alice> c d")
+    plain, pooled, *_ = bare.encode("ab <alice> c d")
     empty = bare.encode("").context
     meant = empty + weights * (plain - empty)
     got = bare.encode(weighted)

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from idea_core.families import BASE_MODELS, IN_ONE_FILE, of_encoders, of_unet
+from idea_core.families import BASE_MODELS, IN_ONE_FILE, UNETS, of_config, of_encoders, of_unet
 from idea_core.headless.diffusers.single_file import PIPELINES
 from miniature.world import BASE
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted({*BASE_MODELS, *(encoder for base in BASE_MODELS.values() for encoder in base.encoders)})
+TRANSFORMERS = [base for base in BASE_MODELS.values() if base.transformer]
 
 
 def test_no_other_module_names_a_family_or_its_text_encoders():
-    assert NAMES == ["clip_g", "clip_h", "clip_l", "clip_mini", "mini", "sd1", "sd2", "sdxl"]
+    names = ["clip_g", "clip_h", "clip_l", "clip_mini", "flux1", "klein4b", "mini", "qwen3_4b"]
+    assert [*names, "sd1", "sd2", "sdxl", "t5xxl", "zimage"] == NAMES
     sources = [*(ROOT / "idea_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
     others = [path for path in sources if "families" not in path.parts]
     assert len(sources) - len(others) > 5 and len(others) > 80
@@ -36,12 +38,16 @@ def test_the_families():
         "sd2": ("Stable Diffusion 2.x", {"clip_h": 1024}, 1024, -2, 512, 8),
         "sdxl": ("Stable Diffusion XL", {"clip_l": 768, "clip_g": 1280}, 2048, -2, 1024, 2),
         "mini": ("the miniature world", {"clip_mini": 128}, 128, -1, 64, 8),
+        "flux1": ("FLUX.1", {"t5xxl": 4096}, 4096, -1, 1024, 4),
+        "klein4b": ("FLUX.2 Klein 4B", {"qwen3_4b": 2560}, 7680, -1, 1024, 4),
+        "zimage": ("Z-Image", {"qwen3_4b": 2560}, 2560, -2, 1024, 4),
     }
 
 
-@pytest.mark.parametrize("base", BASE_MODELS.values(), ids=BASE_MODELS)
+@pytest.mark.parametrize("base", UNETS, ids=lambda base: base.key)
 def test_a_description_is_of_one_piece(base):
-    assert BASE_MODELS[base.key] is base and of_encoders(dict(base.encoders)) is base
+    assert BASE_MODELS[base.key] is base
+    assert of_encoders(dict(base.encoders)) is base
     assert sum(base.encoders.values()) == base.width  # hidden states stand side by side
     assert base.pipeline in PIPELINES
     assert base.text_layer(None) == base.clip_layer and base.text_layer(-3) == -3
@@ -60,6 +66,28 @@ def test_a_checkpoint_is_told_by_its_unet_and_has_each_text_encoder(base):
     assert base.resolution % 64 == 0 and 0 < base.checkpoint.latent_scale < 1
 
 
+@pytest.mark.parametrize("base", TRANSFORMERS, ids=lambda base: base.key)
+def test_a_transformer_is_told_by_its_configuration_and_its_text_width(base):
+    for config in base.transformer.configs:
+        assert of_config(config, base.width) is base
+        assert of_config(config, base.width + 1) is None
+    assert set(base.transformer.stand_ins) == set(base.encoders) and base.module_width() == 256 < base.width
+    assert not set(base.encoders) & set(base.plain_encoders)
+
+
+@pytest.mark.parametrize("base", TRANSFORMERS, ids=lambda base: base.key)
+def test_names_of_fused_layers_in_files_are_those_that_files_may_hold(base):
+    layers = {
+        "flux1": ["double_blocks.3.txt_attn.qkv", "single_blocks.30.linear1"],
+        "zimage": ["context_refiner.1.attention.qkv", "layers.29.attention.qkv"],
+    }
+    for rule, layer in zip(base.transformer.kv, layers.get(base.key, layers["flux1"]), strict=True):
+        match = re.fullmatch(rule.layer, layer)
+        for name in (rule.keys, rule.values):
+            assert re.fullmatch(base.kv_layer, match.expand(name))
+        assert re.fullmatch(base.kv_layer, match.expand(rule.keys) + ".bias") is None
+
+
 def test_other_unets_are_of_no_family():
     assert of_unet(1280, 2560) is None  # SDXL's refiner
     assert of_unet(2048, None) is None and of_unet(1024, 2048) is None  # the latter is unCLIP
@@ -73,6 +101,7 @@ def test_velocity_models_of_stable_diffusion_2_are_larger():
         "sd2": 768,
         "sdxl": 1024,
         "mini": 64,
+        **dict.fromkeys([base.key for base in TRANSFORMERS], 1024),
     }
 
 

@@ -14,8 +14,11 @@ from idea_core.errors import IdentityFileError
 from idea_core.files.digest import Digest, digest_of, file_digest
 from miniature.world import ENHANCER
 
+NEW_SETTINGS = ("space", "kv_scope", "adapter_width")  # of format 3
 OLD_PERSON = Path(__file__).parent / "data" / "identity_format_1.safetensors"
 """A person trained and saved by the code before format 2 (its metadata: `n`, `d`, `kv_rate` …)."""
+FORMAT_2 = OLD_PERSON.with_stem("identity_format_2")
+"""The same person, saved by the code before format 3 (an Adapter as wide as the text condition, no `kv_scope`)."""
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -30,6 +33,8 @@ def test_a_person_of_format_1_is_read_under_the_present_names(tmp_path):
     assert (person.name, person.base_model, person.num_tokens, person.has_adapter) == ("alice", "mini", 2, True)
     assert person.base_ref.base_checkpoint == "base" and person.thumbnail == old["modelspec.thumbnail"]
     expected = TrainConfig(steps=2, kv_rank=1).as_dict()
+    for name in NEW_SETTINGS:
+        expected.pop(name)
     assert expected.items() <= person.training.items()
     assert set(person.training) - set(expected) == {
         "fingerprint",
@@ -43,10 +48,21 @@ def test_a_person_of_format_1_is_read_under_the_present_names(tmp_path):
     assert person.training["refine"] == {**RefineConfig().as_dict(), "prompts": ["a photo of {}"]}
     assert person.training["report"] == {"likeness": [[0, 0.5], [1, 0.625]]}
     new = metadata_of(person.save(tmp_path / "new.safetensors"))
-    assert (new["format_version"], new["num_tokens"], new["cross_attention_dim"]) == ("2", "2", "128")
+    assert (new["format_version"], new["num_tokens"], new["cross_attention_dim"]) == ("3", "2", "128")
     assert "n" not in new and "d" not in new and json.loads(new["training"]) == person.training
     again = Identity.load(tmp_path / "new.safetensors")
     assert again.digest() == person.digest() and again.metadata() == person.metadata()
+
+
+def test_a_person_of_format_2_is_the_same_person(tmp_path):
+    old = metadata_of(FORMAT_2)
+    assert old["format_version"] == "2" and "kv_scope" not in old and "adapter_width" not in old
+    person, first = Identity.load(FORMAT_2), Identity.load(OLD_PERSON)
+    assert (person.kv_scope, person.rows, person.base_ref.adapter_width) == ("whole", None, None)
+    assert person.base_ref.width == person.base.width == 128
+    assert person.digest() == first.digest() and person.metadata() == first.metadata()
+    new = metadata_of(person.save(tmp_path / "new.safetensors"))
+    assert (new["format_version"], new["kv_scope"], new["adapter_width"]) == ("3", "whole", "")
 
 
 def test_an_enhancer_of_format_2_is_read_under_the_present_names(tmp_path):
@@ -57,7 +73,7 @@ def test_an_enhancer_of_format_2_is_read_under_the_present_names(tmp_path):
     assert (record["lr"], record["text_lr"], record["likeness_lr"]) == (1e-4, 1e-3, 1e-4)
     assert (record["snr_gamma"], record["snr_scale"], record["num_images"]) == (2.0, 5.0, 50670)
     again = PretrainedEnhancer.load(enhancer.save(tmp_path / "new.safetensors"))
-    assert metadata_of(tmp_path / "new.safetensors")["format_version"] == "3"
+    assert metadata_of(tmp_path / "new.safetensors")["format_version"] == "4"
     assert again.digest() == enhancer.digest() and again.metadata() == enhancer.metadata()
 
 
@@ -65,7 +81,7 @@ def test_an_enhancer_of_format_2_is_read_under_the_present_names(tmp_path):
     ("version", "remedy"),
     [
         ("0", "Choose another file that ID-EA saved, or train again."),
-        ("3", "Update ID-EA: a newer version wrote this file."),
+        ("4", "Update ID-EA: a newer version wrote this file."),
         ("9" * 5000, "a.safetensors"),
         ("one", "or train again."),
     ],

@@ -127,7 +127,7 @@ def test_pictures_without_a_face_count_as_unlike_and_move_nothing(backbone, pack
     loss = LikenessLoss(backbone, OnnxEngine(pack, "cpu"), 2, 3.0)
     ids = backbone.tokenize("a dog")
     vectors = backbone.embed_tokens("clip_l", ids["clip_l"]).requires_grad_()
-    condition = backbone.encode({"clip_l": [list(vectors)] * 2})
+    condition = backbone.encode([backbone.read("{}")] * 2, {"clip_l": [vectors] * 2})
     value = loss(condition, torch.randn(2, 4, 2, 2), face())
     value.backward()
     assert value.item() == 1 and not vectors.grad.any()

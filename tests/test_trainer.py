@@ -31,13 +31,13 @@ def test_cross_initialisation_means_each_position_over_the_names_that_have_it(ba
     ids = [backbone.tokenize(name)["clip_l"] for name in NAMES]
     first = backbone.embed_tokens("clip_l", [i[0] for i in ids]).mean(0)
     second = backbone.embed_tokens("clip_l", [ids[0][1], ids[1][1]]).mean(0)
-    expected = backbone.encode({"clip_l": [[first, second]]}).context[0, 1:3]
+    expected = backbone.encode([backbone.read("{}")], {"clip_l": [torch.stack([first, second])]}).context[0, 1:3]
     assert torch.equal(anchor, expected)
 
 
 def test_a_phrase_gives_the_hidden_states_at_its_own_tokens(backbone):
     anchor = cross_initialise(backbone, ["human face"], 2)["clip_l"]
-    context = backbone.encode({"clip_l": [backbone.tokenize("human face")["clip_l"]]}).context
+    context = backbone.encode([backbone.read("human face")]).context
     assert torch.allclose(anchor, context[0, 1:3], atol=1e-6)
 
 
@@ -313,7 +313,7 @@ def test_without_an_adapter_rate_the_person_is_a_textual_inversion(backbone, tmp
 def test_a_gate_that_stands_open_changes_nothing_at_first_and_lets_the_enhancer_learn_at_once(backbone):
     def train(gate: float) -> Trainer:
         run = trainer(backbone, TrainConfig(steps=2, batch_size=1, gate_init=gate))
-        before = backbone.encode({"clip_l": [[1, 2]]})
+        before = backbone.encode([backbone.read("ab")])
         assert torch.equal(run.person.adapt(before).context, before.context)
         run.run()
         return run
@@ -357,7 +357,7 @@ def drawn(batch) -> tuple[list[int], list[int]]:
 
 
 def test_names_spread_around_their_mean(backbone):
-    spread = spread_of_names(backbone, [*NAMES, "hello"], 2)["clip_l"]
+    spread = spread_of_names(backbone, [*NAMES, "hello"], 2)
     assert spread.shape == (6, 768)  # three names of two tokens or more
     assert spread.unflatten(0, (3, 2)).mean(0).abs().max() < 1e-5
 
@@ -485,7 +485,7 @@ def test_masks_say_what_counts(backbone):
     loss = run.loss(batch)
     bucket = run.dataset.buckets[0]
     latents = bucket.latents.mean[batch.photos]
-    error = (seen[0][2] - backbone.schedule.target(latents, batch.noise, batch.timesteps)).square()
+    error = (seen[0][2] - backbone.schedule.target(latents, batch.noise, batch.levels)).square()
     assert torch.allclose(loss, error[..., :4].mean(), rtol=1e-4)
     assert torch.equal(bucket.loss_weight[2:], bucket.loss_weight[:2].flip(3))
     with pytest.raises(TrainingError, match="masks with something in them"):

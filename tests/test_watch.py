@@ -40,7 +40,7 @@ def test_a_perfect_unet_brings_the_picture_back(prediction):
         return backbone.schedule.target(clean, noise, timesteps)
 
     backbone.predict = perfect
-    empty = backbone.encode({"clip_l": [[]]})
+    empty = backbone.encode([backbone.read("")])
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(sample(backbone, empty, empty, noise, 5, 3.0), clean.expand(2, -1, -1, -1), atol=1e-3)
 

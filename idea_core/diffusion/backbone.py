@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,9 +19,21 @@ from .schedule import Schedule
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISION_CHOICES = ("auto", *PRECISIONS)
 """Of a base model; "auto" leaves it to the device."""
+KV_SCOPES = ("person", "text", "whole")
+"""Where a person's K/V deltas act: at the name's tokens, at all text of the person's prompts, or on all that the layers
+see, as a LoRA does."""
 
 TokenIds = Mapping[str, list[int]]  # text encoder → ids of a text's tokens, without start, end and padding
-TokenSequence = Sequence[int | Tensor]  # one prompt for one encoder: ids, and vectors (d_enc,) of pseudo-tokens
+Vectors = Mapping[str, Sequence[Tensor]]
+"""Text encoder → each prompt's pseudo-tokens (n, d_enc)."""
+
+
+class Prompt(Protocol):
+    """A prompt as `Backbone.read` gives it: read once, with a place for a person's pseudo-tokens."""
+
+    @property
+    def length(self) -> int:
+        """Tokens without the person, of the text encoder that sees most."""
 
 
 class TextCondition(NamedTuple):
@@ -28,10 +41,25 @@ class TextCondition(NamedTuple):
 
     context: Tensor  # (B, L, d)
     pooled: Tensor | None = None  # (B, p), for base models that use it
+    places: Tensor | None = None  # (B, n), rows of the context where the person stands; None: nobody does
+    entries: Mapping[str, Any] = MappingProxyType({})  # of the front end, such as masks (B, L)
 
     def rows(self, index: Tensor | slice) -> TextCondition:
         """The condition of some of the prompts."""
-        return TextCondition(self.context[index], None if self.pooled is None else self.pooled[index])
+        return self.map(lambda part: part[index])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TextCondition:
+        """All tensors changed."""
+        entries = {key: change(part) if isinstance(part, Tensor) else part for key, part in self.entries.items()}
+        pooled, places = (None if part is None else change(part) for part in (self.pooled, self.places))
+        return TextCondition(change(self.context), pooled, places, entries)
+
+    def with_rows(self, rows: Tensor) -> TextCondition:
+        """The condition with `rows` (n, d) where the person stands, differentiable in them."""
+        assert self.places is not None
+        index = self.places[..., None].expand(-1, -1, rows.shape[1])
+        own = rows.to(self.context).expand(len(index), -1, -1)
+        return self._replace(context=self.context.scatter(1, index, own))
 
 
 class Latents(NamedTuple):
@@ -57,6 +85,8 @@ class Backbone(Protocol):
     kv_shapes: Mapping[str, tuple[int, int]]
     """Weights, or rows of them, that make keys or values of the text → (out, in), under their names in identity files:
     LDM's for Stable Diffusion ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k")."""
+    kv_scopes: Sequence[str]
+    """Where K/V deltas can act, of `KV_SCOPES`; the first is the family's own."""
 
     @property
     def device(self) -> torch.device: ...
@@ -66,17 +96,22 @@ class Backbone(Protocol):
         """Whether gradients pass through half precision, where small ones vanish unless the loss is scaled."""
 
     def tokenize(self, text: str) -> TokenIds:
-        """Ids of `text` per encoder, without special tokens."""
+        """Ids of `text` as a part of a prompt, per encoder that reads pseudo-tokens, without special tokens."""
 
     def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
         """Input embeddings (len(ids), d_enc) in float32."""
 
-    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
-        """Encode prompts, differentiable in the vectors that stand in them.
+    def read(self, prompt: str) -> Prompt:
+        """A prompt for `encode`, with `{}` where the person stands, or without it."""
 
-        The start token is put before and the end token after each, then padding. Row `i` of a
-        prompt's tokens stands at position `i + 1` of the context.
+    def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
+        """Encode prompts of one length, differentiable in the vectors, which stand at each prompt's place.
+
+        Raises ConfigError for a prompt that is too long.
         """
+
+    def free_text(self) -> None:
+        """Let the text encoders' memory go, until the next prompt is encoded."""
 
     def encode_images(self, images: Tensor) -> Latents:
         """Images (B, H, W, 3) in 0…1 → latents (B, c, h, w) on the device, in float32."""
@@ -87,8 +122,22 @@ class Backbone(Protocol):
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
         """`decode_images` on the device, differentiable in the latents."""
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
+    def predict(self, noisy: Tensor, levels: Tensor, condition: TextCondition, /) -> Tensor:
         """The network's output (B, c, h, w) in float32, differentiable in the condition and the K/V deltas."""
 
-    def kv_deltas(self, delta: Callable[[str], Tensor]) -> AbstractContextManager[None]:
-        """While open, `delta(name)` (out, in) is added to each weight of `kv_shapes` in `predict`."""
+    def kv_deltas(self, deltas: Mapping[str, Tensor], scope: str = "whole", /) -> AbstractContextManager[None]:
+        """While open, `predict` adds deltas to the weights of `kv_shapes`.
+
+        Args:
+            deltas: a state dict of `KVDeltas`, of live weights.
+            scope: one of `kv_scopes`.
+        """
+
+
+def prediction_error(
+    backbone: Backbone, latents: Tensor, noise: Tensor, levels: Tensor, condition: TextCondition
+) -> Tensor:
+    """Prediction minus target (B, c, h, w) for images (B, c, h, w) at noise levels (B,): the loss's error."""
+    schedule = backbone.schedule
+    prediction = backbone.predict(schedule.add_noise(latents, noise, levels), levels, condition)
+    return prediction - schedule.target(latents, noise, levels)

@@ -12,7 +12,7 @@ from .backbone import Backbone, TextCondition
 @torch.no_grad()
 def empty_prompt(backbone: Backbone) -> TextCondition:
     """The negative prompt of guidance: one prompt without words."""
-    return backbone.encode({encoder: [[]] for encoder in BASE_MODELS[backbone.base_model].encoders})
+    return backbone.encode([backbone.read("")])
 
 
 def sample(
@@ -20,29 +20,38 @@ def sample(
 ) -> Tensor:
     """Latents (B, c, h, w) of DDIM without noise of its own (arXiv 2010.02502, eq. 12), with classifier-free guidance.
 
+    For a flow, that is Euler's method.
+
     Args:
         positive, negative: conditions of one prompt, or of one prompt for each image.
         noise: (B, c, h, w), standard normal.
+        guidance: scale; models that are not to be guided do without.
     """
-    count, noisy = len(noise), noise.to(backbone.device)
-    both = _stack(positive, negative, count)
-    schedule = backbone.schedule
-    times = torch.linspace(schedule.num_timesteps - 1, 0, steps + 1).round().long().to(backbone.device)
-    for now, later in zip(times, times[1:]):
-        timesteps = now.expand(2 * count)
-        with_person, without = backbone.predict(noisy.repeat(2, 1, 1, 1), timesteps, both).chunk(2)
-        clean, error = schedule.split(noisy, without + guidance * (with_person - without), now.expand(count))
-        noisy = schedule.add_noise(clean, error, later.expand(count))
+    noisy, schedule = noise.to(backbone.device), backbone.schedule
+    levels = schedule.levels(steps).to(backbone.device)
+    both = _batches(backbone, positive, negative, len(noise))
+    for now, later in zip(levels, levels[1:]):
+        now, later = now.expand(len(noise)), later.expand(len(noise))
+        outputs: list[Tensor] = []
+        for batch in both:
+            times = len(batch.context) // len(noise)
+            prediction = backbone.predict(noisy.repeat(times, 1, 1, 1), now.repeat(times), batch)
+            outputs += prediction.chunk(times)
+        output = outputs[0] if len(outputs) == 1 else outputs[1] + guidance * (outputs[0] - outputs[1])
+        clean, error = schedule.split(noisy, output, now)
+        noisy = schedule.add_noise(clean, error, later)
     return clean
 
 
-def _stack(positive: TextCondition, negative: TextCondition, count: int) -> TextCondition:
-    """Both conditions in one batch, each for `count` images."""
-
-    def stacked(*parts: Tensor) -> Tensor:
-        return torch.cat([part.expand(count, *part.shape[1:]) for part in parts])
-
-    context = stacked(positive.context, negative.context)
-    if positive.pooled is None or negative.pooled is None:
-        return TextCondition(context)
-    return TextCondition(context, stacked(positive.pooled, negative.pooled))
+def _batches(backbone: Backbone, positive: TextCondition, negative: TextCondition, count: int) -> list[TextCondition]:
+    """Conditions for `count` images each: both in one batch where they are of one length; the first alone without
+    guidance."""
+    transformer = BASE_MODELS[backbone.base_model].transformer
+    alone = [one.map(lambda part: part.expand(count, *part.shape[1:])) for one in (positive, negative)]
+    if transformer and not transformer.guided:
+        return alone[:1]
+    if positive.context.shape[1] != negative.context.shape[1]:
+        return alone
+    pooled = [one.pooled for one in alone if one.pooled is not None]
+    together = torch.cat(pooled) if len(pooled) == 2 else None
+    return [TextCondition(torch.cat([one.context for one in alone]), together)]

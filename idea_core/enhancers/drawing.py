@@ -48,10 +48,10 @@ class ImageSampler:
         Raises:
             TrainingError: not enough memory for a single image.
         """
-        ids = [self._backbone.tokenize(prompt) for prompt in prompts]
-        for prompt, one in zip(prompts, ids):
-            require_short(self._backbone, max(map(len, one.values())), quoted(prompt))
-        condition = self._backbone.encode({encoder: [one[encoder] for one in ids] for encoder in ids[0]})
+        read = [self._backbone.read(prompt) for prompt in prompts]
+        for prompt, one in zip(prompts, read):
+            require_short(self._backbone, one.length, quoted(prompt))
+        condition = self._backbone.encode(read)
         return self.draw_conditions(condition, seeds)
 
     @torch.no_grad()

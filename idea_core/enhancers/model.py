@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..diffusion.backbone import Backbone, TextCondition
+from ..diffusion.backbone import Backbone, Prompt, TextCondition
 from ..errors import ConfigError
 from ..method.anchor import Anchor
 from ..method.modules import ARCFACE_WIDTH, Adapter, Enhancer
-from ..text.tokenized import Caption, fill
 
 HIDDEN, BLOCKS = 512, 8  # of the token predictor
 OPEN_GATE = 0.5  # γ at the start
@@ -75,10 +74,7 @@ class EnhancerModel(nn.Module):
         self.predictor = TokenPredictor(n * d)
         self.enhancer = Enhancer(d, n, heads, residual=True)
         self.adapter = Adapter(d, heads, beta)
-        with torch.no_grad():  # every face starts at the mean name: a zero output behind an open gate
-            self.adapter.gamma.fill_(OPEN_GATE)
-            self.adapter.attention.out_proj.weight.zero_()
-            self.adapter.attention.out_proj.bias.zero_()
+        self.adapter.open_without_effect(OPEN_GATE)  # every face starts at the mean name
 
     @property
     def num_tokens(self) -> int:
@@ -100,8 +96,9 @@ class EnhancerModel(nn.Module):
 
 
 def face_condition(
-    backbone: Backbone, model: EnhancerModel, captions: Sequence[Caption], faces: Tensor, dropout: Tensor | None = None
+    backbone: Backbone, model: EnhancerModel, captions: Sequence[Prompt], faces: Tensor, dropout: Tensor | None = None
 ) -> TextCondition:
     """Text condition of captions with the people of faces (B, 512); `dropout` as in `EnhancerModel.tokens`."""
-    condition = backbone.encode(fill(captions, model.tokens(faces, dropout)))
+    vectors = {encoder: list(tokens) for encoder, tokens in model.tokens(faces, dropout).items()}
+    condition = backbone.encode(captions, vectors)
     return condition._replace(context=model.adapter(condition.context, model.fused(faces)))

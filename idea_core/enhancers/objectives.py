@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..diffusion.backbone import Backbone, TextCondition
+from ..diffusion.backbone import Backbone, Prompt, TextCondition
 from ..diffusion.memory import send
 from ..errors import TrainingError
-from ..text.tokenized import Caption, fill, tokenize_captions
+from ..text.tokenized import tokenize_captions
 from ..training.likeness_loss import LikenessLoss
 from .config import EnhancerTrainConfig
 from .dataset import PeoplePictures
@@ -77,10 +77,11 @@ class TrainingData:
     def named_condition(self, chosen: Tensor) -> TextCondition:
         """Text condition of the captions of images (B,), with the names of the people in them."""
         names = [self.names[person] for person in self.pictures.people[chosen].tolist()]
-        ids = {encoder: [name[encoder] for name in names] for encoder in names[0]}
-        return self.backbone.encode(fill(self._captions_of(chosen), ids))
+        embed = self.backbone.embed_tokens
+        vectors = {encoder: [embed(encoder, name[encoder]) for name in names] for encoder in names[0]}
+        return self.backbone.encode(self._captions_of(chosen), vectors)
 
-    def _captions_of(self, chosen: Tensor) -> Sequence[Caption]:
+    def _captions_of(self, chosen: Tensor) -> Sequence[Prompt]:
         return [self._captions[index] for index in chosen.tolist()]
 
 
@@ -91,7 +92,7 @@ class PeopleBatch:
     pictures: Tensor  # (B,) indices of images
     faces: Tensor  # (B, 512), the model's input for the people in them
     dropout: Tensor  # (B, BLOCKS, HIDDEN) factors
-    timesteps: Tensor | None = None  # (B,)
+    levels: Tensor | None = None  # (B,), noise levels
     noise: Tensor | None = None  # (B, c, h, w), added to the images' latents
     drawn_faces: Tensor | None = None  # (B, 512), the model's input for the people who are drawn
     drawn_noise: Tensor | None = None  # (B, c, h, w) that they are drawn from
@@ -157,7 +158,8 @@ class TextObjective(Objective):
 
     def loss(self, batch: PeopleBatch) -> Tensor:
         wanted = self._data.named_condition(batch.pictures)
-        parts = zip(self._data.condition(batch.pictures, batch.faces, batch.dropout), wanted)
+        got = self._data.condition(batch.pictures, batch.faces, batch.dropout)
+        parts = [(got.context, wanted.context), (got.pooled, wanted.pooled)]
         pairs = [(part, want) for part, want in parts if part is not None and want is not None]
         return torch.stack([(part.float() - want.float()).square().mean() for part, want in pairs]).sum()
 
@@ -167,29 +169,27 @@ class DenoisingObjective(Objective):
 
     lr_setting = "lr"
 
-    def __init__(self, steps: int, lr: float, data: TrainingData):
-        super().__init__(steps, lr, data)
-        self._weights = data.backbone.schedule.min_snr(data.config.snr_gamma, data.config.snr_scale)
-
     def draw(self) -> PeopleBatch:
         data, size = self._data, self._data.config.batch_size
         latents, generator = data.pictures.latents, data.generator
         chosen = torch.randint(len(latents), (size,), generator=generator)
-        timesteps = torch.randint(data.backbone.schedule.num_timesteps, (size,), generator=generator)
+        levels = data.backbone.schedule.draw(size, generator)
         noise = torch.randn(size, *latents.shape[1:], generator=generator)
-        return PeopleBatch(chosen, data.other_faces(chosen), data.dropout(size), timesteps, noise)
+        return PeopleBatch(chosen, data.other_faces(chosen), data.dropout(size), levels, noise)
 
     def loss(self, batch: PeopleBatch) -> Tensor:
-        assert batch.timesteps is not None and batch.noise is not None
+        assert batch.levels is not None and batch.noise is not None
+        config = self._data.config
         backbone, device = self._data.backbone, self._data.backbone.device
         condition = self._data.condition(batch.pictures, batch.faces, batch.dropout)
         latents = self._data.pictures.latents[batch.pictures].to(device, torch.float32)
-        steps = send(batch.timesteps, device)
-        noised = backbone.schedule.add_noise(latents, send(batch.noise, device), steps)
+        levels = send(batch.levels, device)
+        noised = backbone.schedule.add_noise(latents, send(batch.noise, device), levels)
         with torch.no_grad():
-            by_name = backbone.predict(noised, steps, self._data.named_condition(batch.pictures))
-        error = (backbone.predict(noised, steps, condition) - by_name).square().mean((1, 2, 3))
-        return (error * self._weights[batch.timesteps].to(device)).mean()
+            by_name = backbone.predict(noised, levels, self._data.named_condition(batch.pictures))
+        error = (backbone.predict(noised, levels, condition) - by_name).square().mean((1, 2, 3))
+        weights = backbone.schedule.min_snr(batch.levels, config.snr_gamma, config.snr_scale)
+        return (error * weights.to(device)).mean()
 
 
 class LikenessObjective(DenoisingObjective):

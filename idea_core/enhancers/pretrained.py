@@ -21,19 +21,20 @@ from torch import Tensor
 from ..diffusion.backbone import Backbone
 from ..errors import ConfigError
 from ..families import BASE_MODELS
-from ..files.format import FileFormat
+from ..files.format import FileFormat, renamed, sized
 from ..files.tensorfile import write_tensors
 from ..identity.base_ref import BaseModelRef, MadeForBase
 from ..identity.checks import file_error, require_finite, require_shapes
 from ..identity.identity import Identity
 from ..training.config import TrainConfig
-from ..training.person import PersonModel, Prediction, build_person
+from ..training.person import PersonModel
+from ..training.start import Prediction, build_person
 from .model import UNIT_VARIANCE, EnhancerModel
 
 logger = logging.getLogger(__name__)
 
 _REMEDY = "Choose a file that an ID-Enhancer was saved to, or train it again."
-FORMAT = FileFormat("id-ea-enhancer", "3", _REMEDY, previous="2")
+FORMAT = FileFormat("id-ea-enhancer", "4", _REMEDY, {"2": (renamed, sized), "3": (sized,)})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,7 +154,8 @@ class PretrainedEnhancer(MadeForBase):
     def configure(self, config: TrainConfig) -> TrainConfig:
         """The settings of a training that starts here: this Enhancer's own num_tokens, heads and beta."""
         ref = self.base_ref
-        return dataclasses.replace(config, num_tokens=self.num_tokens, heads=ref.heads, beta=ref.beta)
+        config = dataclasses.replace(config, num_tokens=self.num_tokens, adapter_width=ref.adapter_width)
+        return dataclasses.replace(config, heads=ref.heads, beta=ref.beta)
 
     def build_person(
         self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]

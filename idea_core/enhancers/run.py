@@ -12,10 +12,11 @@ import torch
 from torch.nn.functional import normalize
 
 from ..diffusion.backbone import Backbone
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..faces import FaceEngine
 from ..faces.score import embed_images, only, similarities
 from ..faces.torch_recogniser import TorchRecogniser
+from ..families import BASE_MODELS
 from ..files.digest import digest_of
 from ..identity.base_ref import load_if_same
 from ..images import to_pixels
@@ -85,10 +86,13 @@ def require_trainable(
         base_checkpoint, base_hash: file name and SHA-256 of the base checkpoint; "" if unknown.
 
     Raises:
-        ConfigError: a start for another family.
+        ConfigError: a family without ID-Enhancers across people, or a start for another family.
         FaceError: face models without a detector, or for likeness steps without a usable recogniser.
     """
     engine.require_detector()
+    base = BASE_MODELS[backbone.base_model]
+    if not base.crosses:
+        raise ConfigError("Stable Diffusion for an ID-Enhancer", base.title, "Train each person by itself.")
     if start:
         start.require_family(backbone)
         start.warn_of_other_base("the ID-Enhancer to start from", base_hash, base_checkpoint)

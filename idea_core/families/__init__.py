@@ -4,17 +4,25 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .base_model import BaseModel
+from .flux import FLUX1, KLEIN
 from .mini import MINI
 from .sd1 import SD1
 from .sd2 import SD2
 from .sdxl import SDXL
+from .zimage import ZIMAGE
 
-BASE_MODELS: Mapping[str, BaseModel] = MappingProxyType({base.key: base for base in (SD1, SD2, SDXL, MINI)})
+BASE_MODELS: Mapping[str, BaseModel] = MappingProxyType(
+    {base.key: base for base in (SD1, SD2, SDXL, MINI, FLUX1, KLEIN, ZIMAGE)}
+)
 """Key in identity files → base model."""
 IN_ONE_FILE = tuple(base for base in BASE_MODELS.values() if base.checkpoint)
-"""Those whose checkpoints are read from one file, and that ComfyUI knows."""
+"""Those whose checkpoints are read from one file."""
+UNETS = tuple(base for base in BASE_MODELS.values() if base.transformer is None)
+"""Those with cross attention, which diffusers runs too."""
+IN_COMFYUI = (*IN_ONE_FILE, *(base for base in BASE_MODELS.values() if base.transformer))
+"""Those that ComfyUI runs."""
 
-__all__ = ["BASE_MODELS", "IN_ONE_FILE", "BaseModel", "of_encoders", "of_unet"]
+__all__ = ["BASE_MODELS", "IN_COMFYUI", "IN_ONE_FILE", "UNETS", "BaseModel", "of_config", "of_encoders", "of_unet"]
 
 
 def of_unet(width: int, vector_width: int | None) -> BaseModel | None:
@@ -22,6 +30,12 @@ def of_unet(width: int, vector_width: int | None) -> BaseModel | None:
     return next((base for base in IN_ONE_FILE if (base.width, base.vector_width) == (width, vector_width)), None)
 
 
+def of_config(config: str, width: int | None) -> BaseModel | None:
+    """The family of a transformer, told by ComfyUI's name of its configuration and the width of its text condition."""
+    known = (base for base in BASE_MODELS.values() if base.transformer and config in base.transformer.configs)
+    return next((base for base in known if base.width == width), None)
+
+
 def of_encoders(encoders: Mapping[str, int]) -> BaseModel | None:
-    """The family of text encoders of these keys and widths."""
-    return next((base for base in BASE_MODELS.values() if base.encoders == encoders), None)
+    """The first family with text encoders of these keys and widths."""
+    return next((b for b in BASE_MODELS.values() if {**b.encoders, **b.plain_encoders} == encoders), None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from .ldm_names import KV_LAYER
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,58 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class KVRule:
+    """Layers of a transformer whose output holds queries, keys and values of text tokens, side by side.
+
+    Attributes:
+        layer: pattern of their names in the network.
+        keys, values: their names in files, filled with the pattern's groups. ComfyUI's LoRA loader reads these names.
+        text_only: whether the layers see text alone; otherwise the text comes before the image.
+    """
+
+    layer: str
+    keys: str
+    values: str
+    text_only: bool
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """How ComfyUI runs a family whose network is a flow-matching transformer (arXiv 2403.03206) over text and image.
+
+    Attributes:
+        configs: ComfyUI's names of the family's model configurations.
+        blocks: classes of blocks that are computed again in the backward pass, of the network and of text encoders.
+        kv: where text becomes keys and values.
+        stand_ins: text encoder → texts that its tokenizer always reads as one token; one for each person in a prompt.
+        weighs: whether the tokenizers read weights, such as `(…:1.3)`.
+        ragged: whether prompts of different lengths cannot be in one batch.
+        guidance: guidance scale that distilled models take as an input, in training; None: they take none.
+        guided: whether images need classifier-free guidance.
+    """
+
+    configs: tuple[str, ...]
+    blocks: tuple[str, ...]
+    kv: tuple[KVRule, ...]
+    stand_ins: Mapping[str, tuple[str, ...]]
+    weighs: bool = False
+    ragged: bool = False
+    guidance: float | None = None
+    guided: bool = True
+
+
+@dataclass(frozen=True)
 class BaseModel:
     """A family of base models that share text encoders, text condition and latents.
 
     Attributes:
         encoders: text encoder that reads pseudo-tokens → width of its token embeddings. The keys are those of identity
-            files and of ComfyUI's CLIP, in the order in which hidden states stand side by side in the text condition.
+            files and of ComfyUI's CLIP. Stable Diffusion's hidden states stand side by side in the text condition, in
+            this order. Elsewhere the text condition's rows are the tokens of the first.
+        plain_encoders: the same of text encoders that read prompts without the person.
+        adapter_width: width at which ID-Enhancer and ID-Adapter work, between two projections; None: `width`.
+        kv_layer: pattern of K/V layers' names in files.
+        transformer: how ComfyUI runs the network; None: a UNet with cross attention.
         clip_layer: layer of the text encoders that the network was trained on, counted from the end.
         vector_width: width of the network's other condition, pooled text and image sizes; None: it has none.
         kv_rank: default rank of a person's K/V deltas: lower for more layers, so that a file stays small.
@@ -52,7 +100,25 @@ class BaseModel:
     kv_rank: int = 8
     lora_names: Literal["diffusers", "ldm"] = "diffusers"  # of layers in kohya's LoRA files
     pipeline: str = "StableDiffusionPipeline"  # diffusers' class
-    checkpoint: Checkpoint | None = None  # None: none in one file, and ComfyUI does not know the family
+    checkpoint: Checkpoint | None = None  # None: none in one file
+    plain_encoders: Mapping[str, int] = field(default_factory=dict)
+    adapter_width: int | None = None
+    kv_layer: str = KV_LAYER
+    transformer: Transformer | None = None
+
+    @property
+    def crosses(self) -> bool:
+        """Whether text encoders read their own output again, as CLIP does: language models give rows of other sizes."""
+        return self.transformer is None
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of a prompt without start and end."""
+        return self.context_length - 2 if self.transformer is None else self.context_length
+
+    def module_width(self, adapter_width: int | None = None) -> int:
+        """Width at which ID-Enhancer and ID-Adapter work; None is the family's own."""
+        return adapter_width or self.adapter_width or self.width
 
     def text_layer(self, clip_layer: int | None) -> int:
         """The text encoder layer that `clip_layer` acts as, counted from the end; None is the family's own."""

@@ -16,8 +16,8 @@ _LDM_NAME = re.compile(r"diffusion_model\.(?:(?P<side>input|output)_blocks\.(?P<
 LAYERS_PER_BLOCK = 2  # of Stable Diffusion 1.x, 2.x and XL
 KV_LAYERS = ("attn2.to_k", "attn2.to_v")
 """Ends of these layers' names, LDM's and diffusers'."""
-KV_LAYER = re.compile(r"diffusion_model(\.\w+)+\.attn2\.to_[kv]")
-"""Their names in identity files."""
+KV_LAYER = r"diffusion_model(\.\w+)+\.attn2\.to_[kv]"
+"""Pattern of their names in identity files."""
 
 
 def to_ldm(name: str, layers_per_block: int = LAYERS_PER_BLOCK) -> str:

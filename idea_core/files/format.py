@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .tensorfile import read_tensors
 from .textfile import parse_json
 
 Metadata = dict[str, str]
+Upgrade = Callable[[Metadata], Metadata]
 _UPDATE = "Update ID-EA: a newer version wrote this file."
 _METADATA = {"n": "num_tokens", "d": "cross_attention_dim"}
 _TRAINING = {
@@ -48,13 +49,13 @@ class FileFormat:
     Attributes:
         name, version: `format` and `format_version` in the metadata.
         remedy: what to do with a file of another kind, or with a damaged or outdated one; a whole sentence.
-        previous: the version before, which is read too: its metadata have other keys.
+        upgrades: older version that is read too → what its metadata go through to be the present version's.
     """
 
     name: str
     version: str
     remedy: str
-    previous: str | None = None
+    upgrades: Mapping[str, Sequence[Upgrade]] = field(default_factory=dict)
 
     def metadata(self, values: Mapping[str, str]) -> Metadata:
         """A file's metadata: format, version, and `values`."""
@@ -73,7 +74,9 @@ class FileFormat:
         name = Path(path).name
         try:
             tensors, metadata = read_tensors(path, self._require)
-            yield tensors, _upgraded(metadata) if metadata["format_version"] == self.previous else metadata
+            for upgrade in self.upgrades.get(metadata["format_version"], ()):
+                metadata = upgrade(metadata)
+            yield tensors, metadata
         except KeyError as error:
             raise IdentityFileError(f"an entry {error}", f"none in {name}", self.remedy) from None
         except ValueError as error:
@@ -85,19 +88,24 @@ class FileFormat:
         if metadata.get("format") != self.name:
             raise IdentityFileError(f"a file of format {self.name}", f"format {metadata.get('format')}", self.remedy)
         version = metadata.get("format_version", "none")
-        if version not in (self.version, self.previous):
+        if version not in (self.version, *self.upgrades):
             newer = version.isdecimal() and int(version) > int(self.version)
             raise IdentityFileError(f"format version {self.version}", version, _UPDATE if newer else self.remedy)
 
 
-def _upgraded(metadata: Metadata) -> Metadata:
-    """The metadata of a previous version under the present keys; KeyError or ValueError where they are damaged."""
+def renamed(metadata: Metadata) -> Metadata:
+    """An upgrade: metadata and settings under their present names; KeyError or ValueError where they are damaged."""
     training = parse_json(metadata["training"])
     if isinstance(training, dict):
         training = _renamed(training, _TRAINING)
         if isinstance(training.get("refine"), dict):
             training["refine"] = _renamed(training["refine"], _REFINE)
     return _renamed(metadata, _METADATA) | {"training": json.dumps(training, sort_keys=True)}
+
+
+def sized(metadata: Metadata) -> Metadata:
+    """An upgrade: an Adapter as wide as the text condition, K/V deltas that act on all text."""
+    return {"adapter_width": "", "kv_scope": "whole", **metadata}
 
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

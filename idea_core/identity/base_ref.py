@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone
-from ..diffusion.schedule import PREDICTIONS
+from ..diffusion.schedule import DISCRETE, FLOW
 from ..errors import IdeaError
 from ..families import BASE_MODELS, BaseModel
 from ..files.digest import Digest
@@ -27,11 +27,12 @@ class BaseModelRef:
 
     Attributes:
         base_model: key in `BASE_MODELS`.
-        prediction: what the base checkpoint predicts, "eps" or "v".
+        prediction: what the base checkpoint predicts: "eps" or "v", or "flow" for a transformer.
         clip_layer: text encoder layer of the training, counted from the end; None: the model's own.
         heads, beta: of Enhancer and Adapter.
         base_checkpoint: file name of the base checkpoint; "" if unknown.
         base_hash: SHA-256 of that file; "" if unknown.
+        adapter_width: width at which Enhancer and Adapter work, if it is not the family's own.
 
     Raises IdentityFileError for values that are unknown or do not fit the family.
     """
@@ -43,14 +44,18 @@ class BaseModelRef:
     beta: float
     base_checkpoint: str = ""
     base_hash: str = ""
+    adapter_width: int | None = None
 
     def __post_init__(self) -> None:
         if self.base_model not in BASE_MODELS:
             raise file_error(f"base_model to be one of {', '.join(BASE_MODELS)}", repr(self.base_model))
-        if self.prediction not in PREDICTIONS:
-            raise file_error(f"prediction to be one of {', '.join(PREDICTIONS)}", repr(self.prediction))
-        if self.heads < 1 or self.base.width % self.heads:
-            raise file_error(f"heads to divide the width {self.base.width}", str(self.heads))
+        predictions = (FLOW,) if self.base.transformer else DISCRETE
+        if self.prediction not in predictions:
+            raise file_error(f"prediction to be one of {', '.join(predictions)}", repr(self.prediction))
+        if self.width < 1:
+            raise file_error("adapter_width to be above 0", str(self.width))
+        if self.heads < 1 or self.width % self.heads:
+            raise file_error(f"heads to divide the width {self.width}", str(self.heads))
         if not math.isfinite(self.beta):
             raise file_error("beta to be finite", str(self.beta))
 
@@ -58,14 +63,16 @@ class BaseModelRef:
     def of(cls, backbone: Backbone, heads: int, beta: float, **checkpoint: str) -> BaseModelRef:
         """The base model of a backbone; `checkpoint` is `base_checkpoint` and `base_hash`."""
         predicts = backbone.schedule.prediction
-        return cls(backbone.base_model, predicts, backbone.clip_layer, heads, beta, **checkpoint)
+        name, digest = checkpoint.get("base_checkpoint", ""), checkpoint.get("base_hash", "")
+        return cls(backbone.base_model, predicts, backbone.clip_layer, heads, beta, name, digest)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> BaseModelRef:
         """The reference in `metadata`; KeyError or ValueError if there is none."""
-        values = {field.name: metadata[field.name] for field in fields(cls)}
-        layer, heads, beta = (values.pop(key) for key in ("clip_layer", "heads", "beta"))
-        return cls(**values, clip_layer=int(layer) if layer else None, heads=int(heads), beta=float(beta))
+        values: dict[str, Any] = {field.name: metadata[field.name] for field in fields(cls)}
+        for name in ("clip_layer", "adapter_width"):
+            values[name] = int(values[name]) if values[name] else None
+        return cls(**{**values, "heads": int(values["heads"]), "beta": float(values["beta"])})
 
     def metadata(self) -> dict[str, str]:
         return {key: "" if value is None else str(value) for key, value in asdict(self).items()}
@@ -73,6 +80,11 @@ class BaseModelRef:
     @property
     def base(self) -> BaseModel:
         return BASE_MODELS[self.base_model]
+
+    @property
+    def width(self) -> int:
+        """Width at which Enhancer and Adapter work."""
+        return self.base.module_width(self.adapter_width)
 
 
 class MadeForBase(ABC):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ..errors import IdentityFileError
-from ..families.ldm_names import KV_LAYER
+from ..families import BaseModel
 from ..method.kv import DOWN, FULL, UP, layers_of
 from ..text.names import is_name, one_form
 
@@ -25,12 +26,18 @@ def require_name(name: str) -> str:
     return one_form(name)
 
 
-def kv_shapes(kv: Mapping[str, Tensor], d: int) -> dict[str, tuple[int, ...]]:
-    """Shapes that the K/V keys should have: their own, if (out, rank) · (rank, d) or (out, d)."""
+def kv_shapes(kv: Mapping[str, Tensor], base: BaseModel) -> dict[str, tuple[int, ...]]:
+    """Shapes that the K/V keys should have: their own, if (out, rank) · (rank, in) or (out, in).
+
+    Layers of cross attention read the text condition, of width d. Those of a transformer all read its own width.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
+    d = base.width
     for layer, suffixes in layers_of(kv).items():
-        if not KV_LAYER.fullmatch(layer) or suffixes not in ({FULL}, {UP, DOWN}):
+        if not re.fullmatch(base.kv_layer, layer) or suffixes not in ({FULL}, {UP, DOWN}):
             raise file_error("only keys of an identity", f"{layer} with {sorted(suffixes)}")
+        if base.transformer and not shapes:
+            d = (0, *kv[layer + (FULL if FULL in suffixes else DOWN)].shape)[-1]
         if suffixes == {FULL}:
             shapes[layer + FULL] = (kv[layer + FULL].shape[0] if kv[layer + FULL].ndim else 0, d)
         else:

@@ -44,6 +44,7 @@ def blend(identities: Sequence[Identity], weights: Sequence[float], name: str) -
         first,
         name=name,
         tokens={key: mean(identity.tokens[key] for identity in identities) for key in first.tokens},
+        rows=mean_of("rows"),
         anchor=mean_of("anchor"),
         grounding=mean_of("grounding"),
         adapter={key: mean(identity.adapter[key] for identity in identities) for key in first.adapter},
@@ -108,7 +109,8 @@ def _mix_kv(parts: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> d
 def _require_alike(identities: Sequence[Identity]) -> None:
     if not identities:
         raise ConfigError("at least one person", "none", "Give people to mix.")
-    fields = ("base_model", "prediction", "text_layer", "base_ref.heads", "base_ref.beta", "num_tokens", "has_adapter")
+    fields = ["base_model", "prediction", "text_layer", "base_ref.heads", "base_ref.beta", "base_ref.width"]
+    fields += ["num_tokens", "has_adapter", "has_rows", "kv_scope"]
     for field in fields:
         values = [attrgetter(field)(identity) for identity in identities]
         if any(value != values[0] for value in values):

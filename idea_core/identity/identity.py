@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files.format import FileFormat
+from ..diffusion.backbone import KV_SCOPES
+from ..files.format import FileFormat, renamed, sized
 from ..files.tensorfile import write_tensors
 from ..method.modules import ARCFACE_WIDTH, GatedAttention
 from .base_ref import BaseModelRef, MadeForBase
 from .checks import REMEDY, file_error, kv_shapes, require_finite, require_name, require_shapes
 from .thumbnail import KEY, decode_thumbnail, readable_thumbnail
 
-FORMAT = FileFormat("id-ea", "2", REMEDY, previous="1")
+FORMAT = FileFormat("id-ea", "3", REMEDY, {"1": (renamed, sized), "2": (sized,)})
 _ADAPTER = "adapter."
-_SINGLE = ("anchor", "grounding", "id_embeds")
+_SINGLE = ("rows", "anchor", "grounding", "id_embeds")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,12 +36,14 @@ class Identity(MadeForBase):
     Attributes:
         name: trigger name; prompts say `<name>`.
         base_ref: the base model of the training, and the Adapter's shape.
-        tokens: text encoder → pseudo-tokens `v` (n, d_enc).
+        tokens: text encoder → pseudo-tokens `v` (n, d_enc), or what it reads in place of `rows`.
+        rows: the person's own rows (n, d) of the text condition; None: the text encoders give them.
         anchor: `A` (n, d); None if unknown.
-        grounding: `fuse(F)` (n, d), what the Adapter sees of this person; None for plain Textual Inversion.
+        grounding: `fuse(F)` (n, w), what the Adapter sees of this person; None for plain Textual Inversion.
         adapter: state dict of its `GatedAttention`; empty for plain Textual Inversion.
         id_embeds: `a` (512,), the face embedding; None if it was left out.
         kv: state dict of `KVDeltas`; empty where none were trained.
+        kv_scope: where they act, one of `KV_SCOPES`.
         training: settings and results of the training, JSON values.
         thumbnail: an image of the person, from `encode_thumbnail`; "" for none.
 
@@ -51,11 +54,13 @@ class Identity(MadeForBase):
     name: str
     base_ref: BaseModelRef
     tokens: Mapping[str, Tensor]
+    rows: Tensor | None = None
     anchor: Tensor | None = None
     grounding: Tensor | None = None
     adapter: Mapping[str, Tensor] = field(default_factory=dict)
     id_embeds: Tensor | None = None
     kv: Mapping[str, Tensor] = field(default_factory=dict)
+    kv_scope: str = "whole"
     training: Mapping[str, Any] = field(default_factory=dict)
     thumbnail: str = ""
 
@@ -63,10 +68,14 @@ class Identity(MadeForBase):
         object.__setattr__(self, "name", require_name(self.name))
         if self.thumbnail:
             decode_thumbnail(self.thumbnail)
+        if self.kv_scope not in KV_SCOPES or (self.base.transformer is None and self.kv_scope != "whole"):
+            raise file_error("kv_scope of the base model", repr(self.kv_scope))
+        if self.rows is not None and self.base.transformer is None:
+            raise file_error(f"no rows for {self.base.title}", "some")
         if self.has_adapter != bool(self.adapter):
             raise file_error("grounding and adapter, or neither", "one of them")
         tensors = self.tensors()
-        require_shapes(tensors, self._shapes() | kv_shapes(self.kv, self.base.width))
+        require_shapes(tensors, self._shapes() | kv_shapes(self.kv, self.base))
         require_finite(tensors)
 
     def __repr__(self) -> str:  # without tensors: it stands in the error reports that users send to others
@@ -83,6 +92,11 @@ class Identity(MadeForBase):
         return next(iter(self.tokens.values())).shape[0]
 
     @property
+    def has_rows(self) -> bool:
+        """Whether the person's pseudo-tokens stand in the text encoders' output."""
+        return self.rows is not None
+
+    @property
     def has_adapter(self) -> bool:
         """Whether the person has an Adapter; plain Textual Inversion has none."""
         return self.grounding is not None
@@ -97,12 +111,12 @@ class Identity(MadeForBase):
         """The file's metadata; every value is a string."""
         thumbnail = {KEY: self.thumbnail} if self.thumbnail else {}
         shape = {"num_tokens": str(self.num_tokens), "cross_attention_dim": str(self.base.width)}
-        return FORMAT.metadata({"name": self.name, **self.header(), **shape, **thumbnail})
+        return FORMAT.metadata({"name": self.name, **self.header(), **shape, "kv_scope": self.kv_scope, **thumbnail})
 
     def build_adapter(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> GatedAttention:
         """The Adapter with this person's weights, frozen."""
         with torch.device("meta"):
-            adapter = GatedAttention(self.base.width, self.base_ref.heads, self.base_ref.beta)
+            adapter = self._empty_adapter()
         weights = {key: tensor.to(device, dtype) for key, tensor in self.adapter.items()}
         adapter.load_state_dict(weights, assign=True)
         return adapter.requires_grad_(False).eval()
@@ -115,7 +129,7 @@ class Identity(MadeForBase):
                 return {key: cast(tensor) for key, tensor in part.items()}
             return None if part is None else part.detach().to("cpu", dtype or part.dtype).contiguous()
 
-        parts = ("tokens", "anchor", "grounding", "id_embeds", "adapter", "kv")
+        parts = ("tokens", *_SINGLE, "adapter", "kv")
         return dataclasses.replace(self, **{part: cast(getattr(self, part)) for part in parts})
 
     def save(self, path: str | os.PathLike, dtype: torch.dtype | None = torch.float16) -> Path:
@@ -134,11 +148,13 @@ class Identity(MadeForBase):
             identity = cls(
                 name=metadata["name"],
                 tokens={encoder: tensors.pop(encoder) for encoder in header["base_ref"].base.encoders},
+                rows=tensors.pop("rows", None),
                 anchor=tensors.pop("anchor", None),
                 grounding=tensors.pop("grounding", None),
                 id_embeds=tensors.pop("id_embeds", None),
                 adapter={k.removeprefix(_ADAPTER): tensors.pop(k) for k in list(tensors) if k.startswith(_ADAPTER)},
                 kv=tensors,
+                kv_scope=metadata["kv_scope"],
                 thumbnail=readable_thumbnail(metadata.get(KEY, "")),
                 **header,
             )
@@ -148,16 +164,21 @@ class Identity(MadeForBase):
                 raise file_error(f"metadata num_tokens = {n}, cross_attention_dim = {d}", ", ".join(shape))
             return identity
 
+    def _empty_adapter(self) -> GatedAttention:
+        ref = self.base_ref
+        return GatedAttention(self.base.width, ref.heads, ref.beta, ref.width)
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         first, d = next(iter(self.tokens.values()), torch.empty(0)), self.base.width
         n = first.shape[0] if first.ndim == 2 else 0
         if n < 1:
             raise file_error("pseudo-tokens of shape (n, d_enc)", str(tuple(first.shape)))
-        single = {"anchor": (n, d), "grounding": (n, d), "id_embeds": (ARCFACE_WIDTH,)}
+        width = self.base_ref.width
+        single = {"rows": (n, d), "anchor": (n, d), "grounding": (n, width), "id_embeds": (ARCFACE_WIDTH,)}
         shapes: dict[str, tuple[int, ...]] = {key: (n, width) for key, width in self.base.encoders.items()}
         shapes |= {key: shape for key, shape in single.items() if getattr(self, key) is not None}
         if self.has_adapter:
             with torch.device("meta"):
-                adapter = GatedAttention(d, self.base_ref.heads).state_dict()
+                adapter = self._empty_adapter().state_dict()
             shapes |= {_ADAPTER + key: tuple(tensor.shape) for key, tensor in adapter.items()}
         return shapes

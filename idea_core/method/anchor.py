@@ -5,11 +5,14 @@ Textual ID anchor and cross initialisation: arXiv 2312.15905, sec. 3.2; arXiv 25
 
 The mean *input* embedding of many celebrity names goes through the text encoder; the hidden states
 at its positions, an encoder *output*, initialise the pseudo-tokens, an encoder *input*.
+
+Language models gather a name of several tokens in its last one, so only names of whole words count there. Their output
+is no start for their input. Pseudo-tokens may then be rows of the text condition themselves, an encoder *output*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -20,17 +23,20 @@ from ..diffusion.backbone import Backbone, TokenIds
 from ..errors import ConfigError
 from ..families import BASE_MODELS
 from ..files.textfile import shipped_lines
+from ..text.captions import PLACEHOLDER
 from ..text.names import one_form
 
 MIN_NAMES = 32  # for axes that mean something
 _BATCH_SIZE = 32  # names
 
 Anchor = Mapping[str, Tensor]
-"""Text encoder → its part of the anchor (n, d_enc), float32."""
+"""Text encoder → its part of the anchor (n, d_enc), float32; or `ROWS` → rows of the text condition (n, d)."""
+ROWS = "rows"
+"""Key of pseudo-tokens in the text encoders' output."""
 
 
 class NamesBasis(NamedTuple):
-    """How names differ, position by position, in the text encoders' input."""
+    """How names differ, position by position, in the text encoders' input or output."""
 
     mean: Anchor  # (n, d_enc)
     axes: Mapping[str, Tensor]
@@ -57,9 +63,14 @@ def cross_initialise(backbone: Backbone, names: Iterable[str], n: int) -> Anchor
         names: celebrity names, or a single phrase such as "human face".
         n: pseudo-tokens per identity.
     """
+    return by_encoder(backbone, anchor_rows(backbone, names, n))
+
+
+@torch.no_grad()
+def anchor_rows(backbone: Backbone, names: Iterable[str], n: int) -> Tensor:
+    """The anchor `A` (n, d): the text encoders' output for the mean name. Arguments as in `cross_initialise`."""
     mean, _ = mean_name(backbone, names, n)
-    context = backbone.encode({encoder: [list(part)] for encoder, part in mean.items()}).context
-    return _by_encoder(backbone, context[0, 1 : n + 1].float())  # right after the start token
+    return _rows_of(backbone, {encoder: part[None] for encoder, part in mean.items()})[0]
 
 
 @torch.no_grad()
@@ -69,7 +80,7 @@ def mean_name(backbone: Backbone, names: Iterable[str], n: int) -> tuple[Anchor,
     The mean square is over all values at a position: the scale on which names differ. Raises ConfigError if no name has
     n tokens.
     """
-    ids = [backbone.tokenize(name) for name in names]
+    ids = _whole_words(backbone, names)
     mean, scale = {}, {}
     for encoder in BASE_MODELS[backbone.base_model].encoders:
         tokens = [name[encoder] for name in ids]
@@ -88,34 +99,32 @@ def mean_name(backbone: Backbone, names: Iterable[str], n: int) -> tuple[Anchor,
 
 
 @torch.no_grad()
-def spread_of_names(backbone: Backbone, names: Iterable[str], n: int) -> Anchor:
-    """How names differ from their mean in the text encoder's output: each encoder's (N · n, d_enc).
+def spread_of_names(backbone: Backbone, names: Iterable[str], n: int) -> Tensor:
+    """How names differ from their mean in the text encoders' output, (N · n, d).
 
     Names with fewer than n tokens are left out.
     """
-    ids, encoders = _full_names(backbone, names, n), BASE_MODELS[backbone.base_model].encoders
-    rows = []
-    for begin in range(0, len(ids), _BATCH_SIZE):
-        part = ids[begin : begin + _BATCH_SIZE]
-        context = backbone.encode({encoder: [name[encoder] for name in part] for encoder in encoders}).context
-        rows.append(context[:, 1 : n + 1].float())
-    states = torch.cat(rows)  # (N, n, d)
-    return _by_encoder(backbone, (states - states.mean(0)).flatten(0, 1))
+    states = _rows_of(backbone, _embedded(backbone, _full_names(backbone, names, n), n))
+    return (states - states.mean(0)).flatten(0, 1)
 
 
 @torch.no_grad()
-def names_basis(backbone: Backbone, names: Iterable[str], n: int, max_axes: int) -> NamesBasis | None:
+def names_basis(
+    backbone: Backbone, names: Iterable[str], n: int, max_axes: int, output: bool = False
+) -> NamesBasis | None:
     """Mean and principal axes of names' input embeddings (arXiv 2306.00926); None for too few names.
 
-    Names with fewer than n tokens are left out. `max_axes` counts at each position.
+    Names with fewer than n tokens are left out. `max_axes` counts at each position. With `output`, the axes are those
+    of the text encoders' output for the names.
     """
     ids = _full_names(backbone, names, n)
     if len(ids) < MIN_NAMES:
         return None
+    embedded = _embedded(backbone, ids, n)
+    points = {ROWS: _rows_of(backbone, embedded)} if output else embedded
     means, axes = {}, {}
-    for encoder in BASE_MODELS[backbone.base_model].encoders:
-        columns = [[name[encoder][position] for name in ids] for position in range(n)]
-        embeddings = torch.stack([backbone.embed_tokens(encoder, column) for column in columns])  # (n, N, d_enc)
+    for encoder, names_points in points.items():
+        embeddings = names_points.movedim(1, 0).contiguous()  # (n, N, d_enc)
         mean = embeddings.mean(1, keepdim=True)
         _, singular, directions = torch.linalg.svd(embeddings - mean, full_matrices=False)
         largest = directions.gather(-1, directions.abs().argmax(-1, keepdim=True))
@@ -127,12 +136,47 @@ def names_basis(backbone: Backbone, names: Iterable[str], n: int, max_axes: int)
 
 def _full_names(backbone: Backbone, names: Iterable[str], n: int) -> list[TokenIds]:
     """Ids of the names with at least n tokens in each text encoder."""
-    ids = [backbone.tokenize(name) for name in names]
+    ids = _whole_words(backbone, names)
     encoders = BASE_MODELS[backbone.base_model].encoders
     return [name for name in ids if all(len(name[encoder]) >= n for encoder in encoders)]
 
 
-def _by_encoder(backbone: Backbone, states: Tensor) -> Anchor:
-    """Hidden states (N, d) by text encoder, (N, d_enc)."""
-    encoders = BASE_MODELS[backbone.base_model].encoders
+def _whole_words(backbone: Backbone, names: Iterable[str]) -> list[TokenIds]:
+    """Ids of names; for a language model, of names whose words are one token each, if there are any."""
+    names = list(names)
+    ids = [backbone.tokenize(name) for name in names]
+    if BASE_MODELS[backbone.base_model].transformer is None:
+        return ids
+    whole = [one for name, one in zip(names, ids) if all(len(part) == len(name.split()) for part in one.values())]
+    return whole or ids
+
+
+def _embedded(backbone: Backbone, ids: Sequence[TokenIds], n: int) -> dict[str, Tensor]:
+    """Text encoder → input embeddings (N, n, d_enc) of the first n tokens of names."""
+    embedded = {}
+    for encoder in BASE_MODELS[backbone.base_model].encoders:
+        columns = [[name[encoder][position] for name in ids] for position in range(n)]
+        embedded[encoder] = torch.stack([backbone.embed_tokens(encoder, column) for column in columns], dim=1)
+    return embedded
+
+
+def _rows_of(backbone: Backbone, vectors: Mapping[str, Tensor]) -> Tensor:
+    """The text condition's rows (N, n, d) at vectors (N, n, d_enc) that are a prompt of their own."""
+    rows, prompt = [], backbone.read(PLACEHOLDER)
+    for begin in range(0, len(next(iter(vectors.values()))), _BATCH_SIZE):
+        parts = {encoder: list(part[begin : begin + _BATCH_SIZE]) for encoder, part in vectors.items()}
+        condition = backbone.encode([prompt] * len(next(iter(parts.values()))), parts)
+        assert condition.places is not None
+        index = condition.places[..., None].expand(-1, -1, condition.context.shape[-1])
+        rows.append(condition.context.gather(1, index).float())
+    return torch.cat(rows)
+
+
+def by_encoder(backbone: Backbone, states: Tensor) -> Anchor:
+    """Hidden states (N, d) by text encoder, (N, d_enc); ConfigError if they are no start for its input."""
+    base = BASE_MODELS[backbone.base_model]
+    if not base.crosses:
+        wanted, fix = "pseudo-tokens that start at names, or in space = output", "Set start to names."
+        raise ConfigError(wanted, f"start = cross on {base.title}", fix)
+    encoders = base.encoders
     return dict(zip(encoders, states.split(list(encoders.values()), dim=-1)))

@@ -1,4 +1,4 @@
-"""Changes to the cross attentions' key and value weights (arXiv 2507.11990, ID-Adapter; low rank: arXiv 2106.09685).
+"""Changes to weights that make keys and values of text (arXiv 2507.11990, ID-Adapter; low rank: arXiv 2106.09685).
 
 Keys are those of ComfyUI's own LoRA loader, so a stock LoraLoader applies them too.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 UP, DOWN, FULL = ".lora_up.weight", ".lora_down.weight", ".diff"
 
@@ -42,9 +43,10 @@ class KVDeltas:
     def parameters(self) -> Iterable[Tensor]:
         return self._weights.values()
 
-    def delta(self, name: str) -> Tensor:
-        """ΔW (out, in) of one layer, differentiable."""
-        return delta_of(self._weights, name)
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The state dict, differentiable."""
+        return self._weights
 
     def state_dict(self) -> dict[str, Tensor]:
         return {key: weight.detach() for key, weight in self._weights.items()}
@@ -64,6 +66,36 @@ def kv_added(layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tenso
         for name, layer in layers.items():
             stack.callback(layer.register_forward_hook(hook(name)).remove)
         yield
+
+
+class FusedKV(NamedTuple):
+    """Names in files of the keys and values that one layer makes together with the queries.
+
+    Its output (B, L, ≥ 3h) holds queries, keys and values of width h one after the other, and what else it makes.
+    """
+
+    keys: str
+    values: str
+    text_only: bool  # whether the layer sees text alone; otherwise the text comes before the image
+
+    def changed(self, x: Tensor, output: Tensor, state: Mapping[str, Tensor], marks: Tensor | None) -> Tensor:
+        """The layer's output for `x` (B, L, h) with the deltas in `state`.
+
+        Args:
+            marks: (B, L_text, 1), factor of the change at each token of the text; None: it acts on all of `x`.
+        """
+        seen = x if marks is None else x[:, : marks.shape[1]]
+        change = torch.cat([_applied(state, name, seen) for name in (self.keys, self.values)], dim=-1)
+        change = change if marks is None else change * marks.to(change)
+        width = x.shape[-1]
+        return output + pad(change, (width, output.shape[-1] - 3 * width, 0, x.shape[1] - seen.shape[1]))
+
+
+def _applied(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """``ΔW x`` without the whole ΔW: a transformer's are large."""
+    if name + FULL in state:
+        return linear(x, state[name + FULL].to(x))
+    return linear(linear(x, state[name + DOWN].to(x)), state[name + UP].to(x))
 
 
 def delta_of(state: Mapping[str, Tensor], name: str) -> Tensor:

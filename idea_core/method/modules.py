@@ -19,7 +19,7 @@ class Enhancer(nn.Module):
     """Cross attention from the face to the anchor: ``F = out(attention(q(X), kv(A), kv(A)))``.
 
     Args:
-        d: width of the text condition.
+        d: width of the text condition, or the Adapter's own width.
         n: pseudo-tokens per identity.
         heads: attention heads; `d` is a multiple of it.
         residual: let the face pass around the attention, ``F = out(X + attention(…))``. As published, all that F can
@@ -55,48 +55,69 @@ class Enhancer(nn.Module):
 class GatedAttention(nn.Module):
     """``S = self_attention([y ; g])[:L]``, behind a gate ``beta · tanh(gamma)``: all that images need of an Adapter.
 
+    At a width of its own, it works between two projections: ``y' − y = |y| · out(gate · S)``, where `S` sees
+    ``in(y / |y|)``, and `|y|` is the root mean square of a row. Rows of language models differ a hundredfold in size.
+
     Args:
         d: width of the text condition.
-        heads: attention heads; `d` is a multiple of it.
+        heads: attention heads; `width` is a multiple of it.
         beta: constant scale of the gate.
+        width: of the attention, `w` below; None: d.
     """
 
-    def __init__(self, d: int, heads: int = 8, beta: float = 0.4):
+    def __init__(self, d: int, heads: int = 8, beta: float = 0.4, width: int | None = None):
         super().__init__()
-        self.d, self.beta = d, beta
-        self.attention = nn.MultiheadAttention(d, heads, batch_first=True)
+        self.d, self.beta, self.width = d, beta, width or d
+        self.attention = nn.MultiheadAttention(self.width, heads, batch_first=True)
         self.gamma = nn.Parameter(torch.zeros(1))
+        projected = self.width != d
+        self.into = nn.Linear(d, self.width) if projected else None
+        self.out = nn.Linear(self.width, d) if projected else None
+
+    def narrow(self, rows: Tensor) -> Tensor:
+        """Rows (…, d) of text as the attention sees them (…, w)."""
+        return rows if self.into is None else self.into(rows / _size(rows))
 
     def attended(self, context: Tensor, grounding: Tensor) -> Tensor:
-        """`S` (B, L, d): self-attention over the text and the identity, at the text's positions.
+        """`S` (B, L, w): self-attention over the text and the identity, at the text's positions.
 
         Args:
             context: `y` (B, L, d), text condition.
-            grounding: `g` (n, d), what the Adapter sees of the identity; (B, n, d) where each prompt has its own.
+            grounding: `g` (n, w), what the Adapter sees of the identity; (B, n, w) where each prompt has its own.
         """
         require_shape("context", context, "B", "L", self.d)
         batch, length, _ = context.shape
-        require_shape("grounding", grounding, *([batch] if grounding.ndim == 3 else []), "n", self.d)
-        joint = torch.cat([context, grounding.expand(batch, -1, -1)], dim=1)  # (B, L + n, d)
+        require_shape("grounding", grounding, *([batch] if grounding.ndim == 3 else []), "n", self.width)
+        joint = torch.cat([self.narrow(context), grounding.expand(batch, -1, -1)], dim=1)  # (B, L + n, w)
         attended, _ = self.attention(joint, joint, joint, need_weights=False)
         return attended[:, :length]
 
     def difference(self, context: Tensor, grounding: Tensor) -> Tensor:
         """`y' − y` (B, L, d) at strength 1."""
-        return self.beta * torch.tanh(self.gamma) * self.attended(context, grounding)
+        gated = self.beta * torch.tanh(self.gamma) * self.attended(context, grounding)
+        return gated if self.out is None else _size(context) * self.out(gated)
+
+    @torch.no_grad()
+    def open_without_effect(self, gamma: float) -> None:
+        """Open the gate before an output of zeros, from which all parts learn at once."""
+        self.gamma.fill_(gamma)
+        last = self.attention.out_proj if self.out is None else self.out
+        last.weight.zero_()
+        last.bias.zero_()
 
 
 class Adapter(GatedAttention):
     """``y' = y + strength · beta · tanh(gamma) · self_attention([y ; fuse(F)])[:L]``."""
 
-    def __init__(self, d: int, heads: int = 8, beta: float = 0.4):
-        fuse = nn.Linear(2 * d, d)  # drawn before the attention: the random draws of a seed keep their order
-        super().__init__(d, heads, beta)
+    def __init__(self, d: int, heads: int = 8, beta: float = 0.4, width: int | None = None):
+        inner = width or d
+        fuse = nn.Linear(2 * inner, inner)  # drawn before the attention: the random draws of a seed keep their order
+        super().__init__(d, heads, beta, width)
         self.fuse = fuse
 
     def grounding(self, fused: Tensor) -> Tensor:
-        """`g = fuse(F)` (…, n, d). It depends on the person alone: a person's file holds it in place of `fuse`."""
-        require_shape("fused", fused, *(["B"] if fused.ndim == 3 else []), "n", 2 * self.d)
+        """`g = fuse(F)` (…, n, w). It depends on the person alone: a person's file holds it in place of `fuse`."""
+        require_shape("fused", fused, *(["B"] if fused.ndim == 3 else []), "n", 2 * self.width)
         return self.fuse(fused)
 
     def applied_weights(self) -> dict[str, Tensor]:
@@ -108,9 +129,14 @@ class Adapter(GatedAttention):
 
         Args:
             context: `y` (B, L, d), text condition.
-            fused: `F` (n, 2d), the Enhancer's output; (B, n, 2d) where each prompt has a person of its own.
+            fused: `F` (n, 2w), the Enhancer's output; (B, n, 2w) where each prompt has a person of its own.
             strength: factor on the difference; 0 returns `context` itself.
         """
         if strength == 0:
             return context
         return context + strength * self.difference(context, self.grounding(fused))
+
+
+def _size(rows: Tensor) -> Tensor:
+    """Root mean square (…, 1) of rows (…, d)."""
+    return rows.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)

@@ -1,21 +1,40 @@
-"""Training captions as token ids, with a place for the pseudo-tokens."""
+"""Prompts as token ids, with a place for the pseudo-tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from textwrap import shorten
+from typing import NamedTuple
 
-from ..diffusion.backbone import Backbone, TokenIds
+import torch
+from torch import Tensor
+
+from ..diffusion.backbone import Backbone, Prompt, TokenIds, Vectors
+from ..diffusion.memory import send
 from ..errors import ConfigError, TrainingError
 from .captions import PLACEHOLDER
 
-Caption = tuple[TokenIds, TokenIds]  # before and after the person
+
+class SplitPrompt(NamedTuple):
+    """A prompt for text encoders whose tokens do not depend on the text around: CLIP's."""
+
+    before: TokenIds
+    after: TokenIds
+
+    @classmethod
+    def read(cls, tokenize: Callable[[str], TokenIds], prompt: str) -> SplitPrompt:
+        before, _, after = prompt.partition(PLACEHOLDER)
+        return cls(tokenize(before), tokenize(after))
+
+    @property
+    def length(self) -> int:
+        return max(len(ids) + len(self.after[encoder]) for encoder, ids in self.before.items())
 
 
 def tokenize_captions(
     backbone: Backbone, captions: Sequence[str], n: int = 0, labels: Sequence[str] = ()
-) -> list[Caption]:
-    """The captions, each different one tokenized once.
+) -> list[Prompt]:
+    """The captions, each different one read once.
 
     Args:
         n: pseudo-tokens of the person.
@@ -25,11 +44,11 @@ def tokenize_captions(
         TrainingError: a caption without a place for the person, or with several.
         ConfigError: a caption that is too long for the text encoder.
     """
-    parts = {caption: _tokenize(backbone, caption) for caption in dict.fromkeys(captions)}
-    tokenized = [parts[caption] for caption in captions]
-    for (before, after), label in zip(tokenized, labels or map(quoted, captions), strict=True):
-        require_short(backbone, max(len(before[encoder]) + n + len(after[encoder]) for encoder in before), label)
-    return tokenized
+    read = {caption: _read(backbone, caption) for caption in dict.fromkeys(captions)}
+    prompts = [read[caption] for caption in captions]
+    for prompt, label in zip(prompts, labels or map(quoted, captions), strict=True):
+        require_short(backbone, prompt.length + n, label)
+    return prompts
 
 
 def require_short(backbone: Backbone, count: int, label: str) -> None:
@@ -48,22 +67,28 @@ def quoted(prompt: str) -> str:
     return f"in {shorten(prompt, 80, placeholder=' …')!r}"
 
 
-def fill(captions: Sequence[Caption], tokens: Mapping[str, Iterable[Iterable]]) -> dict[str, list[list]]:
-    """Text encoder → the captions' token sequences, with pseudo-tokens in their places.
-
-    Args:
-        tokens: text encoder → each caption's pseudo-tokens (n, d_enc).
-    """
-    return {
-        encoder: [[*before[encoder], *own, *after[encoder]] for (before, after), own in zip(captions, rows)]
-        for encoder, rows in tokens.items()
-    }
+def fill(prompts: Sequence[SplitPrompt], vectors: Vectors) -> dict[str, list[list[int | Tensor]]]:
+    """Text encoder → the prompts' token ids, with vectors in their places."""
+    filled: dict[str, list[list[int | Tensor]]] = {}
+    for encoder in prompts[0].before:
+        own: Sequence[Iterable[Tensor]] = vectors.get(encoder) or [()] * len(prompts)
+        filled[encoder] = [[*one.before[encoder], *rows, *one.after[encoder]] for one, rows in zip(prompts, own)]
+    return filled
 
 
-def _tokenize(backbone: Backbone, caption: str) -> Caption:
-    before, *after = caption.split(PLACEHOLDER)
-    if len(after) != 1:
+def places_of(prompts: Sequence[SplitPrompt], vectors: Vectors, device: torch.device) -> Tensor | None:
+    """Rows (B, n) of the context where the vectors stand, after the start token; None where their numbers differ."""
+    encoder = next(iter(vectors), None)
+    numbers = {len(rows) for rows in vectors[encoder]} if encoder else set()
+    if encoder is None or len(numbers) != 1:
+        return None
+    first = torch.tensor([[len(prompt.before[encoder]) + 1] for prompt in prompts])
+    return send(first + torch.arange(numbers.pop()), device)
+
+
+def _read(backbone: Backbone, caption: str) -> Prompt:
+    if caption.count(PLACEHOLDER) != 1:
         raise TrainingError(
             f"captions with one {PLACEHOLDER} where the person stands", repr(caption), f"Write {PLACEHOLDER} once."
         )
-    return backbone.tokenize(before), backbone.tokenize(after[0])
+    return backbone.read(caption)

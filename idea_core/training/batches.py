@@ -1,4 +1,4 @@
-"""What the steps of a training see: photos, mirror images, captions, timesteps, noise, all drawn from one seed."""
+"""What the steps of a training see: photos, mirror images, captions, noise levels, noise, all drawn from one seed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.backbone import Backbone, Latents
+from ..diffusion.backbone import Backbone, Latents, Prompt
+from ..diffusion.schedule import Schedule
 from ..errors import ShapeError, TrainingError, require_shape
 from ..text.captions import with_note
-from ..text.tokenized import Caption, tokenize_captions
+from ..text.tokenized import tokenize_captions
 from .config import TrainConfig
 
 
@@ -81,7 +82,7 @@ class PhotoDataset:
     """A person's photos as the base model has them: a bucket for each size, and the captions photo by photo."""
 
     buckets: Sequence[Bucket]
-    captions: Sequence[Caption]
+    captions: Sequence[Prompt]
 
     @classmethod
     def encode(
@@ -125,24 +126,30 @@ class Batch:
     bucket: int  # index of the photos' bucket
     photos: Tensor  # (B,) indices of latents
     captions: Tensor  # (B,) indices of captions
-    timesteps: Tensor  # (B,)
+    levels: Tensor  # (B,), noise levels
     noise: Tensor  # (B, c, h, w)
     posterior_noise: Tensor | None = None  # (B, c, h, w), standard normal: places in the VAE's posterior
     drawn: Tensor | None = None  # (Q, c, h, w), standard normal: noise of the images that the likeness loss draws
     drawn_captions: Tensor | None = None  # (Q,) indices of captions
 
-    def parts(self, size: int) -> list[Batch]:
-        """The same batch in pieces of at most `size` photos."""
-        names = ("photos", "captions", "timesteps", "noise", "posterior_noise")
-        split = {name: rows.split(size) for name in names if (rows := getattr(self, name)) is not None}
-        return [replace(self, **dict(zip(split, rows))) for rows in zip(*split.values())]
+    def parts(self, size: int, by_caption: bool = False) -> list[Batch]:
+        """The same batch in pieces of at most `size` photos, each of one caption where that is wanted."""
+        names = ("photos", "captions", "levels", "noise", "posterior_noise")
+        rows = {name: part for name in names if (part := getattr(self, name)) is not None}
+        whole = [torch.arange(len(self.photos))]
+        groups = [(self.captions == one).nonzero()[:, 0] for one in self.captions.unique()] if by_caption else whole
+        return [
+            replace(self, **{name: part[index] for name, part in rows.items()})
+            for group in groups
+            for index in group.split(size)
+        ]
 
 
 class BatchSampler:
     """Draws batches from one seed. All photos of a batch are of one size; each photo is drawn as often as any other."""
 
-    def __init__(self, buckets: Sequence[Bucket], timesteps: int, config: TrainConfig):
-        self.buckets, self.timesteps, self.config = buckets, timesteps, config
+    def __init__(self, buckets: Sequence[Bucket], schedule: Schedule, config: TrainConfig):
+        self.buckets, self.schedule, self.config = buckets, schedule, config
         self.generator = torch.Generator().manual_seed(config.seed)
 
     def draw(self) -> Batch:
@@ -161,7 +168,7 @@ class BatchSampler:
             bucket=number,
             photos=photos + mirrored * len(bucket),
             captions=bucket.first[photos] + caption,
-            timesteps=torch.randint(self.timesteps, (size,), generator=generator),
+            levels=self.schedule.draw(size, generator),
             noise=torch.randn(shape, generator=generator),
             posterior_noise=torch.randn(shape, generator=generator) if self.config.sample_latents else None,
         )

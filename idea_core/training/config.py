@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from ..diffusion.backbone import KV_SCOPES
 from ..method.losses import ZETA
 from ..settings import MAX_SEED, Settings, setting
 
 REGULARIZERS = ("mahalanobis", "names", "l2")
 """Distance of the pseudo-tokens to where they start: Mahalanobis by the spread of the anchor's own rows, as published;
 Mahalanobis by the spread of the names; squared Euclidean."""
+
+SPACES = ("input", "output")
+"""Where pseudo-tokens stand: among a prompt's tokens, or in place of the text encoders' output for them."""
 
 STARTS = ("names", "cross")
 """Where pseudo-tokens start and how they move: at the mean input embedding of celebrities' names along the names'
@@ -157,6 +161,28 @@ class TrainConfig(Settings):
     )
     swa_fraction: float = setting(
         0.0, "Share of the steps, counted from the end, whose weights are averaged. 0 uses the last step.", min=0, max=1
+    )
+    space: str = setting(
+        "input",
+        "Place of the pseudo-tokens. input: among the prompt's tokens. output: in the text encoder's output, which "
+        "needs less memory and time. Only FLUX and Z-Image have output.",
+        choices=SPACES,
+        advanced=True,
+    )
+    kv_scope: str = setting(
+        "auto",
+        "Scope of the change to keys and values in FLUX and Z-Image. person: the name's tokens. text: the person's "
+        "prompts. whole: everything, as a LoRA. auto: person. Stable Diffusion has whole alone.",
+        choices=("auto", *KV_SCOPES),
+        advanced=True,
+    )
+    adapter_width: int | None = setting(
+        None,
+        "Width at which ID-Enhancer and ID-Adapter work. Unset: that of the text condition, or 256 for FLUX and "
+        "Z-Image. A lower width makes files smaller.",
+        min=8,
+        soft_max=4096,
+        advanced=True,
     )
 
     @property

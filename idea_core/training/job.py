@@ -20,9 +20,10 @@ from ..version import __version__
 from .batches import Photos, count_photos
 from .config import TrainConfig
 from .output import Output
-from .person import NamesStart, Start
 from .preview import Score, WatchConfig, preview_images, watch_person
 from .run import OnProgress, Progress, TrainingRun
+from .self_check import require_right_gradients
+from .start import NamesStart, Start
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,8 @@ def train_person(
                     show(_preview(trainer, spec))
                 if output.resume:
                     run.resume()
+                if not trainer.losses and trainer.steps:
+                    require_right_gradients(trainer)
                 show(Progress(len(trainer.losses), trainer.losses, doing="training"))
                 run.run(show)
                 if before_and_after and (run.stopping.reason or latest.step != len(trainer.losses)):

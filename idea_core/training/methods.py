@@ -17,7 +17,8 @@ from ..files.textfile import parse_json
 from ..identity.identity import Identity
 from ..settings import settings_of
 from .config import PRESETS, TrainConfig
-from .person import NamesStart, PersonModel, Start
+from .person import PersonModel
+from .start import NamesStart, Start
 
 LONG = 320  # steps of the published command, and of the methods before it
 

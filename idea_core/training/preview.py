@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diffusion.backbone import Prompt
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import ConfigError
 from ..settings import Settings, setting
 from ..text.captions import require_prompts
-from ..text.tokenized import Caption, tokenize_captions
+from ..text.tokenized import tokenize_captions
 from .stopping import EarlyStopping, Preview, Watch
 from .trainer import Trainer
 
@@ -98,7 +99,7 @@ def preview_images(trainer: Trainer, config: PreviewConfig) -> Tensor:
     return trainer.backbone.decode_images(draw_person(trainer, config))
 
 
-def _captions(trainer: Trainer, config: PreviewConfig) -> list[Caption]:
+def _captions(trainer: Trainer, config: PreviewConfig) -> list[Prompt]:
     return tokenize_captions(trainer.backbone, config.prompts, trainer.config.num_tokens)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion.backbone import Backbone, TextCondition
+from ..diffusion.backbone import Backbone, Prompt, TextCondition, prediction_error
 from ..diffusion.memory import send, with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..faces import FaceEngine
@@ -23,12 +23,13 @@ from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..method.anchor import celebrity_names
 from ..text.captions import PERSON_CAPTIONS
-from ..text.tokenized import Caption, fill
 from .batches import Batch, BatchSampler, PhotoDataset, Photos
 from .config import TrainConfig
+from .encoder import person_encoder
 from .likeness_loss import LikenessLoss
 from .loop import MAX_LOSS, READ_EVERY, TrainingLoop, copied, divergence
-from .person import NamesStart, PersonModel, Start
+from .person import PersonModel
+from .start import NamesStart, Start, fitted
 
 _LOWER_LR = "Lower the learning rates, kv_lr first."
 
@@ -56,7 +57,10 @@ class Trainer(TrainingLoop):
         if config.likeness_weight and likeness is None:
             raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_weight to 0.")
         self.config, self.person, self.likeness, self.dataset = config, person, likeness, dataset
-        self.sampler = BatchSampler(dataset.buckets, backbone.schedule.num_timesteps, config)
+        self.sampler = BatchSampler(dataset.buckets, backbone.schedule, config)
+        transformer = BASE_MODELS[backbone.base_model].transformer
+        self._one_caption = transformer is not None and transformer.ragged
+        self._encode = person_encoder(backbone, person, dataset.captions)
         groups = person.parameter_groups(config)
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, eps=config.adam_epsilon)
         super().__init__(backbone, optimizer, self.sampler.generator, config.steps, config.batch_size)
@@ -84,9 +88,7 @@ class Trainer(TrainingLoop):
             captions: with `{}` where the person stands.
             engine: finds faces for the likeness loss; needed where `config.likeness_weight` is above 0.
         """
-        config = start.configure(config)
-        if config.kv_rank is None:
-            config = dataclasses.replace(config, kv_rank=BASE_MODELS[backbone.base_model].kv_rank)
+        config = fitted(start.configure(config), backbone)
         photos = [Photos(photos)] if isinstance(photos, Tensor) else photos
         dataset = PhotoDataset.encode(backbone, photos, captions, config.num_tokens)
         likeness = None
@@ -97,7 +99,9 @@ class Trainer(TrainingLoop):
 
     def active(self) -> AbstractContextManager[None]:
         """While open, the backbone computes with the K/V deltas, if they are trained."""
-        return self.backbone.kv_deltas(self.person.kv.delta) if self.config.kv_lr > 0 else nullcontext()
+        if self.config.kv_lr == 0:
+            return nullcontext()
+        return self.backbone.kv_deltas(self.person.kv.weights, self.config.kv_scope)
 
     def run_step(self) -> None:
         self._good = self._good or copied(self.weights())
@@ -155,7 +159,7 @@ class Trainer(TrainingLoop):
         """Add up gradients of denoising loss, likeness loss and regulariser; the denoising loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.backbone.device)
-        for part in batch.parts(self.micro_batch):
+        for part in batch.parts(self.micro_batch, self._one_caption):
             loss = self.loss(part) * (len(part.photos) / len(batch.photos))
             self.scaler.scale(loss).backward()
             total += loss.detach()
@@ -168,7 +172,8 @@ class Trainer(TrainingLoop):
     def _likeness_gradients(self, batch: Batch) -> None:
         """Add gradients of the likeness loss on images that are drawn."""
         assert self.likeness is not None and batch.drawn is not None and batch.drawn_captions is not None
-        pieces = zip(batch.drawn.split(self.micro_batch), batch.drawn_captions.split(self.micro_batch))
+        size = 1 if self._one_caption else self.micro_batch
+        pieces = zip(batch.drawn.split(size), batch.drawn_captions.split(size))
         for noise, captions in pieces:
             condition = self.condition([self.dataset.captions[number] for number in captions.tolist()])
             loss = self.likeness(condition, send(noise, self.backbone.device), self.person.id_embeds)
@@ -176,25 +181,22 @@ class Trainer(TrainingLoop):
             self.scaler.scale(self.config.likeness_weight * share * loss).backward()
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean squared error of the UNet's prediction, a scalar."""
+        """Mean squared error of the network's prediction, a scalar."""
         backbone, device = self.backbone, self.backbone.device
         bucket, photos = self.dataset.buckets[batch.bucket], send(batch.photos, device)
         latents = bucket.latents.mean[photos]
         if batch.posterior_noise is not None:
             latents = latents + bucket.latents.std[photos] * send(batch.posterior_noise, device)
-        timesteps, noise = send(batch.timesteps, device), send(batch.noise, device)
+        levels, noise = send(batch.levels, device), send(batch.noise, device)
         distinct, position = batch.captions.unique(return_inverse=True)
         condition = self.condition([self.dataset.captions[number] for number in distinct.tolist()])
         condition = condition.rows(send(position, device))
-        prediction = backbone.predict(backbone.schedule.add_noise(latents, noise, timesteps), timesteps, condition)
-        error = (prediction - backbone.schedule.target(latents, noise, timesteps)).square()
+        error = prediction_error(backbone, latents, noise, levels, condition).square()
         return error.mean() if bucket.loss_weight is None else (error * bucket.loss_weight[photos]).mean()
 
-    def condition(self, captions: Sequence[Caption]) -> TextCondition:
+    def condition(self, captions: Sequence[Prompt]) -> TextCondition:
         """The person's text condition of each caption."""
-        # Tensors, not lists of rows: gradients add up caption by caption, always in the same order.
-        tokens = {encoder: [vectors] * len(captions) for encoder, vectors in self.person.tokens.items()}
-        return self.person.adapt(self.backbone.encode(fill(captions, tokens)))
+        return self.person.adapt(self._encode(captions))
 
     @torch.no_grad()
     def identity(self, name: str, training: Mapping[str, Any] = {}, thumbnail: str = "", **checkpoint: str) -> Identity:
@@ -211,10 +213,13 @@ class Trainer(TrainingLoop):
         trained = [*person.parameters(), *person.kv.parameters(), *([] if grounding is None else [grounding])]
         if not all(tensor.half().isfinite().all() for tensor in trained):
             raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_LR)
+        base_ref = BaseModelRef.of(self.backbone, self.config.heads, self.config.beta, **checkpoint)
         return Identity(
             name=name,
-            base_ref=BaseModelRef.of(self.backbone, self.config.heads, self.config.beta, **checkpoint),
+            base_ref=dataclasses.replace(base_ref, adapter_width=self.config.adapter_width),
+            kv_scope=self.config.kv_scope,
             tokens=person.tokens,
+            rows=person.rows,
             anchor=person.anchor,
             grounding=grounding,
             id_embeds=person.id_embeds,

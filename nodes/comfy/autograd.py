@@ -6,21 +6,24 @@ write in place, and some attention functions have no gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import TypeGuard
 
 import comfy.model_management
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from ...idea_core.errors import BaseModelError
+
+_CHECKPOINT = {"use_reentrant": False, "preserve_rng_state": False}
+_NORMS = "LayerNorm"  # end of the names of classes that save their input; blocks then add to it in place
 
 
 @contextmanager
@@ -94,19 +97,68 @@ class GradientWeights:
 
 
 @contextmanager
-def recomputed(unet: torch.nn.Module) -> Iterator[None]:
-    """While open, the UNet's blocks recompute their activations in the backward pass."""
-    blocks = [part for part in unet.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))]
-    before = [vars(block).get("forward") for block in blocks]  # another pack's own, if any
-    for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-    try:
+def recomputed(network: torch.nn.Module, kinds: tuple[type, ...]) -> Iterator[None]:
+    """While open, blocks of these classes recompute their activations in the backward pass."""
+    blocks = [part for part in network.modules() if isinstance(part, kinds)]
+    with ExitStack() as stack:
+        for block in blocks:
+            before = vars(block).get("forward")  # another pack's own, if any
+            block.forward = partial(checkpoint, block.forward, **_CHECKPOINT)
+            stack.callback(_put_back, block, before)
         yield
-    finally:
-        for block, forward in zip(blocks, before):
-            del block.forward
-            if forward is not None:
-                block.forward = forward
+
+
+@contextmanager
+def recomputed_on_copies(module: torch.nn.Module, kinds: Sequence[str]) -> Iterator[None]:
+    """While open, blocks whose classes have these names are computed again in the backward pass.
+
+    Transformers' blocks write into their own inputs. They get copies each time: computed again from what they have
+    changed, they would silently give other gradients. Layer norms in them save copies, too, and what they write to
+    `out` is a new tensor. All that holds in whichever thread the backward pass runs, which must end before this does.
+    """
+    with ExitStack() as stack:
+        for part in module.modules():
+            if type(part).__name__ in kinds:
+                before = vars(part).get("forward")  # another pack's own, if any
+                part.forward = partial(_twice, part.forward)
+                stack.callback(_put_back, part, before)
+            elif type(part).__name__.endswith(_NORMS):
+                stack.callback(part.register_forward_pre_hook(_copy_input).remove)
+        yield
+
+
+def _twice(forward, *args, **kwargs):
+    """The forward pass, for the backward pass to compute again: with the context variables of now."""
+    run = partial(copy_context().run, _on_copies, forward)
+    return checkpoint(run, *args, **kwargs, **_CHECKPOINT)
+
+
+def _on_copies(forward, *args, **kwargs):
+    def copied(value):  # also what needs no gradient: it may, once a block has written into it
+        return value.clone() if isinstance(value, Tensor) else value
+
+    with _WithoutOut():
+        return forward(*map(copied, args), **{key: copied(value) for key, value in kwargs.items()})
+
+
+def _copy_input(_norm, inputs: tuple) -> tuple:
+    return (inputs[0].clone(), *inputs[1:]) if torch.is_grad_enabled() else inputs
+
+
+def _put_back(part: torch.nn.Module, forward) -> None:
+    del part.forward
+    if forward is not None:
+        part.forward = forward
+
+
+class _WithoutOut(TorchFunctionMode):
+    """Leaves `out=` out where gradients are wanted: language models end blocks with a sum into their own input."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if kwargs.get("out") is not None and torch.is_grad_enabled():
+            kwargs = {key: value for key, value in kwargs.items() if key != "out"}
+        return function(*args, **kwargs)
 
 
 def is_quantised(weight: Tensor | None) -> bool:

@@ -1,108 +1,63 @@
-"""ComfyUI's CLIP, UNet and VAE as the trainer's `Backbone`, in ComfyUI's own memory management.
-
-MODEL, CLIP and VAE compute the same after training as before. Weights from inference mode stay bit-identical copies
-(`GradientWeights`). Models stay loaded until ComfyUI needs the memory.
-"""
+"""ComfyUI's CLIP, UNet and VAE as the trainer's `Backbone`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
+from typing import cast
 
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.model_patcher import ModelPatcher
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from ...idea_core.diffusion.backbone import PRECISIONS, Latents, TextCondition, TokenIds, TokenSequence
-from ...idea_core.errors import BaseModelError
+from ...idea_core.diffusion.backbone import Prompt, TextCondition, Vectors
 from ...idea_core.families import BASE_MODELS
-from ...idea_core.method.kv import kv_added
-from ...idea_core.text.tokenized import too_long
-from .autograd import (
-    CopiedNormInputs,
-    GradientWeights,
-    differentiable_attention,
-    gradients_allowed,
-    recomputed,
-    trainable_clone,
-)
-from .models import TextEncoders, best_dtype, cross_attention_shapes, layer_of, require_pair, schedule_of
+from ...idea_core.method.kv import delta_of, kv_added
+from ...idea_core.text.tokenized import SplitPrompt, fill, places_of, too_long
+from .autograd import CopiedNormInputs, differentiable_attention, recomputed
+from .loaded import LoadedModels
+from .models import cross_attention_shapes, require_pair, schedule_of
+from .transformer import TransformerBackbone
 
-ALL_MEMORY = 1e20  # bytes: all other models make room for the training
+_BLOCKS = (ResBlock, BasicTransformerBlock)  # computed again in the backward pass
 
 
-class ComfyBackbone:
-    """A frozen MODEL, CLIP and VAE, open for gradients inside `with`.
+def backbone_of(model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False) -> LoadedModels:
+    """The backbone of a MODEL's family; arguments and errors as in `LoadedModels`."""
+    base = BASE_MODELS[require_pair(model, clip, trainable=True)]
+    kind = ComfyBackbone if base.transformer is None else TransformerBackbone
+    return kind(model, clip, vae, precision, gradient_checkpointing)
 
-    Args:
-        precision: of the UNet, one of `PRECISION_CHOICES`. "auto" is half precision on GPUs, bfloat16 where they have
-            it. Trained weights are always in single precision.
-        gradient_checkpointing: save memory by a second forward pass of the UNet.
 
-    Raises:
-        BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
-    """
+class ComfyBackbone(LoadedModels):
+    """The backbone of Stable Diffusion: CLIP's chunks, a UNet with cross attention."""
+
+    kv_scopes: Sequence[str] = ("whole",)  # cross attention sees text alone
 
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
-        self.base_model = require_pair(model, clip, trainable=True)
-        base = BASE_MODELS[self.base_model]
-        self.prompt_length, self._with_vector = base.context_length - 2, base.vector_width is not None
-        self.clip_layer = layer_of(clip)
-        self._vae = vae
-        self._patcher = trainable_clone(model)
-        self._text_patcher = trainable_clone(clip.patcher)
-        self._vae_patcher: ModelPatcher | None = None  # if gradients pass through the VAE
-        self._text = TextEncoders(self.base_model, self._text_patcher.model, clip.tokenizer)
-        self._unet = self._patcher.model.diffusion_model
-        self.device = self._patcher.load_device
+        super().__init__(model, clip, vae, precision, gradient_checkpointing)
+        self._with_vector = BASE_MODELS[self.base_model].vector_width is not None
         self.schedule, self._timesteps = schedule_of(model, self.device)
-        self._dtype = PRECISIONS.get(precision) or best_dtype(self.device)
-        self.gradient_checkpointing = gradient_checkpointing
         self.kv_shapes = cross_attention_shapes(self._patcher.model)
         self._sizes: dict[tuple[int, ...], Tensor] = {}
         self._kv_layers = {name: comfy.utils.get_attr(self._patcher.model, name) for name in self.kv_shapes}
-        self._weights = GradientWeights()
-        self._loaded = self._pushed_out = False
-        self._exit = ExitStack()
 
-    def __enter__(self) -> ComfyBackbone:
-        self._exit.callback(self._unload)
-        self._exit.enter_context(gradients_allowed())
-        self._exit.callback(self._text.reset)
-        return self
+    def read(self, prompt: str) -> Prompt:
+        return SplitPrompt.read(self.tokenize, prompt)
 
-    def __exit__(self, _kind, error, _traceback) -> None:
-        self._exit.close()
-        if isinstance(error, RuntimeError) and "nference tensor" in str(error):
-            kinds = {type(weight).__name__ for weight in self._unet.parameters()} - {"Parameter"}
-            raise BaseModelError(
-                "a MODEL whose weights allow gradients",
-                ", ".join(sorted(kinds)) or "one that was loaded without them",
-                "Load the checkpoint itself, or a GGUF or fp8 one by the loader that it is made for.",
-            ) from error
-
-    @property
-    def scales_loss(self) -> bool:
-        return self._dtype == torch.float16
-
-    def tokenize(self, text: str) -> TokenIds:
-        return self._text.ids(text)
-
-    def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
+    def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
         self._load()
-        table = self._text.models[encoder].transformer.get_input_embeddings()
-        return table(torch.tensor(ids, device=self._text_patcher.load_device), out_dtype=torch.float32)
+        split = cast(Sequence[SplitPrompt], prompts)
+        rows = fill(split, vectors)
+        hidden, pooled = zip(*(self._encode_with(key, rows[key]) for key in self._text.models))
+        places = places_of(split, vectors, self.device)
+        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if self._with_vector else None, places)
 
-    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
-        self._load()
-        hidden, pooled = zip(*(self._encode_with(key, prompts[key]) for key in self._text.models))
-        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if self._with_vector else None)
-
-    def _encode_with(self, encoder: str, prompts: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
+    def _encode_with(self, encoder: str, prompts: Sequence[Sequence[int | Tensor]]) -> tuple[Tensor, Tensor]:
         """Hidden states (B, L, d_enc) and pooled output of one text encoder."""
         model = self._text.models[encoder]
         special, rows = model.special_tokens, []
@@ -115,43 +70,6 @@ class ComfyBackbone:
             hidden, pooled = model(rows)[:2]
         return hidden.to(self.device), pooled.to(self.device)
 
-    def encode_images(self, images: Tensor) -> Latents:
-        scaled = self._patcher.model.process_latent_in
-        parts = []
-        for image in images:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            with self.aside(), torch.inference_mode(), _recorded_std(self._vae) as std_of:
-                mean = self._vae.encode(image[None])
-                std = std_of(mean)
-                parts.append((scaled(mean), scaled(std) - scaled(torch.zeros_like(std))))
-        return Latents(*(torch.cat(part).to(self.device, torch.float32) for part in zip(*parts)))
-
-    def decode_images(self, latents: Tensor) -> Tensor:
-        with self.aside(), torch.inference_mode():
-            images = self._vae.decode(self._patcher.model.process_latent_out(latents))
-        return images.float().clamp(0, 1).cpu().clone()
-
-    def decode_with_gradients(self, latents: Tensor) -> Tensor:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        if self._vae_patcher is None:
-            self._vae_patcher = trainable_clone(self._vae.patcher)
-            self._pushed_out = self._loaded
-        self._load()
-        vae, latents = self._vae_patcher, self._patcher.model.process_latent_out(latents)
-        decode = vae.model.decode
-        if self.gradient_checkpointing:
-            decode = partial(checkpoint, decode, use_reentrant=False, preserve_rng_state=False)
-        pixels = [decode(part) for part in latents.to(vae.load_device, self._vae.vae_dtype).split(1)]
-        return (torch.cat(pixels).float().movedim(1, -1) / 2 + 0.5).clamp(0, 1).to(self.device)
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """While open, other models may push UNet and text encoder out of memory; these are loaded again later."""
-        try:
-            yield
-        finally:
-            self._pushed_out = self._loaded
-
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._load()
@@ -160,8 +78,8 @@ class ComfyBackbone:
         vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
         noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        with recomputed(self._unet) if recompute else nullcontext():
-            return self._unet(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
+        with recomputed(self._network, _BLOCKS) if recompute else nullcontext():
+            return self._network(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
 
     def _vector(self, pooled: Tensor, noisy: Tensor) -> Tensor:
         """Pooled text and image size for the UNet of Stable Diffusion XL, as ComfyUI computes them."""
@@ -172,61 +90,5 @@ class ComfyBackbone:
             self._sizes[size] = vector[:, pooled.shape[1] :].to(noisy.device)
         return torch.cat([pooled, self._sizes[size].to(pooled).expand(len(pooled), -1)], dim=1)
 
-    def kv_deltas(self, delta: Callable[[str], Tensor]) -> AbstractContextManager[None]:
-        return kv_added(self._kv_layers, delta)
-
-    def _load(self) -> None:
-        """Load UNet and text encoder once, and again after other models had the memory."""
-        if self._pushed_out:
-            self._load_whole()
-            self._pushed_out = False
-        if self._loaded:
-            return
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        self._loaded = True
-        if self._patcher.model_dtype() != self._dtype:
-            self._patcher.set_model_compute_dtype(self._dtype)
-        self._load_whole()
-        self._text.prepare(self.clip_layer, self._text_patcher.load_device)
-
-    def _load_whole(self) -> None:
-        """Load the models that gradients pass through as a whole, with weights that autograd may save."""
-        patchers = [self._patcher, self._text_patcher, *([self._vae_patcher] if self._vae_patcher else [])]
-        with torch.inference_mode():
-            comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
-        for patcher in patchers:
-            self._weights.swap_in(patcher.model)
-
-    def _unload(self) -> None:
-        """Restore the modules: changes of the training outlive the patcher otherwise."""
-        if not self._loaded:
-            return
-        self._weights.restore()
-        self._patcher.detach()
-        for module in self._patcher.model.modules():
-            if hasattr(module, "prev_comfy_cast_weights"):
-                vars(module).pop("comfy_cast_weights", None)  # the class attribute applies again
-                del module.prev_comfy_cast_weights
-
-
-@contextmanager
-def _recorded_std(vae) -> Iterator[Callable[[Tensor], Tensor]]:
-    """While open, a function gives the standard deviation for a mean that the VAE has just encoded.
-
-    ComfyUI's VAE gives only the mean. Where it encodes in tiles, or has no posterior, the standard deviation is 0.
-    """
-    moments: list[Tensor] = []
-    part = getattr(vae.first_stage_model, "regularization", None)
-    hook = None if part is None else part.register_forward_pre_hook(lambda _part, inputs: moments.append(inputs[0]))
-
-    def std_of(mean: Tensor) -> Tensor:
-        shapes = [(len(one), one.shape[1] // 2, *one.shape[2:]) for one in moments]
-        if shapes != [tuple(mean.shape)]:
-            return torch.zeros_like(mean)
-        return moments[0].chunk(2, dim=1)[1].to(mean).clamp(-30, 20).div(2).exp()
-
-    try:
-        yield std_of
-    finally:
-        if hook is not None:
-            hook.remove()
+    def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> AbstractContextManager[None]:
+        return kv_added(self._kv_layers, lambda name: delta_of(deltas, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import comfy.model_management
@@ -11,11 +12,14 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 
-from ...idea_core.diffusion.schedule import PREDICTIONS, DiscreteSchedule, Schedule
+from ...idea_core.diffusion.schedule import DISCRETE, FLOW, DiscreteSchedule, FlowSchedule, Schedule
 from ...idea_core.errors import BaseModelError
-from ...idea_core.families import BASE_MODELS, IN_ONE_FILE, of_encoders, of_unet
+from ...idea_core.families import BASE_MODELS, IN_COMFYUI, BaseModel, of_config, of_encoders, of_unet
 from ...idea_core.families.ldm_names import KV_LAYERS
+from ...idea_core.method.kv import FusedKV
 
+_TEXT_WIDTHS = ("context_dim", "context_in_dim", "cap_feat_dim")  # ComfyUI's names, by network
+_FLOWS = (comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.ModelSamplingFlux)
 _FIX = "Load a checkpoint of a supported family; MODEL and CLIP belong to the same one."
 
 
@@ -34,7 +38,7 @@ class TextEncoders:
 
     def ids(self, text: str) -> dict[str, list[int]]:
         """Encoder → token ids without start and end."""
-        return {key: one.tokenizer(text)["input_ids"][one.tokens_start : -1] for key, one in self._tokenizers.items()}
+        return {key: _ids(one, text) for key, one in self._tokenizers.items()}
 
     def prepare(self, layer: int | None, device: torch.device) -> None:
         """Set the options that ComfyUI's CLIP sets before it encodes."""
@@ -47,6 +51,11 @@ class TextEncoders:
         self._whole.reset_clip_options()
 
 
+def _ids(reader, text: str) -> list[int]:
+    ended = getattr(reader, "tokenizer_adds_end_token", True)
+    return reader.tokenizer(text)["input_ids"][reader.tokens_start : -1 if ended else None]
+
+
 def require_pair(model, clip, *, trainable: bool = False) -> str:
     """Key of the base model of MODEL and CLIP.
 
@@ -55,12 +64,15 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
     """
     key = _family_of(model)
     encoders = text_encoders_of(clip) if clip is not None else {}
-    if encoders != dict(BASE_MODELS[key].encoders):
-        own = _describe_encoders(BASE_MODELS[key].encoders)
+    wanted = {**BASE_MODELS[key].encoders, **BASE_MODELS[key].plain_encoders}
+    if encoders != wanted:
+        own = _describe_encoders(wanted)
         raise BaseModelError(f"the CLIP of {BASE_MODELS[key].title} ({own})", _describe_encoders(encoders), _FIX)
     if trainable:
         prediction_of(model)
-        channels, wanted = model.model.model_config.unet_config.get("in_channels"), BASE_MODELS[key].latent_channels
+        channels, wanted = model.model.latent_format.latent_channels, BASE_MODELS[key].latent_channels
+        if BASE_MODELS[key].transformer is None:
+            channels = model.model.model_config.unet_config.get("in_channels")
         if channels != wanted:
             fix = "Load a checkpoint that is not for inpainting or editing; the person fits those of its family too."
             raise BaseModelError(f"a MODEL of {wanted} latent channels to train on", str(channels), fix)
@@ -79,7 +91,7 @@ def require_vae(vae, base_model: str) -> None:
 
 def text_encoders_of(clip) -> dict[str, int]:
     """Text encoder → width of its token embeddings, for the encoders of a CLIP."""
-    names = {name for base in BASE_MODELS.values() for name in base.encoders}
+    names = {name for base in BASE_MODELS.values() for name in (*base.encoders, *base.plain_encoders)}
     model = getattr(clip, "cond_stage_model", None)
     encoders = {name: getattr(model, name, None) for name in sorted(names, reverse=True)}
     return {
@@ -106,12 +118,21 @@ def layer_of(clip) -> int | None:
 
 
 def prediction_of(model) -> str:
-    """ "eps" or "v"; BaseModelError for any other parameterisation."""
+    """ "eps" or "v", or "flow" of a transformer; BaseModelError for any other parameterisation."""
     prediction = described_prediction(model)
-    if prediction not in PREDICTIONS:
+    flows = BASE_MODELS[_family_of(model)].transformer is not None
+    if prediction not in ((FLOW,) if flows else DISCRETE):
+        wanted = "a flow" if flows else "noise (eps) or velocity (v)"
         fix = "Take the MODEL from before any ModelSampling node, or load another checkpoint."
-        raise BaseModelError("a MODEL that predicts noise (eps) or velocity (v)", prediction, fix)
+        raise BaseModelError(f"a MODEL that predicts {wanted}", prediction, fix)
     return prediction
+
+
+def flow_of(model) -> FlowSchedule:
+    """The schedule of a transformer, with the shift that its MODEL samples with; it raises as `prediction_of`."""
+    prediction_of(model)
+    middle = float(model.get_model_object("model_sampling").percent_to_sigma(0.5))
+    return FlowSchedule(shift=middle / (1 - middle))
 
 
 @torch.inference_mode(False)
@@ -127,11 +148,13 @@ def schedule_of(model, device: torch.device) -> tuple[Schedule, Tensor]:
 
 
 def described_prediction(model) -> str:
-    """ "eps", "v", or ComfyUI's own name of another prediction."""
+    """ "eps", "v", "flow", or ComfyUI's own name of another prediction."""
     sampling = model.get_model_object("model_sampling")
     others = (comfy.model_sampling.EDM, comfy.model_sampling.X0)
     if isinstance(sampling, comfy.model_sampling.EPS) and not isinstance(sampling, others):
         return "v" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "eps"
+    if isinstance(sampling, comfy.model_sampling.CONST) and isinstance(sampling, _FLOWS):
+        return FLOW
     return " + ".join(parent.__name__ for parent in type(sampling).__bases__)
 
 
@@ -139,20 +162,23 @@ def _family_of(model) -> str:
     inner = getattr(model, "model", None)
     config = getattr(inner, "model_config", None)
     base, got = None, type(config).__name__
-    if config is not None and isinstance(getattr(inner, "diffusion_model", None), UNetModel):
-        width = config.unet_config.get("context_dim")
-        base, got = of_unet(width, config.unet_config.get("adm_in_channels")), f"{got} with text width {width}"
+    if config is not None:
+        sizes = config.unet_config
+        width = next((sizes[name] for name in _TEXT_WIDTHS if sizes.get(name)), None)
+        unet = isinstance(getattr(inner, "diffusion_model", None), UNetModel)
+        base = of_unet(width, sizes.get("adm_in_channels")) if unet else of_config(got, width)
+        got += f" with text width {width}"
     if base is None:
-        raise BaseModelError(f"a MODEL of {', '.join(base.title for base in IN_ONE_FILE)}", got, _FIX)
+        raise BaseModelError(f"a MODEL of {', '.join(base.title for base in IN_COMFYUI)}", got, _FIX)
     return base.key
 
 
-def best_dtype(device: torch.device) -> torch.dtype:
-    """The fastest precision of a device; single precision on the CPU."""
-    management = comfy.model_management
+def best_dtype(model, device: torch.device) -> torch.dtype:
+    """The fastest precision of a device for a MODEL; single precision on the CPU."""
+    management, known = comfy.model_management, model.model.model_config.supported_inference_dtypes
     if management.is_device_cpu(device):
         return torch.float32
-    if management.should_use_bf16(device, prioritize_performance=True):
+    if management.should_use_bf16(device, prioritize_performance=True) or torch.float16 not in known:
         return torch.bfloat16
     return torch.float16 if management.should_use_fp16(device, prioritize_performance=True) else torch.float32
 
@@ -173,6 +199,18 @@ def cross_attention_shapes(model: torch.nn.Module) -> Mapping[str, tuple[int, in
     """Layer → (out, in) of each key and value layer of the cross attentions."""
     names = [name for name, _ in model.named_modules() if name.endswith(KV_LAYERS)]
     return {name: shape for name in names if (shape := layer_shape(model, name))}
+
+
+def fused_layers(network: torch.nn.Module, base: BaseModel) -> dict[str, FusedKV]:
+    """Layer of a network → its keys and values in files, in the network's order."""
+    assert base.transformer is not None
+    found: dict[str, FusedKV] = {}
+    for name, part in network.named_modules():
+        for rule in base.transformer.kv:
+            match = re.fullmatch(rule.layer, name)
+            if match and hasattr(part, "in_features"):
+                found[name] = FusedKV(match.expand(rule.keys), match.expand(rule.values), rule.text_only)
+    return found
 
 
 def _describe_encoders(encoders) -> str:

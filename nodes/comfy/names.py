@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral
 
 import comfy.sd1_clip
@@ -17,6 +18,7 @@ from ...idea_core.errors import ConfigError
 from ...idea_core.identity.identity import Identity
 from ...idea_core.text.prompts import near_misses, texts_around, unknown_names, with_name
 from .notices import running_node, running_server, show_on_node
+from .stand_ins import spliced
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +69,16 @@ class AppliedPerson:
     def trigger(self) -> str:
         return self.identity.trigger
 
-    def vectors(self, encoder: str) -> Tensor:
-        """Pseudo-tokens (n, width) of an encoder by ComfyUI's short name, such as "l"."""
-        return self.identity.tokens[f"clip_{encoder}"].float()
+    def vectors(self, encoder: str) -> Tensor | None:
+        """Pseudo-tokens (n, width) of an encoder by ComfyUI's name, such as "l"; None: it reads none of them."""
+        tokens = self.identity.tokens
+        own = tokens.get(f"clip_{encoder}", tokens.get(encoder))
+        return None if own is None else own.float()
 
     def holds(self, encoder: str, chunk: Sequence) -> bool:
         """Whether a chunk of tokens holds this person."""
-        return _holds(chunk, self.vectors(encoder)[0])
+        vectors = self.vectors(encoder)
+        return vectors is not None and _holds(chunk, vectors[0])
 
 
 class PeopleTokenizer:
@@ -81,7 +86,8 @@ class PeopleTokenizer:
 
     Each `<name>` becomes `n` copies of a common word that the prompt does not hold. The person's vectors then replace
     the word's tokens. ComfyUI's own parser of weights and brackets finds the names. The copies form a group, so that no
-    chunk border splits them. Packs with their own prompt parser pass lists.
+    chunk border splits them. Packs with their own prompt parser pass lists. Language models have tokens for it, which
+    no prompt holds (`stand_ins`).
     """
 
     idea_people: tuple[AppliedPerson, ...]
@@ -98,9 +104,17 @@ class PeopleTokenizer:
         people = {p.key: p for p in self.idea_people if len(texts_around(whole, p.identity.name)) > 1}.values()
         if not people:
             return read(text, return_word_ids, **kwargs)
-        words = dict(zip((person.key for person in people), _free_words(whole, len(people))))
         for person in people:
             person.seen.named = True
+        base = self.idea_people[0].identity.base
+        if base.transformer is not None:
+            if not isinstance(text, str):  # another pack's own prompt parser, which is for CLIP
+                return read(text, return_word_ids, **kwargs)
+            named = [{encoder: person.vectors(encoder) for encoder in base.encoders} for person in people]
+            own = partial(read, return_word_ids=return_word_ids, **kwargs)
+            return spliced(own, self, base, _parts(text, [person.identity.name for person in people]), named)
+        words = dict(zip((person.key for person in people), _free_words(whole, len(people))))
+        for person in people:
             put = _grouped if isinstance(text, str) else _put
             texts = [put(one, person.identity, words[person.key]) for one in texts]
         chunks = read(_with_texts(text, texts), return_word_ids, **kwargs)
@@ -129,6 +143,19 @@ def _hint(text: str, people: tuple[AppliedPerson, ...]) -> None:
         people[-1].seen.tell(f"No person called {name} is applied: it stays plain text. Applied: {applied}.")
     for line in near_misses(text, names):
         people[-1].seen.tell(line)
+
+
+def _parts(text: str, names: Sequence[str]) -> list[str | int]:
+    """A prompt's texts, and the numbers of the people who are named between them."""
+    parts: list[str | int] = [text]
+    for number, name in enumerate(names):
+        split: list[str | int] = []
+        for part in parts:
+            texts = texts_around(part, name) if isinstance(part, str) else [part]
+            for place, piece in enumerate(texts):
+                split += [number, piece] if place else [piece]
+        parts = split
+    return [part for part in parts if part != ""]
 
 
 def _free_words(text: str, count: int) -> list[str]:

@@ -18,14 +18,15 @@ import comfy.lora
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ...idea_core.errors import BaseModelError
 from ...idea_core.identity.identity import Identity
-from ...idea_core.method.kv import layers_of, shape_of
-from .models import layer_shape
+from ...idea_core.method.kv import FusedKV, layers_of, shape_of
+from .models import fused_layers, layer_shape
 from .names import Seen
-from .scoped_kv import SideBranch, rows_marked
-from .text import ADAPTED
+from .scoped_kv import FusedBranch, SideBranch, rows_marked
+from .text import ADAPTED, AdaptedText
 
 WRAPPER = "id-ea"
 _UNMARKED = (
@@ -35,6 +36,9 @@ _UNMARKED = (
 _MIXED = (
     "Another node has mixed the prompt of {}. Its text keeps the strength of the Apply ID-Adapter whose CLIP encoded "
     "it. Another strength, start_percent and end_percent do not act on it."
+)
+_NO_LAYERS = (
+    "The change to keys and values of {} does not act: this MODEL has no such layers. The name and the adapter act."
 )
 _PASSED_BY = (
     "The adapter of {} does not act: a node encoded the prompt past Apply's CLIP. The name's word and kv_strength act. "
@@ -49,7 +53,8 @@ class AdapterSchedule:
     Attributes:
         key: of the person's difference in `AdaptedText`.
         start_percent, end_percent: 0 is the first step, 1 the last.
-        scoped: whether K/V deltas act only on prompts with the person.
+        scope: where K/V deltas act: "prompt" for all of a person's prompts, or "person" or "text" of `KV_SCOPES`; ""
+            for everywhere.
         node_id: of the Apply node, which shows notices.
     """
 
@@ -58,7 +63,7 @@ class AdapterSchedule:
     strength: float
     start_percent: float = 0.0
     end_percent: float = 1.0
-    scoped: bool = False
+    scope: str = ""
     seen: Seen = field(default_factory=Seen, compare=False)
     node_id: str | None = None
 
@@ -70,6 +75,23 @@ class AdapterSchedule:
     @property
     def always(self) -> bool:
         return self.start_percent <= 0 and self.end_percent >= 1
+
+    def here(self, adapted: AdaptedText | None, own: Tensor | None, text: Tensor) -> Tensor:
+        """Where K/V deltas act in a prompt: (1, 1, 1), or (1, L, 1) at the text's tokens.
+
+        Args:
+            own: the conditioning's text, which other nodes may have lengthened or zeroed out.
+            text: (1, L, d), the same as the network is given it: MODELs may pad it on the left.
+        """
+        held = adapted is not None and self.key in adapted.strengths
+        if self.scope == "prompt":
+            return torch.full((1, 1, 1), float(held))
+        marks = torch.zeros(1, text.shape[1], 1)
+        if adapted is None or own is None or self.key not in adapted.places or not own.any():
+            return marks
+        first, places = text.shape[1] - own.shape[1], adapted.places[self.key]
+        marks[:, first : first + places.shape[1]] = places if self.scope == "person" else 1.0
+        return marks
 
     def strength_at(self, sampling, sigma: float) -> float:
         """The adapter's strength at a noise level."""
@@ -126,12 +148,13 @@ class PeopleWrapper:
                     if schedule.key in adapted.strengths:
                         schedule.tell(_MIXED)
             elif text is not own:
-                parts["c_crossattn"] = comfy.conds.CONDCrossAttn(text.to(parts["c_crossattn"].cond))
-        held = () if adapted is None else adapted.strengths
+                # Of the same class: the text of cross attention may be repeated to another's length, others may not.
+                cond = parts["c_crossattn"]
+                parts["c_crossattn"] = cond._copy_with(_padded(text.to(cond.cond), cond.cond.shape[1]))
         for schedule in self.schedules:
-            if schedule.scoped:
-                here = torch.full((1, 1, 1), float(schedule.key in held), device=device)
-                parts[schedule.rows_key] = comfy.conds.CONDRegular(here)
+            if schedule.scope:
+                here = schedule.here(adapted, entry.get("cross_attn"), parts["c_crossattn"].cond)
+                parts[schedule.rows_key] = comfy.conds.CONDRegular(here.to(device))
         return {**entry, "model_conds": parts}
 
     def _tell_what_is_missing(self, conds: list) -> None:
@@ -142,7 +165,7 @@ class PeopleWrapper:
         for schedule in self.schedules:
             if schedule.seen.named and not schedule.seen.encoded and schedule.strength != 0:
                 schedule.tell(_PASSED_BY)
-            elif schedule.seen.encoded and schedule.key not in held and (schedule.scoped or not schedule.always):
+            elif schedule.seen.encoded and schedule.key not in held and (schedule.scope or not schedule.always):
                 schedule.tell(_UNMARKED)
 
 
@@ -150,14 +173,25 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
     """A clone of MODEL with the person's schedule and K/V deltas.
 
     Raises:
-        BaseModelError: a K/V delta has no layer in this MODEL.
+        BaseModelError: a K/V delta has no layer in this MODEL of cross attention.
     """
     model = model.clone()
     _add_schedule(model, schedule)
     if kv_strength != 0 and identity.kv:
-        _require_layers(model, identity)
-        if schedule.scoped:
-            branch = SideBranch(schedule.key, schedule.tell, identity.kv, kv_strength)
+        fused = None
+        if identity.base.transformer is None:
+            _require_layers(model, identity)
+        else:
+            fused = fused_layers(model.model.diffusion_model, identity.base)
+            if not _all_there(identity, fused, model.model.diffusion_model):
+                schedule.tell(_NO_LAYERS)
+                return model
+        if schedule.scope:
+            branch = (
+                SideBranch(schedule.key, schedule.tell, identity.kv, kv_strength)
+                if fused is None
+                else FusedBranch(schedule.key, schedule.tell, identity.kv, kv_strength, layers=fused)
+            )
             model.set_injections(f"{schedule.key}_{len(model.injections)}", [branch.injection()])
         else:
             keys = comfy.lora.model_lora_keys_unet(model.model, {})
@@ -170,11 +204,22 @@ def _add_schedule(model, schedule: AdapterSchedule) -> None:
     before = [wrapper.__self__ for wrapper in model.get_wrappers(WrappersMP.CALC_COND_BATCH, WRAPPER)]
     people = PeopleWrapper((*(one for wrapper in before for one in wrapper.schedules), schedule))
     wrappers: dict[str, Callable] = {WrappersMP.CALC_COND_BATCH: people.adapt}
-    if any(one.scoped for one in people.schedules):
+    if any(one.scope for one in people.schedules):
         wrappers[WrappersMP.DIFFUSION_MODEL] = people.mark_rows
     for kind, wrapper in wrappers.items():
         model.remove_wrappers_with_key(kind, WRAPPER)
         model.add_wrapper_with_key(kind, WRAPPER, wrapper)
+
+
+def _padded(text: Tensor, length: int) -> Tensor:
+    """A text condition with zeros before it, up to a length."""
+    return pad(text, (0, 0, length - text.shape[1], 0)) if text.shape[1] < length else text
+
+
+def _all_there(identity: Identity, fused: Mapping[str, FusedKV], network: torch.nn.Module) -> bool:
+    """Whether a transformer has each layer of a person's K/V deltas; quantised ones of other packs may have none."""
+    widths = {name: network.get_submodule(layer).in_features for layer, kv in fused.items() for name in kv[:2]}
+    return all(shape_of(identity.kv, name) == (widths.get(name),) * 2 for name in layers_of(identity.kv))
 
 
 def _require_layers(model, identity: Identity) -> None:

@@ -15,7 +15,7 @@ from comfy.patcher_extension import PatcherInjection
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ...idea_core.method.kv import DOWN, FULL, UP, layers_of
+from ...idea_core.method.kv import DOWN, FULL, UP, FusedKV, layers_of
 
 _UNSCOPED = (
     "The change to keys and values of {} does not act in regions that another node computes itself. "
@@ -28,7 +28,8 @@ class Rows(NamedTuple):
 
     Attributes:
         context: the UNet's text conditions (B, L, d).
-        here: key of a person → (B, 1, 1), 1 for each row whose prompt holds the person, else 0.
+        here: key of a person → (B, 1, 1), 1 for each row whose prompt holds the person, else 0; for a transformer
+            (B, L, 1), 1 at each token of the text where the person's K/V deltas act.
     """
 
     context: Tensor | None
@@ -46,6 +47,11 @@ def rows_marked(context: Tensor | None, here: Mapping[str, Tensor]) -> Iterator[
         yield
     finally:
         _rows.reset(before)
+
+
+def marked_rows(key: str) -> Tensor | None:
+    """The rows of a person in `Rows`, inside `rows_marked`; None: the person is nowhere."""
+    return _rows.get().here.get(key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +77,12 @@ class SideBranch:
         return PatcherInjection(inject=self._inject, eject=self._eject)
 
     def _inject(self, patcher) -> None:
-        parts = {layer: comfy.utils.get_attr(patcher.model, layer) for layer in layers_of(self.kv)}
-        hooks = [part.register_forward_hook(partial(self._add, layer)) for layer, part in parts.items()]
+        hooks = [part.register_forward_hook(partial(self._add, layer)) for layer, part in self._parts(patcher).items()]
         self._handles.setdefault(id(patcher), []).extend(hooks)
+
+    def _parts(self, patcher) -> dict:
+        """Key of a layer → its module."""
+        return {layer: comfy.utils.get_attr(patcher.model, layer) for layer in layers_of(self.kv)}
 
     def _eject(self, patcher) -> None:
         for handle in self._handles.pop(id(patcher), []):
@@ -101,6 +110,37 @@ class SideBranch:
             *first, last = (self.kv[name].to(like.device, torch.float32) for name in names)
             self._weights[place] = tuple(weight.to(like.dtype) for weight in (*first, self.strength * last))
         return self._weights[place]
+
+
+@dataclass(frozen=True, eq=False)
+class FusedBranch(SideBranch):
+    """The same for a transformer, at the tokens or prompts that `Rows` names.
+
+    Attributes:
+        layers: layer of the network → its keys and values in `kv`.
+    """
+
+    layers: Mapping[str, FusedKV] = field(default_factory=dict)
+
+    def _parts(self, patcher) -> dict:
+        return {layer: patcher.model.diffusion_model.get_submodule(layer) for layer in self.layers}
+
+    def _add(self, layer: str, _part, inputs: tuple, output: Tensor) -> Tensor:
+        rows, x = marked_rows(self.key), inputs[0]
+        if rows is None:
+            return output
+        state, marks = self._state_on(x), self.strength * rows
+        if rows.shape[1] > 1:
+            return self.layers[layer].changed(x, output, state, marks)
+        changed = self.layers[layer].changed(x, output, state, None)  # all of the prompt, image and text
+        return output + marks.to(output) * (changed - output)
+
+    def _state_on(self, like: Tensor) -> dict[str, Tensor]:
+        """The deltas on a device, copied there once."""
+        place = like.device, like.dtype
+        if place not in self._weights:
+            self._weights[place] = tuple(weight.to(like) for weight in self.kv.values())
+        return dict(zip(self.kv, self._weights[place]))
 
 
 def _same_text(one: Tensor, other: Tensor | None) -> bool:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ from ...idea_core.identity.identity import Identity
 from ...idea_core.text.names import alike
 from .models import current_layer
 from .names import AppliedPerson, PeopleTokenizer
+from .stand_ins import places
 
-CHUNK = 77
 ADAPTED = "idea_people"
 """Entry of a conditioning: its `AdaptedText`."""
 
@@ -39,12 +39,14 @@ class AdaptedText:
         adapted: the text condition in the conditioning (1, L, d).
         differences: key of a person → the adapter's difference (1, L, d).
         strengths: key → factor of the difference in `adapted`.
+        places: key → (1, L, 1), 1 at each token of the person; only for transformers.
     """
 
     plain: Tensor
     adapted: Tensor
     differences: Mapping[str, Tensor]
     strengths: Mapping[str, float]
+    places: Mapping[str, Tensor] = field(default_factory=dict)
 
     def at(self, strengths: Mapping[str, float], text: Tensor) -> Tensor | None:
         """The text condition at other strengths; people who are not in `strengths` keep theirs.
@@ -84,6 +86,8 @@ class PeopleTextEncoder:
         differences: dict[str, Tensor] = {}
         strengths: dict[str, float] = defaultdict(float)
         everywhere = {person.key for person in self.idea_people if person.everywhere}
+        marks = _marks(self.idea_people, tokens, context.shape[1])
+        context = _with_rows(self.idea_people, marks, context)
         for person in self.idea_people:
             held = [[person.holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
             here = [any(chunk) for chunk in itertools.zip_longest(*held, fillvalue=False)]
@@ -98,7 +102,7 @@ class PeopleTextEncoder:
                 strengths[person.key] += person.strength
         if differences:
             adapted = combine(context, differences, strengths)
-            extra[ADAPTED] = AdaptedText(context, adapted, differences, dict(strengths))
+            extra[ADAPTED] = AdaptedText(context, adapted, differences, dict(strengths), marks)
             context = adapted
         return (context, pooled, extra) if extra else (context, pooled)
 
@@ -143,16 +147,41 @@ def _require_layer(encoder, person: AppliedPerson) -> None:
         )
 
 
+def _marks(people: Sequence[AppliedPerson], tokens: Mapping[str, list], length: int) -> dict[str, Tensor]:
+    """Key of each person in a transformer's prompt → (1, L, 1), 1 at the person's tokens."""
+    base = people[0].identity.base
+    encoder = next(iter(base.encoders))
+    found: dict[str, Tensor] = {}
+    for person in people if base.transformer is not None else ():
+        vectors = person.vectors(encoder)
+        rows = [] if vectors is None else places(tokens[encoder], list(vectors), length)
+        if rows:
+            found[person.key] = torch.zeros(1, length, 1)
+            found[person.key][:, rows] = 1
+    return found
+
+
+def _with_rows(people: Sequence[AppliedPerson], marks: Mapping[str, Tensor], context: Tensor) -> Tensor:
+    """The text condition with people's own rows where they stand."""
+    for person in people:
+        rows = person.identity.rows
+        if rows is not None and person.key in marks:
+            where = marks[person.key][0, :, 0].nonzero()[:, 0].to(context.device)
+            context = context.index_copy(1, where, rows.to(context).repeat(len(where) // len(rows), 1)[None])
+    return context
+
+
 def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bool]) -> Tensor:
     """The adapter's difference (1, L, d) to the chunks that hold the person; zero elsewhere.
 
-    The adapter sees the 77 tokens of a chunk, as in training, whatever the prompt's length.
+    CLIP's adapter sees the 77 tokens of a chunk, as in training, whatever the prompt's length.
     """
     if not identity.has_adapter or identity.grounding is None:  # the chunks are marked all the same
         return torch.zeros_like(context, dtype=torch.float32)
     adapter = identity.build_adapter(context.device)
     grounding = identity.grounding.to(context.device, torch.float32)
-    chunks = context.split(CHUNK, dim=1)
+    size = identity.base.context_length if identity.base.transformer is None else context.shape[1]
+    chunks = context.split(size, dim=1)
     here = chunks_with_person[: len(chunks)] + [False] * (len(chunks) - len(chunks_with_person))
     parts = [
         adapter.difference(chunk.float(), grounding) if held else torch.zeros_like(chunk, dtype=torch.float32)

@@ -81,19 +81,23 @@ def test_gradients_are_right(checkpoint):
         generator = torch.Generator().manual_seed(0)
         vectors = torch.randn(2, width, generator=generator).requires_grad_()
         weights = torch.randn(1, 77, width, generator=generator)
-        prompt = {encoder: [[320, 1125, *vectors, 530]]}
-        ours = torch.autograd.grad((backbone.encode(prompt).context * weights).sum(), vectors)[0]
+        prompt, place = (
+            [pack("idea_core.text.tokenized").SplitPrompt({encoder: [320, 1125]}, {encoder: [530]})],
+            {encoder: [vectors]},
+        )
+        ours = torch.autograd.grad((backbone.encode(prompt, place).context * weights).sum(), vectors)[0]
         model = backbone._text.models[encoder]
         special = model.special_tokens
         row = [special["start"], 320, 1125, *vectors, 530, special["end"]] + [special["pad"]] * 70
         with torch.no_grad():
             plain = model([row])[0]
-        assert torch.equal(plain, backbone.encode(prompt).context.detach())
+        assert torch.equal(plain, backbone.encode(prompt, place).context.detach())
+        assert backbone.encode(prompt, place).places.tolist() == [[3, 4]]
         with torch.autograd.graph.allow_mutation_on_saved_tensors():
             reference = torch.autograd.grad((model([row])[0] * weights).sum(), vectors)[0]
         assert error(ours, reference) <= 1e-6 * reference.abs().max()
 
-        context = backbone.encode(prompt).context.detach().requires_grad_()
+        context = backbone.encode(prompt, place).context.detach().requires_grad_()
         noisy, timestep = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([500])
         direction = torch.randn(1, 77, width, generator=generator)
         condition = pack("idea_core").TextCondition
@@ -133,7 +137,7 @@ def test_weights_that_were_made_in_inference_mode_are_told_after_a_cast():
 def test_training_sees_what_sampling_gives(checkpoint):
     """The text condition, the latents, and the UNet with K/V deltas."""
     model, clip, vae = load(checkpoint)
-    identity, delta_of = make_identity(checkpoint), pack("idea_core.method.kv").delta_of
+    identity = make_identity(checkpoint)
     seen = {}
 
     def record(executor, x, timesteps, context=None, *rest, **more):
@@ -152,8 +156,8 @@ def test_training_sees_what_sampling_gives(checkpoint):
         x, timesteps, context, output = (tensor.clone() for tensor in seen["call"])
         condition = pack("idea_core").TextCondition
         with torch.no_grad():
-            ours = backbone.encode({key: [ids] for key, ids in backbone.tokenize("a photo of a dog").items()}).context
-            with backbone.kv_deltas(lambda name: delta_of(identity.kv, name)):
+            ours = backbone.encode([backbone.read("a photo of a dog")]).context
+            with backbone.kv_deltas(identity.kv):
                 with_kv = backbone.predict(x, timesteps.long(), condition(context))
             without = backbone.predict(x, timesteps.long(), condition(context))
         encoded = model.model.process_latent_out(backbone.encode_images(photos()).mean)
@@ -175,9 +179,7 @@ def test_training_sees_the_clip_layer_that_is_set_and_no_other(checkpoint):
             expected = encode(one, text)[0][0]
             encode(other, text)  # it leaves its layer set in the text encoder that both share
         with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(model, one, vae) as backbone:
-            prompt = {key: [ids] for key, ids in backbone.tokenize(text).items()}
-            with torch.no_grad():
-                assert torch.equal(backbone.encode(prompt).context, expected)
+            assert torch.equal(backbone.encode([backbone.read(text)]).context.detach(), expected)
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ class People:
         chunks = max(chunks, *map(len, sequences.values()))
         padded = {encoder: rows + [[]] * (chunks - len(rows)) for encoder, rows in sequences.items()}
         present = [{one.person for rows in padded.values() for one in rows[row]} - {None} for row in range(chunks)]
-        context, pooled = self.text.encode(
+        context, pooled, *_ = self.text.encode(
             {encoder: [[one.token for one in row] for row in rows] for encoder, rows in padded.items()}
         )
         if any(weight != 1 for _, weight in parts):
@@ -115,7 +115,7 @@ class People:
             rows: the tokens of each chunk, by text encoder.
         """
         encoders = BASE_MODELS[self.text.family].encoders
-        empty, _ = self.text.encode({encoder: [[]] for encoder in encoders})
+        empty, *_ = self.text.encode({encoder: [[]] for encoder in encoders})
         weights = torch.ones_like(context)
         for part, encoder in zip(weights.split(list(encoders.values()), dim=-1), encoders):  # views
             for number, row in enumerate(rows[encoder]):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -13,11 +14,12 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...diffusion.backbone import Latents, TextCondition, TokenIds, TokenSequence
+from ...diffusion.backbone import Latents, Prompt, TextCondition, TokenIds, Vectors
 from ...diffusion.schedule import DiscreteSchedule, Schedule
 from ...errors import ConfigError
 from ...families.ldm_names import KV_LAYERS, to_ldm
-from ...method.kv import kv_added
+from ...method.kv import delta_of, kv_added
+from ...text.tokenized import SplitPrompt, fill, places_of
 from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
 
@@ -48,6 +50,7 @@ class DiffusersBackbone:
         for module in (self._unet, self._vae, *text_encoders_of(pipeline)):
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
+        self.kv_scopes: Sequence[str] = ("whole",)  # the layers see text alone
         self._layers = cross_attention_layers(self._unet)
         self.kv_shapes: Mapping[str, tuple[int, int]] = {
             name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self._layers.items()
@@ -78,8 +81,16 @@ class DiffusersBackbone:
     def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
         return self._text.embed(encoder, ids)
 
-    def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
-        return self._text.encode(prompts)
+    def read(self, prompt: str) -> SplitPrompt:
+        return SplitPrompt.read(self.tokenize, prompt)
+
+    def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
+        prompts = cast(Sequence[SplitPrompt], prompts)
+        condition = self._text.encode(fill(prompts, vectors))
+        return condition._replace(places=places_of(prompts, vectors, self.device))
+
+    def free_text(self) -> None:
+        """A pipeline's text encoders stay where the user has put them."""
 
     def encode_images(self, images: Tensor) -> Latents:
         height, width = images.shape[1:3]
@@ -133,8 +144,8 @@ class DiffusersBackbone:
         return output.sample.float()
 
     @contextmanager
-    def kv_deltas(self, delta: Callable[[str], Tensor]) -> Iterator[None]:
-        with kv_added(self._layers, delta):
+    def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> Iterator[None]:
+        with kv_added(self._layers, lambda name: delta_of(deltas, name)):
             yield
 
     def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from ...diffusion.backbone import TextCondition, TokenIds, TokenSequence
+from ...diffusion.backbone import TextCondition, TokenIds
 from ...diffusion.memory import send
 from ...errors import BaseModelError, ConfigError
-from ...families import BASE_MODELS
+from ...families import BASE_MODELS, UNETS
 from ...text.tokenized import too_long
 
+TokenSequence = Sequence[int | Tensor]  # one prompt for one encoder: ids, and vectors (d_enc,) of pseudo-tokens
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 """Names of a pipeline's parts."""
 
@@ -28,11 +29,11 @@ def family_of(pipeline: Any) -> str:
     """
     widths = [encoder.config.hidden_size for encoder in text_encoders_of(pipeline)]
     context = pipeline.unet.config.cross_attention_dim
-    for key, base in BASE_MODELS.items():
+    for base in UNETS:
         if list(base.encoders.values()) == widths and base.width == context:
-            return key
+            return base.key
     raise BaseModelError(
-        f"a pipeline of {', '.join(base.title for base in BASE_MODELS.values())}",
+        f"a pipeline of {', '.join(base.title for base in UNETS)}",
         f"text encoders of width {widths} and cross attention of width {context}",
         "Choose another base model.",
     )
@@ -101,7 +102,7 @@ class TextEncoders:
         return table[torch.tensor(ids, device=table.device)].float()
 
     def encode(self, prompts: Mapping[str, Sequence[TokenSequence]]) -> TextCondition:
-        """Text condition of prompts, each of one chunk.
+        """Text condition of prompts, each of one chunk, which begins with the start token.
 
         Raises:
             ConfigError: a prompt too long for one chunk.

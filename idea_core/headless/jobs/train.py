@@ -24,9 +24,9 @@ from ...training.batches import count_photos
 from ...training.config import TrainConfig
 from ...training.job import PersonSpec, train_person
 from ...training.output import Output
-from ...training.person import NamesStart, Start
 from ...training.preview import WatchConfig
 from ...training.run import OnProgress
+from ...training.start import NamesStart, Start
 from ...version import __version__
 from .photo_source import PhotoSource, Prepared
 from .sources import FaceSource, ModelSource

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, IdentityFileError
-from ...families import BASE_MODELS
+from ...families import UNETS
 from ...files.tensorfile import read_metadata, write_atomically, write_tensors
 from ...files.weights import UNNAMED, read_weights
 from ...text.names import LONGEST, is_name, is_name_character, one_form
@@ -24,8 +24,8 @@ _PUBLISHED_KEY = re.compile(r"(?P<token>.+)_v(?P<number>\d+)", re.DOTALL)
 _A1111_PARAM = "string_to_param"
 _CHECKPOINT = "state_dict"
 _MANAGED = re.compile(r"string_to_param_dict\.(.+)")
-_ENCODERS = {encoder for base in BASE_MODELS.values() for encoder in base.encoders}
-_SEVERAL = [set(base.encoders) for base in BASE_MODELS.values() if len(base.encoders) > 1]
+_ENCODERS = {encoder for base in UNETS for encoder in base.encoders}
+_SEVERAL = [set(base.encoders) for base in UNETS if len(base.encoders) > 1]
 _NAMELESS = {UNNAMED, "*", "emb", "embedding", "embeddings", "param", "tokens", "weight"} | _ENCODERS
 _FIX = "Choose a Textual Inversion file of Stable Diffusion 1.x, 2.x or XL."
 PLACEHOLDER_TOKEN = "placeholder_token"
@@ -164,9 +164,9 @@ def _by_encoder(tokens: Tokens, file: str) -> tuple[str, Tokens]:
             raise IdentityFileError(f"tokens {encoder} of shape (n, d) in {file}", got, _FIX)
     matrices = {encoder: part.detach().reshape(-1, part.shape[-1]).clone() for encoder, part in tokens.items()}
     widths = sorted(part.shape[1] for part in matrices.values())
-    for key, base in BASE_MODELS.items():
+    for base in UNETS:
         if sorted(base.encoders.values()) == widths:
-            return key, {e: matrices[e if e in matrices else ""] for e in base.encoders}
+            return base.key, {e: matrices[e if e in matrices else ""] for e in base.encoders}
     raise IdentityFileError(f"tokens of a known width in {file}", ", ".join(map(str, widths)), _FIX)
 
 

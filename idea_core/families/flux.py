@@ -1,0 +1,56 @@
+"""FLUX.1 (dev, schnell) and FLUX.2 Klein 4B, of Black Forest Labs. They share blocks, not text encoders."""
+
+from .base_model import BaseModel, KVRule, Transformer
+from .qwen3 import QWEN3_BLOCK, QWEN3_STAND_INS
+
+_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
+_DOUBLE = r"transformer.transformer_blocks.\1.attn."
+_SINGLE = r"transformer.single_transformer_blocks.\1.attn."
+_KV = (
+    KVRule(r"double_blocks\.(\d+)\.txt_attn\.qkv", f"{_DOUBLE}add_k_proj", f"{_DOUBLE}add_v_proj", text_only=True),
+    KVRule(r"single_blocks\.(\d+)\.linear1", f"{_SINGLE}to_k", f"{_SINGLE}to_v", text_only=False),
+)
+_KV_LAYER = r"transformer\.(transformer_blocks\.\d+\.attn\.add_[kv]_proj|single_transformer_blocks\.\d+\.attn\.to_[kv])"
+
+FLUX1 = BaseModel(
+    key="flux1",
+    title="FLUX.1",
+    encoders={"t5xxl": 4096},
+    plain_encoders={"clip_l": 768},  # its pooled output alone is used
+    width=4096,
+    clip_layer=-1,
+    context_length=512,
+    resolution=1024,
+    latent_channels=16,
+    kv_rank=4,
+    adapter_width=256,
+    kv_layer=_KV_LAYER,
+    transformer=Transformer(
+        configs=("Flux", "FluxSchnell"),
+        blocks=(*_BLOCKS, "T5Block"),
+        kv=_KV,
+        stand_ins={"t5xxl": tuple(f"<extra_id_{number}>" for number in range(8))},
+        weighs=True,
+        guidance=1.0,
+        guided=False,
+    ),
+)
+KLEIN = BaseModel(
+    key="klein4b",
+    title="FLUX.2 Klein 4B",
+    encoders={"qwen3_4b": 2560},
+    width=3 * 2560,  # hidden states of three layers stand side by side
+    clip_layer=-1,
+    context_length=512,
+    resolution=1024,
+    latent_channels=128,
+    kv_rank=4,
+    adapter_width=256,
+    kv_layer=_KV_LAYER,
+    transformer=Transformer(
+        configs=("Flux2",),
+        blocks=(*_BLOCKS, QWEN3_BLOCK),
+        kv=_KV,
+        stand_ins={"qwen3_4b": QWEN3_STAND_INS},
+    ),
+)

@@ -1,0 +1,30 @@
+"""Z-Image (Base, Turbo), of Tongyi-MAI."""
+
+from .base_model import BaseModel, KVRule, Transformer
+from .qwen3 import QWEN3_BLOCK, QWEN3_STAND_INS
+
+_LAYER = r"diffusion_model.\1.attention."
+
+ZIMAGE = BaseModel(
+    key="zimage",
+    title="Z-Image",
+    encoders={"qwen3_4b": 2560},
+    width=2560,
+    clip_layer=-2,
+    context_length=512,
+    resolution=1024,
+    latent_channels=16,
+    kv_rank=4,
+    adapter_width=256,
+    kv_layer=r"diffusion_model\.(context_refiner|layers)\.\d+\.attention\.to_[kv]",
+    transformer=Transformer(
+        configs=("ZImage",),
+        blocks=("JointTransformerBlock", QWEN3_BLOCK),
+        kv=(
+            KVRule(r"(context_refiner\.\d+)\.attention\.qkv", f"{_LAYER}to_k", f"{_LAYER}to_v", text_only=True),
+            KVRule(r"(layers\.\d+)\.attention\.qkv", f"{_LAYER}to_k", f"{_LAYER}to_v", text_only=False),
+        ),
+        stand_ins={"qwen3_4b": QWEN3_STAND_INS},
+        ragged=True,
+    ),
+)

@@ -1,0 +1,71 @@
+"""How a training gets its captions' text conditions: encoded at each step, or once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..diffusion.backbone import Backbone, Prompt, TextCondition
+from ..diffusion.memory import send
+from .person import PersonModel
+
+
+class EncodedAnew:
+    """Captions encoded with the person's present pseudo-tokens; gradients pass through the text encoders."""
+
+    def __init__(self, backbone: Backbone, person: PersonModel):
+        self._backbone, self._person = backbone, person
+
+    def __call__(self, prompts: Sequence[Prompt]) -> TextCondition:
+        # Tensors, not lists of rows: gradients add up caption by caption, always in the same order.
+        vectors = {encoder: [tokens] * len(prompts) for encoder, tokens in self._person.tokens.items()}
+        return self._backbone.encode(prompts, vectors)
+
+
+class EncodedOnce(EncodedAnew):
+    """Captions encoded with what never changes; the person's rows are put in later. They wait on the CPU."""
+
+    def __init__(self, backbone: Backbone, person: PersonModel, captions: Sequence[Prompt]):
+        super().__init__(backbone, person)
+        self._known: dict[int, tuple[Prompt, TextCondition]] = {}  # by the prompt's identity, which it keeps alive
+        self._learn(captions)
+
+    def __call__(self, prompts: Sequence[Prompt]) -> TextCondition:
+        self._learn(prompts)
+        return _together([self._known[id(prompt)][1] for prompt in prompts]).map(self._sent)
+
+    @torch.no_grad()
+    def _learn(self, prompts: Sequence[Prompt]) -> None:
+        new = {id(prompt): prompt for prompt in prompts if id(prompt) not in self._known}
+        for key, prompt in new.items():
+            self._known[key] = prompt, super().__call__([prompt]).map(lambda part: part.cpu())
+        if new:
+            self._backbone.free_text()
+
+    def _sent(self, part: torch.Tensor) -> torch.Tensor:
+        return send(part, self._backbone.device)
+
+
+def person_encoder(backbone: Backbone, person: PersonModel, captions: Sequence[Prompt]) -> EncodedAnew:
+    """The cheapest way that this person's pseudo-tokens allow; `captions` are those of the training."""
+    return EncodedAnew(backbone, person) if person.rows is None else EncodedOnce(backbone, person, captions)
+
+
+def _together(conditions: Sequence[TextCondition]) -> TextCondition:
+    """Conditions of one prompt each, all of one length, in one batch."""
+    first = conditions[0]
+    if len(conditions) == 1:
+        return first
+
+    def joined(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+        known = [part for part in parts if part is not None]
+        return torch.cat(known) if len(known) == len(parts) else None
+
+    entries = {
+        key: joined([one.entries[key] for one in conditions]) if isinstance(part, torch.Tensor) else part
+        for key, part in first.entries.items()
+    }
+    context = torch.cat([one.context for one in conditions])
+    pooled, places = (joined([getattr(one, name) for one in conditions]) for name in ("pooled", "places"))
+    return TextCondition(context, pooled, places, entries)

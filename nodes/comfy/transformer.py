@@ -1,0 +1,172 @@
+"""ComfyUI's flow-matching transformers (FLUX, Z-Image) and their text encoders as the trainer's `Backbone`.
+
+Noise, prediction and text conditions come from ComfyUI's own `apply_model`, `extra_conds` and `encode_token_weights`,
+so that training and sampling compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import MappingProxyType
+from typing import cast
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...idea_core.diffusion.backbone import KV_SCOPES, Prompt, TextCondition, TokenIds, Vectors
+from ...idea_core.errors import BaseModelError
+from ...idea_core.families import BASE_MODELS, BaseModel
+from ...idea_core.method.kv import FusedKV
+from ...idea_core.text.captions import PLACEHOLDER
+from ...idea_core.text.tokenized import too_long
+from .autograd import differentiable_attention, recomputed_on_copies
+from .loaded import LoadedModels
+from .models import flow_of, fused_layers
+from .scoped_kv import marked_rows, rows_marked
+from .stand_ins import places, spliced
+
+_TRAINED = "idea_trained"
+"""Key of the person in training, beside those of people who are applied."""
+
+
+class ReadPrompt:
+    """A prompt with a place for a person, tokenized once for each number of pseudo-tokens."""
+
+    def __init__(self, tokenizer, base: BaseModel, prompt: str):
+        before, *after = prompt.split(PLACEHOLDER, 1)
+        self.parts = [part for part in (before, *([0, after[0]] if after else [])) if part != ""]
+        self._tokenizer, self._base = tokenizer, base
+        readers = [getattr(tokenizer, encoder) for encoder in base.encoders]
+        self.length = max(len(reader.tokenizer(prompt)["input_ids"]) for reader in readers)
+
+    def filled(self, vectors: Mapping[str, Sequence[Tensor]]) -> dict[str, list]:
+        """ComfyUI's tokens of the prompt with the person's vectors in it."""
+        read = self._tokenizer.tokenize_with_weights
+        return spliced(read, self._tokenizer, self._base, self.parts, [vectors] if vectors else [])
+
+
+class TransformerBackbone(LoadedModels):
+    """The backbone of a flow-matching transformer. Its blocks and its text encoders' are always computed twice."""
+
+    kv_scopes: Sequence[str] = KV_SCOPES
+
+    def __init__(self, model, clip, vae, precision: str = "auto", _gradient_checkpointing: bool = True):
+        if not hasattr(comfy.model_management, "in_training"):
+            raise BaseModelError(
+                "a ComfyUI that can train transformers", "an older version", "Update ComfyUI to 0.33 or newer."
+            )
+        super().__init__(model, clip, vae, precision, gradient_checkpointing=True)
+        self._base, self._clip_tokenizer = BASE_MODELS[self.base_model], clip.tokenizer
+        assert self._base.transformer is not None
+        self._how = self._base.transformer
+        self.schedule = flow_of(model)
+        self.kv_layers = fused_layers(self._network, self._base)
+        self.kv_shapes = {
+            name: (self._in_features(layer),) * 2 for layer, kv in self.kv_layers.items() for name in kv[:2]
+        }
+        self._text_used = True
+
+    def __enter__(self) -> TransformerBackbone:
+        super().__enter__()
+        for module in (self._network, self._text_patcher.model):
+            self._exit.enter_context(recomputed_on_copies(module, self._how.blocks))
+        return self
+
+    def tokenize(self, text: str) -> TokenIds:
+        return super().tokenize(f" {text}" if text else text)  # a language model's words carry the blank before them
+
+    def read(self, prompt: str) -> Prompt:
+        return ReadPrompt(self._clip_tokenizer, self._base, prompt)
+
+    def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
+        if not self._text_used:
+            self._text_used, self._pushed_out = True, self._loaded
+        self._load()
+        own = [{encoder: rows[number] for encoder, rows in vectors.items()} for number in range(len(prompts))]
+        encoded = [self._encode(cast(ReadPrompt, prompt), mine) for prompt, mine in zip(prompts, own)]
+        first = encoded[0]
+        if len(encoded) == 1:
+            return first
+        pooled = None if first.pooled is None else torch.cat([cast(Tensor, one.pooled) for one in encoded])
+        where = None if first.places is None else torch.cat([cast(Tensor, one.places) for one in encoded])
+        return TextCondition(torch.cat([one.context for one in encoded]), pooled, where, first.entries)
+
+    def _encode(self, prompt: ReadPrompt, vectors: Mapping[str, Sequence[Tensor]]) -> TextCondition:
+        if prompt.length > self.prompt_length:
+            raise too_long(self.prompt_length, prompt.length)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        tokens = prompt.filled(vectors)
+        context, pooled, *extra = self._text_patcher.model.encode_token_weights(tokens)
+        encoder = next(iter(self._base.encoders))
+        rows = places(tokens[encoder], list(vectors[encoder]), context.shape[1]) if vectors else []
+        return TextCondition(
+            context.to(self.device, torch.float32),
+            None if pooled is None else pooled.to(self.device),
+            torch.tensor([rows], device=self.device) if rows else None,
+            dict(*extra),
+        )
+
+    def free_text(self) -> None:
+        self._text_used, self._pushed_out = False, self._loaded
+
+    def _needed(self) -> list:
+        return super()._needed() if self._text_used else [self._patcher]
+
+    def predict(self, noisy: Tensor, levels: Tensor, condition: TextCondition) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._load()
+        model = self._patcher.model
+        inputs = self._inputs(noisy, condition)
+        marks = marks_of(condition, inputs["c_crossattn"].shape[1])
+        options = {"optimized_attention_override": differentiable_attention}
+        with rows_marked(None, {} if marks is None else {_TRAINED: marks}):
+            denoised = model.apply_model(noisy, levels, transformer_options=options, **inputs)
+        return (noisy - denoised) / levels.view(-1, *[1] * (noisy.ndim - 1))
+
+    def _inputs(self, noisy: Tensor, condition: TextCondition) -> dict:
+        """What the MODEL makes of a text condition for a batch: guidance, token counts, masks."""
+        entries = {"cross_attn": condition.context, "pooled_output": condition.pooled, **condition.entries}
+        if self._how.guidance is not None:
+            entries["guidance"] = self._how.guidance
+        conds = self._patcher.model.extra_conds(**entries, noise=noisy, device=self.device, prompt_type="positive")
+        return {key: cond.process_cond(batch_size=len(noisy), area=None).cond for key, cond in conds.items()}
+
+    @contextmanager
+    def _changed(self, deltas: Mapping[str, Tensor], scope: str) -> Iterator[None]:
+        modules = dict(self._network.named_modules())
+
+        def hook(kv: FusedKV):
+            def change(_layer, inputs: tuple, output: Tensor) -> Tensor:
+                marks = marked_rows(_TRAINED)
+                if scope == "whole":
+                    return kv.changed(inputs[0], output, deltas, None)
+                if marks is None:  # nobody is in the prompt
+                    return output
+                return kv.changed(inputs[0], output, deltas, torch.ones_like(marks) if scope == "text" else marks)
+
+            return change
+
+        with ExitStack() as stack:
+            for layer, kv in self.kv_layers.items():
+                stack.callback(modules[layer].register_forward_hook(hook(kv)).remove)
+            yield
+
+    def kv_deltas(self, deltas: Mapping[str, Tensor], scope: str = "whole") -> AbstractContextManager[None]:
+        return self._changed(deltas, scope)
+
+    def _in_features(self, layer: str) -> int:
+        return int(self._network.get_submodule(layer).in_features)
+
+
+def marks_of(condition: TextCondition, length: int) -> Tensor | None:
+    """1 at the person's rows (B, L, 1) of the text as the network is given it; None: the person is nowhere.
+
+    A MODEL may pad the text on the left.
+    """
+    if condition.places is None:
+        return None
+    marks = condition.context.new_zeros(len(condition.context), length)
+    shift = length - condition.context.shape[1]
+    return marks.scatter(1, condition.places + shift, 1.0)[..., None]

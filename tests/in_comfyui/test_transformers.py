@@ -1,0 +1,187 @@
+"""FLUX.1, FLUX.2 Klein and Z-Image in real ComfyUI: training and Apply see the same, and the base stays.
+
+The models are tiny and of random weights: nothing here says how like a person images become.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from inside import INSIDE, in_comfyui
+
+if INSIDE:
+    import folder_paths
+    from probes import apply, encode, error, face, pack, photos, weights_hash
+    from probes_transformers import denoised, load_transformer
+
+    import nodes
+
+slow = pytest.mark.slow
+PROMPT = "a photo of {}, smiling"
+NAMED = PROMPT.format("<ann>")
+FAMILIES = ["flux1", pytest.param("klein4b", marks=slow), pytest.param("zimage", marks=slow)]
+
+
+@pytest.fixture
+def family(request, base, comfyui, python) -> str:
+    """A family's tiny models are in ComfyUI's folders."""
+    files = base / "models" / "diffusion_models" / f"tiny_{request.param}.ckpt"
+    if not files.exists():
+        script = Path(__file__).with_name("tiny_transformers.py")
+        subprocess.run([python, script, base / "models", request.param], cwd=comfyui, check=True)
+    return request.param
+
+
+def trained(family: str, steps: int, name: str = "ann", **settings):
+    """A person after some steps on one batch, in full precision, and the batch's losses before and after each."""
+    core, losses = pack("idea_core"), []
+    config = core.TrainConfig(batch_size=2, kv_lr=1e-2, **settings)
+    with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*load_transformer(family)) as backbone:
+        names = ["brad pitt", "emma stone", "tom hanks"]
+        run = core.Trainer.of(backbone, photos(), face(), config, names, [PROMPT])
+        batch = run.sampler.draw()
+        with run.active():
+            losses += [run.step(batch).item() for _ in range(steps)]
+            with torch.no_grad():
+                losses.append(run.loss(batch).item())
+        person, grounding = run.person, run.person.grounding()
+        exact = {
+            "tokens": {key: tokens.detach().clone() for key, tokens in person.tokens.items()},
+            "rows": None if person.rows is None else person.rows.detach().clone(),
+            "grounding": grounding.detach().clone(),
+            "adapter": {key: weight.detach().clone() for key, weight in person.adapter.applied_weights().items()},
+            "kv": {key: weight.clone() for key, weight in person.kv.state_dict().items()},
+        }
+        latents = run.dataset.buckets[0].latents.mean[batch.photos]
+        noisy = backbone.schedule.add_noise(latents, batch.noise, batch.levels)
+        identity = replace(run.identity(name), **exact)
+    return identity, losses, (latents.clone(), noisy.clone(), batch.levels)
+
+
+def positive(clip, text: str) -> list:
+    """A prompt at the guidance of the training."""
+    return [[context, {**entries, "guidance": 1.0}] for context, entries in encode(clip, text)]
+
+
+def sampled_loss(model, clip, seen: tuple) -> float:
+    """The loss of a batch, from the images that ComfyUI's sampling sees."""
+    latents, noisy, levels = seen
+    text, errors = positive(clip, NAMED), []
+    for image, mixed, sigma in zip(latents, noisy, levels.tolist()):
+        got = denoised(model, text, mixed[None], sigma)
+        errors.append(((got - image) / -sigma).square().mean().item())
+    return sum(errors) / len(errors)
+
+
+def on(family: str) -> tuple:
+    return load_transformer(family)[:2]
+
+
+def drawn(model, clip, text: str) -> torch.Tensor:
+    channels = model.model.latent_format.latent_channels
+    latent = {"samples": torch.zeros(1, channels, 8, 8)}
+    wanted, unwanted = positive(clip, text), positive(clip, "")
+    return nodes.KSampler().sample(model, 5, 1, 1.0, "euler", "simple", wanted, unwanted, latent, 1.0)[0]["samples"]
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@pytest.mark.parametrize("space", ["output", "input"])
+@in_comfyui
+def test_the_sampler_sees_what_the_training_saw_and_the_base_stays(family, space):
+    model, clip, _ = load_transformer(family)
+    before = weights_hash(model, clip.patcher)
+    identity, losses, seen = trained(family, 3, space=space)
+    assert losses[-1] < losses[0]
+    assert identity.kv_scope == "person" and identity.has_rows == (space == "output")
+    with torch.inference_mode():
+        patched, named = apply(family, identity, kv_strength=1.0, on=on(family))
+        assert abs(sampled_loss(patched, named, seen) - losses[-1]) <= 1e-5
+        without, _ = apply(family, identity, kv_strength=0.0, on=on(family))
+        assert abs(sampled_loss(without, named, seen) - losses[-1]) > 1e-4
+        assert torch.equal(drawn(patched, named, "a dog"), drawn(model, clip, "a dog"))
+    assert weights_hash(model, clip.patcher) == before
+
+
+def stranger(family: str, name: str, seed: int, scope: str = "person"):
+    """A person of random weights that fits a family."""
+    core, models = pack("idea_core"), pack("nodes.comfy.models")
+    model, clip, _ = load_transformer(family)
+    key = models.require_pair(model, clip)
+    base, generator = core.BASE_MODELS[key], torch.Generator().manual_seed(seed)
+
+    def random(*shape, scale=1.0):
+        return torch.randn(*shape, generator=generator) * scale
+
+    adapter = core.GatedAttention(base.width, width=base.module_width()).state_dict()
+    kv = {}
+    for layer, fused in models.fused_layers(model.model.diffusion_model, base).items():
+        width = model.model.diffusion_model.get_submodule(layer).in_features
+        for part in (fused.keys, fused.values):
+            kv[f"{part}.lora_up.weight"] = random(width, 2, scale=0.1)
+            kv[f"{part}.lora_down.weight"] = random(2, width, scale=0.1)
+    return core.Identity(
+        name=name,
+        base_ref=core.BaseModelRef(key, "flow", None, heads=8, beta=0.4),
+        tokens={encoder: random(2, width, scale=0.05) for encoder, width in base.encoders.items()},
+        rows=random(2, base.width),
+        grounding=random(2, base.module_width()),
+        adapter={part: random(*weight.shape, scale=0.05) for part, weight in adapter.items()},
+        kv=kv,
+        kv_scope=scope,
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
+def test_two_people_are_the_same_in_either_order_and_whoever_is_not_named_does_nothing(family):
+    ann, bob = stranger(family, "ann", 1), stranger(family, "bob", 2)
+    one = replace(ann, rows=None)  # in the text encoder's input
+    with torch.inference_mode():
+        alone = apply(family, one, kv_strength=1.0, on=on(family))
+        first = apply(family, bob, kv_strength=1.0, on=alone)
+        second = apply(family, one, kv_strength=1.0, on=apply(family, bob, kv_strength=1.0, on=on(family)))
+        both = [drawn(*applied, "<ann> beside <bob>") for applied in (first, second)]
+        assert torch.equal(*both)
+        assert torch.equal(drawn(*first, "<ann> here"), drawn(*alone, "<ann> here"))
+        only_text = apply(family, bob, strength=0.0, kv_strength=0.0001, on=alone)
+        assert error(drawn(*only_text, "<ann> beside <bob>"), both[0]) > 1e-3
+        assert torch.equal(drawn(*first, "nobody"), drawn(*on(family), "nobody"))
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
+def test_the_stock_lora_loader_reads_keys_and_values_that_were_trained_on_the_whole_model(family):
+    identity, losses, seen = trained(family, 2, space="output", kv_scope="whole")
+    path = Path(folder_paths.get_folder_paths("loras")[0], f"ann_{family}.safetensors")
+    identity.save(path, None)
+    with torch.inference_mode():
+        model, named = apply(family, identity, kv_strength=0.0, on=on(family))
+        (patched,) = nodes.LoraLoaderModelOnly().load_lora_model_only(model, path.name, 1.0)
+        assert len(patched.patches) == len(identity.kv) // 4  # up and down of keys and values that share a weight
+        assert abs(sampled_loss(patched, named, seen) - losses[-1]) <= 1e-5
+        ours, _ = apply(family, identity, kv_strength=1.0, on=on(family))
+        assert abs(sampled_loss(ours, named, seen) - losses[-1]) <= 1e-5
+        assert abs(sampled_loss(model, named, seen) - losses[-1]) > 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
+def test_a_cancelled_training_goes_on_to_where_a_whole_one_ends(family, tmp_path):
+    core, state = pack("idea_core"), pack("idea_core.training.state")
+    config = core.TrainConfig(steps=3, batch_size=1, space="output", kv_lr=1e-2)
+    captions = ["a photo of {}", "{} alone in a garden with a red wall"]
+    ends, path = [], Path(tmp_path, "state")
+    for part in ("whole", "broken", "resumed"):
+        with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*load_transformer(family)) as backbone:
+            run = core.Trainer.of(backbone, photos(), face(), config, ["tom hanks"], captions)
+            if part == "resumed":
+                assert state.restore_state(run, path, "same") == 2
+            run.run((lambda step, _, run=run: run.stop() if step == 2 else None) if part == "broken" else None)
+            if part == "broken":
+                state.save_state(run, path, "same")
+            ends.append(run.identity("ann").digest())
+    assert ends[2] == ends[0] != ends[1]

@@ -1,0 +1,70 @@
+"""Before the first step of a training: its gradients are compared with its loss."""
+
+import pytest
+import torch
+from helpers import MANY_NAMES, face, photos
+from tiny_pipeline import tiny_pipeline
+
+from idea_core import Output, PersonSpec, TrainConfig, Trainer, train_person
+from idea_core.errors import TrainingError
+from idea_core.faces import IdEmbeds
+from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.training.batches import Photos
+from idea_core.training.self_check import compare_slopes, require_right_gradients
+
+
+class Halved(torch.autograd.Function):
+    """Passes values on, and half of their gradient."""
+
+    @staticmethod
+    def forward(_context, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(_context, gradient):
+        return gradient / 2
+
+
+class Wrong(DiffusersBackbone):
+    """A base model whose gradients are half of the right ones."""
+
+    def predict(self, noisy, levels, condition):
+        return super().predict(noisy, levels, condition._replace(context=Halved.apply(condition.context)))
+
+
+def run_of(backbone, names=MANY_NAMES) -> Trainer:
+    return Trainer.of(backbone, photos(), face(), TrainConfig(steps=2, batch_size=2), names)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_right_gradients_pass_and_nothing_of_the_training_moves(family):
+    run, plain = run_of(DiffusersBackbone(tiny_pipeline(family))), run_of(DiffusersBackbone(tiny_pipeline(family)))
+    require_right_gradients(run)
+    with run.active():
+        slopes = compare_slopes(run, run.sampler.draw().parts(1)[0])
+    assert slopes.measured == pytest.approx(slopes.gradient, rel=0.05) and slopes.gradient > 0
+    run.sampler.generator.set_state(plain.sampler.generator.get_state())
+    assert run.run() == plain.run()
+    assert run.identity("ann").digest() == plain.identity("ann").digest()
+
+
+def test_wrong_gradients_end_the_training_before_its_first_step(tmp_path):
+    with pytest.raises(TrainingError, match="gradients that say how the loss changes, got a slope of .* update ID-EA"):
+        require_right_gradients(run_of(Wrong(tiny_pipeline())))
+    spec = PersonSpec("ann", [Photos(photos())], IdEmbeds(face()[None], torch.ones(1)), TrainConfig(steps=2))
+    with pytest.raises(TrainingError, match="gradients that say how the loss changes"):
+        train_person(Wrong(tiny_pipeline()), spec, Output(tmp_path / "a.safetensors", "same"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_gradient_at_all_is_wrong():
+    class Blind(DiffusersBackbone):
+        def predict(self, noisy, levels, condition):
+            return super().predict(noisy, levels, condition) + 0 * condition.context.sum()
+
+        def encode(self, prompts, vectors={}):
+            condition = super().encode(prompts, vectors)
+            return condition._replace(context=condition.context * 0 + condition.context.detach())
+
+    with pytest.raises(TrainingError, match="got a slope of 0 where the loss has nan"):
+        require_right_gradients(run_of(Blind(tiny_pipeline())))
