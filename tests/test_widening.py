@@ -3,11 +3,13 @@
 import pytest
 import torch
 from small_world import WORDS, small_pipeline
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, normalize
 
+from idea_core.enhancers.model import EnhancerModel
 from idea_core.headless.diffusers import load_pipeline
 from idea_core.headless.diffusers.single_file import clip_tokenizer
 from miniature.widening.checkpoint import write_checkpoint
+from miniature.widening.enhancer import widened_weights
 from miniature.widening.text import token_embeddings, wide_text_encoder, widen_text_encoder
 from miniature.widening.unet import wide_unet, widen_unet
 from miniature.widening.vae import SCALING_FACTOR, wide_vae, widen_vae
@@ -79,6 +81,24 @@ def test_the_vae_at_twice_the_size(small):
     assert torch.allclose(got.std, expected.std * ratio, rtol=1e-4)
     drawn, shown = vae.decode(expected.mean).sample, wide.decode(expected.mean * ratio).sample
     assert drawn.std() > 0.1 and (shown - doubled(drawn)).abs().max() < NEAR
+
+
+@torch.no_grad()
+def test_the_id_enhancer():
+    torch.manual_seed(4)
+    parts = [{"clip": torch.randn(2, 192)} for _ in range(3)]
+    model = EnhancerModel(*parts).eval()
+    for parameter in model.parameters():
+        parameter += 0.05 * torch.randn_like(parameter)
+    rows = [{"clip_l": part["clip"].repeat_interleave(4, 1)} for part in parts]
+    wide = EnhancerModel(*rows).eval()
+    wide.load_state_dict(widened_weights(model))
+    faces, context = normalize(torch.randn(3, 512)), torch.randn(3, 77, 192)
+    expected, got = model.tokens(faces)["clip"], wide.tokens(faces)["clip_l"]
+    assert (got - expected.repeat_interleave(4, 2)).abs().max() < NEAR
+    expected = model.adapter(context, model.fused(faces))
+    got = wide.adapter(context.repeat_interleave(4, 2), wide.fused(faces))
+    assert (expected - context).std() > 0.01 and (got - expected.repeat_interleave(4, 2)).abs().max() < NEAR
 
 
 @pytest.fixture(scope="module")

@@ -89,8 +89,14 @@ def without_apply(graph: dict) -> dict:
 
 def picture(server: Server, graph: dict) -> np.ndarray:
     """Pixels (H, W, 3) of the one picture that a graph saves; the file also holds the graph."""
-    (output,) = server.run(graph).values()
-    return pixels(server, output["images"][0])
+    return pixels(server, saved(server.run(graph)))
+
+
+def saved(outputs: dict) -> dict:
+    """The one picture in a prompt's outputs that was saved; others are only shown."""
+    images = [image for output in outputs.values() for image in output.get("images", ())]
+    (one,) = (image for image in images if image["type"] == "output")
+    return one
 
 
 def pixels(server: Server, image: dict) -> np.ndarray:

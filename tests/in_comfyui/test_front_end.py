@@ -234,7 +234,8 @@ def test_an_example_runs_and_nothing_covers_anything(browser, examples_files, lo
     front_end.fill(browser, workflow(TEMPLATES[name], CheckpointLoaderSimple=checkpoint, **small))
     (*_, (ended, detail)) = front_end.run(browser)
     if name in (ACROSS, REFINED):  # random weights draw nobody
-        assert ended == "execution_error" and "Expected a face" in detail["exception_message"]
+        said = {ACROSS: "Expected people with 3 images that agree", REFINED: "Expected a face in 2 images"}[name]
+        assert ended == "execution_error" and said in detail["exception_message"]
     elif family == "tiny_sdxl":  # of which there is no person
         assert ended == "execution_error" and "Train the person with ID-Enhancer Train" in detail["exception_message"]
     else:

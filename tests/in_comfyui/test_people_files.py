@@ -67,9 +67,9 @@ def test_a_loaded_person_brings_its_face_along():
     blended = node("BlendIDEmbeds").execute(embeds, embeds, 0.5).args[0]
     assert error(blended.mean, embeds.mean) < 1e-5
 
-    node("SaveIdentity").execute(replace(person, name="faceless"), "", keep_face=False)
-    person, embeds = node("LoadIdentity").execute("faceless.safetensors").args
-    assert person.name == "faceless" and embeds is None
+    node("SaveIdentity").execute(replace(person, name="hidden"), "", keep_face=False)
+    person, embeds = node("LoadIdentity").execute("hidden.safetensors").args
+    assert person.name == "hidden" and embeds is None
     with pytest.raises(pack("idea_core.errors").SocketError, match="a person's file without it. Connect ID Encode"):
         node("BlendIDEmbeds").execute(embeds, embeds, 0.5)
 

@@ -23,6 +23,7 @@ from graphs import (
     listed,
     picture,
     pixels,
+    saved,
     train,
     workflow,
 )
@@ -82,8 +83,7 @@ def test_strengths_change_without_encoding_the_prompts_again(server, trained):
         sampler["inputs"]["model"] = ["strengths", 0]
         entry = server.wait(server.queue(graph))
         cached = next(said["nodes"] for kind, said in entry["status"]["messages"] if kind == "execution_cached")
-        (output,) = entry["outputs"].values()
-        return {graph[key]["class_type"] for key in cached}, pixels(server, output["images"][0])
+        return {graph[key]["class_type"] for key in cached}, pixels(server, saved(entry["outputs"]))
 
     _, strong = run(2.0)
     cached, weak = run(-2.0)
@@ -281,13 +281,13 @@ def test_an_identity_of_another_base_model_is_refused(server, trained):
 @pytest.mark.parametrize(
     ("name", "pictures"),
     [
-        ("two_people", {"Save Image": 1}),
-        ("person_with_lora", {"Save Image": 1}),
+        ("two_people", {"Your picture": 1}),
+        ("person_with_lora", {"Your picture": 1}),
         ("photos_to_picture", {"Train the person": 1, "Your picture": 1}),
         ("best_of_a_batch", {"Best first": 8, "Scores": 1}),
-        ("blend_people", {"Save Image": 1}),
+        ("blend_people", {"Your picture": 1}),
         ("strengths", {"As trained": 1, "Half": 1, "First half alone": 1}),
-        ("instant_person", {"Save Image": 1}),
+        ("instant_person", {"Your picture": 1}),
     ],
 )
 def test_an_example_gives_pictures(server, examples_files, name, pictures):
