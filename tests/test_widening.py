@@ -15,7 +15,7 @@ from miniature.widening.unet import wide_unet, widen_unet
 from miniature.widening.vae import SCALING_FACTOR, wide_vae, widen_vae
 
 NEAR = 1e-4
-PROMPT = "a photo of alice smith, on blue"
+PROMPT = "a photo of alice archer, in front of a blue wall"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from small_world import small_pipeline
 from miniature.widening.checkpoint import write_checkpoint
 from miniature.widening.vae import SCALING_FACTOR
 
-PROMPT, GUIDANCE, STEPS = "a photo of alice smith", 3.0, 4  # steps at whole timesteps, which nobody interpolates
+PROMPT, GUIDANCE, STEPS = "a photo of alice archer", 3.0, 4  # steps at whole timesteps, which nobody interpolates
 
 
 @torch.no_grad()
