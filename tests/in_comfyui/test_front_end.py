@@ -245,6 +245,23 @@ def test_an_example_runs_and_nothing_covers_anything(browser, examples_files, lo
 
 
 @NODES_2_NOW_AND_THEN
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("photo of <alise>", "No person called <alise> is applied: it stays plain text. Applied: <alice>."),
+        ("photo of alice", "alice stays plain text. For the person write <alice>."),
+    ],
+)
+def test_a_wrong_name_in_a_prompt_is_said_on_a_node(browser, examples_files, look, prompt, said):
+    open_example(browser, SAVED)
+    front_end.fill(browser, generation("tiny_sd15", "alice", prompt))
+    front_end.run(browser)
+    front_end.until(browser, lambda: said in front_end.page_text(browser))
+    settle(browser, look)
+    assert not overlapping(browser, look)
+
+
+@NODES_2_NOW_AND_THEN
 def test_a_click_sorts_pictures_by_likeness(browser, look):
     open_example(browser, COMPARE)
     front_end.fill(browser, workflow("encode_and_compare"))
