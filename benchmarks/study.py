@@ -15,32 +15,24 @@ import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from PIL import Image
 
 from idea_core.headless.cli.grouped import grouped
-from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.headless.jobs import ModelSource
 from idea_core.headless.jobs.photo_source import Prepared
+from idea_core.headless.jobs.trial import Trial
 from idea_core.training.config import PRESETS
-from miniature.methods import (
-    CELEB_BASIS,
-    CROSS_ID_EA,
-    CROSS_INITIALIZATION,
-    ID_EA,
-    PUBLISHED,
-    REFINED,
-    SAME_FACE,
-    SEEN,
-    TEXTUAL_INVERSION,
-    Method,
-)
-from miniature.trial import Stranger, learn, measure, prompts_of
-from miniature.world import BASE, GUIDANCE, draw
+from idea_core.training.methods import CELEB_BASIS, CROSS_INITIALIZATION, ID_EA, TEXTUAL_INVERSION, Method
+from miniature.methods import CROSS_ID_EA, PUBLISHED, REFINED, SAME_FACE, SEEN
+from miniature.trial import Stranger, measure, world_comparison
+from miniature.world import BASE, GUIDANCE, to_tensor
 
 RESULTS = Path(__file__).parent / "results"
 SEARCH, REPORT, CONFIRM = (RESULTS / f"{name}.jsonl" for name in ("search", "study", "confirm"))
@@ -53,10 +45,6 @@ OBEDIENT = 0.95
 BOUNDS = ("true", "other")
 
 
-def _more(method: Method, title: str, **settings) -> Method:
-    return replace(method, title=title, settings={**method.settings, **settings})
-
-
 WIDE_KV = {"kv_rank": 0, "kv_lr": 2e-3}
 _PRESET = PRESETS["likeness"]
 LIKENESS = {key: getattr(_PRESET, key) for key in ("likeness_weight", "swa_fraction", "axes_lr")}
@@ -64,41 +52,40 @@ ARMS: Mapping[str, Method] = {
     "ti": TEXTUAL_INVERSION,
     "ci": CROSS_INITIALIZATION,
     "celeb": CELEB_BASIS,
-    "ti+kv": _more(TEXTUAL_INVERSION, "Textual Inversion + K/V", kv_lr=5e-3),
-    "ci+kv": _more(CROSS_INITIALIZATION, "Cross Initialization + K/V", kv_lr=5e-3),
+    "ti+kv": TEXTUAL_INVERSION.changed("Textual Inversion + K/V", kv_lr=5e-3),
+    "ci+kv": CROSS_INITIALIZATION.changed("Cross Initialization + K/V", kv_lr=5e-3),
     "published": PUBLISHED,
     "cross": CROSS_ID_EA,
     "whole": ID_EA,
     "seen": SEEN,
-    "seen: likeness": _more(
-        SEEN, "ID-EA, Enhancer that has seen people, likeness loss", **LIKENESS, likeness_guidance=GUIDANCE
+    "seen: likeness": SEEN.changed(
+        "ID-EA, Enhancer that has seen people, likeness loss", **LIKENESS, likeness_guidance=GUIDANCE
     ),
     "seen: refined": REFINED,
-    "seen: averaged": _more(SEEN, "mean of the last half of the steps", swa_fraction=0.5),
-    "seen: no adapter": _more(SEEN, "its tokens alone, no Enhancer and Adapter", adapter_lr=0.0),
-    "seen: no kv": _more(SEEN, "no K/V", kv_lr=0.0),
+    "seen: averaged": SEEN.changed("mean of the last half of the steps", swa_fraction=0.5),
+    "seen: no adapter": SEEN.changed("its tokens alone, no Enhancer and Adapter", adapter_lr=0.0),
+    "seen: no kv": SEEN.changed("no K/V", kv_lr=0.0),
     "seen: same face": SAME_FACE,
-    "whole: no enhancer": _more(ID_EA, "Enhancer frozen at random", enhancer_lr=0.0),
-    "whole: no adapter": _more(ID_EA, "no Enhancer and Adapter", adapter_lr=0.0),
-    "whole: no kv": _more(ID_EA, "no K/V", kv_lr=0.0),
-    "whole: shut gate": _more(ID_EA, "gate shut at the start, γ = 0", gate_init=0.0),
-    "cross: no enhancer": _more(CROSS_ID_EA, "Enhancer frozen at random", enhancer_lr=0.0),
-    "cross: no adapter": _more(CROSS_ID_EA, "no Enhancer and Adapter", adapter_lr=0.0),
-    "cross: no kv": _more(CROSS_ID_EA, "no K/V", kv_lr=0.0),
-    "cross: shut gate": _more(CROSS_ID_EA, "gate shut at the start, γ = 0", gate_init=0.0),
-    "cross: published reg": _more(CROSS_ID_EA, "published regulariser", regularizer_weight=8e-4),
-    "cross: l2": _more(CROSS_ID_EA, "L2 regulariser", regularizer="l2", regularizer_weight=1e-5),
-    "cross: names": _more(
-        CROSS_ID_EA, "Mahalanobis over all names", regularizer="names", regularizer_weight=8e-4, zeta=1e-3
+    "whole: no enhancer": ID_EA.changed("Enhancer frozen at random", enhancer_lr=0.0),
+    "whole: no adapter": ID_EA.changed("no Enhancer and Adapter", adapter_lr=0.0),
+    "whole: no kv": ID_EA.changed("no K/V", kv_lr=0.0),
+    "whole: shut gate": ID_EA.changed("gate shut at the start, γ = 0", gate_init=0.0),
+    "cross: no enhancer": CROSS_ID_EA.changed("Enhancer frozen at random", enhancer_lr=0.0),
+    "cross: no adapter": CROSS_ID_EA.changed("no Enhancer and Adapter", adapter_lr=0.0),
+    "cross: no kv": CROSS_ID_EA.changed("no K/V", kv_lr=0.0),
+    "cross: shut gate": CROSS_ID_EA.changed("gate shut at the start, γ = 0", gate_init=0.0),
+    "cross: published reg": CROSS_ID_EA.changed("published regulariser", regularizer_weight=8e-4),
+    "cross: l2": CROSS_ID_EA.changed("L2 regulariser", regularizer="l2", regularizer_weight=1e-5),
+    "cross: names": CROSS_ID_EA.changed(
+        "Mahalanobis over all names", regularizer="names", regularizer_weight=8e-4, zeta=1e-3
     ),
-    "cross: one rate": _more(
-        CROSS_ID_EA,
+    "cross: one rate": CROSS_ID_EA.changed(
         "one rate for all, the published one",
         **{key: PUBLISHED.settings[key] for key in ("token_lr", "adapter_lr")},
         kv_lr=PUBLISHED.settings["token_lr"],
     ),
-    "cross: wide kv": _more(CROSS_ID_EA, "whole K/V matrices", **WIDE_KV),
-    "ti+kv: wide kv": _more(TEXTUAL_INVERSION, "Textual Inversion + whole K/V matrices", **WIDE_KV),
+    "cross: wide kv": CROSS_ID_EA.changed("whole K/V matrices", **WIDE_KV),
+    "ti+kv: wide kv": TEXTUAL_INVERSION.changed("Textual Inversion + whole K/V matrices", **WIDE_KV),
 }
 MAIN = tuple(arm for arm in ARMS if ": " not in arm)
 INSTANT = ("seen", "seen: refined")
@@ -138,30 +125,39 @@ class Cell:
 
 
 class Laboratory:
-    """The world's base model, and trials on it."""
+    """The world's base model, and trials on it, which are those of `idea compare`."""
 
     def __init__(self, device: str):
-        self.pipeline = load_pipeline(BASE, torch.bfloat16, device)  # for the pictures; trainings are in float32
-        self.backbone = DiffusersBackbone(load_pipeline(BASE, device=device))
+        self.model = ModelSource(BASE, "fp32", device)
 
     def trial(self, cell: Cell) -> dict[str, Any]:
         """One line of a file of results."""
         person, seconds = stranger(cell.person, cell.photos), 0.0
         if cell.arm == "true":
-            pictures = person.true_pictures(person.asked, 5)
+            result = measure(person.true_pictures(person.asked, 5), person, person.asked)
         elif cell.arm == "other":
-            pictures = Stranger(cell.person + 100).true_pictures(person.asked, 5)
+            result = measure(Stranger(cell.person + 100).true_pictures(person.asked, 5), person, person.asked)
         else:
-            method = ARMS[cell.arm]
-            config = method.config(**cell.settings, steps=cell.steps, seed=cell.person + 1000 * cell.seed)
-            identity, seconds = learn(self.backbone, prepared(cell.person, cell.photos), method, config)
-            asked = prompts_of(person.asked, identity.trigger)
-            pictures = draw(self.pipeline, [identity], asked, seed=1000 * cell.seed)
-        result = measure(pictures, person, person.asked)
+            result, seconds = self._compared(cell, person)
         line = {"key": cell.key, "arm": cell.arm, "person": cell.person, "steps": cell.steps, "photos": cell.photos}
         line |= {"seed": cell.seed} if cell.seed else {}
         line |= {"settings": dict(cell.settings), **{key: round(value, 5) for key, value in result.items()}}
         return line | {"seconds": round(seconds, 2)}
+
+    def _compared(self, cell: Cell, person: Stranger) -> tuple[dict[str, float], float]:
+        """The measures of a trial, the drawn world's own beside the comparison's, and its seconds."""
+        with tempfile.TemporaryDirectory() as folder:
+            result, images = self.run(cell, Path(folder))
+            pictures = to_tensor([Image.open(path) for path in images])
+        own = {"identity": result["mean_similarity_strict"], "detected": result["detection_rate"]}
+        return measure(pictures, person, person.asked) | own, result["seconds"]
+
+    def run(self, cell: Cell, folder: Path) -> tuple[dict[str, Any], list[Path]]:
+        """The result of a comparison's trial, and its images in a folder."""
+        method = ARMS[cell.arm].changed(cell.arm, **cell.settings, steps=cell.steps)
+        comparison = world_comparison(folder, self.model, {cell.arm: method})
+        trial = Trial(comparison, stranger(cell.person, cell.photos).person(folder / "photos"), cell.arm, cell.seed)
+        return trial.run(), trial.image_files
 
 
 @lru_cache(maxsize=4)

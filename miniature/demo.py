@@ -18,8 +18,9 @@ from idea_core.evaluation.report import data_url
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from idea_core.identity.identity import Identity
 from idea_core.training.config import PRESETS
+from idea_core.training.methods import CROSS_INITIALIZATION, ID_EA, TEXTUAL_INVERSION
 
-from .methods import CROSS_INITIALIZATION, ID_EA, REFINED, SEEN, TEXTUAL_INVERSION
+from .methods import REFINED, SEEN
 from .people import named_people
 from .trial import NAME, PER_PROMPT, PROMPTS, Stranger, learn, measure, prompts_of
 from .world import BASE, draw, to_photo

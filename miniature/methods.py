@@ -1,63 +1,26 @@
-"""Ways to learn a person, side by side on the same trainer: ID-EA and those that it is compared with."""
+"""Ways to learn a person of the drawn world, besides those of `idea_core.training.methods`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from idea_core.diffusion.backbone import Backbone
 from idea_core.enhancers.config import RefineConfig
 from idea_core.enhancers.refine import Refiner
+from idea_core.training import methods
 from idea_core.training.config import PRESETS, TrainConfig
-from idea_core.training.person import LR_WIDTH, NamesStart, PersonModel, Start
+from idea_core.training.methods import Method
+from idea_core.training.person import LR_WIDTH, NamesStart, PersonModel
 
 from .models import WIDTH
 from .render import SIZE
 from .world import AT_ONCE, DRAWING_STEPS, GUIDANCE, enhancer, face_engine, portraits, strangers_face
 
-BARE = {"start": "cross", "adapter_lr": 0.0, "enhancer_lr": None, "kv_lr": 0.0, "regularizer_weight": 0.0}
 
-
-@dataclass(frozen=True, eq=False)
-class Method:
-    """One way to learn a person.
-
-    Attributes:
-        title: for tables.
-        settings: what differs from the default `TrainConfig`.
-        start: where the person starts.
-        left_out: parts of the identity that are not used for drawing: "adapter".
-    """
-
-    title: str
-    settings: Mapping[str, Any]
-    start: Start = NamesStart()
-    left_out: tuple[str, ...] = ()
-
-    def config(self, **changes: Any) -> TrainConfig:
-        return replace(TrainConfig(), **{**self.settings, **changes})
-
-
-class WordStart(NamesStart):
-    """Textual Inversion (arXiv 2208.01618): the tokens start as the input embeddings of a word."""
-
-    WORD = "person"
-
-    def build_person(
-        self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
-    ) -> PersonModel:
-        person = super().build_person(backbone, id_embeds, config, names)
-        ids = backbone.tokenize(self.WORD)
-        with torch.no_grad():
-            for encoder, tokens in person.tokens.items():
-                tokens.copy_(backbone.embed_tokens(encoder, ids[encoder][:1]).expand_as(tokens))
-        return person
-
-
+@dataclass(frozen=True)
 class EnhancerStart(NamesStart):
     """A start at the pretrained Enhancer's prediction for the person's face."""
 
@@ -67,6 +30,7 @@ class EnhancerStart(NamesStart):
         return enhancer().build_person(backbone, id_embeds, config, names)
 
 
+@dataclass(frozen=True)
 class SameFaceStart(EnhancerStart):
     """The prediction for the same stranger's face, whoever the person is."""
 
@@ -76,6 +40,7 @@ class SameFaceStart(EnhancerStart):
         return super().build_person(backbone, strangers_face().to(id_embeds), config, names)
 
 
+@dataclass(frozen=True)
 class RefinedStart(EnhancerStart):
     """The Enhancer's prediction after refinement."""
 
@@ -87,19 +52,13 @@ class RefinedStart(EnhancerStart):
         return super().build_person(backbone, best.shown, config, names)
 
 
-TEXTUAL_INVERSION = Method("Textual Inversion", {**BARE, "token_lr": 1e-2}, WordStart())
-CROSS_INITIALIZATION = Method(
-    "Cross Initialization", {**BARE, "token_lr": 1e-2, "regularizer": "l2", "regularizer_weight": 1e-5}
-)
-CELEB_BASIS = Method("Celeb Basis", {**BARE, "start": "names", "axes": 64})
-ID_EA = Method("ID-EA", {})
 CROSS_ID_EA = Method("ID-EA from the cross initialisation", {"start": "cross"})
 SEEN = Method("ID-EA, Enhancer that has seen people", {}, EnhancerStart())
 REFINED = Method("ID-EA, Enhancer that has seen people, refined", {}, RefinedStart())
 SAME_FACE = Method("one stranger's face for everybody", {}, SameFaceStart())
 _PAPER = PRESETS["paper"]
-PUBLISHED = Method(
-    "ID-EA as published",
+PUBLISHED = Method(  # with the study's batch size, captions and steps
+    methods.PUBLISHED.title,
     {
         **{
             key: getattr(_PAPER, key)
@@ -107,7 +66,7 @@ PUBLISHED = Method(
         },
         "adapter_lr": _PAPER.adapter_lr * WIDTH / LR_WIDTH,  # the same learning rate for all
     },
-    left_out=("adapter",),
+    left_out=methods.PUBLISHED.left_out,
 )
 REFINING = RefineConfig(
     prompts=portraits(RefineConfig.num_images),

@@ -85,7 +85,8 @@ def train_detector(steps: int, work: Path, seed: int) -> nn.Module:
     net = detector()
     run = Run(work, {"net": net}, [{"params": list(net.parameters()), "lr": 2e-3}], steps, seed)
     for _ in run.steps():
-        pictures, truth = _detection_batch(64, run.generator)
+        pictures, keypoints, _ = _pictures(64, run.generator)
+        pictures, truth = detection_batch(pictures, keypoints / SIZE * 2 - 1, run.generator)
         with torch.autocast("cpu", torch.bfloat16):
             output = net(pictures * 2 - 1)
         output, there = output.float(), truth[:, 0]
@@ -138,10 +139,14 @@ def _crops(faces: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat(crops), people
 
 
-def _detection_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images with one face somewhere, or none; (B, 15) targets in −1…1: has a face, box, key points."""
-    pictures, keypoints, _ = _pictures(count, generator)
-    points = keypoints / SIZE * 2 - 1
+def detection_batch(pictures: Tensor, points: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images with one face somewhere, or none; (B, 15) targets in −1…1: has a face, box, key points.
+
+    Args:
+        pictures: (B, 3, S, S) in 0…1, each with a face.
+        points: (B, 5, 2) its key points in −1…1.
+    """
+    count = len(pictures)
     zoom = 0.5 + torch.rand(count, generator=generator) * 0.65
     room = (1.05 - zoom).clamp(min=0.05)
     shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * room[:, None]

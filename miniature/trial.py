@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,19 +14,27 @@ from PIL import Image
 from torch import Tensor
 
 from idea_core.faces.score import similarities
-from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.headless.diffusers import DiffusersBackbone, GenerateConfig
+from idea_core.headless.jobs import ModelSource
+from idea_core.headless.jobs.comparison import Comparison
+from idea_core.headless.jobs.people import PROMPTS as PROMPTS_FILE
+from idea_core.headless.jobs.people import REFERENCES, SETTINGS, Person
 from idea_core.headless.jobs.photo_source import PhotoSource, Prepared
 from idea_core.identity.identity import Identity
+from idea_core.text.captions import PLACEHOLDER
 from idea_core.training.config import TrainConfig
+from idea_core.training.methods import Method
 from idea_core.training.trainer import Trainer
 
-from .methods import Method
 from .people import PARAMETERS, held_out_people
 from .render import SIZE
 from .scenes import Scenes
 from .world import (
     ASKED,
+    AT_ONCE,
     FACE_MODELS,
+    GUIDANCE,
+    SAMPLING_STEPS,
     all_names,
     draw_photos,
     embed,
@@ -35,6 +44,7 @@ from .world import (
     notes_of,
     obeyed,
     photos_of,
+    portraits,
     to_photo,
 )
 
@@ -85,6 +95,18 @@ class Stranger:
         source = PhotoSource(tuple(self.write_photos(folder)), crop="center", resolution=SIZE)
         return source.prepare(FACE_MODELS)
 
+    def person(self, folder: Path) -> Person:
+        """The person as a comparison reads them: photos, other true images and prompts, all written to a folder."""
+        photos = self.write_photos(folder)
+        references = [folder / REFERENCES / f"{number}.png" for number in range(TRUE_PICTURES)]
+        references[0].parent.mkdir(exist_ok=True)
+        for path, picture in zip(references, self.truth):
+            Image.fromarray(to_photo(picture)).save(path)
+        prompts = prompts_of(self.asked, PLACEHOLDER)[::PER_PROMPT]
+        (folder / PROMPTS_FILE).write_text("\n".join(prompts), "utf-8")
+        (folder / SETTINGS).write_text(json.dumps({"seed": self.number}), "utf-8")
+        return Person(NAME, tuple(photos), tuple(references), tuple(prompts), {"seed": self.number})
+
     @cached_property
     def truth(self) -> Tensor:
         """(R, 3, S, S) other true images."""
@@ -116,9 +138,23 @@ def learn(backbone: DiffusersBackbone, seen: Prepared, method: Method, config: T
     trainer.run()
     identity = trainer.identity(NAME)
     seconds = time.perf_counter() - start
-    if "adapter" in method.left_out:
-        identity = dataclasses.replace(identity, grounding=None, adapter={})
-    return identity, seconds
+    return method.drawn(identity), seconds
+
+
+def world_comparison(folder: Path, model: ModelSource, methods: Mapping[str, Method]) -> Comparison:
+    """A comparison in which people of the world are trained and drawn as in the study."""
+    return Comparison(
+        folder=folder,
+        model=model,
+        faces=FACE_MODELS,
+        photos=PhotoSource(crop="center", resolution=SIZE),
+        methods=methods,
+        prompts=portraits(PROMPTS),
+        per_prompt=PER_PROMPT,
+        drawing=GenerateConfig(steps=SAMPLING_STEPS, guidance=GUIDANCE, batch_size=AT_ONCE),
+        names=all_names(),
+        drawing_dtype="bf16",
+    )
 
 
 def prompts_of(scenes: Scenes, person: str) -> list[str]:

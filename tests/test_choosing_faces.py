@@ -106,6 +106,20 @@ def test_another_person_is_named_and_left_out_on_request(engine):
         encode_photos(engine, [portrait(ALICE), portrait(BOB)], FaceSettings(leave_out_outliers=True))
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.32])
+def test_another_person_is_named_where_all_faces_look_a_little_alike(offset):
+    axes = torch.eye(512)
+
+    def photo_of(person: int, number: int) -> torch.Tensor:
+        own = 0.75 - offset  # cosines of .75 to oneself and of `offset` to others
+        return offset**0.5 * axes[0] + own**0.5 * axes[1 + person] + 0.25**0.5 * axes[100 + number]
+
+    rows = torch.stack([photo_of(0, 0), photo_of(0, 1), photo_of(1, 2), photo_of(0, 3)])
+    assert IdEmbeds(rows, torch.ones(4)).outliers().tolist() == [False, False, True, False]
+    assert not IdEmbeds(rows[[0, 1, 3]], torch.ones(3)).outliers().any()
+    assert not IdEmbeds(rows[:1], torch.ones(1)).outliers().any()
+
+
 def test_smaller_detector_sizes_are_tried_in_turn(engine):
     tried = []
 

@@ -7,7 +7,7 @@ from idea_command import run
 from idea_core import Identity
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from idea_core.training.config import PRESETS
-from miniature.methods import ID_EA
+from idea_core.training.methods import ID_EA
 from miniature.people import named_people
 from miniature.trial import Stranger, learn, measure, prompts_of
 from miniature.world import BASE, FACES, cosine, draw, draw_photos, embed, largest_faces, obeyed, photos_of, rates

@@ -61,7 +61,7 @@ def test_published_options_that_are_marked_are_accepted():
 
 
 def test_commands_in_the_documentation_parse():
-    pages = [ROOT / "README.md", ROOT / "docs" / "published-commands.md"]
+    pages = [ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in ("published-commands", "real-checkpoints"))]
     lines = [line for page in pages for line in re.findall(r"^idea .*$", page.read_text("utf-8"), re.MULTILINE)]
     assert len(lines) >= 4
     for line in lines:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from ..faces import FaceEngine, IdEmbeds
+from ..faces import Face, FaceEngine, IdEmbeds
 from ..faces.photos import read_photo
-from ..faces.score import embed_faces, largest, similarities, similarity_to_mean
+from ..faces.score import embed_faces, largest, pick_faces, similarities, similarity_to_mean
 from ..text.prompts import without_people
 from .clip import ClipScorer
 
@@ -25,6 +27,7 @@ class ImageScore:
         mean_similarity: of the largest face to the reference images; None without a face.
         similarity_to_mean: of that face to the mean embedding of the references; None without a face.
         prompt_similarity: cosine to the prompt without its people; None if not measured.
+        witness_similarity: as `mean_similarity`, by a second recogniser; None without a face or a witness.
     """
 
     path: Path
@@ -33,12 +36,29 @@ class ImageScore:
     mean_similarity: float | None
     similarity_to_mean: float | None
     prompt_similarity: float | None
+    witness_similarity: float | None = None
+
+
+class Witness(NamedTuple):
+    """A second recogniser, which no training used, and the reference images as it sees them.
+
+    Attributes:
+        references: embeddings (R, 512), L2-normalised.
+    """
+
+    engine: FaceEngine
+    references: Tensor
+
+    @classmethod
+    def of(cls, engine: FaceEngine, finder: FaceEngine, photos: Sequence[np.ndarray]) -> Witness:
+        """The witness of a person's photos, in which `finder` finds the faces."""
+        return cls(engine, embed_faces(engine, photos, pick_faces(finder, photos, largest)))
 
 
 def summarise(scores: Sequence[ImageScore]) -> dict[str, float | int | None]:
     """Number of images, and means over those where a measure is known; None if it is known for no image.
 
-    In `mean_similarity_strict` an image without a face counts as 0. `similarity_to_mean_detected` is the figure that
+    In the `strict` measures an image without a face counts as 0. `similarity_to_mean_detected` is the figure that
     ID Similarity shows as `mean`.
     """
     return {
@@ -48,6 +68,7 @@ def summarise(scores: Sequence[ImageScore]) -> dict[str, float | int | None]:
         "similarity_to_mean_detected": _mean(score.similarity_to_mean for score in scores),
         "detection_rate": _mean(float(score.faces > 0) for score in scores),
         "prompt_similarity": _mean(score.prompt_similarity for score in scores),
+        "witness_similarity_strict": _witnessed(scores),
     }
 
 
@@ -57,6 +78,7 @@ def score_images(
     references: IdEmbeds,
     prompt_of: Callable[[Path], str | None],
     clip: ClipScorer | None = None,
+    witness: Witness | None = None,
 ) -> Iterator[ImageScore]:
     """Each image's measures.
 
@@ -79,7 +101,20 @@ def score_images(
             mean_similarity=float(similarities(embedding, references.embeds).mean()) if face else None,
             similarity_to_mean=float(similarity_to_mean(embedding, references.mean)) if face else None,
             prompt_similarity=clip.score(image, text) if clip and text else None,
+            witness_similarity=_seen_by(witness, image, face) if witness and face else None,
         )
+
+
+def _seen_by(witness: Witness, image: np.ndarray, face: Face) -> float:
+    (embedding,) = embed_faces(witness.engine, [image], [face])
+    return float(similarities(embedding, witness.references).mean())
+
+
+def _witnessed(scores: Sequence[ImageScore]) -> float | None:
+    """Mean of the witness, no face as 0; None if there was no witness, or no face at all."""
+    if all(score.witness_similarity is None for score in scores):
+        return None
+    return _mean(score.witness_similarity or 0.0 for score in scores)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -25,6 +25,7 @@ _TITLES = {
     "similarity_to_mean_detected": "similarity to the mean embedding, detected faces",
     "detection_rate": "detection rate",
     "prompt_similarity": "prompt similarity",
+    "witness_similarity_strict": "mean similarity by the second recogniser, no face as 0",
 }
 
 
@@ -56,7 +57,7 @@ def _page(scores: Sequence[ImageScore], references: Sequence[Path]) -> str:
         by_prompt.setdefault(score.prompt or "without a known prompt", []).append((_thumbnail(score.path), score))
     page = Environment(autoescape=True).from_string(template)
     return page.render(
-        summary={_TITLES[key]: value for key, value in summarise(scores).items()},
+        summary={title: summarise(scores)[key] for key, title in _TITLES.items()},
         references=[(path.name, _thumbnail(path)) for path in references],
         prompts=by_prompt,
     )

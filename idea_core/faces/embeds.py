@@ -17,6 +17,7 @@ from ..files.tensorfile import write_tensors
 from ..method.modules import ARCFACE_WIDTH
 
 SAME_PERSON = 0.25  # cosine of two ArcFace embeddings; below it they are hardly one person's
+SAME_SHARE = 0.5  # of the cosines that most photos have; weak recognisers give strangers cosines above SAME_PERSON
 _REMEDY = "Choose a file that `idea encode` wrote, or encode the photos again."
 FORMAT = FileFormat("id-ea-face", "1", _REMEDY)
 
@@ -47,8 +48,16 @@ class IdEmbeds:
         return torch.nn.functional.normalize((self.embeds * self.scores[:, None]).sum(0), dim=0)
 
     def outliers(self) -> Tensor:
-        """(P,) bool: the photos that do not look like the person in more than half of the others."""
-        unlike = self.embeds @ self.embeds.T < SAME_PERSON
+        """(P,) bool: the photos that do not look like the person in more than half of the others.
+
+        Two photos look alike above `SAME_PERSON`, and above `SAME_SHARE` of what the most typical photo has with half
+        of the others.
+        """
+        count = len(self.embeds)
+        cosines = self.embeds @ self.embeds.T
+        others = cosines[~torch.eye(count, dtype=torch.bool)].view(count, -1)  # (P, P − 1)
+        typical = others.median(1).values.max() if count > 1 else torch.tensor(0.0)
+        unlike = cosines < max(SAME_PERSON, SAME_SHARE * float(typical))
         unlike.fill_diagonal_(False)
         return unlike.sum(1) > (len(unlike) - 1) / 2
 

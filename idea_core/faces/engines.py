@@ -15,9 +15,8 @@ from .onnx_engine import OnnxEngine
 from .packs import FacePack
 
 
-@lru_cache(maxsize=1)
-def load_engine(pack: FacePack, provider: str = "auto") -> FaceEngine:
-    """The pack's engine; the last one loaded is cached until `free_engines`. Both kinds give the same results.
+def build_engine(pack: FacePack, provider: str = "auto") -> FaceEngine:
+    """The pack's engine, of insightface or of onnxruntime alone; both kinds give the same results.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
@@ -27,6 +26,12 @@ def load_engine(pack: FacePack, provider: str = "auto") -> FaceEngine:
         return InsightFaceEngine(pack, provider)
     except MissingPackageError:
         return OnnxEngine(pack, provider)
+
+
+@lru_cache(maxsize=1)
+def load_engine(pack: FacePack, provider: str = "auto") -> FaceEngine:
+    """As `build_engine`; the last one loaded is cached until `free_engines`."""
+    return build_engine(pack, provider)
 
 
 def free_engines() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -30,13 +30,14 @@ _SCALES = ((1.0, 0.0), (255.0, 16.0), (65535.0, 4096.0))
 _OVERSHOOT = 0.05  # of white, which filters may exceed
 
 
-def find_photos(places: Iterable[str | os.PathLike], deep: bool = False) -> list[Path]:
+def find_photos(places: Iterable[str | os.PathLike], deep: bool = False, known: Collection[str] = ()) -> list[Path]:
     """The files given, and the images in the folders given, by name. A folder's images are recognised by content.
 
     Hidden files and captions are skipped. The log lists all other files that are left out, once.
 
     Args:
         deep: search subfolders too.
+        known: names of files in the folders that are no photos, and not worth a line in the log.
 
     Raises:
         FaceError: a place that does not exist, or no image at all.
@@ -46,7 +47,7 @@ def find_photos(places: Iterable[str | os.PathLike], deep: bool = False) -> list
     others: dict[Path, str] = {}
     for path in paths:
         if path.is_dir():
-            reasons = {file: _left_out(file) for file in _files_in(path, deep)}
+            reasons = {file: _left_out(file) for file in _files_in(path, deep) if file.name not in known}
             photos += [file for file, reason in reasons.items() if not reason]
             if skipped := {file: reason for file, reason in reasons.items() if reason}:
                 _warn_once(f"ID-EA: left out in {path}: {_by_reason(skipped)}")

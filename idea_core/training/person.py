@@ -148,6 +148,7 @@ class Start(Protocol):
         return build_person(backbone, id_embeds, config, names)
 
 
+@dataclass(frozen=True)
 class NamesStart(Start):
     """A start at names of well-known people, with an Enhancer and an Adapter that change nothing yet."""
 

@@ -10,7 +10,7 @@ import click
 from ..jobs import FaceSource
 from .console import Result, progress, reports
 from .grouped import PATH, Paths
-from .options import face_options
+from .options import face_options, witness_option
 
 
 @click.command()
@@ -28,8 +28,15 @@ from .options import face_options
 @click.option("-o", "--output", type=PATH, default="evaluation", help="Folder for JSON, CSV and the HTML page.")
 @click.option("--device", default="auto", help="Where CLIP runs.")
 @face_options
+@witness_option
 def evaluate(
-    images: Paths, references: Paths, clip: Path | None, output: Path, device: str, faces: FaceSource
+    images: Paths,
+    references: Paths,
+    clip: Path | None,
+    output: Path,
+    device: str,
+    faces: FaceSource,
+    witness_pack: str | None,
 ) -> Result:
     """Measure IMAGES (files, or folders with their subfolders) by the Celeb Basis protocol.
 
@@ -42,7 +49,7 @@ def evaluate(
     """
     import torch
 
-    from ...evaluation import ClipScorer, score_images, summarise, write_report
+    from ...evaluation import ClipScorer, Witness, score_images, summarise, write_report
     from ...faces import IdEmbeds
     from ...faces.embeds import load_embeds
     from ...faces.photos import find_photos, read_photo
@@ -59,9 +66,15 @@ def evaluate(
         known.append(encode_named(engine, [read_photo(path) for path in photos], photos)[0])
     reference = IdEmbeds(*(torch.cat([getattr(one, part) for one in known]) for part in ("embeds", "scores")))
     scorer = ClipScorer(clip, choose_device(device)) if clip else None
+    witness = None
+    if witness_pack:
+        if not photos:
+            raise click.UsageError("--witness-pack needs photos as --reference: embeddings are of one recogniser.")
+        second = faces.other(witness_pack).build()
+        witness = Witness.of(second, engine, [read_photo(path) for path in photos])
     with progress(len(paths), "evaluating", "image") as bar:
         scores = []
-        for score in score_images(paths, engine, reference, prompt_of, scorer):
+        for score in score_images(paths, engine, reference, prompt_of, scorer, witness):
             scores.append(score)
             bar.update()
     written, summary = write_report(scores, photos, output), summarise(scores)

@@ -105,6 +105,10 @@ face_options = grouped(
     Option(["--provider"], type=Choice(PROVIDER_CHOICES), default="auto", help="Hardware for the face models."),
 )
 
+witness_option = click.option(
+    "--witness-pack", help="Name of a second face model pack, as an independent witness of the face similarity."
+)
+
 engine_options = grouped(
     "engine",
     _engine,

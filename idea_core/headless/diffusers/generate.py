@@ -36,6 +36,28 @@ def generate(
         yield from zip(batch, sample(pipeline, people, [inputs] * len(batch), batch, config))
 
 
+def generate_each(
+    pipeline: Any, people: People, prompts: Sequence[str], config: GenerateConfig = GenerateConfig()
+) -> Iterator[Image.Image]:
+    """An image of each prompt; seeds count up. Prompts of one length share batches.
+
+    Raises:
+        ConfigError: out of memory.
+    """
+    inputs = [conditions(people, prompt, config.negative) for prompt in prompts]
+    for begin, end in _batches([part["prompt_embeds"].shape[1] for part in inputs], config.batch_size):
+        yield from sample(pipeline, people, inputs[begin:end], range(config.seed + begin, config.seed + end), config)
+
+
+def _batches(lengths: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
+    """First and last index of batches of at most `size` neighbours of one length."""
+    begin = 0
+    for index in range(1, len(lengths) + 1):
+        if index == len(lengths) or index - begin == size or lengths[index] != lengths[begin]:
+            yield begin, index
+            begin = index
+
+
 def sample(
     pipeline: Any,
     people: People,

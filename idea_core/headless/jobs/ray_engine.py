@@ -15,6 +15,7 @@ from ...errors import ConfigError, MissingPackageError, TrainingError
 from .batch import FAILED, Outcome, train_entry
 from .enhancer import PeopleJob
 from .train import TrainJob
+from .trial import Trial, run_trial
 
 PEOPLE_PER_TASK = 4  # when drawing
 RETRIES = 3  # of a task whose worker or machine died; a training's own error is an outcome and not repeated
@@ -83,6 +84,12 @@ def train_on_ray(jobs: Mapping[int, TrainJob], cluster: Cluster) -> Iterator[Out
     for (line, job), result in cluster.run(train_entry, jobs.items()):
         failed = isinstance(result, TaskFailed)
         yield Outcome(line, job.name, FAILED, message=result.message) if failed else result
+
+
+def compare_on_ray(trials: Iterable[Trial], cluster: Cluster) -> Iterator[dict[str, Any]]:
+    """`run_trial` for each trial; results as they finish."""
+    for (trial,), result in cluster.run(run_trial, ((trial,) for trial in trials)):
+        yield trial.failed(result.message) if isinstance(result, TaskFailed) else result
 
 
 def draw_on_ray(job: PeopleJob, people: PeopleDataset, cluster: Cluster) -> Iterator[int]:

@@ -15,6 +15,7 @@ import torch
 from ...diffusion.backbone import PRECISIONS
 from ...errors import ConfigError, FaceError
 from ...faces import FaceEngine, FacePack, find_packs, free_engines, load_engine
+from ...faces.engines import build_engine
 from ...faces.packs import onnx_files
 from ...files.digest import Digest
 from ...text.names import one_form
@@ -43,7 +44,7 @@ class ModelSource:
         return dataclasses.replace(self, path=self.path.absolute(), vae=self.vae and self.vae.absolute())
 
     def load(self) -> Any:
-        """The diffusers pipeline; the last one loaded is kept."""
+        """The diffusers pipeline; the last two loaded are kept: a comparison may draw in another precision."""
         return _load_pipeline(self)
 
     def native_resolution(self) -> int:
@@ -115,12 +116,33 @@ class FaceSource:
             )
         return packs[pack or next(iter(packs))]
 
+    def other(self, pack: str) -> FaceSource:
+        """Another pack, beside this one.
+
+        Raises:
+            FaceError: no such pack.
+            ConfigError: it is the same pack.
+        """
+        own = self.folder and onnx_files(self.folder)
+        other = dataclasses.replace(self, folder=self.folder.parent if self.folder and own else self.folder, pack=pack)
+        if other.find().folder.resolve() == self.find().folder.resolve():
+            raise ConfigError("two face model packs", f"{pack} twice", "Name another pack.")
+        return other
+
     def load(self) -> FaceEngine:
         """The engine; the last one loaded is kept."""
         return load_engine(self.find(), self.provider)
 
+    def build(self) -> FaceEngine:
+        """An engine of its own, beside the one that is kept."""
+        return build_engine(self.find(), self.provider)
+
     def digest(self) -> str:
-        """SHA-256 of the pack's models."""
+        """SHA-256 of the pack's models, which are read once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = Digest()
         for path in self.find().files():
             digest.add_file(path)
@@ -153,7 +175,7 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _load_pipeline(source: ModelSource) -> Any:
     from ..diffusers import load_pipeline
 

@@ -24,7 +24,7 @@ from ...training.batches import count_photos
 from ...training.config import TrainConfig
 from ...training.job import PersonSpec, train_person
 from ...training.output import Output
-from ...training.person import NamesStart
+from ...training.person import NamesStart, Start
 from ...training.preview import WatchConfig
 from ...training.run import OnProgress
 from ...version import __version__
@@ -42,6 +42,7 @@ class TrainJob:
         captions: one of `CAPTIONS`.
         names: celebrity names or a phrase for the cross initialisation.
         enhancer: file of a `PretrainedEnhancer` that the person starts from.
+        start: another start, whose `repr` says all of it; None: the Enhancer's prediction, or the names.
         clip_layer: text encoder layer, counted from the end; None: the model's own.
         gradient_checkpointing: less memory, a third more time.
         save_every: steps between two saves of the training's state; 0: only when it breaks off.
@@ -59,6 +60,7 @@ class TrainJob:
     captions: str = "photo"
     names: tuple[str, ...] = field(default_factory=celebrity_names)
     enhancer: Path | None = None
+    start: Start | None = None
     clip_layer: int | None = None
     gradient_checkpointing: bool = False
     save_every: int = 0
@@ -68,7 +70,7 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", require_name(self.name))
-        if not self.config.steps and not self.enhancer:
+        if not self.config.steps and not self.enhancer and self.start is None:
             raise ConfigError("at least 1 step without an ID-Enhancer", "0", "Give --steps, or --enhancer.")
         if self.refine and self.config.steps:
             remedy = "Give --steps 0 and --enhancer, or leave --refine out."
@@ -96,6 +98,7 @@ class TrainJob:
             "watch": asdict(self.watch),
             **self.config.as_dict(),
             **({"refine": self.refine.as_dict()} if self.refine else {}),
+            **({"start_at": repr(self.start)} if self.start else {}),
         }
         return Digest().add_json(settings).hex()
 
@@ -124,9 +127,9 @@ class TrainJob:
             enhancer.warn_of_other_base(self.enhancer.name, self.model.digest, self.model.path.name)
         prepared, config = self.photos.prepare(self.faces), self.config
         output = Output(self.output, self.fingerprint, self.save_every, self.resume, self.model.provenance)
-        if enhancer and not config.steps:
+        if enhancer and not config.steps and self.start is None:
             return self._predict(enhancer, prepared, output, on_picture)
-        start = enhancer or NamesStart()
+        start = self.start or enhancer or NamesStart()
         spec = PersonSpec(self.name, *prepared, config, self.captions, self.names, start, self.watch)
         engine = self.faces.load() if self._measures_likeness else None
         score = likeness_to(engine, prepared.embeds) if engine and self.watch.target is not None else None

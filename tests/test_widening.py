@@ -1,0 +1,101 @@
+"""A small base model as a checkpoint of Stable Diffusion 1.x computes the same, part by part and in one file."""
+
+import pytest
+import torch
+from small_world import WORDS, small_pipeline
+from torch.nn.functional import avg_pool2d
+
+from idea_core.headless.diffusers import load_pipeline
+from idea_core.headless.diffusers.single_file import clip_tokenizer
+from miniature.widening.checkpoint import write_checkpoint
+from miniature.widening.text import token_embeddings, wide_text_encoder, widen_text_encoder
+from miniature.widening.unet import wide_unet, widen_unet
+from miniature.widening.vae import SCALING_FACTOR, wide_vae, widen_vae
+
+NEAR = 1e-4
+PROMPT = "a photo of alice smith, on blue"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_pipeline(tmp_path_factory.mktemp("tokenizer"))
+
+
+def ids(tokenizer, prompt: str = PROMPT) -> torch.Tensor:
+    return tokenizer(prompt, padding="max_length", max_length=77, return_tensors="pt").input_ids
+
+
+def doubled(images: torch.Tensor) -> torch.Tensor:
+    return images.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+@torch.no_grad()
+def test_the_text_encoder(small):
+    clip = clip_tokenizer()
+    wide = wide_text_encoder(clip, layers=4)
+    widen_text_encoder(small.text_encoder, small.tokenizer, wide, clip)
+    expected = small.text_encoder(ids(small.tokenizer))[0]
+    got = wide(ids(clip))[0]
+    assert expected.std() > 0.5 and got.shape == (1, 77, 768)
+    assert (got - expected.repeat_interleave(4, 2)).abs().max() < NEAR
+
+
+def test_words_of_the_world_are_one_token_in_both_vocabularies(small):
+    clip = clip_tokenizer()
+    rows = token_embeddings(small.text_encoder, small.tokenizer, clip)
+    table = small.text_encoder.get_input_embeddings().weight
+    for word in WORDS:
+        ours, theirs = small.tokenizer(word).input_ids, clip(word).input_ids
+        assert len(ours) == len(theirs) == 3
+        assert all(torch.equal(rows[b], table[a]) for a, b in zip(ours, theirs))
+    cyber = clip("cyberpunk").input_ids[1]
+    letters = [small.tokenizer.get_vocab()[letter] for letter in (*"cyberpun", "k</w>")]
+    assert torch.allclose(rows[cyber], table[letters].mean(0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("factor", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_the_unet(small, factor):
+    wide = wide_unet(small.unet, factor).eval()
+    widen_unet(small.unet, wide)
+    generator = torch.Generator().manual_seed(1)
+    latents, text = torch.randn(2, 4, 24, 24, generator=generator), torch.randn(2, 77, 192, generator=generator)
+    times = torch.tensor([7, 800])
+    expected = small.unet(latents, times, text).sample
+    got = wide(latents, times, text.repeat_interleave(4, 2)).sample
+    assert expected.std() > 0.1 and (got - expected).abs().max() < NEAR
+
+
+@torch.no_grad()
+def test_the_vae_at_twice_the_size(small):
+    wide, vae = wide_vae().eval(), small.vae
+    widen_vae(vae, wide)
+    noise = torch.randn(1, 3, 192, 192, generator=torch.Generator().manual_seed(2))
+    images = (4 * avg_pool2d(noise, 9, 1, 4)).clamp(-1, 1)
+    expected, got = vae.encode(avg_pool2d(images, 2)).latent_dist, wide.encode(images).latent_dist
+    latents = expected.mean * vae.config.scaling_factor
+    assert latents.std() > 0.1 and (got.mean * SCALING_FACTOR - latents).abs().max() < NEAR
+    ratio = vae.config.scaling_factor / SCALING_FACTOR
+    assert torch.allclose(got.std, expected.std * ratio, rtol=1e-4)
+    drawn, shown = vae.decode(expected.mean).sample, wide.decode(expected.mean * ratio).sample
+    assert drawn.std() > 0.1 and (shown - doubled(drawn)).abs().max() < NEAR
+
+
+@pytest.fixture(scope="module")
+def file(small, tmp_path_factory):
+    return write_checkpoint(small, tmp_path_factory.mktemp("checkpoint") / "world.safetensors")
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_one_file_draws_the_same_image(small, file):
+    wide = load_pipeline(file)
+    assert wide.unet.config.block_out_channels == [320, 640, 1280, 1280] and file.stat().st_size < 2.2e9
+    images = []
+    for pipeline in (small, wide):
+        generator = torch.Generator().manual_seed(3)
+        latents = torch.randn(1, 4, 24, 24, generator=generator)
+        how = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt", "latents": latents}
+        images.append(pipeline(PROMPT, **how).images)
+    assert images[1].shape == (1, 3, 192, 192) and images[0].std() > 0.01
+    assert (doubled(images[0]) - images[1]).abs().max() < 5e-3  # the file is in half precision
