@@ -201,7 +201,8 @@ def test_clicks_train_a_person_and_draw_it(browser, untouched, look):
     steps = [said["value"] for kind, said in heard if kind == "progress" and said["node"] == train]
     assert steps == sorted(steps) and steps[-1] == 4
     shown = [said["output"]["images"] for kind, said in heard if kind == "executed" and said["node"] == train]
-    assert len(shown) == 4 and all(len(images) == 1 for images in shown)  # before, two previews, and the result
+    # Before, two previews, and the result; between them the loss alone where steps are slow.
+    assert len(shown) >= 4 and all(len(images) == 1 for images in shown)
     front_end.until(browser, lambda: all_shown(front_end.pictures(browser, look)))
     settle(browser, look)  # until a picture too many would be there
     assert all_shown(front_end.pictures(browser, look))
