@@ -350,6 +350,7 @@ def test_evaluation(studio, tmp_path):
     assert [row["faces"] for row in rows] == ["1", "1", "0"] and rows[0]["prompt"] == "{} in paris"
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("data:image/jpeg") == 6 and "no face" in page and "http" not in page
+    assert page.count("<main>") == page.count("</main>") == 1
 
 
 def test_evaluation_against_a_face_embedding(studio, tmp_path):
@@ -358,6 +359,14 @@ def test_evaluation_against_a_face_embedding(studio, tmp_path):
     places = ["--reference", face, "-o", tmp_path / "report"]
     result = run("evaluate", studio / "photos" / "alice", *places, *faces(studio), "--json")
     assert result["mean_similarity_strict"] > 0.99 and result["prompt_similarity"] is None
+    text = run("evaluate", studio / "photos" / "alice", *places, *faces(studio)).stdout
+    assert "Prompt similarity needs --clip, the folder of a CLIP model." in text
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.json").write_text("{}")
+    for folder, got in (("nope", "no such folder"), ("half", "no model.safetensors")):
+        clip = ["--clip", tmp_path / folder]
+        said = run("evaluate", studio / "photos" / "alice", *places, *faces(studio), *clip, code=1).stderr
+        assert f"a CLIP model with its tokenizer in {tmp_path / folder}, got {got}. Give the folder of one" in said
 
 
 def test_info_and_convert(alice, tmp_path):

@@ -23,7 +23,7 @@ def facing(angle: float, **changes) -> Identity:
     ("other", "same"),
     [
         (facing(0.5), True),
-        (facing(1.5), False),  # a cosine of .07
+        (facing(1.2), False),  # a cosine of .36
         (facing(0, name="Alice"), True),
         (facing(0, name="bob"), False),
         (replace(make_identity(), id_embeds=None), True),

@@ -186,6 +186,11 @@ def complaints(browser: webdriver.Chrome) -> list[str]:
     return [element.text for element in _all_visible(browser, DIALOGS)]
 
 
+def page_text(browser: webdriver.Chrome) -> str:
+    """All text of the page in one line, as nodes break it anywhere."""
+    return " ".join(browser.find_element(By.TAG_NAME, "body").text.split())
+
+
 def show_error(browser: webdriver.Chrome) -> str:
     """Text of the page with all errors opened; newer front ends fold them."""
     for button in _all_visible(browser, "[data-testid=error-overlay-see-errors]"):

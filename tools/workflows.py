@@ -24,7 +24,7 @@ BELOW = 14  # between nodes
 BELOW_FILE = 36  # below a node that names a file: for the bar of Nodes 2.0 below a node with an error
 BETWEEN = 16  # groups
 # Heights in Nodes 2.0 with advanced inputs unfolded; those of the classic look are never larger.
-ENDS, SOCKET, WIDGET, STRING, TEXT, SMALL_TEXT, FOLD, LINES = 38, 20, 28, 36, 64, 50, 24, 50
+ENDS, SOCKET, WIDGET, STRING, TEXT, SMALL_TEXT, FOLD, LINES = 38, 20, 28, 36, 44, 50, 24, 50
 PICTURE, WIDE_PICTURE = 220, 170
 NOTE, LINE, LETTER = 40, 21, 6.9  # height of a note's ends and of a line, and width of a letter
 PICTURED = {"SaveImage", "PreviewImage", "LoadImage", "IDEA_LoadIdentity", "IDEA_IDEncode"}
@@ -177,7 +177,8 @@ def height_of(node: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
             text = SMALL_TEXT if options.get("placeholder") else TEXT
             height += text if options.get("multiline") else STRING if kind == "STRING" else WIDGET
     height += FOLD * any(options.get("advanced") for _, options in kinds)
-    height += LINES * (node["class_type"] in TELLING)  # what the node says after a run
+    if node["class_type"] in TELLING or (node["class_type"] == "CLIPTextEncode" and node["_meta"].get("fill")):
+        height += LINES  # for what the node says after a run, such as which name is unknown
     height += WIDE_PICTURE * (node["class_type"] in PICTURED_WIDE)
     return height + PICTURE * (node["class_type"] in PICTURED)
 

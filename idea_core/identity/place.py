@@ -10,24 +10,25 @@ from typing import TypeVar
 import torch
 
 from ..errors import IdeaError
-from ..faces.embeds import SAME_PERSON
 from ..text.names import alike
 from .base_ref import MadeForBase
 from .identity import Identity
 
+SAME_FACE = 0.5  # cosine of mean embeddings; those of a person are nearer than single photos' (`SAME_PERSON`)
 Made = TypeVar("Made", bound=MadeForBase)
 
 
 def same_person(one: Identity, other: Identity) -> bool:
     """Whether two identities are one person's on one family of base models: same name, and faces that agree.
 
-    Faces agree from a cosine of `SAME_PERSON` on. Without a face in both, the name alone counts.
+    Faces agree from a cosine of `SAME_FACE` on: a number costs less than a lost file. Without a face in both, the name
+    alone counts.
     """
     if alike(one.name) != alike(other.name) or one.base_model != other.base_model:
         return False
     if one.id_embeds is None or other.id_embeds is None:
         return True
-    return bool(torch.cosine_similarity(one.id_embeds.float(), other.id_embeds.float(), dim=0) >= SAME_PERSON)
+    return bool(torch.cosine_similarity(one.id_embeds.float(), other.id_embeds.float(), dim=0) >= SAME_FACE)
 
 
 def free_place(path: Path, made: Made, load: Callable[[Path], Made], same: Callable[[Made, Made], bool]) -> Path:

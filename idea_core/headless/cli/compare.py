@@ -17,7 +17,7 @@ from ...training.methods import METHODS, Method, parse_methods, steps_of
 from ..config import GenerateConfig
 from ..jobs import FaceSource, ModelSource, PhotoSource
 from .console import Result, progress, reports, warn
-from .grouped import PATH, grouped, options_of
+from .grouped import PATH, Sectioned, grouped, options_of
 from .options import (
     PHOTO_OPTIONS,
     Engine,
@@ -71,7 +71,7 @@ def chosen_methods(methods: str | None, enhancer: Path | None, steps: int | None
     return {name: steps_of(method, steps) for name, method in found.items()}
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @reports
 @model_options
 @click.option("--people", "place", type=PATH, required=True, help="Folder with a sub-folder of photos per person.")

@@ -35,7 +35,7 @@ SECTIONS: Mapping[str, Mapping[str, _Listed]] = {
     "Measures": {
         "encode": _Listed("encode", "Find a face in photos, and save its embedding."),
         "evaluate": _Listed("evaluate", "Measure face similarity, detection and prompt similarity of images."),
-        "compare": _Listed("compare", "Compare methods on many people with one base model."),
+        "compare": _Listed("compare", "Compare methods on many people: the paper's table on your checkpoint."),
     },
     "Files": {
         "info": _Listed("identity", "Show the contents of a file."),
