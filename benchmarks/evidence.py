@@ -13,6 +13,9 @@ import numpy as np
 from matplotlib import pyplot
 from scipy import stats
 
+from idea_core.evaluation.comparison import shown, shown_p
+from idea_core.evaluation.paired import difference
+
 from .people import LESSON, PEOPLE, rows_of
 from .study import (
     AGAIN,
@@ -219,14 +222,9 @@ def paired(mine: Sequence[Line], theirs: Sequence[Line]) -> list[str]:
     cells = []
     for measure in ("identity", "second", "obedience"):
         ours, others = ({line["person"]: line[measure] for line in part} for part in (mine, theirs))
-        both = sorted(ours.keys() & others.keys())
-        if len(both) < 2:
-            cells += ["–", "–"]
-            continue
-        difference = np.array([ours[person] - others[person] for person in both])
-        half = stats.t.ppf(0.975, len(both) - 1) * stats.sem(difference)
-        p = stats.ttest_1samp(difference, 0).pvalue if difference.any() else 1.0
-        cells += [f"{difference.mean():+.3f} ± {half:.3f}", "< .0001" if p < 1e-4 else f"{p:.4f}"]
+        found = difference(ours, others)
+        known = found is not None and found.half is not None
+        cells += [shown(found, signed=True), shown_p(found.p)] if known else ["–", "–"]
     return cells
 
 

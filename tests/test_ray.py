@@ -119,6 +119,25 @@ def test_pictures_of_people_are_drawn_by_all_machines_as_by_one(tmp_path, cluste
     assert "leave --shard out" in both
 
 
+@pytest.mark.slow
+def test_a_comparison_on_a_cluster(studio, tmp_path, cluster):
+    (tmp_path / "names.txt").write_text("ab")
+    (tmp_path / "prompts.txt").write_text("a photo of {}")
+    texts = ["--names", tmp_path / "names.txt", "--prompts", tmp_path / "prompts.txt", "--methods", "ti,id-ea"]
+    quick = ["--steps", "1", "--resolution", "16", "--sampling-steps", "1", "--count", "1", "--json"]
+    line = ["compare", *base(studio), *faces(studio), "--people", studio / "photos", *texts, *quick]
+    folders = {"ray": ["--engine", "ray", "--address", cluster], "local": []}
+    threads = torch.get_num_threads()
+    try:
+        said = [run(*line, *engine, "-o", tmp_path / folder) for folder, engine in folders.items()]
+    finally:
+        torch.set_num_threads(threads)
+    costs = ("seconds", "bytes")
+    trials = [[{k: v for k, v in one.items() if k not in costs} for one in part["trials"]] for part in said]
+    assert len(trials[0]) == 6 and not [one for one in trials[0] if "error" in one]
+    assert sorted(trials[0], key=str) == sorted(trials[1], key=str)
+
+
 def test_what_no_machine_can_hold_is_said():
     machines = [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 1.0}]
     assert _require_resources(machines, 2, None) == 1 and _require_resources(machines[:1], 2, None) == 0

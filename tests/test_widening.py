@@ -1,18 +1,25 @@
 """A small base model as a checkpoint of Stable Diffusion 1.x computes the same, part by part and in one file."""
 
+import shutil
+
 import pytest
 import torch
+from PIL import Image
 from small_world import WORDS, small_pipeline
 from torch.nn.functional import avg_pool2d, normalize
 
 from idea_core.enhancers.model import EnhancerModel
+from idea_core.enhancers.pretrained import PretrainedEnhancer
+from idea_core.errors import ConfigError
+from idea_core.files.digest import file_digest
 from idea_core.headless.diffusers import load_pipeline
 from idea_core.headless.diffusers.single_file import clip_tokenizer
-from miniature.widening.checkpoint import write_checkpoint
-from miniature.widening.enhancer import widened_weights
+from miniature.comfyui import World, write_world
+from miniature.widening.enhancer import widen_enhancer, widened_weights
 from miniature.widening.text import token_embeddings, wide_text_encoder, widen_text_encoder
 from miniature.widening.unet import wide_unet, widen_unet
 from miniature.widening.vae import SCALING_FACTOR, wide_vae, widen_vae
+from miniature.world import ENHANCER, FACES
 
 NEAR = 1e-4
 PROMPT = "a photo of alice archer, in front of a blue wall"
@@ -101,16 +108,57 @@ def test_the_id_enhancer():
     assert (expected - context).std() > 0.01 and (got - expected.repeat_interleave(4, 2)).abs().max() < NEAR
 
 
+def test_the_shipped_id_enhancer_for_a_checkpoint():
+    small = PretrainedEnhancer.load(ENHANCER)
+    wide = widen_enhancer(small, "world.safetensors", "ab" * 32)
+    assert wide.base_model == "sd1" and wide.base_checkpoint == "world.safetensors" and wide.base_hash == "ab" * 32
+    face = normalize(torch.randn(512, generator=torch.Generator().manual_seed(5)), dim=0)
+    ours, theirs = small.identity("ann", face).tokens, wide.identity("ann", face).tokens
+    (expected,), (got,) = ours.values(), theirs.values()
+    assert got.shape == (2, 768)
+    assert (got - expected.repeat_interleave(6, 1)).abs().max() < 2e-3 * expected.abs().max()  # half precision
+
+
 @pytest.fixture(scope="module")
-def file(small, tmp_path_factory):
-    return write_checkpoint(small, tmp_path_factory.mktemp("checkpoint") / "world.safetensors")
+def comfyui(small, tmp_path_factory):
+    """A ComfyUI's folder after the world was written into it; 2 GB."""
+    folder = tmp_path_factory.mktemp("comfyui")
+    (folder / "models").mkdir()
+    photos = {"ann": [Image.new("RGB", (96, 96), color) for color in ("red", "blue")]}
+    world = World(small, FACES, PretrainedEnhancer.load(ENHANCER), photos)
+    written = write_world(world, folder)
+    assert all(path.is_file() for path in written)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_no_comfyui(small, tmp_path):
+    with pytest.raises(ConfigError, match=r"main\.py"):
+        write_world(World(small, FACES, PretrainedEnhancer.load(ENHANCER), {}), tmp_path)
+
+
+@pytest.mark.slow
+def test_what_a_comfyui_finds(comfyui):
+    files = {str(path.relative_to(comfyui)) for path in comfyui.rglob("*") if path.is_file()}
+    assert files == {
+        "models/checkpoints/idea-world.safetensors",
+        "models/idea/enhancers/idea-world.safetensors",
+        "models/insightface/models/idea-world/det.onnx",
+        "models/insightface/models/idea-world/rec.onnx",
+        "input/idea-world-ann-1.png",
+        "input/idea-world-ann-2.png",
+    }
+    assert Image.open(comfyui / "input" / "idea-world-ann-2.png").size == (192, 192)
+    checkpoint = comfyui / "models" / "checkpoints" / "idea-world.safetensors"
+    loaded = PretrainedEnhancer.load(comfyui / "models" / "idea" / "enhancers" / "idea-world.safetensors")
+    assert loaded.base_hash == file_digest(checkpoint) and checkpoint.stat().st_size < 2.2e9
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_one_file_draws_the_same_image(small, file):
-    wide = load_pipeline(file)
-    assert wide.unet.config.block_out_channels == [320, 640, 1280, 1280] and file.stat().st_size < 2.2e9
+def test_one_file_draws_the_same_image(small, comfyui):
+    wide = load_pipeline(comfyui / "models" / "checkpoints" / "idea-world.safetensors")
+    assert list(wide.unet.config.block_out_channels) == [320, 640, 1280, 1280]
     images = []
     for pipeline in (small, wide):
         generator = torch.Generator().manual_seed(3)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-LARGE = 128.0  # beside it a norm's statistics are constant: an error of ½ (rms / LARGE)²; more costs digits of float32
+LARGE = 512.0  # beside it a norm's statistics are constant: an error of ½ (rms / LARGE)²; more costs digits of float32
 
 
 @dataclass(frozen=True, eq=False)
