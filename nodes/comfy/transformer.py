@@ -84,14 +84,14 @@ class TransformerBackbone(LoadedModels):
         if not self._text_used:
             self._text_used, self._pushed_out = True, self._loaded
         self._load()
-        own = [{encoder: rows[number] for encoder, rows in vectors.items()} for number in range(len(prompts))]
-        encoded = [self._encode(cast(ReadPrompt, prompt), mine) for prompt, mine in zip(prompts, own)]
-        first = encoded[0]
-        if len(encoded) == 1:
-            return first
-        pooled = None if first.pooled is None else torch.cat([cast(Tensor, one.pooled) for one in encoded])
-        where = None if first.places is None else torch.cat([cast(Tensor, one.places) for one in encoded])
-        return TextCondition(torch.cat([one.context for one in encoded]), pooled, where, first.entries)
+        encoded: dict[tuple, TextCondition] = {}  # a prompt may be there several times, with the same vectors
+        keys = []
+        for number, prompt in enumerate(prompts):
+            own = {encoder: rows[number] for encoder, rows in vectors.items()}
+            keys.append((id(prompt), *map(id, own.values())))
+            if keys[-1] not in encoded:
+                encoded[keys[-1]] = self._encode(cast(ReadPrompt, prompt), own)
+        return TextCondition.together([encoded[key] for key in keys])
 
     def _encode(self, prompt: ReadPrompt, vectors: Mapping[str, Sequence[Tensor]]) -> TextCondition:
         if prompt.length > self.prompt_length:
