@@ -25,7 +25,7 @@ from .autograd import differentiable_attention, recomputed_on_copies
 from .loaded import LoadedModels
 from .models import flow_of, fused_layers
 from .scoped_kv import marked_rows, rows_marked
-from .stand_ins import places, spliced
+from .stand_ins import places, reader_of, spliced
 
 _TRAINED = "idea_trained"
 """Key of the person in training, beside those of people who are applied."""
@@ -38,7 +38,7 @@ class ReadPrompt:
         before, *after = prompt.split(PLACEHOLDER, 1)
         self.parts = [part for part in (before, *([0, after[0]] if after else [])) if part != ""]
         self._tokenizer, self._base = tokenizer, base
-        readers = [getattr(tokenizer, encoder) for encoder in base.encoders]
+        readers = [reader_of(tokenizer, encoder) for encoder in base.encoders]
         self.length = max(len(reader.tokenizer(prompt)["input_ids"]) for reader in readers)
 
     def filled(self, vectors: Mapping[str, Sequence[Tensor]]) -> dict[str, list]:

@@ -1,4 +1,4 @@
-"""FLUX.1, FLUX.2 Klein and Z-Image in real ComfyUI: training and Apply see the same, and the base stays.
+"""FLUX.1, FLUX.2 Klein, Z-Image and Chroma in real ComfyUI: training and Apply see the same, and the base stays.
 
 The models are tiny and of random weights: nothing here says how like a person images become.
 """
@@ -23,7 +23,7 @@ if INSIDE:
 slow = pytest.mark.slow
 PROMPT = "a photo of {}, smiling"
 NAMED = PROMPT.format("<ann>")
-FAMILIES = ["flux1", pytest.param("klein4b", marks=slow), pytest.param("zimage", marks=slow)]
+FAMILIES = ["flux1", *(pytest.param(name, marks=slow) for name in ("klein4b", "zimage", "chroma"))]
 
 
 @pytest.fixture
