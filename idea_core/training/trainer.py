@@ -60,6 +60,8 @@ class Trainer(TrainingLoop):
         self.sampler = BatchSampler(dataset.buckets, backbone.schedule, config)
         transformer = BASE_MODELS[backbone.base_model].transformer
         self._one_caption = transformer is not None and transformer.ragged
+        first = {id(prompt): number for number, prompt in reversed(list(enumerate(dataset.captions)))}
+        self._same_caption = torch.tensor([first[id(prompt)] for prompt in dataset.captions])
         self._encode = person_encoder(backbone, person, dataset.captions)
         groups = person.parameter_groups(config)
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, eps=config.adam_epsilon)
@@ -159,6 +161,8 @@ class Trainer(TrainingLoop):
         """Add up gradients of denoising loss, likeness loss and regulariser; the denoising loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.backbone.device)
+        if self._one_caption:
+            batch = dataclasses.replace(batch, captions=self._same_caption[batch.captions])
         for part in batch.parts(self.micro_batch, self._one_caption):
             loss = self.loss(part) * (len(part.photos) / len(batch.photos))
             self.scaler.scale(loss).backward()
