@@ -111,7 +111,11 @@ def test_the_id_enhancer():
 def test_the_shipped_id_enhancer_for_a_checkpoint():
     small = PretrainedEnhancer.load(ENHANCER)
     wide = widen_enhancer(small, "world.safetensors", "ab" * 32)
-    assert wide.base_model == "sd1" and wide.base_checkpoint == "world.safetensors" and wide.base_hash == "ab" * 32
+    assert (
+        wide.base_model == "sd1"
+        and wide.base_ref.base_checkpoint == "world.safetensors"
+        and wide.base_ref.base_hash == "ab" * 32
+    )
     face = normalize(torch.randn(512, generator=torch.Generator().manual_seed(5)), dim=0)
     ours, theirs = small.identity("ann", face).tokens, wide.identity("ann", face).tokens
     (expected,), (got,) = ours.values(), theirs.values()
