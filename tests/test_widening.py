@@ -148,7 +148,8 @@ def test_what_a_comfyui_finds(comfyui):
         "input/idea-world-ann-1.png",
         "input/idea-world-ann-2.png",
     }
-    assert Image.open(comfyui / "input" / "idea-world-ann-2.png").size == (192, 192)
+    with Image.open(comfyui / "input" / "idea-world-ann-2.png") as image:
+        assert image.size == (192, 192)
     checkpoint = comfyui / "models" / "checkpoints" / "idea-world.safetensors"
     loaded = PretrainedEnhancer.load(comfyui / "models" / "idea" / "enhancers" / "idea-world.safetensors")
     assert loaded.base_ref.base_hash == file_digest(checkpoint) and checkpoint.stat().st_size < 2.2e9
