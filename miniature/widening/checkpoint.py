@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
@@ -20,16 +21,17 @@ from .vae import wide_vae, widen_vae
 def write_checkpoint(pipeline: StableDiffusionPipeline, path: Path, dtype: torch.dtype = torch.float16) -> Path:
     """Write a small pipeline as a checkpoint of Stable Diffusion 1.x: 2.1 GB in half precision.
 
-    Images are twice as large: `vae.py`. The file appears when it is whole.
+    Images are twice as large: `vae.py`. The file appears when it is whole. Raises OSError if it cannot be written.
     """
-    unet, text_encoder, vae = widened(pipeline)
-    states = (part.to(dtype).state_dict() for part in (unet, text_encoder, vae))
-    weights = {key: tensor.contiguous() for key, tensor in as_checkpoint(*states).items()}
+    states = (part.state_dict() for part in widened(pipeline))
+    weights = {key: tensor.to(dtype).contiguous() for key, tensor in as_checkpoint(*states).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     try:
         save_file(weights, part, {"format": "pt"})
         part.replace(path)
+    except SafetensorError as error:  # a full disk, for instance
+        raise OSError(f"{path} could not be written: {error}") from None
     finally:
         part.unlink(missing_ok=True)
     return path
