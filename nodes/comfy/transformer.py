@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...idea_core.diffusion.backbone import KV_SCOPES, Prompt, TextCondition, TokenIds, Vectors
+from ...idea_core.diffusion.memory import send
 from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS, BaseModel
 from ...idea_core.method.kv import FusedKV
@@ -85,13 +86,11 @@ class TransformerBackbone(LoadedModels):
         if not self._text_used:
             self._text_used, self._pushed_out = True, self._loaded
         self._load()
-        encoded: dict[tuple, TextCondition] = {}  # a prompt may be there several times, with the same vectors
-        keys = []
-        for number, prompt in enumerate(prompts):
-            own = {encoder: rows[number] for encoder, rows in vectors.items()}
-            keys.append((id(prompt), *map(id, own.values())))
-            if keys[-1] not in encoded:
-                encoded[keys[-1]] = self._encode(cast(ReadPrompt, prompt), own)
+        own = [{encoder: rows[number] for encoder, rows in vectors.items()} for number in range(len(prompts))]
+        # A prompt may be there several times with the same vectors, which `own` keeps alive: their identity tells.
+        keys = [(id(prompt), *map(id, mine.values())) for prompt, mine in zip(prompts, own)]
+        different = {key: (prompt, mine) for key, prompt, mine in zip(keys, prompts, own)}
+        encoded = {key: self._encode(cast(ReadPrompt, prompt), mine) for key, (prompt, mine) in different.items()}
         return TextCondition.together([encoded[key] for key in keys])
 
     def _encode(self, prompt: ReadPrompt, vectors: Mapping[str, Sequence[Tensor]]) -> TextCondition:
@@ -106,7 +105,7 @@ class TransformerBackbone(LoadedModels):
         return TextCondition(
             context.to(self.device, torch.float32),
             None if pooled is None else pooled.to(self.device),
-            torch.tensor([rows], device=self.device) if rows else None,
+            send(torch.tensor([rows]), self.device) if rows else None,
             dict(*extra),
         )
 
