@@ -62,6 +62,18 @@ class TextCondition(NamedTuple):
         return self._replace(context=self.context.scatter(1, index, own))
 
 
+class PromptTable(Protocol):
+    """Prompts that stand ready on the device, each with a place for a person: encoding them waits for nothing."""
+
+    def encode(self, rows: Tensor, vectors: Mapping[str, Tensor]) -> TextCondition:
+        """The text condition of some of the prompts, differentiable in the vectors.
+
+        Args:
+            rows: (B,) numbers of the prompts, on the device.
+            vectors: text encoder → the person's pseudo-tokens (n, d_enc).
+        """
+
+
 class Latents(NamedTuple):
     """The VAE's posterior of images, scaled for the UNet."""
 
@@ -106,6 +118,12 @@ class Backbone(Protocol):
 
     def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
         """Encode prompts of one length, differentiable in the vectors, which stand at each prompt's place.
+
+        Raises ConfigError for a prompt that is too long.
+        """
+
+    def tabulate(self, prompts: Sequence[Prompt], n: int) -> PromptTable | None:
+        """Prompts with a place for `n` pseudo-tokens, for many encodings; None: this base model encodes them anew.
 
         Raises ConfigError for a prompt that is too long.
         """

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def save_state(
     """
     stopping = stopping or EarlyStopping()
     tensors = {f"weights.{key}": tensor for key, tensor in training.weights().items()}
-    for number, parameter in enumerate(_parameters(training)):
+    for number, (_, parameter) in enumerate(_parameters(training)):
         moments = training.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(moments[key]) for key in _MOMENTS if key in moments}
     tensors |= {f"best.{key}": tensor for key, tensor in stopping.best.items()}
@@ -62,11 +63,13 @@ def restore_state(
         reason = metadata["ended_early"]
     weights = training.weights()
     training.set_weights({key: tensors[f"weights.{key}"] for key in weights})
-    for number, parameter in enumerate(_parameters(training)):
+    for number, (group, parameter) in enumerate(_parameters(training)):
         keys = {key: f"optimizer.{number}.{key}" for key in _MOMENTS}
         if keys["step"] in tensors:
             moments = {key: tensors[name].to(parameter.device) for key, name in keys.items()}
-            training.optimizer.state[parameter] = moments | {"step": tensors[keys["step"]]}
+            if not (group.get("fused") or group.get("capturable")):
+                moments["step"] = tensors[keys["step"]]  # counted on the CPU
+            training.optimizer.state[parameter] = moments
     device = next(iter(weights.values())).device
     training.average |= _under("average.", tensors, device)
     training.generator.set_state(tensors["random"])
@@ -86,5 +89,6 @@ def _under(prefix: str, tensors: Mapping[str, Tensor], device: torch.device) -> 
     return {key.removeprefix(prefix): part.to(device) for key, part in tensors.items() if key.startswith(prefix)}
 
 
-def _parameters(training: TrainingLoop) -> list[Tensor]:
-    return [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
+def _parameters(training: TrainingLoop) -> list[tuple[dict[str, Any], Tensor]]:
+    """The parameters in order, each with its group."""
+    return [(group, parameter) for group in training.optimizer.param_groups for parameter in group["params"]]

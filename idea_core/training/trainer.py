@@ -23,11 +23,12 @@ from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..method.anchor import celebrity_names
 from ..text.captions import PERSON_CAPTIONS
-from .batches import Batch, BatchSampler, PhotoDataset, Photos
+from .batches import Batch, BatchSampler, Bucket, PhotoDataset, Photos
 from .config import TrainConfig
 from .encoder import person_encoder
+from .inputs import Inputs, InputsOf
 from .likeness_loss import LikenessLoss
-from .loop import MAX_LOSS, READ_EVERY, TrainingLoop, copied, divergence
+from .loop import MAX_LOSS, READ_EVERY, TrainingLoop, adamw, copied, divergence
 from .person import PersonModel
 from .start import NamesStart, Start, fitted
 
@@ -61,8 +62,11 @@ class Trainer(TrainingLoop):
         transformer = BASE_MODELS[backbone.base_model].transformer
         self._one_caption = transformer is not None and transformer.ragged
         self._encode = person_encoder(backbone, person, dataset.captions)
-        groups = person.parameter_groups(config)
-        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, eps=config.adam_epsilon)
+        device, captions_device = backbone.device, self._encode.rows_device
+        fixed = device.type == "cuda" and captions_device == device
+        self._inputs = InputsOf(dataset.captions, device, captions_device, fixed)
+        groups, eps = person.parameter_groups(config), config.adam_epsilon
+        optimizer = adamw(groups, device, weight_decay=config.weight_decay, eps=eps)
         super().__init__(backbone, optimizer, self.sampler.generator, config.steps, config.batch_size)
         self._good: dict[str, Tensor] = {}  # weights at the start, then at each reading of the losses
         self._unread: list[Tensor] = []
@@ -182,16 +186,16 @@ class Trainer(TrainingLoop):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the network's prediction, a scalar."""
-        backbone, device = self.backbone, self.backbone.device
-        bucket, photos = self.dataset.buckets[batch.bucket], send(batch.photos, device)
+        return self._loss(self.dataset.buckets[batch.bucket], self._inputs(batch))
+
+    def _loss(self, bucket: Bucket, inputs: Inputs) -> Tensor:
+        """`loss` of what is on the device; nothing in it waits for the device."""
+        photos = inputs.photos
         latents = bucket.latents.mean[photos]
-        if batch.posterior_noise is not None:
-            latents = latents + bucket.latents.std[photos] * send(batch.posterior_noise, device)
-        levels, noise = send(batch.levels, device), send(batch.noise, device)
-        distinct, position = batch.captions.unique(return_inverse=True)
-        condition = self.condition([self.dataset.captions[number] for number in distinct.tolist()])
-        condition = condition.rows(send(position, device))
-        error = prediction_error(backbone, latents, noise, levels, condition).square()
+        if inputs.posterior_noise is not None:
+            latents = latents + bucket.latents.std[photos] * inputs.posterior_noise
+        condition = inputs.spread(self.person.adapt(self._encode.rows(inputs.captions)))
+        error = prediction_error(self.backbone, latents, inputs.noise, inputs.levels, condition).square()
         return error.mean() if bucket.loss_weight is None else (error * bucket.loss_weight[photos]).mean()
 
     def condition(self, captions: Sequence[Prompt]) -> TextCondition:

@@ -14,9 +14,10 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...diffusion.backbone import Latents, Prompt, TextCondition, TokenIds, Vectors
+from ...diffusion.backbone import Latents, Prompt, PromptTable, TextCondition, TokenIds, Vectors
 from ...diffusion.schedule import DiscreteSchedule, Schedule
 from ...errors import ConfigError
+from ...families import BASE_MODELS
 from ...families.ldm_names import KV_LAYERS, to_ldm
 from ...method.kv import delta_of, kv_added
 from ...text.tokenized import SplitPrompt, fill, places_of
@@ -51,6 +52,7 @@ class DiffusersBackbone:
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
         self.kv_scopes: Sequence[str] = ("whole",)  # the layers see text alone
+        self._sizes: dict[tuple[int, int], Tensor] = {}
         self._layers = cross_attention_layers(self._unet)
         self.kv_shapes: Mapping[str, tuple[int, int]] = {
             name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self._layers.items()
@@ -88,6 +90,11 @@ class DiffusersBackbone:
         prompts = cast(Sequence[SplitPrompt], prompts)
         condition = self._text.encode(fill(prompts, vectors))
         return condition._replace(places=places_of(prompts, vectors, self.device))
+
+    def tabulate(self, prompts: Sequence[Prompt], n: int) -> PromptTable:
+        marks = [torch.empty(n, 0)] * len(prompts)
+        filled = fill(cast(Sequence[SplitPrompt], prompts), dict.fromkeys(BASE_MODELS[self.base_model].encoders, marks))
+        return self._text.tabulate(filled, n)
 
     def free_text(self) -> None:
         """A pipeline's text encoders stay where the user has put them."""
@@ -151,7 +158,9 @@ class DiffusersBackbone:
     def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:
         """SDXL's vector conditioning: pooled text; original size, crop and target size in pixels."""
         height, width = (side * self._factor for side in noisy.shape[-2:])
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device, dtype=pooled.dtype)
+        if (height, width) not in self._sizes:  # made anew, the device would wait for it at each step
+            self._sizes[height, width] = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device)
+        sizes = self._sizes[height, width].to(pooled.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}
 
 
