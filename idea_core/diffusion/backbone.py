@@ -63,13 +63,16 @@ class TextCondition(NamedTuple):
 
 
 class PromptTable(Protocol):
-    """Prompts that stand ready on the device, each with a place for a person: encoding them waits for nothing."""
+    """Prompts that stand ready, each with a place for a person."""
+
+    device: torch.device
+    """Where `encode` takes the prompts' numbers."""
 
     def encode(self, rows: Tensor, vectors: Mapping[str, Tensor]) -> TextCondition:
         """The text condition of some of the prompts, differentiable in the vectors.
 
         Args:
-            rows: (B,) numbers of the prompts, on the device.
+            rows: (B,) numbers of the prompts.
             vectors: text encoder → the person's pseudo-tokens (n, d_enc).
         """
 
@@ -104,6 +107,10 @@ class Backbone(Protocol):
     def device(self) -> torch.device: ...
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Precision in which the network computes."""
+
+    @property
     def scales_loss(self) -> bool:
         """Whether gradients pass through half precision, where small ones vanish unless the loss is scaled."""
 
@@ -127,6 +134,9 @@ class Backbone(Protocol):
 
         Raises ConfigError for a prompt that is too long.
         """
+
+    def resting_weights(self) -> Sequence[Tensor] | None:
+        """All that prompt tables and `predict` read; None: it moves, or is made anew each time."""
 
     def free_text(self) -> None:
         """Let the text encoders' memory go, until the next prompt is encoded."""

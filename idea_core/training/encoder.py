@@ -37,8 +37,8 @@ class EncodedAnew:
         return self._backbone.encode(prompts, vectors)
 
 
-class EncodedOnDevice(EncodedAnew):
-    """The training's captions stand ready on the device, and wait for nothing there."""
+class EncodedFromTable(EncodedAnew):
+    """The training's captions stand ready."""
 
     def __init__(self, backbone: Backbone, person: PersonModel, captions: Sequence[Prompt], table: PromptTable):
         super().__init__(backbone, person, captions)
@@ -46,7 +46,7 @@ class EncodedOnDevice(EncodedAnew):
 
     @property
     def rows_device(self) -> torch.device:
-        return self._backbone.device
+        return self._table.device
 
     def rows(self, numbers: Tensor) -> TextCondition:
         return self._table.encode(numbers, self._person.tokens)
@@ -81,7 +81,7 @@ def person_encoder(backbone: Backbone, person: PersonModel, captions: Sequence[P
     if person.rows is not None:
         return EncodedOnce(backbone, person, captions)
     table = backbone.tabulate(captions, len(person.anchor))
-    return EncodedOnDevice(backbone, person, captions, table) if table else EncodedAnew(backbone, person, captions)
+    return EncodedFromTable(backbone, person, captions, table) if table else EncodedAnew(backbone, person, captions)
 
 
 def _together(conditions: Sequence[TextCondition]) -> TextCondition:

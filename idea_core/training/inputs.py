@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -23,42 +25,53 @@ class Inputs(NamedTuple):
     position: Tensor | None = None  # (B,), of each photo's caption among them; None: there is one for each photo
     posterior_noise: Tensor | None = None  # (B, c, h, w)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """All tensors changed."""
+        changed = {name: change(part) for name, part in self._asdict().items() if part is not None}
+        return self._replace(**changed)
+
     def spread(self, condition: TextCondition) -> TextCondition:
         """The condition of each photo, from that of the captions."""
         return condition if self.position is None else condition.rows(self.position)
 
 
+@dataclass(frozen=True, eq=False)
 class InputsOf:
     """Sends batches to the device.
 
-    Args:
+    Attributes:
         captions: those of the training.
         captions_device: where indices of captions are wanted.
         fixed: give all batches of one size inputs of one shape. Otherwise a caption is encoded once, whoever has it.
     """
 
-    def __init__(self, captions: Sequence[Prompt], device: torch.device, captions_device: torch.device, fixed: bool):
-        self._device, self._captions_device, self._fixed = device, captions_device, fixed
-        first: dict[int, int] = {}  # number of the first caption that is the same
-        self._same = torch.tensor([first.setdefault(id(one), number) for number, one in enumerate(captions)])
-        self._different = self._same.unique()
+    captions: Sequence[Prompt]
+    device: torch.device
+    captions_device: torch.device
+    fixed: bool = False
+
+    @cached_property
+    def _same(self) -> Tensor:
+        """Number of the first caption that is the same, (C,)."""
+        first: dict[int, int] = {}
+        return torch.tensor([first.setdefault(id(one), number) for number, one in enumerate(self.captions)])
 
     def __call__(self, batch: Batch) -> Inputs:
         captions, position = self._encoded(batch.captions)
         return Inputs(
-            send(batch.photos, self._device),
-            send(batch.levels, self._device),
-            send(batch.noise, self._device),
-            send(captions, self._captions_device),
-            None if position is None else send(position, self._device),
-            None if batch.posterior_noise is None else send(batch.posterior_noise, self._device),
+            send(batch.photos, self.device),
+            send(batch.levels, self.device),
+            send(batch.noise, self.device),
+            send(captions, self.captions_device),
+            None if position is None else send(position, self.device),
+            None if batch.posterior_noise is None else send(batch.posterior_noise, self.device),
         )
 
     def _encoded(self, captions: Tensor) -> tuple[Tensor, Tensor | None]:
         """Captions that are encoded, and the position of each of `captions` (B,) among them."""
-        if not self._fixed:
+        if not self.fixed:
             return captions.unique(return_inverse=True)
-        same = self._same[captions]
-        if len(self._different) > len(captions):
+        same, different = self._same[captions], self._same.unique()
+        if len(different) > len(captions):
             return same, None
-        return self._different, torch.searchsorted(self._different, same)
+        return different, torch.searchsorted(different, same)

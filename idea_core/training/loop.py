@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone
+from ..diffusion.precision import training_arithmetic
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
 EXPLODED = 5.0  # times the loss of the first steps
 MAX_LOSS = 2.0  # a network that predicts nothing has about 1
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""Of Adam."""
 OnStep = Callable[[int, Sequence[float]], None]
 """Called after each step with the steps done and the losses read so far; it may raise to cancel."""
 
@@ -73,7 +76,8 @@ class TrainingLoop(ABC):
         Raises:
             DivergedError: a loss or a weight is no longer finite, or the loss too high.
         """
-        with torch.enable_grad(), self.active():
+        backbone = self.backbone
+        with torch.enable_grad(), self.active(), training_arithmetic(backbone.device, backbone.dtype):
             for step in range(len(self.losses) + 1, self.steps + 1):
                 if self._stopped:
                     break
@@ -105,6 +109,21 @@ def adamw(
     """AdamW; on CUDA in one kernel that counts its own steps, so that the host reads nothing back."""
     cuda = device.type == "cuda"
     return torch.optim.AdamW(parameters, lr, eps=eps, weight_decay=weight_decay, fused=cuda or None, capturable=cuda)
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[tuple[dict[str, Any], Tensor]]:
+    """An optimiser's parameters in order, each with its group."""
+    return [(group, parameter) for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's state after the first step, by the parameters' numbers: "optimizer.0.exp_avg" and so on."""
+    return {
+        f"optimizer.{number}.{key}": torch.as_tensor(state[key])
+        for number, (_, parameter) in enumerate(parameters_of(optimizer))
+        for key in MOMENTS
+        if key in (state := optimizer.state.get(parameter, {}))
+    }
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -84,6 +84,7 @@ class EncodedTable:
 
     def __init__(self, tables: Mapping[str, tuple[_Part, Tensor, Tensor]]):
         self._tables = tables
+        self.device = next(ids.device for _, ids, _ in tables.values())
 
     def encode(self, rows: Tensor, vectors: Mapping[str, Tensor]) -> TextCondition:
         outputs = []
@@ -123,6 +124,10 @@ class TextEncoders:
                 got = str(clip_layer)
                 raise ConfigError(f"a clip_layer from {beyond - layers} to {beyond - 1}", got, "Change clip_layer.")
             self._parts[name] = _Part(tokenizer, model, hidden, normed=not several)
+
+    @property
+    def models(self) -> list[CLIPTextModel]:
+        return [part.model for part in self._parts.values()]
 
     @property
     def length(self) -> int:
