@@ -53,7 +53,9 @@ class EnhancerTrain(io.ComfyNode):
             "output/idea/autosave. The same inputs are never trained twice, and a cancelled training continues "
             "where it stopped.",
             inputs=[
-                *base_model_inputs("Experimental, face similarity not measured: FLUX.1, FLUX.2 Klein 4B, Z-Image. "),
+                *base_model_inputs(
+                    "Experimental, face similarity not measured: FLUX.1, FLUX.2 Klein 4B, Z-Image, Chroma. "
+                ),
                 IdEmbedsSocket.Input("id_embeds", tooltip="Face embeddings of the person, from ID Encode."),
                 io.Image.Input("images", tooltip="Photos to train on: the face crops of ID Encode."),
                 name_input(),

@@ -16,7 +16,7 @@ TRANSFORMERS = [base for base in BASE_MODELS.values() if base.transformer]
 
 
 def test_no_other_module_names_a_family_or_its_text_encoders():
-    names = ["clip_g", "clip_h", "clip_l", "clip_mini", "flux1", "klein4b", "mini", "qwen3_4b"]
+    names = ["chroma", "clip_g", "clip_h", "clip_l", "clip_mini", "flux1", "klein4b", "mini", "qwen3_4b"]
     assert [*names, "sd1", "sd2", "sdxl", "t5xxl", "zimage"] == NAMES
     sources = [*(ROOT / "idea_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
     others = [path for path in sources if "families" not in path.parts]
@@ -41,6 +41,7 @@ def test_the_families():
         "flux1": ("FLUX.1", {"t5xxl": 4096}, 4096, -1, 1024, 4),
         "klein4b": ("FLUX.2 Klein 4B", {"qwen3_4b": 2560}, 7680, -1, 1024, 4),
         "zimage": ("Z-Image", {"qwen3_4b": 2560}, 2560, -2, 1024, 4),
+        "chroma": ("Chroma", {"t5xxl": 4096}, 4096, -1, 1024, 4),
     }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import MANY_NAMES, face, photos
+from helpers import MANY_NAMES, NAMES, face, photos
 from tiny_pipeline import tiny_pipeline
 
 from idea_core import Output, PersonSpec, TrainConfig, Trainer, train_person
@@ -10,7 +10,7 @@ from idea_core.errors import TrainingError
 from idea_core.faces import IdEmbeds
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.training.batches import Photos
-from idea_core.training.self_check import compare_slopes, require_right_gradients
+from idea_core.training.self_check import Slopes, compare_slopes, require_right_gradients
 
 
 class Halved(torch.autograd.Function):
@@ -42,7 +42,7 @@ def test_right_gradients_pass_and_nothing_of_the_training_moves(family):
     require_right_gradients(run)
     with run.active():
         slopes = compare_slopes(run, run.sampler.draw().parts(1)[0])
-    assert slopes.measured == pytest.approx(slopes.gradient, rel=0.05) and slopes.gradient > 0
+    assert slopes.measured[-1] == pytest.approx(slopes.gradient, rel=0.25) and slopes.gradient > 0
     run.sampler.generator.set_state(plain.sampler.generator.get_state())
     assert run.run() == plain.run()
     assert run.identity("ann").digest() == plain.identity("ann").digest()
@@ -66,5 +66,11 @@ def test_no_gradient_at_all_is_wrong():
             condition = super().encode(prompts, vectors)
             return condition._replace(context=condition.context * 0 + condition.context.detach())
 
-    with pytest.raises(TrainingError, match="got a slope of 0 where the loss has nan"):
-        require_right_gradients(run_of(Blind(tiny_pipeline())))
+    with pytest.raises(TrainingError, match="got a slope of 0 where the loss has -?[0-9.e-]+[.] The base"):
+        require_right_gradients(run_of(Blind(tiny_pipeline()), NAMES))
+
+
+def test_differences_that_have_not_settled_say_nothing():
+    assert not Slopes(1.0, (5.0, 3.0, 1.9)).disagree and not Slopes(1.0, (5.0, 1.1, 1.0)).disagree
+    assert Slopes(1.0, (5.0, 2.1, 2.0)).disagree and Slopes(0.0, (0.3, 0.3)).disagree
+    assert not Slopes(0.0, (0.0, 0.0, 0.0)).disagree and not Slopes(float("nan"), (float("nan"),) * 3).disagree

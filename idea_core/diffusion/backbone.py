@@ -44,6 +44,21 @@ class TextCondition(NamedTuple):
     places: Tensor | None = None  # (B, n), rows of the context where the person stands; None: nobody does
     entries: Mapping[str, Any] = MappingProxyType({})  # of the front end, such as masks (B, L)
 
+    @classmethod
+    def together(cls, conditions: Sequence[TextCondition]) -> TextCondition:
+        """Conditions of one length in one batch."""
+        first = conditions[0]
+        if len(conditions) == 1:
+            return first
+
+        def joined(parts: Sequence[Any]) -> Any:
+            """Tensors one after the other; of other values the first."""
+            return torch.cat(list(parts)) if all(isinstance(part, Tensor) for part in parts) else parts[0]
+
+        entries = {key: joined([one.entries[key] for one in conditions]) for key in first.entries}
+        context, pooled, places = (joined([one[field] for one in conditions]) for field in range(3))
+        return cls(context, pooled, places, entries)
+
     def rows(self, index: Tensor | slice) -> TextCondition:
         """The condition of some of the prompts."""
         return self.map(lambda part: part[index])

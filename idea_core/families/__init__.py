@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .base_model import BaseModel
+from .chroma import CHROMA
 from .flux import FLUX1, KLEIN
 from .mini import MINI
 from .sd1 import SD1
@@ -12,7 +13,7 @@ from .sdxl import SDXL
 from .zimage import ZIMAGE
 
 BASE_MODELS: Mapping[str, BaseModel] = MappingProxyType(
-    {base.key: base for base in (SD1, SD2, SDXL, MINI, FLUX1, KLEIN, ZIMAGE)}
+    {base.key: base for base in (SD1, SD2, SDXL, MINI, FLUX1, KLEIN, ZIMAGE, CHROMA)}
 )
 """Key in identity files → base model."""
 IN_ONE_FILE = tuple(base for base in BASE_MODELS.values() if base.checkpoint)

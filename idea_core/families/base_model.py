@@ -54,7 +54,6 @@ class Transformer:
         blocks: classes of blocks that are computed again in the backward pass, of the network and of text encoders.
         kv: where text becomes keys and values.
         stand_ins: text encoder → texts that its tokenizer always reads as one token; one for each person in a prompt.
-        weighs: whether the tokenizers read weights, such as `(…:1.3)`.
         ragged: whether prompts of different lengths cannot be in one batch.
         guidance: guidance scale that distilled models take as an input, in training; None: they take none.
         guided: whether images need classifier-free guidance.
@@ -64,7 +63,6 @@ class Transformer:
     blocks: tuple[str, ...]
     kv: tuple[KVRule, ...]
     stand_ins: Mapping[str, tuple[str, ...]]
-    weighs: bool = False
     ragged: bool = False
     guidance: float | None = None
     guided: bool = True

@@ -1,16 +1,18 @@
 """FLUX.1 (dev, schnell) and FLUX.2 Klein 4B, of Black Forest Labs. They share blocks, not text encoders."""
 
 from .base_model import BaseModel, KVRule, Transformer
-from .qwen3 import QWEN3_BLOCK, QWEN3_STAND_INS
+from .language_models import QWEN3_BLOCK, QWEN3_STAND_INS, T5_BLOCK, T5_STAND_INS
 
-_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
+FLUX_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
 _DOUBLE = r"transformer.transformer_blocks.\1.attn."
 _SINGLE = r"transformer.single_transformer_blocks.\1.attn."
-_KV = (
+FLUX_KV = (
     KVRule(r"double_blocks\.(\d+)\.txt_attn\.qkv", f"{_DOUBLE}add_k_proj", f"{_DOUBLE}add_v_proj", text_only=True),
     KVRule(r"single_blocks\.(\d+)\.linear1", f"{_SINGLE}to_k", f"{_SINGLE}to_v", text_only=False),
 )
-_KV_LAYER = r"transformer\.(transformer_blocks\.\d+\.attn\.add_[kv]_proj|single_transformer_blocks\.\d+\.attn\.to_[kv])"
+FLUX_KV_LAYER = (
+    r"transformer\.(transformer_blocks\.\d+\.attn\.add_[kv]_proj|single_transformer_blocks\.\d+\.attn\.to_[kv])"
+)
 
 FLUX1 = BaseModel(
     key="flux1",
@@ -24,13 +26,12 @@ FLUX1 = BaseModel(
     latent_channels=16,
     kv_rank=4,
     adapter_width=256,
-    kv_layer=_KV_LAYER,
+    kv_layer=FLUX_KV_LAYER,
     transformer=Transformer(
         configs=("Flux", "FluxSchnell"),
-        blocks=(*_BLOCKS, "T5Block"),
-        kv=_KV,
-        stand_ins={"t5xxl": tuple(f"<extra_id_{number}>" for number in range(8))},
-        weighs=True,
+        blocks=(*FLUX_BLOCKS, T5_BLOCK),
+        kv=FLUX_KV,
+        stand_ins={"t5xxl": T5_STAND_INS},
         guidance=1.0,
         guided=False,
     ),
@@ -46,11 +47,11 @@ KLEIN = BaseModel(
     latent_channels=128,
     kv_rank=4,
     adapter_width=256,
-    kv_layer=_KV_LAYER,
+    kv_layer=FLUX_KV_LAYER,
     transformer=Transformer(
         configs=("Flux2",),
-        blocks=(*_BLOCKS, QWEN3_BLOCK),
-        kv=_KV,
+        blocks=(*FLUX_BLOCKS, QWEN3_BLOCK),
+        kv=FLUX_KV,
         stand_ins={"qwen3_4b": QWEN3_STAND_INS},
     ),
 )

@@ -1,7 +1,7 @@
 """Z-Image (Base, Turbo), of Tongyi-MAI."""
 
 from .base_model import BaseModel, KVRule, Transformer
-from .qwen3 import QWEN3_BLOCK, QWEN3_STAND_INS
+from .language_models import QWEN3_BLOCK, QWEN3_STAND_INS
 
 _LAYER = r"diffusion_model.\1.attention."
 

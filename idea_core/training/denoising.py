@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone, Prompt, TextCondition, prediction_error
-from .batches import PhotoDataset
+from ..families import BASE_MODELS
+from .batches import Batch, PhotoDataset
 from .encoder import person_encoder
 from .inputs import Inputs, InputsOf
 from .person import PersonModel
@@ -21,13 +22,22 @@ class DenoisingLoss:
     Attributes:
         inputs: sends batches to the device.
         fixed_inputs: the same, in one shape for all batches of a bucket.
+        one_caption: whether only photos of one caption can be in a batch.
     """
 
     def __init__(self, backbone: Backbone, person: PersonModel, dataset: PhotoDataset):
         self._backbone, self._person, self._dataset = backbone, person, dataset
         self._encode = person_encoder(backbone, person, dataset.captions)
         self.inputs = InputsOf(dataset.captions, backbone.device, self._encode.rows_device)
+        transformer = BASE_MODELS[backbone.base_model].transformer
+        self.one_caption = transformer is not None and transformer.ragged
         self.fixed_inputs = replace(self.inputs, fixed=True)
+
+    def parts(self, batch: Batch, size: int) -> list[Batch]:
+        """A batch in pieces of at most `size` photos that can be computed together."""
+        if self.one_caption:
+            batch = replace(batch, captions=self.inputs.same[batch.captions])
+        return batch.parts(size, self.one_caption)
 
     @property
     def captions_device(self) -> torch.device:

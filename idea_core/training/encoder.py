@@ -62,7 +62,7 @@ class EncodedOnce(EncodedAnew):
 
     def __call__(self, prompts: Sequence[Prompt]) -> TextCondition:
         self._learn(prompts)
-        return _together([self._known[id(prompt)][1] for prompt in prompts]).map(self._sent)
+        return TextCondition.together([self._known[id(prompt)][1] for prompt in prompts]).map(self._sent)
 
     @torch.no_grad()
     def _learn(self, prompts: Sequence[Prompt]) -> None:
@@ -82,22 +82,3 @@ def person_encoder(backbone: Backbone, person: PersonModel, captions: Sequence[P
         return EncodedOnce(backbone, person, captions)
     table = backbone.tabulate(captions, len(person.anchor))
     return EncodedFromTable(backbone, person, captions, table) if table else EncodedAnew(backbone, person, captions)
-
-
-def _together(conditions: Sequence[TextCondition]) -> TextCondition:
-    """Conditions of one prompt each, all of one length, in one batch."""
-    first = conditions[0]
-    if len(conditions) == 1:
-        return first
-
-    def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-        known = [part for part in parts if part is not None]
-        return torch.cat(known) if len(known) == len(parts) else None
-
-    entries = {
-        key: joined([one.entries[key] for one in conditions]) if isinstance(part, Tensor) else part
-        for key, part in first.entries.items()
-    }
-    context = torch.cat([one.context for one in conditions])
-    pooled, places = (joined([getattr(one, name) for one in conditions]) for name in ("pooled", "places"))
-    return TextCondition(context, pooled, places, entries)

@@ -51,7 +51,7 @@ class InputsOf:
     fixed: bool = False
 
     @cached_property
-    def _same(self) -> Tensor:
+    def same(self) -> Tensor:
         """Number of the first caption that is the same, (C,)."""
         first: dict[int, int] = {}
         return torch.tensor([first.setdefault(id(one), number) for number, one in enumerate(self.captions)])
@@ -71,7 +71,7 @@ class InputsOf:
         """Captions that are encoded, and the position of each of `captions` (B,) among them."""
         if not self.fixed:
             return captions.unique(return_inverse=True)
-        same, different = self._same[captions], self._same.unique()
+        same, different = self.same[captions], self.same.unique()
         if len(different) > len(captions):
             return same, None
         return different, torch.searchsorted(different, same)

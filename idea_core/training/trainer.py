@@ -19,7 +19,6 @@ from ..diffusion.backbone import Backbone, Prompt, TextCondition
 from ..diffusion.memory import send, with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..faces import FaceEngine
-from ..families import BASE_MODELS
 from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..method.anchor import celebrity_names
@@ -62,8 +61,6 @@ class Trainer(TrainingLoop):
             raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_weight to 0.")
         self.config, self.person, self.likeness, self.dataset = config, person, likeness, dataset
         self.sampler = BatchSampler(dataset.buckets, backbone.schedule, config)
-        transformer = BASE_MODELS[backbone.base_model].transformer
-        self._one_caption = transformer is not None and transformer.ragged
         self._denoising = DenoisingLoss(backbone, person, dataset)
         groups, eps = person.parameter_groups(config), config.adam_epsilon
         optimizer = adamw(groups, backbone.device, weight_decay=config.weight_decay, eps=eps)
@@ -198,7 +195,7 @@ class Trainer(TrainingLoop):
         """Add up gradients of denoising loss, likeness loss and regulariser; the denoising loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.backbone.device)
-        for part in batch.parts(self.micro_batch, self._one_caption):
+        for part in self._denoising.parts(batch, self.micro_batch):
             loss = self.loss(part) * (len(part.photos) / len(batch.photos))
             self.scaler.scale(loss).backward()
             total += loss.detach()
@@ -214,7 +211,7 @@ class Trainer(TrainingLoop):
     def _likeness_gradients(self, batch: Batch) -> None:
         """Add gradients of the likeness loss on images that are drawn."""
         assert self.likeness is not None and batch.drawn is not None and batch.drawn_captions is not None
-        size = 1 if self._one_caption else self.micro_batch
+        size = 1 if self._denoising.one_caption else self.micro_batch
         pieces = zip(batch.drawn.split(size), batch.drawn_captions.split(size))
         for noise, captions in pieces:
             condition = self.condition([self.dataset.captions[number] for number in captions.tolist()])

@@ -17,6 +17,7 @@ from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS, IN_COMFYUI, BaseModel, of_config, of_encoders, of_unet
 from ...idea_core.families.ldm_names import KV_LAYERS
 from ...idea_core.method.kv import FusedKV
+from .stand_ins import reader_of
 
 _TEXT_WIDTHS = ("context_dim", "context_in_dim", "cap_feat_dim")  # ComfyUI's names, by network
 _FLOWS = (comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.ModelSamplingFlux)
@@ -34,7 +35,7 @@ class TextEncoders:
         keys = BASE_MODELS[base_model].encoders
         self.models = {key: getattr(clip_model, key) for key in keys}
         self._whole = clip_model
-        self._tokenizers = {key: getattr(tokenizer, key) for key in keys}
+        self._tokenizers = {key: reader_of(tokenizer, key) for key in keys}
 
     def ids(self, text: str) -> dict[str, list[int]]:
         """Encoder → token ids without start and end."""

@@ -41,7 +41,7 @@ def spliced(read: Read, tokenizer, base: BaseModel, parts: Parts, people: Sequen
         lengths = [len(person[encoder]) for person in people]
         marked = read(_text(parts, [stand_in * count for stand_in, count in zip(free, lengths)]))
         vectors = {
-            _id(getattr(tokenizer, encoder), stand_in): itertools.cycle(person[encoder])
+            _id(reader_of(tokenizer, encoder), stand_in): itertools.cycle(person[encoder])
             for stand_in, person in zip(free, people)
         }
         tokens[encoder] = [[_replaced(entry, vectors) for entry in chunk] for chunk in marked[encoder]]
@@ -57,6 +57,11 @@ def places(chunks: Sequence[Sequence[tuple]], vectors: Sequence[Tensor], length:
     cut = len(flat) - length
     found = [number - cut for number, token in enumerate(flat) if _is_one_of(token, vectors)]
     return [row for row in found if 0 <= row < length]
+
+
+def reader_of(tokenizer, encoder: str):
+    """The part of a tokenizer that reads for one text encoder; some have CLIP's name before their own."""
+    return getattr(tokenizer, encoder, None) or getattr(tokenizer, f"clip_{encoder}")
 
 
 def _text(parts: Parts, names: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from .autograd import differentiable_attention, recomputed_on_copies
 from .loaded import LoadedModels
 from .models import flow_of, fused_layers
 from .scoped_kv import marked_rows, rows_marked
-from .stand_ins import places, spliced
+from .stand_ins import places, reader_of, spliced
 
 _TRAINED = "idea_trained"
 """Key of the person in training, beside those of people who are applied."""
@@ -38,7 +38,7 @@ class ReadPrompt:
         before, *after = prompt.split(PLACEHOLDER, 1)
         self.parts = [part for part in (before, *([0, after[0]] if after else [])) if part != ""]
         self._tokenizer, self._base = tokenizer, base
-        readers = [getattr(tokenizer, encoder) for encoder in base.encoders]
+        readers = [reader_of(tokenizer, encoder) for encoder in base.encoders]
         self.length = max(len(reader.tokenizer(prompt)["input_ids"]) for reader in readers)
 
     def filled(self, vectors: Mapping[str, Sequence[Tensor]]) -> dict[str, list]:
@@ -84,14 +84,14 @@ class TransformerBackbone(LoadedModels):
         if not self._text_used:
             self._text_used, self._pushed_out = True, self._loaded
         self._load()
-        own = [{encoder: rows[number] for encoder, rows in vectors.items()} for number in range(len(prompts))]
-        encoded = [self._encode(cast(ReadPrompt, prompt), mine) for prompt, mine in zip(prompts, own)]
-        first = encoded[0]
-        if len(encoded) == 1:
-            return first
-        pooled = None if first.pooled is None else torch.cat([cast(Tensor, one.pooled) for one in encoded])
-        where = None if first.places is None else torch.cat([cast(Tensor, one.places) for one in encoded])
-        return TextCondition(torch.cat([one.context for one in encoded]), pooled, where, first.entries)
+        encoded: dict[tuple, TextCondition] = {}  # a prompt may be there several times, with the same vectors
+        keys = []
+        for number, prompt in enumerate(prompts):
+            own = {encoder: rows[number] for encoder, rows in vectors.items()}
+            keys.append((id(prompt), *map(id, own.values())))
+            if keys[-1] not in encoded:
+                encoded[keys[-1]] = self._encode(cast(ReadPrompt, prompt), own)
+        return TextCondition.together([encoded[key] for key in keys])
 
     def _encode(self, prompt: ReadPrompt, vectors: Mapping[str, Sequence[Tensor]]) -> TextCondition:
         if prompt.length > self.prompt_length:

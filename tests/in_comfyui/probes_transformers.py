@@ -8,25 +8,22 @@ import comfy.samplers
 import comfy.sd
 import folder_paths
 import torch
-from tiny_transformers import FILES, KLEIN_LAYERS, TINY_ENCODERS
+from tiny_transformers import FILES, encoders_of
 
 import nodes
 
-CLIP_TYPES = {"flux1": "FLUX", "klein4b": "FLUX2", "zimage": "LUMINA2"}
+CLIP_TYPES = {"flux1": "FLUX", "klein4b": "FLUX2", "zimage": "LUMINA2", "chroma": "CHROMA"}
 
 
 @cache
 def load_transformer(family: str):
     """MODEL, CLIP and VAE as UNETLoader, CLIPLoader and VAELoader give them, text encoders at little depth."""
     network, encoders, vae = FILES[family]
-    options = {key: dict(config) for key, config in TINY_ENCODERS.items()}
-    if family == "klein4b":
-        options["qwen3_4b_model_config"]["num_hidden_layers"] = KLEIN_LAYERS
     with torch.inference_mode():
         (model,) = nodes.UNETLoader().load_unet(network, "default")
         paths = [folder_paths.get_full_path_or_raise("text_encoders", name) for name in encoders]
         kind = comfy.sd.CLIPType[CLIP_TYPES[family]]
-        clip = comfy.sd.load_clip(paths, clip_type=kind, model_options=options)
+        clip = comfy.sd.load_clip(paths, clip_type=kind, model_options=encoders_of(family))
         return model, clip, nodes.VAELoader().load_vae(vae)[0]
 
 

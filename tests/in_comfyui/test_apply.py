@@ -526,11 +526,12 @@ def refuse(case: str) -> None:
         ("identity of another family", "Expected a MODEL and CLIP of Stable Diffusion 1.x, on which <ann> was trained"),
         (
             "refiner",
-            "Stable Diffusion 2.x, Stable Diffusion XL, got SDXLRefiner with text width 1280",
+            "Z-Image, Chroma, got SDXLRefiner with text width 1280",
         ),
         (
             "no unet",
-            "Expected a MODEL of Stable Diffusion 1.x, Stable Diffusion 2.x, Stable Diffusion XL, got NoneType",
+            "Expected a MODEL of Stable Diffusion 1.x, Stable Diffusion 2.x, Stable Diffusion XL, FLUX.1, "
+            "FLUX.2 Klein 4B, Z-Image, Chroma, got NoneType",
         ),
         ("no clip", "Expected the CLIP of Stable Diffusion 2.x (clip_h of width 1024), got no CLIP text encoder"),
         ("two of one name", "Expected people of different names in one CLIP, got two called <Ann>. Rename one with"),

@@ -111,7 +111,7 @@ def test_a_training_on_streamed_weights_takes_ones_that_stay():
     with torch.inference_mode():
         backbone = backbone_of(*streamed(known=True), "fp32")
     assert not any(one.is_dynamic() for one in (backbone._patcher, backbone._text_patcher))
-    assert backbone._unet is not model.model.diffusion_model
+    assert backbone._network is not model.model.diffusion_model
     with torch.inference_mode(), backbone:
         config = pack("idea_core").TrainConfig(steps=3, batch_size=1)
         losses = list(pack("idea_core").Trainer.of(backbone, photos(), face(), config, NAMES).run())

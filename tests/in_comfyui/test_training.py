@@ -370,7 +370,7 @@ def test_other_precisions_and_checkpointing_give_the_same_gradients():
             torch.inference_mode(),
             pack("nodes.comfy.backbone").ComfyBackbone(*load(checkpoint), *options) as backbone,
         ):
-            blocks = [part for part in backbone._unet.modules() if type(part).__name__ == "ResBlock"]
+            blocks = [part for part in backbone._network.modules() if type(part).__name__ == "ResBlock"]
             hooks = [
                 part.in_layers[0].register_forward_hook(lambda *_, way=way: calls.update([way])) for part in blocks
             ]
@@ -381,7 +381,7 @@ def test_other_precisions_and_checkpointing_give_the_same_gradients():
             gradients[way] = [parameter.grad.clone() for parameter in parameters]
             for hook in hooks:
                 hook.remove()
-            patched = [part for part in backbone._unet.modules() if "forward" in vars(part)]
+            patched = [part for part in backbone._network.modules() if "forward" in vars(part)]
         assert not patched
     assert losses["checkpointed"] == losses["fp32"]
     assert max(error(a, b) for a, b in zip(gradients["fp32"], gradients["checkpointed"])) < 1e-6

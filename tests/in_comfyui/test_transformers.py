@@ -1,4 +1,4 @@
-"""FLUX.1, FLUX.2 Klein and Z-Image in real ComfyUI: training and Apply see the same, and the base stays.
+"""FLUX.1, FLUX.2 Klein, Z-Image and Chroma in real ComfyUI: training and Apply see the same, and the base stays.
 
 The models are tiny and of random weights: nothing here says how like a person images become.
 """
@@ -23,7 +23,7 @@ if INSIDE:
 slow = pytest.mark.slow
 PROMPT = "a photo of {}, smiling"
 NAMED = PROMPT.format("<ann>")
-FAMILIES = ["flux1", pytest.param("klein4b", marks=slow), pytest.param("zimage", marks=slow)]
+FAMILIES = ["flux1", *(pytest.param(name, marks=slow) for name in ("klein4b", "zimage", "chroma"))]
 
 
 @pytest.fixture
@@ -62,15 +62,17 @@ def trained(family: str, steps: int, name: str = "ann", **settings):
     return identity, losses, (latents.clone(), noisy.clone(), batch.levels)
 
 
-def positive(clip, text: str) -> list:
-    """A prompt at the guidance of the training."""
-    return [[context, {**entries, "guidance": 1.0}] for context, entries in encode(clip, text)]
+def positive(model, clip, text: str) -> list:
+    """A prompt at the guidance of the training, where a model takes one."""
+    base = pack("idea_core").BASE_MODELS[pack("nodes.comfy.models").require_pair(model, clip)]
+    own = {} if base.transformer.guidance is None else {"guidance": base.transformer.guidance}
+    return [[context, {**entries, **own}] for context, entries in encode(clip, text)]
 
 
 def sampled_loss(model, clip, seen: tuple) -> float:
     """The loss of a batch, from the images that ComfyUI's sampling sees."""
     latents, noisy, levels = seen
-    text, errors = positive(clip, NAMED), []
+    text, errors = positive(model, clip, NAMED), []
     for image, mixed, sigma in zip(latents, noisy, levels.tolist()):
         got = denoised(model, text, mixed[None], sigma)
         errors.append(((got - image) / -sigma).square().mean().item())
@@ -84,7 +86,7 @@ def on(family: str) -> tuple:
 def drawn(model, clip, text: str) -> torch.Tensor:
     channels = model.model.latent_format.latent_channels
     latent = {"samples": torch.zeros(1, channels, 8, 8)}
-    wanted, unwanted = positive(clip, text), positive(clip, "")
+    wanted, unwanted = positive(model, clip, text), positive(model, clip, "")
     return nodes.KSampler().sample(model, 5, 1, 1.0, "euler", "simple", wanted, unwanted, latent, 1.0)[0]["samples"]
 
 

@@ -1,9 +1,9 @@
 """Small random-weight FLUX, FLUX.2 Klein and Z-Image models, which ComfyUI's own loaders take for the real ones.
 
 Run with ComfyUI's Python, in ComfyUI's folder:  python tiny_transformers.py MODELS_FOLDER FAMILY…
-FLUX and Klein shrink to a width of 256. Z-Image cannot: ComfyUI knows it by its width, 3840, and builds five blocks at
-least, 0.9 G parameters. Class and width of a text encoder come from one tensor's shape, its depth from a configuration
-in code, which `TINY_ENCODERS` replaces. Files are small: large weights are overlapping views of one short vector.
+FLUX and Klein shrink to a width of 256. Z-Image and Chroma cannot: ComfyUI knows Z-Image by its width, 3840, and builds
+five blocks at least, 0.9 G parameters. Class and width of a text encoder come from one tensor's shape, its depth from a
+configuration in code, which `TINY_ENCODERS` replaces. Files are small: large weights overlap in storage.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ TINY_ENCODERS = {
     "t5xxl_model_config": {"num_layers": 1, "d_ff": 256, "num_heads": 4},
 }
 """`model_options` of `comfy.sd.load_clip`, which CLIPLoader calls without them."""
-KLEIN_LAYERS = 28  # its encoder's layers 9, 18 and 27 are read
+KLEIN_LAYERS = 28  # layers 9, 18 and 27 are read
+# ComfyUI knows T5-XXL, where it comes alone, by this weight's rows; it belongs to a block that the tiny one lacks.
+T5_XXL_MARK = {"encoder.block.23.layer.1.DenseReluDense.wi_1.weight": torch.zeros(10240, 1)}
 FILES = {
     "flux1": ("tiny_flux1.ckpt", ["tiny_clip_l.ckpt", "tiny_t5xxl.ckpt"], "taef1"),
     "klein4b": ("tiny_klein4b.ckpt", ["tiny_klein_qwen3_4b.ckpt"], "taef2"),
     "zimage": ("tiny_zimage.ckpt", ["tiny_qwen3_4b.ckpt"], "taef1"),
+    "chroma": ("tiny_chroma.ckpt", ["tiny_marked_t5xxl.ckpt"], "taef1"),
 }
 """Family → files of network and text encoders, and VAELoader's name of the VAE."""
 VAE_CHANNELS = {"taef1": 16, "taef2": 128}
@@ -39,12 +42,21 @@ Build = Callable[[], torch.nn.Module]
 def write(models: Path, family: str) -> None:
     """Files of a family in ComfyUI's folders below `models`."""
     network, encoders, vae = FILES[family]
-    builders = {"tiny_clip_l.ckpt": (clip_l(), 0.5), "tiny_t5xxl.ckpt": (t5xxl(), 1.0)}
-    builders |= {"tiny_qwen3_4b.ckpt": (qwen3(3), 1.0), "tiny_klein_qwen3_4b.ckpt": (qwen3(KLEIN_LAYERS), 1.0)}
+    config = encoders_of(family)
     _save(models / "diffusion_models" / network, _filled(NETWORKS[family](), 1.0, seed=1))
     for number, name in enumerate(encoders):
-        _save(models / "text_encoders" / name, _filled(*builders[name], seed=2 + number))
+        build = clip_l() if "clip_l" in name else t5xxl(config) if "t5xxl" in name else qwen3(config)
+        state = _filled(build, 0.5 if "clip_l" in name else 1.0, seed=2 + number)
+        _save(models / "text_encoders" / name, {**state, **(T5_XXL_MARK if "marked" in name else {})})
     _write_vae(models / "vae_approx", vae)
+
+
+def encoders_of(family: str) -> dict[str, dict]:
+    """`TINY_ENCODERS` at the depth that a family needs."""
+    config = {key: dict(entries) for key, entries in TINY_ENCODERS.items()}
+    if family == "klein4b":
+        config["qwen3_4b_model_config"]["num_hidden_layers"] = KLEIN_LAYERS
+    return config
 
 
 def flux1() -> Build:
@@ -82,24 +94,36 @@ def zimage() -> Build:
     return lambda: comfy.ldm.lumina.model.NextDiT(**options, dtype=torch.bfloat16, device="meta")
 
 
-NETWORKS = {"flux1": flux1, "klein4b": klein4b, "zimage": zimage}
+def chroma() -> Build:
+    """As wide as the real one: ComfyUI fixes the width of what makes its modulations."""
+    import comfy.ldm.chroma.model
+    import comfy.ops
+
+    sizes = {"in_channels": 64, "out_channels": 64, "context_in_dim": 4096, "hidden_size": 3072, "mlp_ratio": 4.0}
+    sizes |= {"num_heads": 24, "depth": 1, "depth_single_blocks": 1, "axes_dim": [16, 56, 56], "theta": 10000}
+    kind = {"patch_size": 2, "qkv_bias": True, "in_dim": 64, "out_dim": 3072, "hidden_dim": 5120, "n_layers": 5}
+    options = {**sizes, **kind, "txt_ids_dims": [], "vec_in_dim": None, "operations": comfy.ops.disable_weight_init}
+    return lambda: comfy.ldm.chroma.model.Chroma(**options, dtype=torch.bfloat16, device="meta")
 
 
-def qwen3(layers: int) -> Build:
+NETWORKS = {"flux1": flux1, "klein4b": klein4b, "zimage": zimage, "chroma": chroma}
+
+
+def qwen3(encoders: dict[str, dict]) -> Build:
     import comfy.ops
     import comfy.text_encoders.llama
 
-    config = {**TINY_ENCODERS["qwen3_4b_model_config"], "num_hidden_layers": layers}
+    config = encoders["qwen3_4b_model_config"]
     operations = comfy.ops.disable_weight_init
     return lambda: comfy.text_encoders.llama.Qwen3_4B(config, torch.bfloat16, "meta", operations)
 
 
-def t5xxl() -> Build:
+def t5xxl(encoders: dict[str, dict]) -> Build:
     import comfy.ops
     import comfy.text_encoders.t5 as t5
 
     config = json.loads(Path(t5.__file__).with_name("t5_config_xxl.json").read_text("utf-8"))
-    config |= TINY_ENCODERS["t5xxl_model_config"]
+    config |= encoders["t5xxl_model_config"]
     return lambda: t5.T5(config, torch.bfloat16, "meta", comfy.ops.disable_weight_init)
 
 
