@@ -176,7 +176,10 @@ def by_encoder(backbone: Backbone, states: Tensor) -> Anchor:
     """Hidden states (N, d) by text encoder, (N, d_enc); ConfigError if they are no start for its input."""
     base = BASE_MODELS[backbone.base_model]
     if not base.crosses:
-        wanted, fix = "pseudo-tokens that start at names, or in space = output", "Set start to names."
-        raise ConfigError(wanted, f"start = cross on {base.title}", fix)
+        raise ConfigError(
+            "pseudo-tokens that start at names, or in space = output",
+            f"start = cross on {base.title}",
+            "Set start to names.",
+        )
     encoders = base.encoders
     return dict(zip(encoders, states.split(list(encoders.values()), dim=-1)))
