@@ -6,15 +6,16 @@ One legend of symbols, used throughout:
 symbol shape                meaning
 ====== ==================== =====================================================
 B                           batch
-L                           text tokens, a multiple of 77
+L                           text tokens; CLIP's are a multiple of 77
 n                           pseudo-tokens per identity
-d                           width of the text condition: 768, 1024 or 2048
+d                           width of the text condition: 768, 1024 or 2048 for Stable Diffusion
+w                           width of Enhancer and Adapter: d, or less for transformers
 d_enc                       width of one text encoder's token embeddings
 a      (512,)               ArcFace identity embedding, L2-normalised
 A      (n, d)               textual ID anchor
 v      (n, d_enc)           the identity's input token embeddings, per encoder
-F      (n, 2d)              enhanced identity embedding, "fused"
-g      (n, d)               what the Adapter sees of it, "grounding"
+F      (n, 2w)              enhanced identity embedding, "fused"
+g      (n, w)               what the Adapter sees of it, "grounding"
 y      (B, L, d)            text condition
 ====== ==================== =====================================================
 """

@@ -12,7 +12,7 @@ _SHOWN = ("steps", "batch_size", "seed", "photos", "sizes", "kv_rank", "version"
 
 def describe(identity: Identity) -> dict[str, Any]:
     """JSON values; the losses of the training's steps are left out."""
-    parts = {"tokens": True, "adapter": identity.has_adapter, "kv": bool(identity.kv)}
+    parts = {"tokens": True, "rows": identity.has_rows, "adapter": identity.has_adapter, "kv": bool(identity.kv)}
     parts |= {"id_embeds": identity.id_embeds is not None, "thumbnail": bool(identity.thumbnail)}
     return {
         "name": identity.name,

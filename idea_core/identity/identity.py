@@ -102,10 +102,16 @@ class Identity(MadeForBase):
         return self.grounding is not None
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors under their keys in the file."""
+        """All tensors under their keys in the file.
+
+        Text encoders that read prompts without the person have no rows. ComfyUI's `embedding:file` would otherwise take
+        the file's first tensor for them.
+        """
+        dtype = next(iter(self.tokens.values()), torch.empty(0)).dtype
+        plain = {key: torch.zeros(0, width, dtype=dtype) for key, width in self.base.plain_encoders.items()}
         single = {key: getattr(self, key) for key in _SINGLE if getattr(self, key) is not None}
         adapter = {_ADAPTER + key: tensor for key, tensor in self.adapter.items()}
-        return {**self.tokens, **single, **adapter, **self.kv}
+        return {**self.tokens, **plain, **single, **adapter, **self.kv}
 
     def metadata(self) -> dict[str, str]:
         """The file's metadata; every value is a string."""
@@ -145,6 +151,8 @@ class Identity(MadeForBase):
         """Read a file and check all of it (errors: `FileFormat.reading`)."""
         with FORMAT.reading(path) as (tensors, metadata):
             header = cls.read_header(metadata)
+            for encoder in header["base_ref"].base.plain_encoders:
+                tensors.pop(encoder, None)
             identity = cls(
                 name=metadata["name"],
                 tokens={encoder: tensors.pop(encoder) for encoder in header["base_ref"].base.encoders},
@@ -176,6 +184,7 @@ class Identity(MadeForBase):
         width = self.base_ref.width
         single = {"rows": (n, d), "anchor": (n, d), "grounding": (n, width), "id_embeds": (ARCFACE_WIDTH,)}
         shapes: dict[str, tuple[int, ...]] = {key: (n, width) for key, width in self.base.encoders.items()}
+        shapes |= {key: (0, width) for key, width in self.base.plain_encoders.items()}
         shapes |= {key: shape for key, shape in single.items() if getattr(self, key) is not None}
         if self.has_adapter:
             with torch.device("meta"):

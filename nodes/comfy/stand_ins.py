@@ -32,7 +32,7 @@ def spliced(read: Read, tokenizer, base: BaseModel, parts: Parts, people: Sequen
         ConfigError: more people than the tokenizer has free tokens.
     """
     assert base.transformer is not None
-    tokens = read(_text(parts, [""] * len(people)))
+    tokens = dict(read(_text(parts, [""] * len(people))))
     for encoder, stand_ins in base.transformer.stand_ins.items():
         text = "".join(part for part in parts if isinstance(part, str))
         free = [one for one in stand_ins if one not in text][: len(people)]

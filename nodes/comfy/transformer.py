@@ -7,7 +7,8 @@ so that training and sampling compute the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from types import MappingProxyType
 from typing import cast
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...idea_core.diffusion.backbone import KV_SCOPES, Prompt, TextCondition, TokenIds, Vectors
+from ...idea_core.diffusion.memory import send
 from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS, BaseModel
 from ...idea_core.method.kv import FusedKV
@@ -32,19 +34,19 @@ _TRAINED = "idea_trained"
 
 
 class ReadPrompt:
-    """A prompt with a place for a person, tokenized once for each number of pseudo-tokens."""
+    """A prompt with a place for a person. Its tokens are read once for each number of pseudo-tokens."""
 
     def __init__(self, tokenizer, base: BaseModel, prompt: str):
         before, *after = prompt.split(PLACEHOLDER, 1)
         self.parts = [part for part in (before, *([0, after[0]] if after else [])) if part != ""]
         self._tokenizer, self._base = tokenizer, base
+        self._read = cache(tokenizer.tokenize_with_weights)
         readers = [reader_of(tokenizer, encoder) for encoder in base.encoders]
         self.length = max(len(reader.tokenizer(prompt)["input_ids"]) for reader in readers)
 
     def filled(self, vectors: Mapping[str, Sequence[Tensor]]) -> dict[str, list]:
         """ComfyUI's tokens of the prompt with the person's vectors in it."""
-        read = self._tokenizer.tokenize_with_weights
-        return spliced(read, self._tokenizer, self._base, self.parts, [vectors] if vectors else [])
+        return spliced(self._read, self._tokenizer, self._base, self.parts, [vectors] if vectors else [])
 
 
 class TransformerBackbone(LoadedModels):
@@ -66,7 +68,7 @@ class TransformerBackbone(LoadedModels):
         self.kv_shapes = {
             name: (self._in_features(layer),) * 2 for layer, kv in self.kv_layers.items() for name in kv[:2]
         }
-        self._text_used = True
+        self._text_used, self._kv_scope = True, "whole"
 
     def __enter__(self) -> TransformerBackbone:
         super().__enter__()
@@ -84,27 +86,26 @@ class TransformerBackbone(LoadedModels):
         if not self._text_used:
             self._text_used, self._pushed_out = True, self._loaded
         self._load()
-        encoded: dict[tuple, TextCondition] = {}  # a prompt may be there several times, with the same vectors
-        keys = []
-        for number, prompt in enumerate(prompts):
-            own = {encoder: rows[number] for encoder, rows in vectors.items()}
-            keys.append((id(prompt), *map(id, own.values())))
-            if keys[-1] not in encoded:
-                encoded[keys[-1]] = self._encode(cast(ReadPrompt, prompt), own)
+        own = [{encoder: rows[number] for encoder, rows in vectors.items()} for number in range(len(prompts))]
+        # A prompt may be there several times with the same vectors, which `own` keeps alive: their identity tells.
+        keys = [(id(prompt), *map(id, mine.values())) for prompt, mine in zip(prompts, own)]
+        different = {key: (prompt, mine) for key, prompt, mine in zip(keys, prompts, own)}
+        encoded = {key: self._encode(cast(ReadPrompt, prompt), mine) for key, (prompt, mine) in different.items()}
         return TextCondition.together([encoded[key] for key in keys])
 
     def _encode(self, prompt: ReadPrompt, vectors: Mapping[str, Sequence[Tensor]]) -> TextCondition:
         if prompt.length > self.prompt_length:
             raise too_long(self.prompt_length, prompt.length)
         comfy.model_management.throw_exception_if_processing_interrupted()
+        vectors = {encoder: list(rows) for encoder, rows in vectors.items()}  # the same objects are found again below
         tokens = prompt.filled(vectors)
         context, pooled, *extra = self._text_patcher.model.encode_token_weights(tokens)
         encoder = next(iter(self._base.encoders))
-        rows = places(tokens[encoder], list(vectors[encoder]), context.shape[1]) if vectors else []
+        rows = places(tokens[encoder], vectors[encoder], context.shape[1]) if vectors else []
         return TextCondition(
             context.to(self.device, torch.float32),
             None if pooled is None else pooled.to(self.device),
-            torch.tensor([rows], device=self.device) if rows else None,
+            send(torch.tensor([rows]), self.device) if rows else None,
             dict(*extra),
         )
 
@@ -119,7 +120,7 @@ class TransformerBackbone(LoadedModels):
         self._load()
         model = self._patcher.model
         inputs = self._inputs(noisy, condition)
-        marks = marks_of(condition, inputs["c_crossattn"].shape[1])
+        marks = marks_of(condition, inputs["c_crossattn"].shape[1], self._kv_scope)
         options = {"optimized_attention_override": differentiable_attention}
         with rows_marked(None, {} if marks is None else {_TRAINED: marks}):
             denoised = model.apply_model(noisy, levels, transformer_options=options, **inputs)
@@ -134,39 +135,35 @@ class TransformerBackbone(LoadedModels):
         return {key: cond.process_cond(batch_size=len(noisy), area=None).cond for key, cond in conds.items()}
 
     @contextmanager
-    def _changed(self, deltas: Mapping[str, Tensor], scope: str) -> Iterator[None]:
-        modules = dict(self._network.named_modules())
-
+    def kv_deltas(self, deltas: Mapping[str, Tensor], scope: str = "whole") -> Iterator[None]:
         def hook(kv: FusedKV):
             def change(_layer, inputs: tuple, output: Tensor) -> Tensor:
                 marks = marked_rows(_TRAINED)
-                if scope == "whole":
-                    return kv.changed(inputs[0], output, deltas, None)
-                if marks is None:  # nobody is in the prompt
-                    return output
-                return kv.changed(inputs[0], output, deltas, torch.ones_like(marks) if scope == "text" else marks)
+                nobody = marks is None and scope != "whole"
+                return output if nobody else kv.changed(inputs[0], output, deltas, marks)
 
             return change
 
+        self._kv_scope = scope
         with ExitStack() as stack:
             for layer, kv in self.kv_layers.items():
-                stack.callback(modules[layer].register_forward_hook(hook(kv)).remove)
+                stack.callback(self._network.get_submodule(layer).register_forward_hook(hook(kv)).remove)
             yield
-
-    def kv_deltas(self, deltas: Mapping[str, Tensor], scope: str = "whole") -> AbstractContextManager[None]:
-        return self._changed(deltas, scope)
 
     def _in_features(self, layer: str) -> int:
         return int(self._network.get_submodule(layer).in_features)
 
 
-def marks_of(condition: TextCondition, length: int) -> Tensor | None:
-    """1 at the person's rows (B, L, 1) of the text as the network is given it; None: the person is nowhere.
+def marks_of(condition: TextCondition, length: int, scope: str) -> Tensor | None:
+    """1 at the rows (B, L, 1) of the text, as the network is given it, where K/V deltas of a scope act.
 
-    A MODEL may pad the text on the left.
+    None: they act everywhere, for "whole", or nowhere, without a person. A MODEL may pad the text on the left.
     """
-    if condition.places is None:
+    if condition.places is None or scope == "whole":
         return None
     marks = condition.context.new_zeros(len(condition.context), length)
-    shift = length - condition.context.shape[1]
-    return marks.scatter(1, condition.places + shift, 1.0)[..., None]
+    first = length - condition.context.shape[1]
+    if scope == "text":
+        marks[:, first:] = 1
+        return marks[..., None]
+    return marks.scatter(1, condition.places + first, 1.0)[..., None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import comfy.samplers
 import comfy.sd
@@ -15,7 +15,7 @@ import nodes
 CLIP_TYPES = {"flux1": "FLUX", "klein4b": "FLUX2", "zimage": "LUMINA2", "chroma": "CHROMA"}
 
 
-@cache
+@lru_cache(1)  # Z-Image takes 6 GiB
 def load_transformer(family: str):
     """MODEL, CLIP and VAE as UNETLoader, CLIPLoader and VAELoader give them, text encoders at little depth."""
     network, encoders, vae = FILES[family]

@@ -29,11 +29,19 @@ FAMILIES = ["flux1", *(pytest.param(name, marks=slow) for name in ("klein4b", "z
 @pytest.fixture
 def family(request, base, comfyui, python) -> str:
     """A family's tiny models are in ComfyUI's folders."""
-    files = base / "models" / "diffusion_models" / f"tiny_{request.param}.ckpt"
-    if not files.exists():
+    return _with_files(request.param, base, comfyui, python)
+
+
+def _with_files(family: str, base: Path, comfyui: Path, python: Path) -> str:
+    if not (base / "models" / "diffusion_models" / f"tiny_{family}.ckpt").exists():
         script = Path(__file__).with_name("tiny_transformers.py")
-        subprocess.run([python, script, base / "models", request.param], cwd=comfyui, check=True)
-    return request.param
+        subprocess.run([python, script, base / "models", family], cwd=comfyui, check=True)
+    return family
+
+
+@pytest.fixture
+def family_of_flux(base, comfyui, python) -> str:
+    return _with_files("flux1", base, comfyui, python)
 
 
 def trained(family: str, steps: int, name: str = "ann", **settings):
@@ -168,6 +176,33 @@ def test_the_stock_lora_loader_reads_keys_and_values_that_were_trained_on_the_wh
         ours, _ = apply(family, identity, kv_strength=1.0, on=on(family))
         assert abs(sampled_loss(ours, named, seen) - losses[-1]) <= 1e-5
         assert abs(sampled_loss(model, named, seen) - losses[-1]) > 1e-4
+
+
+@in_comfyui
+def test_a_stock_embedding_prompt_reads_the_vectors_and_nothing_else_of_the_file(family_of_flux):
+    _, clip, _ = load_transformer(family_of_flux)
+    ann = stranger(family_of_flux, "ann", 1)
+    folder = Path(folder_paths.get_folder_paths("embeddings")[0])
+    ann.save(folder / "ann_of_flux.safetensors", None)
+    clip = clip.clone()
+    clip.tokenizer = type(clip.tokenizer)(embedding_directory=[str(folder)])
+    tokens = clip.tokenize("a photo of embedding:ann_of_flux here")
+    vectors = [token for token, *_ in tokens["t5xxl"][0] if isinstance(token, torch.Tensor)]
+    assert torch.equal(torch.stack(vectors).float(), ann.tokens["t5xxl"].float())
+    assert not [token for token, *_ in tokens["l"][0] if isinstance(token, torch.Tensor)]
+
+
+@in_comfyui
+def test_keys_and_values_without_a_layer_are_left_out_and_the_text_acts(family_of_flux):
+    family = family_of_flux
+    ann = stranger(family, "ann", 1)
+    other = replace(ann, kv={key: weight[:64, :64] for key, weight in ann.kv.items()})
+    with torch.inference_mode():
+        model, named = apply(family, other, kv_strength=1.0, on=on(family))
+        assert not model.injections and not model.patches
+        without, _ = apply(family, ann, kv_strength=0.0, on=on(family))
+        assert torch.equal(drawn(model, named, "<ann>"), drawn(without, named, "<ann>"))
+        assert error(drawn(model, named, "<ann>"), drawn(model, named, "nobody")) > 1e-3
 
 
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
