@@ -135,7 +135,7 @@ def _drawing(backbone: DiffusersBackbone, side: int, count: int, device: str) ->
             encoded = backbone.encode(prompts)
             positive, negative = encoded.rows(slice(count)), encoded.rows(slice(count, None))
             noise = torch.randn(count, 4, side, side)
-            drawn = sample(backbone, positive, negative, noise, DRAWING.sampling_steps, DRAWING.guidance)
+            drawn = sample(backbone, positive, negative, noise, DRAWING.sampling_steps, DRAWING.guidance, DRAWING.order)
             backbone.decode_images(drawn)
     return (now(device) - start) / count
 

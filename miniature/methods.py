@@ -73,6 +73,7 @@ REFINING = RefineConfig(
     prompts=portraits(RefineConfig.num_images),
     resolution=SIZE,
     sampling_steps=DRAWING_STEPS,
+    order=1,  # that of all figures of the study
     guidance=GUIDANCE,
     sampling_batch_size=AT_ONCE,
 )

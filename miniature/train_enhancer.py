@@ -77,6 +77,7 @@ def people_job(folder: Path, device: str = "cpu") -> PeopleJob:
         images_per_person=PER_PERSON,
         resolution=SIZE,
         sampling_steps=DRAWING_STEPS,
+        order=1,  # that of all figures of the study
         guidance=GUIDANCE,
         sampling_batch_size=2 * AT_ONCE,
     )

@@ -77,6 +77,21 @@ class TextCondition(NamedTuple):
         return self._replace(context=self.context.scatter(1, index, own))
 
 
+class PromptTable(Protocol):
+    """Prompts that stand ready, each with a place for a person."""
+
+    device: torch.device
+    """Where `encode` takes the prompts' numbers."""
+
+    def encode(self, rows: Tensor, vectors: Mapping[str, Tensor]) -> TextCondition:
+        """The text condition of some of the prompts, differentiable in the vectors.
+
+        Args:
+            rows: (B,) numbers of the prompts.
+            vectors: text encoder → the person's pseudo-tokens (n, d_enc).
+        """
+
+
 class Latents(NamedTuple):
     """The VAE's posterior of images, scaled for the UNet."""
 
@@ -107,6 +122,10 @@ class Backbone(Protocol):
     def device(self) -> torch.device: ...
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Precision in which the network computes."""
+
+    @property
     def scales_loss(self) -> bool:
         """Whether gradients pass through half precision, where small ones vanish unless the loss is scaled."""
 
@@ -124,6 +143,15 @@ class Backbone(Protocol):
 
         Raises ConfigError for a prompt that is too long.
         """
+
+    def tabulate(self, prompts: Sequence[Prompt], n: int) -> PromptTable | None:
+        """Prompts with a place for `n` pseudo-tokens, for many encodings; None: this base model encodes them anew.
+
+        Raises ConfigError for a prompt that is too long.
+        """
+
+    def resting_weights(self) -> Sequence[Tensor] | None:
+        """All that prompt tables and `predict` read; None: it moves, or is made anew each time."""
 
     def free_text(self) -> None:
         """Let the text encoders' memory go, until the next prompt is encoded."""

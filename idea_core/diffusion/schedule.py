@@ -42,6 +42,9 @@ class Schedule(Protocol):
     def split(self, noisy: Tensor, output: Tensor, levels: Tensor, /) -> tuple[Tensor, Tensor]:
         """The image and the noise that `noisy` is made of, if `output` is right about it."""
 
+    def log_ratio(self, levels: Tensor) -> Tensor:
+        """``λ = log(signal / noise)`` of noise levels, in double precision on the CPU (arXiv 2211.01095, section 2)."""
+
     def min_snr(self, levels: Tensor, gamma: float, scale: float) -> Tensor:
         """Weight (B,) of the squared error at each noise level; on the CPU, as the levels are."""
 
@@ -80,6 +83,9 @@ class DiscreteSchedule:
         if self.prediction == "eps":
             return (noisy - sigma * output) / signal, output
         return signal * noisy - sigma * output, sigma * noisy + signal * output
+
+    def log_ratio(self, timesteps: Tensor) -> Tensor:
+        return self.snr[timesteps].double().log() / 2
 
     @cached_property
     def snr(self) -> Tensor:
@@ -132,6 +138,10 @@ class FlowSchedule:
         """``x = z − σ v``, ``ε = z + (1 − σ) v``. A step between two levels is then Euler's."""
         sigma = _column(sigmas, noisy)
         return noisy - sigma * output, noisy + (1 - sigma) * output
+
+    def log_ratio(self, sigmas: Tensor) -> Tensor:
+        sigmas = sigmas.double()
+        return ((1 - sigmas) / sigmas).log()
 
     def min_snr(self, sigmas: Tensor, gamma: float, scale: float) -> Tensor:
         """As `DiscreteSchedule.min_snr`, with SNR ``((1 − σ) / σ)²``. The image's squared error is σ² times v's."""

@@ -50,6 +50,7 @@ class DatasetConfig(Settings):
         names: people whom the base model can draw.
         prompts: with `{}` for the name.
         seed: added to the seeds of all images.
+        order: of the sampler, 1 or 2.
     """
 
     names: tuple[str, ...] = field(default_factory=celebrity_names)
@@ -63,9 +64,10 @@ class DatasetConfig(Settings):
     prompts: tuple[str, ...] = PORTRAIT_PROMPTS
     images_per_person: int = setting(6, "Images of each person.", min=MIN_KEPT, soft_max=1000)
     resolution: int = _resolution()
-    sampling_steps: int = _sampling_steps(25)
+    sampling_steps: int = _sampling_steps(15)
     guidance: float = _guidance()
     seed: int = 0
+    order: int = 2
     sampling_batch_size: int = _sampling_batch_size()
     min_similarity: float = setting(
         0.4,
@@ -88,7 +90,7 @@ class DatasetConfig(Settings):
             model: digest of the base model and its precision.
             faces: digest of the face models.
         """
-        names = ("prompts", "images_per_person", "resolution", "sampling_steps", "guidance", "seed")
+        names = ("prompts", "images_per_person", "resolution", "sampling_steps", "guidance", "seed", "order")
         settings = {"model": model, "faces": faces, **{name: getattr(self, name) for name in names}}
         return Digest().add_json(settings).hex()
 
@@ -192,6 +194,7 @@ class RefineConfig(Settings):
 
     Attributes:
         prompts: of the images, with `{}` for the person; taken in turn.
+        order: of the sampler, 1 or 2.
     """
 
     rounds: int = setting(
@@ -211,7 +214,8 @@ class RefineConfig(Settings):
         max=1,
         advanced=True,
     )
-    sampling_steps: int = _sampling_steps(20)
+    sampling_steps: int = _sampling_steps(12)
+    order: int = 2
     guidance: float = _guidance(min=0)
     sampling_batch_size: int = _sampling_batch_size()
 

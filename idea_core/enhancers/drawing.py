@@ -76,9 +76,9 @@ class ImageSampler:
 
     def _sample(self, positive: TextCondition, noise: Tensor) -> Tensor | None:
         """Latents; None if memory ran out, after halving the batch size."""
-        steps, guidance = self._config.sampling_steps, self._config.guidance
+        steps, guidance, order = self._config.sampling_steps, self._config.guidance, self._config.order
         try:
-            return sample(self._backbone, positive, self._negative, noise, steps, guidance)
+            return sample(self._backbone, positive, self._negative, noise, steps, guidance, order)
         except RuntimeError as error:
             if not is_out_of_memory(error) or self._batch_size == 1:
                 raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from ..training.likeness_loss import LikenessLoss
 from .config import EnhancerTrainConfig
 from .dataset import PeoplePictures
 from .model import BLOCKS, HIDDEN, EnhancerModel, face_condition
+
+_NAMES_KEPT = 4096  # embedded names on the device, of some kilobytes each
 
 
 class TrainingData:
@@ -40,6 +43,7 @@ class TrainingData:
         self.config, self.generator = config, generator
         self.names = [backbone.tokenize(name) for name in pictures.names]
         self._captions = tokenize_captions(backbone, pictures.prompts, model.num_tokens)
+        self._embedded = lru_cache(_NAMES_KEPT)(self._embed_name)
         self._order, self._counts = pictures.people.argsort(stable=True), pictures.people.bincount()
         self._first = self._counts.cumsum(0) - self._counts
         self._place = self._order.argsort()  # of each image in `_order`
@@ -76,10 +80,13 @@ class TrainingData:
     @torch.no_grad()
     def named_condition(self, chosen: Tensor) -> TextCondition:
         """Text condition of the captions of images (B,), with the names of the people in them."""
-        names = [self.names[person] for person in self.pictures.people[chosen].tolist()]
-        embed = self.backbone.embed_tokens
-        vectors = {encoder: [embed(encoder, name[encoder]) for name in names] for encoder in names[0]}
+        names = [self._embedded(person) for person in self.pictures.people[chosen].tolist()]
+        vectors = {encoder: [name[encoder] for name in names] for encoder in names[0]}
         return self.backbone.encode(self._captions_of(chosen), vectors)
+
+    def _embed_name(self, person: int) -> dict[str, Tensor]:
+        """Text encoder → input embeddings (n, d_enc) of a person's name; the device waits for each."""
+        return {encoder: self.backbone.embed_tokens(encoder, ids) for encoder, ids in self.names[person].items()}
 
     def _captions_of(self, chosen: Tensor) -> Sequence[Prompt]:
         return [self._captions[index] for index in chosen.tolist()]

@@ -17,7 +17,7 @@ from ..diffusion.memory import with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..method.anchor import Anchor, mean_name
 from ..training.likeness_loss import LikenessLoss
-from ..training.loop import TrainingLoop
+from ..training.loop import TrainingLoop, adamw
 from .config import EnhancerTrainConfig
 from .dataset import PeoplePictures
 from .model import EnhancerModel
@@ -53,7 +53,7 @@ class EnhancerTrainer(TrainingLoop):
             self.model = start.build(backbone.device).requires_grad_()
         else:
             self.model = _seeded(backbone, start, pictures, config)
-        optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=config.weight_decay)
+        optimizer = adamw(self.model.parameters(), backbone.device, config.lr, config.weight_decay)
         generator = torch.Generator().manual_seed(config.seed)
         super().__init__(backbone, optimizer, generator, config.steps, config.text_batch_size)
         self.data = TrainingData(backbone, self.model, pictures, config, generator)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone
+from ..diffusion.precision import training_arithmetic
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
 EXPLODED = 5.0  # times the loss of the first steps
 MAX_LOSS = 2.0  # a network that predicts nothing has about 1
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""Of Adam."""
 OnStep = Callable[[int, Sequence[float]], None]
 """Called after each step with the steps done and the losses read so far; it may raise to cancel."""
 
@@ -72,7 +76,8 @@ class TrainingLoop(ABC):
         Raises:
             DivergedError: a loss or a weight is no longer finite, or the loss too high.
         """
-        with torch.enable_grad(), self.active():
+        backbone = self.backbone
+        with torch.enable_grad(), self.active(), training_arithmetic(backbone.device, backbone.dtype):
             for step in range(len(self.losses) + 1, self.steps + 1):
                 if self._stopped:
                     break
@@ -96,6 +101,29 @@ class TrainingLoop(ABC):
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         for key, weight in self.weights().items():
             weight.copy_(weights[key])
+
+
+def adamw(
+    parameters: Iterable[Any], device: torch.device, lr: float = 1e-3, weight_decay: float = 1e-2, eps: float = 1e-8
+) -> torch.optim.AdamW:
+    """AdamW; on CUDA in one kernel that counts its own steps, so that the host reads nothing back."""
+    cuda = device.type == "cuda"
+    return torch.optim.AdamW(parameters, lr, eps=eps, weight_decay=weight_decay, fused=cuda or None, capturable=cuda)
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[tuple[dict[str, Any], Tensor]]:
+    """An optimiser's parameters in order, each with its group."""
+    return [(group, parameter) for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's state after the first step, by the parameters' numbers: "optimizer.0.exp_avg" and so on."""
+    return {
+        f"optimizer.{number}.{key}": torch.as_tensor(state[key])
+        for number, (_, parameter) in enumerate(parameters_of(optimizer))
+        for key in MOMENTS
+        if key in (state := optimizer.state.get(parameter, {}))
+    }
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.backbone import TextCondition
+from ..identity.base_ref import BaseModelRef
+from ..identity.identity import Identity
 from ..method.anchor import ROWS, Anchor, NamesBasis
 from ..method.kv import KVDeltas
 from ..method.modules import Adapter, Enhancer
@@ -124,6 +126,25 @@ class PersonModel(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """All that is trained, with the anchor and the face, by name, detached."""
         return self.state_dict() | self.kv.state_dict()
+
+    def identity(self, name: str, base_ref: BaseModelRef, kv_scope: str) -> Identity | None:
+        """The person in half precision on the CPU; None if a trained value is not finite, or too large for it."""
+        grounding = self.grounding()
+        trained = [*self.parameters(), *self.kv.parameters(), *([] if grounding is None else [grounding])]
+        if not all(tensor.half().isfinite().all() for tensor in trained):
+            return None
+        return Identity(
+            name=name,
+            base_ref=base_ref,
+            kv_scope=kv_scope,
+            tokens=self.tokens,
+            rows=self.rows,
+            anchor=self.anchor,
+            grounding=grounding,
+            id_embeds=self.id_embeds,
+            adapter={} if self.adapter is None else self.adapter.applied_weights(),
+            kv=self.kv.state_dict(),
+        ).to(torch.float16)
 
     def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
         """AdamW's groups, each with its own learning rate."""

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ..files.format import FileFormat
 from ..files.tensorfile import write_tensors
-from .loop import TrainingLoop
+from .loop import MOMENTS, TrainingLoop, moments, parameters_of
 from .stopping import EarlyStopping
 
 FORMAT = FileFormat("id-ea-training", "3", "Delete the file; the training restarts.")
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def save_state(
@@ -29,9 +28,7 @@ def save_state(
     """
     stopping = stopping or EarlyStopping()
     tensors = {f"weights.{key}": tensor for key, tensor in training.weights().items()}
-    for number, parameter in enumerate(_parameters(training)):
-        moments = training.optimizer.state.get(parameter, {})
-        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(moments[key]) for key in _MOMENTS if key in moments}
+    tensors |= moments(training.optimizer)
     tensors |= {f"best.{key}": tensor for key, tensor in stopping.best.items()}
     tensors |= {f"average.{key}": tensor for key, tensor in training.average.items()}
     tensors["random"] = training.generator.get_state()
@@ -62,11 +59,13 @@ def restore_state(
         reason = metadata["ended_early"]
     weights = training.weights()
     training.set_weights({key: tensors[f"weights.{key}"] for key in weights})
-    for number, parameter in enumerate(_parameters(training)):
-        keys = {key: f"optimizer.{number}.{key}" for key in _MOMENTS}
+    for number, (group, parameter) in enumerate(parameters_of(training.optimizer)):
+        keys = {key: f"optimizer.{number}.{key}" for key in MOMENTS}
         if keys["step"] in tensors:
-            moments = {key: tensors[name].to(parameter.device) for key, name in keys.items()}
-            training.optimizer.state[parameter] = moments | {"step": tensors[keys["step"]]}
+            state = {key: tensors[name].to(parameter.device) for key, name in keys.items()}
+            if not (group.get("fused") or group.get("capturable")):
+                state["step"] = tensors[keys["step"]]  # counted on the CPU
+            training.optimizer.state[parameter] = state
     device = next(iter(weights.values())).device
     training.average |= _under("average.", tensors, device)
     training.generator.set_state(tensors["random"])
@@ -84,7 +83,3 @@ def restore_state(
 
 def _under(prefix: str, tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): part.to(device) for key, part in tensors.items() if key.startswith(prefix)}
-
-
-def _parameters(training: TrainingLoop) -> list[Tensor]:
-    return [parameter for group in training.optimizer.param_groups for parameter in group["params"]]

@@ -9,26 +9,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..diffusion.backbone import Backbone, Prompt, TextCondition, prediction_error
+from ..diffusion.backbone import Backbone, Prompt, TextCondition
 from ..diffusion.memory import send, with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..faces import FaceEngine
-from ..families import BASE_MODELS
 from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..method.anchor import celebrity_names
 from ..text.captions import PERSON_CAPTIONS
 from .batches import Batch, BatchSampler, PhotoDataset, Photos
 from .config import TrainConfig
-from .encoder import person_encoder
+from .denoising import DenoisingLoss
+from .faster import FasterSteps
+from .inputs import Inputs
 from .likeness_loss import LikenessLoss
-from .loop import MAX_LOSS, READ_EVERY, TrainingLoop, copied, divergence
+from .loop import MAX_LOSS, READ_EVERY, TrainingLoop, adamw, copied, divergence, moments
 from .person import PersonModel
+from .recorded import RecordedStep, Recorder, recorder_for
 from .start import NamesStart, Start, fitted
 
 _LOWER_LR = "Lower the learning rates, kv_lr first."
@@ -58,16 +61,14 @@ class Trainer(TrainingLoop):
             raise ConfigError("a LikenessLoss", "none", "Give one, or set likeness_weight to 0.")
         self.config, self.person, self.likeness, self.dataset = config, person, likeness, dataset
         self.sampler = BatchSampler(dataset.buckets, backbone.schedule, config)
-        transformer = BASE_MODELS[backbone.base_model].transformer
-        self._one_caption = transformer is not None and transformer.ragged
-        first = {id(prompt): number for number, prompt in reversed(list(enumerate(dataset.captions)))}
-        self._same_caption = torch.tensor([first[id(prompt)] for prompt in dataset.captions])
-        self._encode = person_encoder(backbone, person, dataset.captions)
-        groups = person.parameter_groups(config)
-        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, eps=config.adam_epsilon)
+        self._denoising = DenoisingLoss(backbone, person, dataset)
+        groups, eps = person.parameter_groups(config), config.adam_epsilon
+        optimizer = adamw(groups, backbone.device, weight_decay=config.weight_decay, eps=eps)
         super().__init__(backbone, optimizer, self.sampler.generator, config.steps, config.batch_size)
         self._good: dict[str, Tensor] = {}  # weights at the start, then at each reading of the losses
         self._unread: list[Tensor] = []
+        recorder = recorder_for(backbone.device)
+        self.faster = FasterSteps(self, recorder) if recorder else None
 
     @classmethod
     def of(
@@ -147,7 +148,11 @@ class Trainer(TrainingLoop):
                 weight.copy_(mean)
 
     def step(self, batch: Batch) -> Tensor:
-        """One optimiser step, inside `active`; the batch's denoising loss, a detached scalar on the device.
+        """One optimiser step, inside `active`; the batch's denoising loss, a detached scalar on the device."""
+        return self.faster(batch) if self.faster else self.computed_step(batch)
+
+    def computed_step(self, batch: Batch) -> Tensor:
+        """`step` on any device.
 
         If memory runs out, gradients are checkpointed from then on. If it still runs out, the batch is halved, which
         changes the result only by rounding.
@@ -157,26 +162,56 @@ class Trainer(TrainingLoop):
         self.scaler.update()
         return loss
 
+    def recorded_step(self, recorder: Recorder, batch: Batch) -> RecordedStep:
+        """A recording of `step` for batches of this one's bucket, which may have other captions."""
+        whole = partial(self._whole_step, batch.bucket)
+        return RecordedStep(recorder, whole, self._denoising.fixed_inputs, batch, self._resting)
+
+    def _whole_step(self, bucket: int, inputs: Inputs) -> Tensor:
+        """`computed_step` of what is on the device; nothing in it waits for the host."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._denoising(bucket, inputs)
+        loss.backward()
+        self._regulariser_gradients()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _resting(self) -> list[Tensor]:
+        return [*(self.backbone.resting_weights() or ()), *self.changing().values()]
+
+    def changing(self) -> dict[str, Tensor]:
+        """All tensors that a step changes, by name: weights and the optimiser's moments."""
+        return self.weights() | moments(self.optimizer)
+
+    @property
+    def steps_left(self) -> int:
+        return self.steps - len(self.losses) - len(self._unread)
+
+    @property
+    def reads_captions_on_host(self) -> bool:
+        return self._denoising.captions_device != self.backbone.device
+
     def _gradients(self, batch: Batch) -> Tensor:
         """Add up gradients of denoising loss, likeness loss and regulariser; the denoising loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.backbone.device)
-        if self._one_caption:
-            batch = dataclasses.replace(batch, captions=self._same_caption[batch.captions])
-        for part in batch.parts(self.micro_batch, self._one_caption):
+        for part in self._denoising.parts(batch, self.micro_batch):
             loss = self.loss(part) * (len(part.photos) / len(batch.photos))
             self.scaler.scale(loss).backward()
             total += loss.detach()
         if batch.drawn is not None:
             self._likeness_gradients(batch)
+        self._regulariser_gradients()
+        return total
+
+    def _regulariser_gradients(self) -> None:
         if self.config.regularizer_weight:
             self.scaler.scale(self.config.regularizer_weight * self.person.regularizer()).backward()
-        return total
 
     def _likeness_gradients(self, batch: Batch) -> None:
         """Add gradients of the likeness loss on images that are drawn."""
         assert self.likeness is not None and batch.drawn is not None and batch.drawn_captions is not None
-        size = 1 if self._one_caption else self.micro_batch
+        size = 1 if self._denoising.one_caption else self.micro_batch
         pieces = zip(batch.drawn.split(size), batch.drawn_captions.split(size))
         for noise, captions in pieces:
             condition = self.condition([self.dataset.captions[number] for number in captions.tolist()])
@@ -186,21 +221,11 @@ class Trainer(TrainingLoop):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean squared error of the network's prediction, a scalar."""
-        backbone, device = self.backbone, self.backbone.device
-        bucket, photos = self.dataset.buckets[batch.bucket], send(batch.photos, device)
-        latents = bucket.latents.mean[photos]
-        if batch.posterior_noise is not None:
-            latents = latents + bucket.latents.std[photos] * send(batch.posterior_noise, device)
-        levels, noise = send(batch.levels, device), send(batch.noise, device)
-        distinct, position = batch.captions.unique(return_inverse=True)
-        condition = self.condition([self.dataset.captions[number] for number in distinct.tolist()])
-        condition = condition.rows(send(position, device))
-        error = prediction_error(backbone, latents, noise, levels, condition).square()
-        return error.mean() if bucket.loss_weight is None else (error * bucket.loss_weight[photos]).mean()
+        return self._denoising(batch.bucket, self._denoising.inputs(batch))
 
     def condition(self, captions: Sequence[Prompt]) -> TextCondition:
         """The person's text condition of each caption."""
-        return self.person.adapt(self._encode(captions))
+        return self._denoising.condition(captions)
 
     @torch.no_grad()
     def identity(self, name: str, training: Mapping[str, Any] = {}, thumbnail: str = "", **checkpoint: str) -> Identity:
@@ -213,22 +238,9 @@ class Trainer(TrainingLoop):
         Raises:
             DivergedError: a trained value is not finite, or too large for half precision.
         """
-        person, grounding = self.person, self.person.grounding()
-        trained = [*person.parameters(), *person.kv.parameters(), *([] if grounding is None else [grounding])]
-        if not all(tensor.half().isfinite().all() for tensor in trained):
-            raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_LR)
         base_ref = BaseModelRef.of(self.backbone, self.config.heads, self.config.beta, **checkpoint)
-        return Identity(
-            name=name,
-            base_ref=dataclasses.replace(base_ref, adapter_width=self.config.adapter_width),
-            kv_scope=self.config.kv_scope,
-            tokens=person.tokens,
-            rows=person.rows,
-            anchor=person.anchor,
-            grounding=grounding,
-            id_embeds=person.id_embeds,
-            adapter={} if person.adapter is None else person.adapter.applied_weights(),
-            kv=person.kv.state_dict(),
-            training=training,
-            thumbnail=thumbnail,
-        ).to(torch.float16)
+        base_ref = dataclasses.replace(base_ref, adapter_width=self.config.adapter_width)
+        identity = self.person.identity(name, base_ref, self.config.kv_scope)
+        if identity is None:
+            raise DivergedError("finite weights", "NaN or infinity after training", _LOWER_LR)
+        return dataclasses.replace(identity, training=training, thumbnail=thumbnail)

@@ -14,11 +14,12 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
 
-from ...idea_core.diffusion.backbone import Prompt, TextCondition, Vectors
+from ...idea_core.diffusion.backbone import Prompt, PromptTable, TextCondition, Vectors
 from ...idea_core.families import BASE_MODELS
 from ...idea_core.method.kv import delta_of, kv_added
 from ...idea_core.text.tokenized import SplitPrompt, fill, places_of, too_long
 from .autograd import CopiedNormInputs, differentiable_attention, recomputed
+from .kept_prompts import KeptPrompts
 from .loaded import LoadedModels
 from .models import cross_attention_shapes, require_pair, schedule_of
 from .transformer import TransformerBackbone
@@ -52,23 +53,45 @@ class ComfyBackbone(LoadedModels):
     def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
         self._load()
         split = cast(Sequence[SplitPrompt], prompts)
-        rows = fill(split, vectors)
-        hidden, pooled = zip(*(self._encode_with(key, rows[key]) for key in self._text.models))
-        places = places_of(split, vectors, self.device)
-        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if self._with_vector else None, places)
+        rows = self._padded(fill(split, vectors))
+        condition = self._joined([self._encode_with(key, rows[key]) for key in self._text.models])
+        return condition._replace(places=places_of(split, vectors, self.device))
 
-    def _encode_with(self, encoder: str, prompts: Sequence[Sequence[int | Tensor]]) -> tuple[Tensor, Tensor]:
+    def tabulate(self, prompts: Sequence[Prompt], n: int) -> PromptTable:
+        self._load()
+        marks = {
+            key: [torch.zeros(n, width)] * len(prompts) for key, width in BASE_MODELS[self.base_model].encoders.items()
+        }
+        rows = self._padded(fill(cast(Sequence[SplitPrompt], prompts), marks))
+        device = self._text_patcher.load_device
+        return KeptPrompts(self._text.models, rows, device, self._encode_known, self._joined)
+
+    def _padded(self, prompts: Mapping[str, Sequence[Sequence[int | Tensor]]]) -> dict[str, list]:
+        """Text encoder → prompts with their start, end and padding tokens."""
+        rows: dict[str, list] = {key: [] for key in prompts}
+        for key, own in prompts.items():
+            special = self._text.models[key].special_tokens
+            for prompt in own:
+                padding = self.prompt_length - len(prompt)
+                if padding < 0:
+                    raise too_long(self.prompt_length, len(prompt))
+                rows[key].append([special["start"], *prompt, special["end"], *[special["pad"]] * padding])
+        return rows
+
+    def _encode_with(self, encoder: str, rows: Sequence[Sequence[int | Tensor]]) -> tuple[Tensor, Tensor]:
         """Hidden states (B, L, d_enc) and pooled output of one text encoder."""
-        model = self._text.models[encoder]
-        special, rows = model.special_tokens, []
-        for prompt in prompts:
-            padding = self.prompt_length - len(prompt)
-            if padding < 0:
-                raise too_long(self.prompt_length, len(prompt))
-            rows.append([special["start"], *prompt, special["end"], *[special["pad"]] * padding])
         with CopiedNormInputs():
-            hidden, pooled = model(rows)[:2]
+            hidden, pooled = self._text.models[encoder](rows)[:2]
         return hidden.to(self.device), pooled.to(self.device)
+
+    def _encode_known(self, encoder: str, count: int) -> tuple[Tensor, Tensor]:
+        """`_encode_with` for prompts that the text encoder has tokenized before."""
+        self._load()
+        return self._encode_with(encoder, [[]] * count)
+
+    def _joined(self, outputs: Sequence[tuple[Tensor, Tensor]]) -> TextCondition:
+        hidden, pooled = zip(*outputs)
+        return TextCondition(torch.cat(hidden, dim=-1), pooled[-1] if self._with_vector else None)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -16,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ...idea_core.diffusion.backbone import PRECISIONS, Latents, TokenIds
+from ...idea_core.diffusion.backbone import PRECISIONS, Latents, Prompt, PromptTable, TokenIds
 from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS
 from .autograd import GradientWeights, gradients_allowed, trainable_clone
@@ -71,6 +71,10 @@ class LoadedModels:
             ) from error
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    @property
     def scales_loss(self) -> bool:
         return self._dtype == torch.float16
 
@@ -81,6 +85,14 @@ class LoadedModels:
         self._load()
         table = self._text.models[encoder].transformer.get_input_embeddings()
         return table(torch.tensor(ids, device=self._text_patcher.load_device), out_dtype=torch.float32)
+
+    def tabulate(self, _prompts: Sequence[Prompt], _n: int) -> PromptTable | None:
+        """None: prompts are read anew each time, unless a family's text encoders allow more."""
+        return None
+
+    def resting_weights(self) -> Sequence[Tensor] | None:
+        """None: ComfyUI may move weights between two steps."""
+        return None
 
     def free_text(self) -> None:
         """Text encoders stay where they are, unless a family's are large."""

@@ -44,6 +44,53 @@ if INSIDE:
 CHECKPOINTS = ["tiny_sd15", "tiny_sd21", "tiny_sd21_v"]
 
 
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", pytest.param("tiny_sdxl", marks=pytest.mark.slow)])
+@in_comfyui
+def test_captions_are_tokenized_once_and_encoded_the_same(checkpoint):
+    with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(*load(checkpoint)) as backbone:
+        captions = [backbone.read(text) for text in ("a {}", "photo of {} in the rain", "{}")]
+        widths = {key: model.transformer.get_input_embeddings().weight.shape[1] for key, model in _texts(backbone)}
+        generator = torch.Generator().manual_seed(0)
+        tokens = {key: torch.randn(2, width, generator=generator).requires_grad_() for key, width in widths.items()}
+        table, rows = backbone.tabulate(captions, 2), torch.tensor([1, 0, 1])
+        results = []
+        for kept in (False, True):
+            if kept:
+                with _no_tokenizing(backbone):
+                    condition = table.encode(rows, tokens)
+            else:
+                vectors = {key: [own] * 3 for key, own in tokens.items()}
+                condition = backbone.encode([captions[row] for row in rows], vectors)
+            parts = [condition.context, *([] if condition.pooled is None else [condition.pooled])]
+            torch.stack([part.square().sum() for part in parts]).sum().backward()
+            results.append([part.detach() for part in parts] + [own.grad for own in tokens.values()])
+            for own in tokens.values():
+                own.grad = None
+        assert len(results[0]) == len(results[1]) >= 2
+        assert all(torch.equal(one, other) for one, other in zip(*results))
+        assert all("process_tokens" not in vars(model) for _, model in _texts(backbone))
+
+
+def _texts(backbone):
+    return backbone._text.models.items()
+
+
+@contextmanager
+def _no_tokenizing(backbone) -> Iterator[None]:
+    """While open, ComfyUI's own tokenization is an error."""
+    kind = type(next(model for _, model in _texts(backbone)))
+    own = kind.process_tokens
+
+    def refused(*_):
+        raise AssertionError("tokenized again")
+
+    kind.process_tokens = refused
+    try:
+        yield
+    finally:
+        kind.process_tokens = own
+
+
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 @in_comfyui
 def test_noise_and_target_follow_the_schedule(checkpoint):

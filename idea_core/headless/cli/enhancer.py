@@ -78,6 +78,9 @@ def enhancer() -> None:
 @click.option("--pictures-only", is_flag=True, help="Draw the images and stop.")
 @grouped("when", EnhancerRunConfig, *options_of(EnhancerRunConfig))
 @click.option("--shard", default=WHOLE, help="Share to draw: 0/4, 1/4 … with the same --sampling-batch-size.")
+@click.option(
+    "--compile/--no-compile", "compiled", default=None, help="Compile the UNet. Default: on CUDA with Triton."
+)
 @click.option("--start", type=PATH, help="File of an ID-Enhancer to start from, without text steps.")
 @grouped("config", EnhancerTrainConfig, *options_of(EnhancerTrainConfig, without=["likeness_guidance"]))
 def train_enhancer(
@@ -131,7 +134,7 @@ def train_enhancer(
             bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
 
         spec = EnhancerSpec(people, config, when.validate_every, pretrained)
-        training = job.train(spec, output, when.save_every, on_progress).training
+        training = job.train(spec, output, when.save_every, on_progress, how["compiled"]).training
     text = f"Trained across {training['people']} people and {training['num_images']} images: {output}"
     return Result({"output": str(output), **training}, text)
 

@@ -60,7 +60,8 @@ class People:
                 )
         self._device = pipeline.unet.device
         layers = cross_attention_layers(pipeline.unet)
-        self._deltas = self._sum_deltas(layers, kv_strength)
+        deltas = self._sum_deltas(layers, kv_strength)
+        self._deltas = {name: delta.to(pipeline.unet.dtype) for name, delta in deltas.items()}  # once, not at each step
         self._layers = {name: layers[name] for name in self._deltas}
 
     @torch.no_grad()

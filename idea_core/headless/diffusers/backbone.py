@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
@@ -14,15 +14,18 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...diffusion.backbone import Latents, Prompt, TextCondition, TokenIds, Vectors
+from ...diffusion.backbone import Latents, Prompt, PromptTable, TextCondition, TokenIds, Vectors
 from ...diffusion.schedule import DiscreteSchedule, Schedule
 from ...errors import ConfigError
+from ...families import BASE_MODELS
 from ...families.ldm_names import KV_LAYERS, to_ldm
 from ...method.kv import delta_of, kv_added
 from ...text.tokenized import SplitPrompt, fill, places_of
+from .compiled import CompiledNetwork
 from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
 
+_MOVERS = ("_hf_hook", "_diffusers_hook")  # of accelerate and diffusers, which offload or cast weights
 DECODED_PIXELS = 512**2  # decoded together, which bounds the VAE's memory
 
 
@@ -41,6 +44,7 @@ class DiffusersBackbone:
     def __init__(self, pipeline: Any, clip_layer: int | None = None, gradient_checkpointing: bool = False):
         self._text = TextEncoders(pipeline, clip_layer)
         self._unet, self._vae = pipeline.unet, pipeline.vae
+        self._network: Callable[..., Any] = self._unet
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         alphas = scheduler.alphas_cumprod.to(self._unet.device)
         self.schedule: Schedule = DiscreteSchedule(alphas, prediction_of(scheduler))
@@ -51,14 +55,23 @@ class DiffusersBackbone:
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
         self.kv_scopes: Sequence[str] = ("whole",)  # the layers see text alone
+        self._sizes: dict[tuple[int, int], Tensor] = {}
         self._layers = cross_attention_layers(self._unet)
         self.kv_shapes: Mapping[str, tuple[int, int]] = {
             name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self._layers.items()
         }
 
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile the UNet from now on. It pays in long trainings alone: the first steps take minutes."""
+        self._network = CompiledNetwork(self._unet, backend)
+
     @property
     def device(self) -> torch.device:
         return self._unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._unet.dtype
 
     @property
     def gradient_checkpointing(self) -> bool:
@@ -73,7 +86,7 @@ class DiffusersBackbone:
 
     @property
     def scales_loss(self) -> bool:
-        return self._unet.dtype == torch.float16
+        return self.dtype == torch.float16
 
     def tokenize(self, text: str) -> TokenIds:
         return self._text.tokenize(text)
@@ -88,6 +101,18 @@ class DiffusersBackbone:
         prompts = cast(Sequence[SplitPrompt], prompts)
         condition = self._text.encode(fill(prompts, vectors))
         return condition._replace(places=places_of(prompts, vectors, self.device))
+
+    def tabulate(self, prompts: Sequence[Prompt], n: int) -> PromptTable:
+        marks = [torch.empty(n, 0)] * len(prompts)
+        filled = fill(cast(Sequence[SplitPrompt], prompts), dict.fromkeys(BASE_MODELS[self.base_model].encoders, marks))
+        return self._text.tabulate(filled, n)
+
+    def resting_weights(self) -> Sequence[Tensor] | None:
+        modules = [self._unet, *self._text.models]
+        if any(hasattr(part, mark) for module in modules for part in module.modules() for mark in _MOVERS):
+            return None
+        weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        return weights if all(weight.device == self.device for weight in weights) else None
 
     def free_text(self) -> None:
         """A pipeline's text encoders stay where the user has put them."""
@@ -137,10 +162,10 @@ class DiffusersBackbone:
             torch.nn.Module.to(vae, dtype)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
-        dtype = self._unet.dtype
+        dtype = self.dtype
         added = None if condition.pooled is None else self._size_condition(noisy, condition.pooled.to(dtype))
         context = condition.context.to(dtype)
-        output = self._unet(noisy.to(dtype), timesteps, encoder_hidden_states=context, added_cond_kwargs=added)
+        output = self._network(noisy.to(dtype), timesteps, encoder_hidden_states=context, added_cond_kwargs=added)
         return output.sample.float()
 
     @contextmanager
@@ -151,7 +176,9 @@ class DiffusersBackbone:
     def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:
         """SDXL's vector conditioning: pooled text; original size, crop and target size in pixels."""
         height, width = (side * self._factor for side in noisy.shape[-2:])
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device, dtype=pooled.dtype)
+        if (height, width) not in self._sizes:  # made anew, the device would wait for it at each step
+            self._sizes[height, width] = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device)
+        sizes = self._sizes[height, width].to(pooled.dtype)
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}
 
 

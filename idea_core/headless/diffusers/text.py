@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from ...diffusion.backbone import TextCondition, TokenIds
 from ...diffusion.memory import send
 from ...errors import BaseModelError, ConfigError
 from ...families import BASE_MODELS, UNETS
-from ...text.tokenized import too_long
+from ...text.tokenized import too_long, with_vectors
 
 TokenSequence = Sequence[int | Tensor]  # one prompt for one encoder: ids, and vectors (d_enc,) of pseudo-tokens
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -58,6 +58,45 @@ class _Part:
         """Input embeddings (V, d_enc) of the vocabulary."""
         return cast(nn.Embedding, self.model.get_input_embeddings()).weight
 
+    def read(self, ids: Tensor, insert: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Hidden states (B, L, d_enc) and, where there is a projection, the pooled output (B, p) of ids (B, L).
+
+        Args:
+            insert: puts vectors among the ids' input embeddings (B, L, d_enc).
+        """
+        hook = self.model.get_input_embeddings().register_forward_hook(lambda _module, _ids, out: insert(out))
+        try:
+            output = self.model(input_ids=ids, output_hidden_states=True)
+        finally:
+            hook.remove()
+        hidden = output.hidden_states[self.hidden]
+        if self.normed:
+            hidden = getattr(self.model, "text_model", self.model).final_layer_norm(hidden)
+        return hidden.float(), getattr(output, "text_embeds", None)
+
+
+class EncodedTable:
+    """Prompts on the device as ids, with the columns where one person's pseudo-tokens stand.
+
+    Args:
+        tables: text encoder → it, ids (C, L), and columns (C, n, 1).
+    """
+
+    def __init__(self, tables: Mapping[str, tuple[_Part, Tensor, Tensor]]):
+        self._tables = tables
+        self.device = next(ids.device for _, ids, _ in tables.values())
+
+    def encode(self, rows: Tensor, vectors: Mapping[str, Tensor]) -> TextCondition:
+        outputs = []
+        for name, (part, ids, columns) in self._tables.items():
+
+            def insert(embedded: Tensor, own: Tensor = vectors[name], columns: Tensor = columns) -> Tensor:
+                return with_vectors(embedded, own, columns[rows])
+
+            outputs.append(part.read(ids[rows], insert))
+        contexts, pooled = zip(*outputs)
+        return TextCondition(torch.cat(contexts, dim=-1), pooled[-1])
+
 
 class TextEncoders:
     """The text encoders of a pipeline under ID-EA's names, differentiable in the vectors of a prompt.
@@ -87,6 +126,10 @@ class TextEncoders:
             self._parts[name] = _Part(tokenizer, model, hidden, normed=not several)
 
     @property
+    def models(self) -> list[CLIPTextModel]:
+        return [part.model for part in self._parts.values()]
+
+    @property
     def length(self) -> int:
         """Tokens of one encoded chunk, start and end included: 77."""
         return min(part.model.config.max_position_embeddings for part in self._parts.values())
@@ -111,26 +154,28 @@ class TextEncoders:
         contexts, pooled = zip(*outputs)
         return TextCondition(torch.cat(contexts, dim=-1), pooled[-1])
 
+    def tabulate(self, prompts: Mapping[str, Sequence[TokenSequence]], n: int) -> EncodedTable:
+        """Prompts whose vectors are those of one person, of `n` tokens."""
+        tables = {}
+        for name, part in self._parts.items():
+            ids, vectors = self._rows(part, prompts[name])
+            places = torch.tensor([column for _, column in vectors]).view(-1, n, 1)
+            device = part.table.device
+            tables[name] = part, torch.tensor(ids, device=device), places.to(device)
+        return EncodedTable(tables)
+
     def _encode(self, part: _Part, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor | None]:
         """Hidden states (B, L, d_enc) and, where the encoder has a projection, the pooled output (B, p)."""
         ids, vectors = self._rows(part, sequences)
         device = part.table.device
 
-        def insert(_module: nn.Module, _inputs: tuple[Any, ...], embedded: Tensor) -> Tensor:
+        def insert(embedded: Tensor) -> Tensor:
             if not vectors:
                 return embedded
             places = send(torch.tensor(list(vectors)), device).T
             return embedded.index_put(tuple(places), torch.stack(list(vectors.values())).to(embedded))
 
-        hook = part.model.get_input_embeddings().register_forward_hook(insert)
-        try:
-            output = part.model(input_ids=send(torch.tensor(ids), device), output_hidden_states=True)
-        finally:
-            hook.remove()
-        hidden = output.hidden_states[part.hidden]
-        if part.normed:
-            hidden = getattr(part.model, "text_model", part.model).final_layer_norm(hidden)
-        return hidden.float(), getattr(output, "text_embeds", None)
+        return part.read(send(torch.tensor(ids), device), insert)
 
     def _rows(
         self, part: _Part, sequences: Sequence[TokenSequence]

@@ -19,6 +19,7 @@ from ...images import to_pixels
 from ...training.output import Output
 from ...training.run import OnProgress
 from ..diffusers import DiffusersBackbone
+from ..diffusers.compiled import can_compile
 from .sources import FaceSource, ModelSource
 
 
@@ -51,10 +52,23 @@ class PeopleJob:
                 _strip(images).save(people.file_of(number).with_suffix(".jpg"), quality=85)
             yield number
 
-    def train(self, spec: EnhancerSpec, path: Path, save_every: int, on_progress: OnProgress) -> PretrainedEnhancer:
-        """`train_enhancer` on this base model, into the file at `path`."""
-        output = Output(path, spec.fingerprint, save_every, base=self.model.provenance)
-        return train_enhancer(self.backbone(), spec, self.faces.load(), output, on_progress)
+    def train(
+        self,
+        spec: EnhancerSpec,
+        path: Path,
+        save_every: int,
+        on_progress: OnProgress,
+        compiled: bool | None = None,
+    ) -> PretrainedEnhancer:
+        """`train_enhancer` on this base model, into the file at `path`.
+
+        Args:
+            compiled: compile the network; None: where that pays.
+        """
+        output, backbone = Output(path, spec.fingerprint, save_every, base=self.model.provenance), self.backbone()
+        if can_compile(backbone.device) if compiled is None else compiled:
+            backbone.compile()
+        return train_enhancer(backbone, spec, self.faces.load(), output, on_progress)
 
 
 def _strip(images: Tensor, side: int = 128) -> Image.Image:

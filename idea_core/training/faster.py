@@ -1,0 +1,150 @@
+"""Recorded steps in place of computed ones, where the training itself shows that they give the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..diffusion.backbone import Backbone
+from .batches import Batch
+from .config import TrainConfig
+from .loop import copied
+from .recorded import RecordedStep, Recorder
+
+logger = logging.getLogger(__name__)
+
+TRIAL = 3  # steps that are computed and then repeated
+TOLERANCE = 1e-3  # relative, of their losses
+WORTH = 10  # steps left, from which a recording pays
+TRIALS = 3  # at most: weights that move again and again are no ground for recordings
+
+
+class Recordable(Protocol):
+    """A training whose steps may be recorded."""
+
+    config: TrainConfig
+    backbone: Backbone
+    micro_batch: int
+
+    @property
+    def steps_left(self) -> int:
+        """The present step included."""
+
+    @property
+    def reads_captions_on_host(self) -> bool: ...
+
+    def computed_step(self, batch: Batch) -> Tensor:
+        """A step as any device can do it."""
+
+    def recorded_step(self, recorder: Recorder, batch: Batch) -> RecordedStep:
+        """A recording for batches of this one's bucket."""
+
+    def changing(self) -> Mapping[str, Tensor]:
+        """All tensors that a step changes, by name."""
+
+
+def obstacle(training: Recordable) -> str:
+    """Why steps cannot be recorded as things are; "" if they can."""
+    backbone = training.backbone
+    found = {
+        "the likeness loss finds faces on the host": bool(training.config.likeness_weight),
+        "captions are read on the host": training.reads_captions_on_host,
+        "half precision scales the loss": backbone.scales_loss,
+        "memory ran out": training.micro_batch < training.config.batch_size,
+        "gradients are checkpointed": backbone.gradient_checkpointing,
+        "weights of the base model move": backbone.resting_weights() is None,
+    }
+    return next((reason for reason, there in found.items() if there), "")
+
+
+class FasterSteps:
+    """Steps of a training, recorded where that is possible.
+
+    The first steps of a bucket are computed, and remembered with the state before them. Then a step is recorded, and
+    the recording repeats them from that state. If it gives the same losses, it does all further steps. Otherwise the
+    training continues from its computed state, and all steps are computed.
+
+    Attributes:
+        reason: why all further steps are computed; "" if they need not be.
+        repeated: number of steps that a recording did.
+    """
+
+    def __init__(self, training: Recordable, recorder: Recorder):
+        self._training, self._recorder = training, recorder
+        self._recordings: dict[int, RecordedStep] = {}  # by bucket
+        self._tried: list[tuple[Batch, Tensor]] = []  # batches and their computed losses
+        self._before: dict[str, Tensor] = {}
+        self._trials = 0
+        self.reason, self.repeated = "", 0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if not self.reason:
+            self._stop(obstacle(self._training))
+        if self.reason:
+            return self._training.computed_step(batch)
+        self._drop_moved()
+        if len(self._tried) == TRIAL:
+            self._try()
+        recording = self._recordings.get(batch.bucket)
+        loss = self._computed(batch) if recording is None else recording(batch)
+        self.repeated += recording is not None
+        return loss
+
+    def _computed(self, batch: Batch) -> Tensor:
+        if self.reason or (self._training.steps_left < WORTH and not self._tried):
+            return self._training.computed_step(batch)
+        self._before = self._before or copied(self._training.changing())
+        with self._recorder.warming():
+            loss = self._training.computed_step(batch)
+        self._tried.append((batch, loss))
+        return loss
+
+    def _try(self) -> None:
+        """Record, repeat the steps that were computed, and compare."""
+        tried, before, after = self._tried, self._before, copied(self._training.changing())
+        self._tried, self._before, self._trials = [], {}, self._trials + 1
+        reason = "the recording broke off"
+        try:
+            for batch, _ in tried:
+                if batch.bucket not in self._recordings:
+                    self._recordings[batch.bucket] = self._training.recorded_step(self._recorder, batch)
+            self._put_back(before)
+            repeated = torch.stack([self._recordings[batch.bucket](batch) for batch, _ in tried])
+            computed = torch.stack([loss for _, loss in tried])
+            same = torch.allclose(repeated, computed, rtol=TOLERANCE, atol=0)
+            reason = "" if same else f"losses of {repeated.tolist()} in place of {computed.tolist()}"
+        except RuntimeError as error:  # something cannot be recorded, or has no memory
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+        finally:
+            if reason:
+                self._put_back(after)
+                self._stop(reason)
+
+    @torch.no_grad()
+    def _put_back(self, state: Mapping[str, Tensor]) -> None:
+        """Write a state into the tensors; what it does not have yet was zero."""
+        for key, tensor in self._training.changing().items():
+            if key in state:
+                tensor.copy_(state[key])
+            else:
+                tensor.zero_()
+
+    def _drop_moved(self) -> None:
+        """Forget recordings whose weights have moved, so that new ones are tried."""
+        if all(recording.holds for recording in self._recordings.values()):
+            return
+        self._recordings.clear()
+        if self._trials == TRIALS:
+            self._stop("weights of the base model move")
+
+    def _stop(self, reason: str) -> None:
+        if reason:
+            logger.info("ID-EA: steps are computed one by one, not as a CUDA graph: %s.", reason)
+            self.reason = reason
+            self._recordings.clear()
+            self._tried.clear()
+            self._before.clear()

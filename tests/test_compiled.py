@@ -1,0 +1,70 @@
+"""A compiled UNet gives the same numbers, whoever's K/V deltas are hung in after it was compiled."""
+
+import logging
+
+import pytest
+import torch
+from tiny_pipeline import tiny_pipeline
+
+from idea_core.diffusion.backbone import TextCondition
+from idea_core.diffusion.precision import training_arithmetic
+from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.headless.diffusers.compiled import CompiledNetwork, can_compile
+from idea_core.method.kv import KVDeltas
+
+
+def deltas(backbone: DiffusersBackbone, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    made = KVDeltas(backbone.kv_shapes, 2, generator, backbone.device)
+    return {key: 0.1 * torch.randn(weight.shape, generator=generator) for key, weight in made.state_dict().items()}
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_hooks_that_are_hung_in_after_compilation_act(backend):
+    usual, compiled = (DiffusersBackbone(tiny_pipeline()) for _ in range(2))
+    compiled.compile(backend)
+    generator = torch.Generator().manual_seed(0)
+    noisy, context = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 77, 768, generator=generator)
+    people = [deltas(usual, seed) for seed in (1, 2)]
+    seen = []
+    for person in (None, people[0], people[1], None):
+        outputs = []
+        for backbone in (usual, compiled):
+            inputs = noisy, torch.tensor([500]), TextCondition(context)
+            if person is None:
+                outputs.append(backbone.predict(*inputs))
+            else:
+                with backbone.kv_deltas(person):
+                    outputs.append(backbone.predict(*inputs))
+        assert torch.allclose(*outputs, atol=1e-6)
+        seen.append(outputs[1])
+    assert torch.equal(seen[0], seen[3])
+    assert min((seen[0] - seen[1]).abs().max(), (seen[1] - seen[2]).abs().max()) > 1e-4
+
+
+def test_a_network_that_cannot_be_compiled_computes_as_always(caplog):
+    def broken(_graph, _inputs):
+        raise RuntimeError("no such GPU")
+
+    network = torch.nn.Linear(2, 2)
+    compiled, x = CompiledNetwork(network, broken), torch.ones(1, 2)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(compiled(x), network(x)) and torch.equal(compiled(x), network(x))
+    said = [line for line in caplog.messages if line.startswith("ID-EA")]
+    assert len(said) == 1 and "the network is not compiled" in said[0]
+    assert not can_compile(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.bfloat16, "high"), (torch.float32, "highest")])
+def test_a_trainings_arithmetic_ends_with_it(dtype, precision):
+    def now() -> tuple:
+        return torch.get_float32_matmul_precision(), torch._C._get_sdp_priority_order()
+
+    before = now()
+    with pytest.raises(KeyboardInterrupt), training_arithmetic(torch.device("cuda"), dtype):
+        assert now()[0] == precision
+        assert now()[1][0] == int(torch.nn.attention.SDPBackend.CUDNN_ATTENTION)
+        raise KeyboardInterrupt
+    assert now() == before
+    with training_arithmetic(torch.device("cpu"), dtype):
+        assert now() == before
