@@ -176,15 +176,7 @@ def by_encoder(backbone: Backbone, states: Tensor) -> Anchor:
     """Hidden states (N, d) by text encoder, (N, d_enc); ConfigError if they are no start for its input."""
     base = BASE_MODELS[backbone.base_model]
     if not base.crosses:
-<<<<<<< HEAD
         got = f"start = cross on {base.title}"
         raise ConfigError("pseudo-tokens that start at names, or in space = output", got, "Set start to names.")
-=======
-        raise ConfigError(
-            "pseudo-tokens that start at names, or in space = output",
-            f"start = cross on {base.title}",
-            "Set start to names.",
-        )
->>>>>>> w28
     encoders = base.encoders
     return dict(zip(encoders, states.split(list(encoders.values()), dim=-1)))
