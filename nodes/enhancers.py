@@ -146,4 +146,4 @@ class RefinedIdentity(io.ComfyNode):
             )
             identity = refiner.identity(name, id_embeds.mean, better, **base)
         images = better[-1].images
-        return io.NodeOutput(identity, images, described(identity.training), ui=ui.PreviewImage(images, cls=cls))
+        return io.NodeOutput(identity, images, described(identity.training), ui=ui.PreviewImage(images))
