@@ -53,6 +53,9 @@ def trained(family: str, steps: int, name: str = "ann", **settings):
         run = core.Trainer.of(backbone, photos(), face(), config, names, [PROMPT])
         batch = run.sampler.draw()
         with run.active():
+            if config.space == "input":  # through the text encoder, too
+                slopes = pack("idea_core.training.self_check").compare_slopes(run, batch.parts(1)[0])
+                assert slopes.settled and slopes.measured[-1] == pytest.approx(slopes.gradient, rel=0.2)
             losses += [run.step(batch).item() for _ in range(steps)]
             with torch.no_grad():
                 losses.append(run.loss(batch).item())
