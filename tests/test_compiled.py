@@ -68,3 +68,16 @@ def test_a_trainings_arithmetic_ends_with_it(dtype, precision):
     assert now() == before
     with training_arithmetic(torch.device("cpu"), dtype):
         assert now() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older PyTorch")
+def test_a_precision_that_was_set_in_the_newer_way_stays():
+    before = torch.backends.fp32_precision
+    torch.backends.fp32_precision = "tf32"
+    try:
+        with training_arithmetic(torch.device("cuda"), torch.bfloat16):
+            assert torch.backends.fp32_precision == "tf32"
+        assert torch.backends.fp32_precision == "tf32"
+    finally:
+        torch.backends.fp32_precision = before
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -113,3 +113,8 @@ def test_invented_people_have_new_names_of_known_parts_and_none_of_those_held_ou
     )
     with pytest.raises(ConfigError, match="names that give 13 new ones"):
         recombined(names[:4], 13)
+
+
+def test_images_of_another_sampler_are_others():
+    orders = {order: config(order=order).fingerprint("model", "faces") for order in (1, 2)}
+    assert orders[1] != orders[2]

@@ -28,9 +28,18 @@ def training_arithmetic(device: torch.device, dtype: torch.dtype) -> Iterator[No
     """
     with ExitStack() as stack:
         if device.type == "cuda":
-            if dtype != torch.float32:
-                stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            before = None if dtype == torch.float32 else _matmul_precision()
+            if before is not None:
+                stack.callback(torch.set_float32_matmul_precision, before)
                 torch.set_float32_matmul_precision("high")
             if "set_priority" in signature(sdpa_kernel).parameters:  # of newer PyTorch
                 stack.enter_context(sdpa_kernel(_ATTENTION, set_priority=True))
         yield
+
+
+def _matmul_precision() -> str | None:
+    """PyTorch's setting; None where somebody has made it in the newer way, which does not mix with this one."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None

@@ -90,8 +90,9 @@ class DatasetConfig(Settings):
             model: digest of the base model and its precision.
             faces: digest of the face models.
         """
-        names = ("prompts", "images_per_person", "resolution", "sampling_steps", "guidance", "seed", "order")
+        names = ("prompts", "images_per_person", "resolution", "sampling_steps", "guidance", "seed")
         settings = {"model": model, "faces": faces, **{name: getattr(self, name) for name in names}}
+        settings |= {} if self.order == 1 else {"order": self.order}  # images of order 1 are older than the setting
         return Digest().add_json(settings).hex()
 
     @cached_property
