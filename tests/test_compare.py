@@ -229,6 +229,7 @@ def test_kills_cost_at_most_the_trial_at_hand(studio, people, tmp_path):
     assert figures(output) == figures(tmp_path / "unbroken")
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_studys_figures(tmp_path):
     """The drawn world's people as folders, by the command, and by the study's own code."""
     for number in (0, 1):

@@ -63,7 +63,7 @@ def test_demo(tmp_path):
     page = (tmp_path / "report.html").read_text("utf-8")
     assert page.count("data:image/png;base64,") == 1 + 6 * len(said["rows"])
     assert page.count("<main>") == page.count("</main>") == 1
-    assert page.count('scope="row"') == 2 * len(said["rows"]) and page.count("<th ") == page.count("scope=")
+    assert page.count('scope="row"') == 2 * len(said["rows"]) and page.count("<th ") == page.count(' scope="')
     identity = Identity.load(tmp_path / "identities" / "id-ea-25-steps.safetensors")
     assert identity.base_model == "mini" and identity.has_adapter and identity.kv
     assert "mini" in run("info", tmp_path / "identities" / "id-ea-25-steps.safetensors").stdout

@@ -52,9 +52,12 @@ def recorded(backbone, config=STEPS, recorder=None, **options) -> Trainer:
 @pytest.mark.parametrize(
     ("family", "preset"),
     [
-        *((family, preset) for family in FAMILIES for preset in ("fast", "paper")),
-        ("sd1", "standard"),
-        ("sd1", "thorough"),
+        *((family, "fast") for family in FAMILIES),
+        ("sd1", "paper"),
+        *(
+            pytest.param(family, preset, marks=pytest.mark.slow)
+            for family, preset in [("sd2", "paper"), ("sdxl", "paper"), ("sd1", "standard"), ("sd1", "thorough")]
+        ),
     ],
 )
 def test_a_step_of_fixed_shape_is_the_same_step(family, preset):

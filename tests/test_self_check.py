@@ -36,7 +36,7 @@ def run_of(backbone, names=MANY_NAMES) -> Trainer:
     return Trainer.of(backbone, photos(), face(), TrainConfig(steps=2, batch_size=2), names)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_right_gradients_pass_and_nothing_of_the_training_moves(family):
     run, plain = run_of(DiffusersBackbone(tiny_pipeline(family))), run_of(DiffusersBackbone(tiny_pipeline(family)))
     require_right_gradients(run)

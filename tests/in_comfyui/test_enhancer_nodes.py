@@ -221,7 +221,6 @@ def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(checkpoint):
     assert [value for value, _ in seen] == [1, 2, 3, 4]
     assert [step for step, _ in whole.training["report"]["likeness"]] == [2, 4]
     assert base_hash(checkpoint) == before
-    start = saved_and_loaded(whole, checkpoint)
     with progress_of(STEPS) as seen:
         train_across(checkpoint)
     assert seen == []  # it is there
@@ -238,6 +237,18 @@ def test_an_enhancer_is_trained_across_people_stopped_and_taken_up(checkpoint):
     assert [value for value, _ in seen] == [3, 4]
     assert resumed.digest() == whole.digest()
 
+
+@pytest.mark.slow
+@in_comfyui
+def test_an_enhancer_is_trained_farther_and_by_likeness():
+    checkpoint = "tiny_sd15"
+    before = base_hash(checkpoint)
+    if not across_folder(checkpoint).exists():
+        with pytest.raises(pack("idea_core").IdeaError, match="names that this base model can draw"):
+            train_across(checkpoint)
+    write_faces(checkpoint)
+    whole = train_across(checkpoint)
+    start = saved_and_loaded(whole, checkpoint)
     farther = train_across(checkpoint, start)
     assert farther.training["start"] == whole.digest() != farther.digest()
     assert base_hash(checkpoint) == before

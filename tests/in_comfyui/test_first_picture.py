@@ -133,7 +133,7 @@ class User:
         self.clicks += 1
 
 
-@pytest.mark.parametrize("look", front_end.LOOKS)
+@pytest.mark.parametrize("look", [front_end.CLASSIC, pytest.param(front_end.NODES_2, marks=pytest.mark.slow)])
 def test_from_photos_to_a_picture_by_a_few_clicks_and_one_typed_name(fresh, base, tmp_path, look):
     template = next(name for name, api in TEMPLATES.items() if api == WORKFLOW)
     person = f"carla_{front_end.LOOKS.index(look)}"
