@@ -96,6 +96,7 @@ def _can_be_nobody() -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _can_be_nobody(), reason="NO USER NAMESPACES: commands without a home folder were NOT TRIED")
 def test_commands_work_without_a_user_and_a_home_folder(studio, tmp_path):
     photos, person = studio / "photos" / "alice", tmp_path / "alice.safetensors"

@@ -66,6 +66,7 @@ def test_a_folder_that_cannot_be_written_to_costs_no_training(server, base, froz
         server.run(graph)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_replaced_while_the_clock_jumps_is_read_anew(server, base, untouched):
     people = base / "output" / "idea"
     for seed, name in enumerate(("clock", "other_clock")):

@@ -60,9 +60,6 @@ return tooltips.map(tooltip => tooltip.textContent.trim());
 """
 HELP_PICTURES = "return [...document.querySelectorAll('.node-help-content img')].map(image => image.naturalWidth)"
 BOTH_LOOKS = pytest.mark.parametrize("look", front_end.LOOKS, indirect=True)
-CLASSIC_NOW_AND_THEN = pytest.mark.parametrize(
-    "look", [pytest.param(front_end.CLASSIC, marks=pytest.mark.slow), front_end.NODES_2], indirect=True
-)
 NODES_2_NOW_AND_THEN = pytest.mark.parametrize(
     "look", [front_end.CLASSIC, pytest.param(front_end.NODES_2, marks=pytest.mark.slow)], indirect=True
 )
@@ -186,7 +183,8 @@ def overlap(one: list, other: list) -> bool:
     return all(one[i] < other[i] + other[i + 2] and other[i] < one[i] + one[i + 2] for i in (1, 2))
 
 
-@CLASSIC_NOW_AND_THEN
+@pytest.mark.slow
+@BOTH_LOOKS
 def test_clicks_train_a_person_and_draw_it(browser, untouched, look):
     open_example(browser, FIRST)
     name = f"clicked_{front_end.LOOKS.index(look)}"
