@@ -9,8 +9,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
 
+from . import tokenizer as tokenizers
 from .render import SIZE
-from .words import LENGTH, write_tokenizer_files
+from .words import LENGTH, words
 
 WIDTH = 128  # of the text condition
 LATENT_CHANNELS = 4
@@ -19,8 +20,7 @@ LATENT_SIZE = SIZE // 4
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """The tokenizer, whose files are written to a folder first."""
-    write_tokenizer_files(folder)
-    return CLIPTokenizer.from_pretrained(folder, model_max_length=LENGTH)
+    return tokenizers.build_tokenizer(folder, words(), LENGTH)
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -55,7 +55,8 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-def build_vae() -> AutoencoderKL:
+def build_vae(size: int = SIZE) -> AutoencoderKL:
+    """An untrained VAE that makes images of `size` pixels four times smaller."""
     return AutoencoderKL(
         block_out_channels=(16, 32, 64),  # multiples of 16: processors are twice as fast there
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -63,7 +64,7 @@ def build_vae() -> AutoencoderKL:
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
-        sample_size=SIZE,
+        sample_size=size,
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from world3d.models import build_pipeline, build_text_encoder, build_unet, build_vae
+from miniature.models import build_pipeline
+from world3d.models import build_text_encoder, build_unet, build_vae
 from world3d.words import build_tokenizer
 
 WORDS = ("a", "photo", "of", "alice", "archer", "hat", "blue", "wall")  # each one token of CLIP's own

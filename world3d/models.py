@@ -22,17 +22,17 @@ Attention is on the lower two levels alone: on the upper one it would cost more 
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
+from miniature import models
 
 from .scenes import SIZE
 from .words import LENGTH
 
 WIDTH, TEXT_LAYERS, TEXT_HEADS = 192, 3, 12
 LEVELS, HEADS, GROUPS = (64, 128, 256), 8, 32
-LATENT_CHANNELS = 4
+LATENT_CHANNELS = models.LATENT_CHANNELS
 LATENT_SIZE = SIZE // 4
 
 
@@ -69,25 +69,4 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(16, 32, 64),  # multiples of 16: processors are twice as fast there
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
-        sample_size=SIZE,
-    )
-
-
-def build_pipeline(tokenizer, text_encoder, unet, vae) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        unet=unet,
-        vae=vae,
-        scheduler=stable_diffusion_schedule("eps"),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    return models.build_vae(SIZE)

@@ -15,10 +15,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
+from miniature.models import build_pipeline
 
 from .captions import CAPTIONS
 from .latents import load_data
-from .models import LATENT_SIZE, build_pipeline, build_text_encoder, build_unet
+from .models import LATENT_SIZE, build_text_encoder, build_unet
 from .teach_text import teach_text
 from .training import STATE, Plan, Run, half_precision
 from .words import build_tokenizer
