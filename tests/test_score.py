@@ -12,6 +12,7 @@ from PIL import Image
 from portraits import BOB, NOBODY, portrait, trio
 from torch.nn.functional import normalize
 
+from idea_core.evaluation import ImageScore, write_report
 from idea_core.faces import FaceEngine, IdEmbeds, encode_photos
 from idea_core.faces.likeness import compare
 from idea_core.faces.score import embed_images, largest, only, pick_faces, similarities, similarity_to_mean
@@ -71,3 +72,18 @@ def test_the_node_and_the_command_show_the_same_figure(engine, studio, tmp_path)
         assert set(csv.DictReader(table).fieldnames) >= {"mean_similarity", "similarity_to_mean"}
     page = (tmp_path / "report" / "report.html").read_text()
     assert "similarity to the mean embedding" in page and "mean similarity to the reference images" in page
+
+
+def test_the_report_has_means_and_spread_by_prompt(tmp_path):
+    Image.fromarray(portrait()).save(tmp_path / "0.png")
+
+    def score(prompt: str | None, likeness: float | None) -> ImageScore:
+        return ImageScore(tmp_path / "0.png", prompt, int(likeness is not None), likeness, likeness, None)
+
+    write_report([score("{} by night", 0.5), score("{} by night", None), score(None, 0.25)], [], tmp_path / "report")
+    night, other = json.loads((tmp_path / "report" / "scores.json").read_text())["prompts"].items()
+    assert night[0] == "{} by night" and other[0] == ""
+    assert (night[1]["images"], night[1]["mean_similarity_strict"], night[1]["detection_rate"]) == (2, 0.25, 0.5)
+    assert night[1]["spread"] == pytest.approx(0.125**0.5) and other[1]["spread"] is None
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert '<th scope="row">{} by night</th>' in page and "0.354" in page

@@ -53,7 +53,9 @@ def main(url: str) -> None:
     browser = open_browser(url, size=(1800, 1400))
     try:
         for node_id in ours:
-            (HELP / f"{node_id}.png").write_bytes(picture_of(browser, node_id))
+            picture = picture_of(browser, node_id)
+            for folder in (HELP, HELP / node_id):  # ComfyUI looks in the first from every page, GitHub beside the page
+                (folder / f"{node_id}.png").write_bytes(picture)
             print(node_id)
     finally:
         browser.quit()

@@ -72,6 +72,18 @@ def summarise(scores: Sequence[ImageScore]) -> dict[str, float | int | None]:
     }
 
 
+def by_prompt(scores: Sequence[ImageScore]) -> dict[str, dict[str, float | int | None]]:
+    """`summarise` of each prompt's images, in the order of the prompts, and how far they spread.
+
+    `spread` is the standard deviation of the mean similarity over a prompt's images, no face as 0; None for one image.
+    Images without a known prompt stand under "".
+    """
+    groups: dict[str, list[ImageScore]] = {}
+    for score in scores:
+        groups.setdefault(score.prompt or "", []).append(score)
+    return {prompt: {**summarise(group), "spread": _spread(group)} for prompt, group in groups.items()}
+
+
 def score_images(
     paths: Iterable[Path],
     engine: FaceEngine,
@@ -115,6 +127,11 @@ def _witnessed(scores: Sequence[ImageScore]) -> float | None:
     if all(score.witness_similarity is None for score in scores):
         return None
     return _mean(score.witness_similarity or 0.0 for score in scores)
+
+
+def _spread(scores: Sequence[ImageScore]) -> float | None:
+    values = [score.mean_similarity or 0.0 for score in scores]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

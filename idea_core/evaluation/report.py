@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from ..faces.photos import read_photo
-from .measures import ImageScore, summarise
+from .measures import ImageScore, by_prompt, summarise
 
 THUMBNAIL = 192  # pixels
 _TITLES = {
@@ -27,6 +27,13 @@ _TITLES = {
     "prompt_similarity": "prompt similarity",
     "witness_similarity_strict": "mean similarity by the second recogniser, no face as 0",
 }
+_COLUMNS = {  # of the table of prompts
+    "images": "images",
+    "mean_similarity_strict": "mean similarity",
+    "spread": "its spread",
+    "detection_rate": "detection rate",
+    "prompt_similarity": "prompt similarity",
+}
 
 
 def write_report(scores: Sequence[ImageScore], references: Sequence[Path], folder: Path) -> list[Path]:
@@ -37,7 +44,8 @@ def write_report(scores: Sequence[ImageScore], references: Sequence[Path], folde
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [vars(score) | {"path": str(score.path)} for score in scores]
-    data = json.dumps({"summary": summarise(scores), "images": rows}, ensure_ascii=False, indent=2)
+    means = {"summary": summarise(scores), "prompts": by_prompt(scores)}
+    data = json.dumps({**means, "images": rows}, ensure_ascii=False, indent=2)
     table = io.StringIO()
     writer = csv.DictWriter(table, [field.name for field in fields(ImageScore)])
     writer.writeheader()
@@ -52,14 +60,16 @@ def _page(scores: Sequence[ImageScore], references: Sequence[Path]) -> str:
     from jinja2 import Environment
 
     template = resources.files(__package__).joinpath("report.html.j2").read_text("utf-8")
-    by_prompt: dict[str, list[tuple[str, ImageScore]]] = {}
+    images: dict[str, list[tuple[str, ImageScore]]] = {}
     for score in scores:
-        by_prompt.setdefault(score.prompt or "without a known prompt", []).append((_thumbnail(score.path), score))
+        images.setdefault(score.prompt or "", []).append((_thumbnail(score.path), score))
     page = Environment(autoescape=True).from_string(template)
     return page.render(
         summary={title: summarise(scores)[key] for key, title in _TITLES.items()},
         references=[(path.name, _thumbnail(path)) for path in references],
-        prompts=by_prompt,
+        columns=_COLUMNS,
+        means=by_prompt(scores),
+        prompts=images,
     )
 
 
