@@ -16,8 +16,8 @@ TRANSFORMERS = [base for base in BASE_MODELS.values() if base.transformer]
 
 
 def test_no_other_module_names_a_family_or_its_text_encoders():
-    names = ["chroma", "clip_g", "clip_h", "clip_l", "clip_mini", "flux1", "klein4b", "mini", "qwen3_4b"]
-    assert [*names, "sd1", "sd2", "sdxl", "t5xxl", "zimage"] == NAMES
+    names = ["chroma", "clip_g", "clip_h", "clip_l", "clip_mini", "clip_world", "flux1", "klein4b", "mini", "qwen3_4b"]
+    assert [*names, "sd1", "sd2", "sdxl", "t5xxl", "world3d", "zimage"] == NAMES
     sources = [*(ROOT / "idea_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
     others = [path for path in sources if "families" not in path.parts]
     assert len(sources) - len(others) > 5 and len(others) > 80
@@ -38,6 +38,7 @@ def test_the_families():
         "sd2": ("Stable Diffusion 2.x", {"clip_h": 1024}, 1024, -2, 512, 8),
         "sdxl": ("Stable Diffusion XL", {"clip_l": 768, "clip_g": 1280}, 2048, -2, 1024, 2),
         "mini": ("the miniature world", {"clip_mini": 128}, 128, -1, 64, 8),
+        "world3d": ("the world of people in three dimensions", {"clip_world": 192}, 192, -1, 96, 8),
         "flux1": ("FLUX.1", {"t5xxl": 4096}, 4096, -1, 1024, 4),
         "klein4b": ("FLUX.2 Klein 4B", {"qwen3_4b": 2560}, 7680, -1, 1024, 4),
         "zimage": ("Z-Image", {"qwen3_4b": 2560}, 2560, -2, 1024, 4),
@@ -102,6 +103,7 @@ def test_velocity_models_of_stable_diffusion_2_are_larger():
         "sd2": 768,
         "sdxl": 1024,
         "mini": 64,
+        "world3d": 96,
         **dict.fromkeys([base.key for base in TRANSFORMERS], 1024),
     }
 

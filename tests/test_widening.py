@@ -14,12 +14,12 @@ from idea_core.errors import ConfigError
 from idea_core.files.digest import file_digest
 from idea_core.headless.diffusers import load_pipeline
 from idea_core.headless.diffusers.single_file import clip_tokenizer
-from miniature.comfyui import World, write_world
-from miniature.widening.enhancer import widen_enhancer, widened_weights
-from miniature.widening.text import token_embeddings, wide_text_encoder, widen_text_encoder
-from miniature.widening.unet import wide_unet, widen_unet
-from miniature.widening.vae import SCALING_FACTOR, wide_vae, widen_vae
 from miniature.world import ENHANCER, FACES
+from world3d.comfyui import World, write_world
+from world3d.widening.enhancer import widen_enhancer, widened_weights
+from world3d.widening.text import token_embeddings, wide_text_encoder, widen_text_encoder
+from world3d.widening.unet import wide_unet, widen_unet
+from world3d.widening.vae import SCALING_FACTOR, wide_vae, widen_vae
 
 NEAR = 1e-4
 PROMPT = "a photo of alice archer, in front of a blue wall"

@@ -28,7 +28,7 @@ def portraits():
 
 def test_the_named_people():
     known = people.named_people()
-    assert len({person.name for person in known}) == people.NAMED_PEOPLE == 400
+    assert len({person.name for person in known}) == names.NAMED_PEOPLE == 400
     assert all(person.name.split()[0] in names.FIRST_NAMES for person in known)
     men = [person for person in known if person.name.split()[0] in names.MEN]
     assert all(person.person.sex > 0.5 for person in men) and 100 < len(men) < 300
@@ -167,7 +167,7 @@ def test_scenes_are_drawn_by_their_shares():
 
 
 def test_folders_of_people_are_as_a_comparison_reads_them(tmp_path):
-    photos.write_person(tmp_path / "person00", 0, people.held_out_people(1)[0], (2, 3, 2))
+    photos.write_person(tmp_path / "person00", 0, people.held_out_people(1)[0], photos.Counts(2, 3, 2, 1))
     (person,), faults = find_people(tmp_path)
     assert not faults and len(person.photos) == 2 and len(person.references) == 3
     assert person.settings == {"seed": 0} and all(prompt.startswith("a photo of {}") for prompt in person.prompts)

@@ -16,7 +16,8 @@ from transformers import CLIPTokenizer
 from .album import load_pictures, person_of, scene_of
 from .captions import CAPTIONS, captions_of
 from .models import LATENT_CHANNELS, LATENT_SIZE
-from .people import NAMED_PEOPLE, named_people
+from .names import NAMED_PEOPLE
+from .people import named_people
 from .scenes import ASKED
 from .train_vae import to_tensor
 from .training import half_precision

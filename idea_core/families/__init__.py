@@ -10,10 +10,11 @@ from .mini import MINI
 from .sd1 import SD1
 from .sd2 import SD2
 from .sdxl import SDXL
+from .world3d import WORLD3D
 from .zimage import ZIMAGE
 
 BASE_MODELS: Mapping[str, BaseModel] = MappingProxyType(
-    {base.key: base for base in (SD1, SD2, SDXL, MINI, FLUX1, KLEIN, ZIMAGE, CHROMA)}
+    {base.key: base for base in (SD1, SD2, SDXL, MINI, WORLD3D, FLUX1, KLEIN, ZIMAGE, CHROMA)}
 )
 """Key in identity files → base model."""
 IN_ONE_FILE = tuple(base for base in BASE_MODELS.values() if base.checkpoint)
