@@ -15,6 +15,7 @@ from torch import Tensor
 
 DATA = Path(__file__).parent / "data" / "models"
 BASE, FACES, ENHANCER = "base", "faces", "enhancer.safetensors"
+SECOND = "second.safetensors"  # beside the face models
 _SCALE = ".scale"
 _SMALLEST = 4096  # numbers; smaller tensors stay as they are
 _STEPS = 127

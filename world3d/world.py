@@ -22,11 +22,10 @@ from idea_core.headless.jobs.sources import FaceSource
 from miniature.align import TEMPLATE, align
 from miniature.face_nets import POOL, second_recogniser
 
-from .shipped import BASE, ENHANCER, FACES, unpack
+from .shipped import BASE, ENHANCER, FACES, SECOND, unpack
 
 GUIDANCE, SAMPLING_STEPS = 3.0, 20  # at which the base model follows prompts and draws its people best
 DRAWING_STEPS = 12  # of a second-order sampler, for images that are learned from or compared
-SECOND = "second.safetensors"  # beside the face models
 
 
 @dataclass(frozen=True, eq=False)
