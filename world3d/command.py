@@ -63,11 +63,11 @@ def _into(comfyui: Path, output: Path) -> Result:
 
     from .comfyui import Contents, write_world
     from .somebody import everybody
-    from .world import World
+    from .world import World, read
 
     world, photos = World.shipped(output / "models"), {}
     for somebody in everybody(4):
-        photos[somebody.folder.name] = [Image.open(path).convert("RGB") for path in somebody.photos]
+        photos[somebody.folder.name] = [Image.fromarray(read(path)) for path in somebody.photos]
     written = write_world(Contents(world.pipeline, world.faces.folder, world.enhancer, photos), comfyui)
     places = [str(path.relative_to(comfyui)) for path in written]
     text = ["Written:", *places, "", "Start ComfyUI anew. The examples are in its list of workflows, under idea-world."]

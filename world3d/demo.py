@@ -28,7 +28,7 @@ from idea_core.training.trainer import Trainer
 from .names import known_names
 from .scenes import SIZE, portraits
 from .somebody import MEASURES, PER_PROMPT, Somebody
-from .world import DRAWING_STEPS, GUIDANCE, SAMPLING_STEPS, World
+from .world import DRAWING_STEPS, GUIDANCE, SAMPLING_STEPS, World, read
 
 STAGES = 8
 NAME, AT_ONCE = "somebody", 12
@@ -142,7 +142,7 @@ class Demo:
             Environment(autoescape=True)
             .from_string(template)
             .render(
-                photos=[_address(np.asarray(Image.open(path).convert("RGB"))) for path in self.person.photos],
+                photos=[_address(read(path)) for path in self.person.photos],
                 prompts=prompts,
                 rows=[(row, list(map(_address, row.images[::PER_PROMPT]))) for row in rows],
                 measures=MEASURES,
