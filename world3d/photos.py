@@ -1,7 +1,6 @@
 """Folders of people whom no model has seen, as `idea compare` reads them:  python -m world3d.photos work/people
 
-Each folder holds photos with a note beside each, other true images in `references/`, and prompts.  Afterwards, with
-`--judge work/comparison`, it prints by method the share of images that show what their prompts ask for.
+Each folder holds photos with a note beside each, other true images in `references/`, and prompts.
 """
 
 from __future__ import annotations
@@ -14,17 +13,14 @@ from typing import NamedTuple
 import click
 import cv2
 import numpy as np
-import torch
 
 from idea_core.headless.jobs.people import PROMPTS, REFERENCES, SETTINGS
 from idea_core.text.captions import PLACEHOLDER
 
-from .obedience import judge, obeyed
 from .people import HELD_OUT_PEOPLE, held_out_people
 from .picture import picture, prepare
-from .scenes import ASKED, Scene, asked_for, draw_scene
+from .scenes import ASKED, Scene, draw_scene
 from .somebody import TRUE
-from .train_vae import to_tensor
 
 SEED = 31
 
@@ -38,11 +34,7 @@ SEED = 31
 @click.option("--names", help="Names of the folders, comma-separated; otherwise person00, person01 …")
 @click.option("--only", help="Numbers of people, comma-separated; otherwise from the first on.")
 @click.option("--true", "true_images", type=click.IntRange(0), default=0, help="True images of each prompt.")
-@click.option("--judge", "comparison", type=click.Path(exists=True, path_type=Path), help="Folder of a comparison.")
-def main(folder: Path, count: int, names: str | None, only: str | None, comparison: Path | None, **counts: int) -> None:
-    if comparison:
-        print(json.dumps(judged(folder, comparison), indent=1))
-        return
+def main(folder: Path, count: int, names: str | None, only: str | None, **counts: int) -> None:
     people, numbers = held_out_people(), list(map(int, only.split(","))) if only else range(count)
     called = names.split(",") if names else [f"person{number:02}" for number in numbers]
     for name, number in zip(called, numbers, strict=True):
@@ -81,24 +73,6 @@ def write_person(folder: Path, number: int, person, counts: Counts) -> None:
 def again_from(scene: Scene, rng: np.random.Generator) -> Scene:
     """Another scene with the same caption."""
     return replace(draw_scene(rng), **{key: getattr(scene, key) for key in ASKED})
-
-
-def judged(folder: Path, comparison: Path) -> dict[str, dict[str, float]]:
-    """Method → share of the comparison's images that show what is asked for, by what it is."""
-    seen: dict[str, list[Path]] = {}
-    for place in sorted((comparison / "images").glob("*/*")):
-        seen.setdefault(place.name, []).append(place)
-    result = {}
-    for method, places in seen.items():
-        images, wanted = [], []
-        for place in places:
-            prompts = (folder / place.parent.name / PROMPTS).read_text("utf-8").split("\n")
-            files = sorted(place.glob("*.png"))
-            each = len(files) // len(prompts)
-            images += [cv2.imread(str(file))[:, :, ::-1] for file in files]
-            wanted += [asked_for(prompt) for prompt in prompts for _ in range(each)]
-        result[method] = obeyed(judge(), to_tensor(np.stack(images)), torch.tensor(wanted))
-    return result
 
 
 def _write(path: Path, image: np.ndarray) -> None:
