@@ -92,8 +92,8 @@ class People:
 
     @contextmanager
     def kv(self) -> Iterator[None]:
-        """Inside, the UNet has the people's keys and values."""
-        with kv_added(self._layers, self._deltas.__getitem__):
+        """Inside, the UNet has the people's keys and values; without gradients."""
+        with kv_added(self._layers, self._deltas.__getitem__, kept=True):
             yield
 
     def _sequences(self, encoder: str, parts: Sequence[tuple[str | int, float]]) -> list[list[_Token]]:
