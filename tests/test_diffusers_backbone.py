@@ -133,7 +133,7 @@ def test_the_change_of_keys_and_values_is_computed_once_for_all_steps_of_a_pictu
     assert len(products) == 2 * layers > 0  # two batches
     gc.collect()
     assert all(text() is None for text, _ in products)
-    monkeypatch.setattr(applied, "kv_added", lambda layers, delta, kept: kv.kv_added(layers, delta))
+    monkeypatch.setattr(applied, "kv_added", lambda layers, deltas, kept: kv.kv_added(layers, deltas))
     products.clear()
     usual = sample(pipeline, people, "<alice> here", count=4, steps=5, batch_size=2)
     assert len(products) == 5 * 2 * layers

@@ -53,14 +53,13 @@ class KVDeltas:
 
 
 @contextmanager
-def kv_added(
-    layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tensor], kept: bool = False
-) -> Iterator[None]:
-    """While open, each layer answers as if `delta(name)` (out, in) were added to its weight.
+def kv_added(layers: Mapping[str, torch.nn.Module], deltas: Mapping[str, Tensor], kept: bool = False) -> Iterator[None]:
+    """While open, each layer answers as if its delta were added to its weight.
 
     The weight itself stays: half precision would round so small a change away, and nothing adds to quantised weights.
 
     Args:
+        deltas: a state dict of either kind; live weights are read at each call.
         kept: keep each layer's change as long as its input is the same tensor, which is one text in all steps of a
             sampling. Then deltas and texts must not be written to.
     """
@@ -72,7 +71,7 @@ def kv_added(
             x = inputs[0]
             if last and last[0][0] is x:
                 return output + last[0][1]
-            change = linear(x, delta(name).to(x))
+            change = _applied(deltas, name, x)
             if kept:
                 last[:] = [(x, change)]
             return output + change
