@@ -53,14 +53,30 @@ class KVDeltas:
 
 
 @contextmanager
-def kv_added(layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tensor]) -> Iterator[None]:
-    """While open, each layer answers as if `delta(name)` (out, in) were added to its weight.
+def kv_added(layers: Mapping[str, torch.nn.Module], deltas: Mapping[str, Tensor], kept: bool = False) -> Iterator[None]:
+    """While open, each layer answers as if its delta were added to its weight.
 
     The weight itself stays: half precision would round so small a change away, and nothing adds to quantised weights.
+
+    Args:
+        deltas: a state dict of either kind; live weights are read at each call.
+        kept: keep each layer's change as long as its input is the same tensor, which is one text in all steps of a
+            sampling. Then deltas and texts must not be written to.
     """
 
     def hook(name: str) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        return lambda _layer, inputs, output: output + linear(inputs[0], delta(name).to(inputs[0]))
+        last: list[tuple[Tensor, Tensor]] = []  # input and change
+
+        def add(_layer: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = inputs[0]
+            if last and last[0][0] is x:
+                return output + last[0][1]
+            change = _applied(deltas, name, x)
+            if kept:
+                last[:] = [(x, change)]
+            return output + change
+
+        return add
 
     with ExitStack() as stack:
         for name, layer in layers.items():

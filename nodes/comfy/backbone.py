@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...idea_core.diffusion.backbone import Prompt, PromptTable, TextCondition, Vectors
 from ...idea_core.families import BASE_MODELS
-from ...idea_core.method.kv import delta_of, kv_added
+from ...idea_core.method.kv import kv_added
 from ...idea_core.text.tokenized import SplitPrompt, fill, places_of, too_long
 from .autograd import CopiedNormInputs, differentiable_attention, recomputed
 from .kept_prompts import KeptPrompts
@@ -114,4 +114,4 @@ class ComfyBackbone(LoadedModels):
         return torch.cat([pooled, self._sizes[size].to(pooled).expand(len(pooled), -1)], dim=1)
 
     def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> AbstractContextManager[None]:
-        return kv_added(self._kv_layers, lambda name: delta_of(deltas, name))
+        return kv_added(self._kv_layers, deltas)

@@ -14,7 +14,7 @@ from ...diffusion.backbone import TextCondition
 from ...errors import BaseModelError, ConfigError
 from ...families import BASE_MODELS
 from ...identity.identity import Identity
-from ...method.kv import delta_of, kv_added, layers_of
+from ...method.kv import FULL, delta_of, kv_added, layers_of
 from ...text.emphasis import weighted_texts
 from ...text.names import alike
 from ...text.prompts import in_chunks, split_prompt
@@ -92,8 +92,8 @@ class People:
 
     @contextmanager
     def kv(self) -> Iterator[None]:
-        """Inside, the UNet has the people's keys and values."""
-        with kv_added(self._layers, self._deltas.__getitem__):
+        """Inside, the UNet has the people's keys and values; without gradients."""
+        with kv_added(self._layers, {name + FULL: delta for name, delta in self._deltas.items()}, kept=True):
             yield
 
     def _sequences(self, encoder: str, parts: Sequence[tuple[str | int, float]]) -> list[list[_Token]]:

@@ -19,7 +19,7 @@ from ...diffusion.schedule import DiscreteSchedule, Schedule
 from ...errors import ConfigError
 from ...families import BASE_MODELS
 from ...families.ldm_names import KV_LAYERS, to_ldm
-from ...method.kv import delta_of, kv_added
+from ...method.kv import kv_added
 from ...text.tokenized import SplitPrompt, fill, places_of
 from .compiled import CompiledNetwork
 from .schedule import prediction_of
@@ -170,7 +170,7 @@ class DiffusersBackbone:
 
     @contextmanager
     def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> Iterator[None]:
-        with kv_added(self._layers, lambda name: delta_of(deltas, name)):
+        with kv_added(self._layers, deltas):
             yield
 
     def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:
