@@ -154,9 +154,9 @@ class TrainJob:
         return identity
 
     def _backbone(self, clip_layer: int | None) -> Backbone:
-        from ..diffusers import DiffusersBackbone
+        from ..diffusers import backbone_of
 
-        return DiffusersBackbone(self.model.load(), clip_layer, self.gradient_checkpointing)
+        return backbone_of(self.model.load(), clip_layer, self.gradient_checkpointing)
 
 
 def require_output(output: Path) -> None:
