@@ -1,6 +1,7 @@
 """Z-Image and FLUX.2 Klein on diffusers at tiny size: training, people in prompts, pictures."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,15 +16,25 @@ from idea_core.headless.diffusers import FlowBackbone, GenerateConfig, backbone_
 from idea_core.headless.diffusers.generate import conditions, sample
 from idea_core.training.self_check import compare_slopes
 
-FAMILIES = ["zimage", "klein4b"]
+FAMILIES = ["zimage", pytest.param("klein4b", marks=pytest.mark.slow)]  # 28 layers read 512 tokens
 PROMPT = "a photo of {}, smiling"
 NAMED = PROMPT.format("<ann>")
 SIZES = {"height": SIDE, "width": SIDE}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def pipeline(request):
-    return tiny_flow(request.param)
+@pytest.fixture(scope="module")
+def pipelines():
+    return cache(tiny_flow)
+
+
+@pytest.fixture(params=FAMILIES)
+def pipeline(request, pipelines):
+    return pipelines(request.param)
+
+
+@pytest.fixture(params=["zimage", "klein4b"])
+def each_pipeline(request, pipelines):
+    return pipelines(request.param)
 
 
 def photos(count: int = 2) -> torch.Tensor:
@@ -41,9 +52,9 @@ def trained(pipeline, name: str = "ann", **settings) -> tuple[Identity, Trainer]
     run.run()
     generator = torch.Generator().manual_seed(len(name))
     for part in run.person.adapter.parameters():
-        part.data += 0.05 * torch.randn(part.shape, generator=generator)
+        part.data += 0.2 * torch.randn(part.shape, generator=generator)
     for part in run.person.kv.parameters():
-        part.data += 0.1 * torch.randn(part.shape, generator=generator)
+        part.data += torch.randn(part.shape, generator=generator)
     person, rows = run.person, run.person.rows
     exact = {
         "tokens": {key: tokens.detach().clone() for key, tokens in person.tokens.items()},
@@ -71,20 +82,22 @@ def weights(pipeline) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("prompt", ["a dog (on a hill:1.2)", ""])
-def test_a_text_condition_is_the_pipelines_own(pipeline, prompt):
-    backbone = FlowBackbone(pipeline)
+def test_a_text_condition_is_the_pipelines_own(each_pipeline, prompt):
+    backbone = FlowBackbone(each_pipeline)
     ours = backbone.encode([backbone.read(prompt)]).context[0]
-    theirs = pipeline.encode_prompt(prompt)[0][0]
+    theirs = each_pipeline.encode_prompt(prompt)[0][0]
     assert ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-4)
-    assert torch.equal(people_of(pipeline, []).encode(prompt).context[0], ours)
+    assert torch.equal(people_of(each_pipeline, []).encode(prompt).context[0], ours)
 
 
-def test_images_without_people_are_the_pipelines_own(pipeline):
+def test_images_without_people_are_the_pipelines_own(each_pipeline):
     settings = {"num_inference_steps": 3, "output_type": "latent", **SIZES}
-    own = pipeline(prompt="a dog", guidance_scale=2.0, generator=torch.Generator().manual_seed(4), **settings).images
-    people = people_of(pipeline, [])
+    own = each_pipeline(
+        prompt="a dog", guidance_scale=2.0, generator=torch.Generator().manual_seed(4), **settings
+    ).images
+    people = people_of(each_pipeline, [])
     guidance = 3.0 - people.how.unguided  # Z-Image's own 2 is 3 as others count
-    ours = latents(pipeline, people, "a dog", guidance, num_inference_steps=3)
+    ours = latents(each_pipeline, people, "a dog", guidance, num_inference_steps=3)
     assert ours.abs().max() > 0.1 and torch.allclose(ours, own, atol=1e-4)
 
 
@@ -193,9 +206,10 @@ def test_what_does_not_fit_is_refused():
     other = tiny_flow("klein4b")
     with pytest.raises(BaseModelError, match="a base model of Z-Image"):
         people_of(other, [person])
-    wrong = replace(person, kv={key: torch.cat([tensor, tensor]) for key, tensor in person.kv.items()})
-    with pytest.raises(BaseModelError, match="diffusion_model"):
-        people_of(pipeline, [wrong])
+    deeper = replace(person, kv={"diffusion_model.layers.9.attention.to_k.diff": torch.zeros(32, 32).half()})
+    with pytest.raises(BaseModelError, match=r"layers\.9\.attention\.to_k of shape \(32, 32\), got none"):
+        people_of(pipeline, [deeper])
+    people_of(pipeline, [deeper], kv_strength=0.0)
     backbone = FlowBackbone(pipeline)
     with pytest.raises(ConfigError, match="at most 512 tokens"):
         backbone.encode([backbone.read("a" * 600)])

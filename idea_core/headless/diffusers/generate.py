@@ -12,6 +12,7 @@ from PIL import Image
 
 from ...errors import ConfigError
 from ..config import SCHEDULERS, GenerateConfig
+from .applied import People
 from .flow.applied import FlowPeople
 from .kinds import AnyPeople
 from .text import TEXT_ENCODERS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +50,11 @@ class KVLayers:
         """Name in files → (out, in) of weights, or of their rows."""
         shapes = {}
         for layer, rule in self.rules.items():
-            module = self.transformer.get_submodule(layer)
+            module = cast(nn.Linear, self.transformer.get_submodule(layer))
             if isinstance(rule, WholeKV):
-                shapes[rule.name] = (int(module.out_features), int(module.in_features))
+                shapes[rule.name] = (module.out_features, module.in_features)
             else:
-                shapes |= dict.fromkeys((rule.keys, rule.values), (int(module.in_features),) * 2)
+                shapes |= dict.fromkeys((rule.keys, rule.values), (module.in_features,) * 2)
         return shapes
 
     @contextmanager
