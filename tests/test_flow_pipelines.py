@@ -1,5 +1,7 @@
 """Z-Image and FLUX.2 Klein on diffusers at tiny size: training, people in prompts, pictures."""
 
+import json
+import shutil
 from dataclasses import replace
 from functools import cache
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from helpers import face
+from idea_command import faces, run
 from tiny_flow import SIDE, tiny_flow
 
 from idea_core import Identity, TrainConfig, Trainer
@@ -216,3 +219,26 @@ def test_what_does_not_fit_is_refused():
     other.text_encoder.config.hidden_size = 4096
     with pytest.raises(BaseModelError, match="text encoders of width"):
         backbone_of(other)
+
+
+def test_the_command_trains_draws_and_compares_on_a_folder(studio, tmp_path):
+    tiny_flow().save_pretrained(tmp_path / "model")
+    model, size = ["--model", tmp_path / "model", "--device", "cpu"], ["--resolution", SIDE]
+    photos = ["--photos", studio / "photos" / "alice", "--name", "alice", "--phrase", "tall man"]
+    steps, output = ["--steps", "2", "--batch-size", "1"], tmp_path / "alice.safetensors"
+    run("train", *model, *faces(studio), *photos, *steps, *size, "-o", output)
+    person = Identity.load(output)
+    assert person.base.title == "Z-Image" and person.prediction == "flow" and person.kv_scope == "person"
+    drawing = ["--width", SIDE, "--height", SIDE, "--count", "2", "--save-dir", tmp_path / "images"]
+    prompt = ["--identity", output, "--prompt", "<alice> at sea", "--steps", "2"]
+    images = run("generate", *model, *prompt, *drawing, "--json")
+    assert len(images["images"]) == 2
+    shutil.copytree(studio / "photos" / "alice", tmp_path / "people" / "alice")
+    for name, text in {"names": "tall man", "prompts": "a photo of {}"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    texts = ["--names", tmp_path / "names.txt", "--prompts", tmp_path / "prompts.txt", "--people", tmp_path / "people"]
+    quick = ["--steps", "1", *size, "--sampling-steps", "1", "--count", "1", "--width", SIDE, "--height", SIDE]
+    methods = ["--methods", "ti,id-ea"]
+    run("compare", *model, *faces(studio), *texts, *quick, *methods, "-o", tmp_path / "comparison")
+    results = json.loads((tmp_path / "comparison" / "comparison.json").read_text("utf-8"))
+    assert [(one["method"], one.get("error")) for one in results["trials"]] == [("ti", None), ("id-ea", None)]
