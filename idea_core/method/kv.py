@@ -107,6 +107,29 @@ class FusedKV(NamedTuple):
         return output + pad(change, (width, output.shape[-1] - 3 * width, 0, x.shape[1] - seen.shape[1]))
 
 
+class WholeKV(NamedTuple):
+    """Name in files of the keys, or values, that are a layer's whole output (B, L, h)."""
+
+    name: str
+    text_only: bool  # whether the layer sees text alone; otherwise the text comes after the image
+
+    def changed(
+        self, x: Tensor, output: Tensor, state: Mapping[str, Tensor], marks: Tensor | None, first: int = 0
+    ) -> Tensor:
+        """The layer's output for `x` (B, L, h) with the delta in `state`.
+
+        Args:
+            marks: (B, L_text, 1), factor of the change at each token of the text; None: it acts on all of `x`.
+            first: row at which the text begins.
+        """
+        seen = x if marks is None else x[:, first : first + marks.shape[1]]
+        change = _applied(state, self.name, seen)
+        if marks is None:
+            return output + change
+        change = change * marks[:, : seen.shape[1]].to(change)
+        return output + pad(change, (0, 0, first, x.shape[1] - first - seen.shape[1]))
+
+
 def _applied(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
     """``ΔW x`` without the whole ΔW: a transformer's are large."""
     if name + FULL in state:

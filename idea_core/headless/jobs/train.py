@@ -156,9 +156,9 @@ class TrainJob:
         return identity
 
     def _backbone(self, clip_layer: int | None) -> Backbone:
-        from ..diffusers import DiffusersBackbone
+        from ..diffusers import backbone_of
 
-        backbone = DiffusersBackbone(self.model.load(), clip_layer, self.gradient_checkpointing)
+        backbone = backbone_of(self.model.load(), clip_layer, self.gradient_checkpointing)
         if self.compiled:
             backbone.compile()
         return backbone
