@@ -55,6 +55,11 @@ class FlowBackbone:
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
 
+    def compile(self) -> None:
+        """Not known to work: what is marked as the person's changes from step to step. Raises ConfigError."""
+        title = BASE_MODELS[self.base_model].title
+        raise ConfigError("a UNet to compile", title, "Leave out --compile.")
+
     @property
     def device(self) -> torch.device:
         return self._transformer.device
