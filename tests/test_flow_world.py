@@ -6,6 +6,10 @@ import pytest
 import torch
 from diffusers import ZImagePipeline
 
+from idea_core.diffusion.schedule import FlowSchedule
+from idea_core.families import BASE_MODELS
+from idea_core.headless.diffusers import backbone_of
+from idea_core.method.anchor import ROWS, names_basis
 from world3d import captions, names, people, scenes, words
 from world3d.flow import models, teach_text, tokenizer
 from world3d.flow.loss import MULTIPLE, Batches, Loss
@@ -140,3 +144,18 @@ def test_the_loss_falls_and_the_saved_pipeline_draws_the_same(tmp_path, language
         for part in (pipeline, again)
     )
     assert one.shape == (1, scenes.SIZE, scenes.SIZE, 3) and abs(one - other).max() < 1e-5
+
+
+def test_the_pack_knows_the_worlds_pipeline(language):
+    torch.manual_seed(0)
+    text_encoder, transformer = models.build_text_encoder(language), models.build_transformer(layers=1)
+    backbone = backbone_of(models.build_pipeline(language, text_encoder, transformer, build_vae()))
+    base = BASE_MODELS[backbone.base_model]
+    assert base.title == "the miniature flow-matching world"
+    assert (base.context_length, base.resolution) == (tokenizer.LENGTH, scenes.SIZE)
+    assert backbone.schedule == FlowSchedule(models.SHIFT)
+    known = [person.name for person in people.named_people()]
+    basis = names_basis(backbone, known, 2, 8, output=True)
+    assert basis.axes[ROWS].shape == (2, 8, models.WIDTH)  # of names whose words are one token each
+    latents = backbone.encode_images(torch.rand(1, scenes.SIZE, scenes.SIZE, 3))
+    assert latents.mean.shape == (1, base.latent_channels, 24, 24)

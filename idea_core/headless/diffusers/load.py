@@ -9,23 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, Flux2KleinPipeline, ZImagePipeline
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from ...errors import BaseModelError
+from ...families import HEADLESS_FLOWS
 from .schedule import PREDICTION_TYPES
 from .single_file import PIPELINES, load_single_file
 from .text import TEXT_ENCODERS, family_of
 from .vae import load_vae
 
-FLOW_PIPELINES: dict[str, type[DiffusionPipeline]] = {
-    "ZImagePipeline": ZImagePipeline,
-    "Flux2KleinPipeline": Flux2KleinPipeline,
-}
-"""Name of a flow-matching family's pipeline → its class."""
+FLOW_PIPELINES = frozenset(base.pipeline for base in HEADLESS_FLOWS)
+"""Names of flow-matching families' pipelines."""
 _INDEX = "model_index.json"
 _LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}  # the third holds the safety checker
 _AGAIN = "Copy it there again."
@@ -69,7 +68,9 @@ def _load_folder(path: Path, dtype: torch.dtype, vae: Path | None, prediction: s
         dtypes |= dict.fromkeys(TEXT_ENCODERS, torch.float32)
     elif prediction:
         raise BaseModelError("no prediction for a flow-matching model", prediction, "Leave it out.")
-    kind, extra = (FLOW_PIPELINES[name], {}) if flow else PIPELINES[name]
+    kind, extra = (getattr(diffusers, name, None), {}) if flow else PIPELINES[name]
+    if kind is None:
+        raise BaseModelError(f"a version of diffusers with {name}", diffusers.__version__, "Update diffusers.")
     try:
         pipeline = kind.from_pretrained(path, torch_dtype=dtypes, local_files_only=True, variant=variant, **extra)
     except (OSError, ValueError, ImportError, SafetensorError) as error:  # quantised parts need other packages
@@ -96,7 +97,7 @@ def _require_plain(path: Path) -> str:
         libraries = {entry[0] for entry in parts.values() if isinstance(entry, list) and entry}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(f"a {_INDEX} that names a pipeline's parts in {path}", f"{error!r}", _AGAIN) from None
-    known = {**PIPELINES, **FLOW_PIPELINES}
+    known = [*PIPELINES, *sorted(FLOW_PIPELINES)]
     if name not in known:
         raise BaseModelError(f"a {' or '.join(known)} in {path}", name, _FIX)
     others = libraries - _LIBRARIES

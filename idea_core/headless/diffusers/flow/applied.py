@@ -37,11 +37,12 @@ class FlowPeople:
     """Identities applied to one pipeline, which stays unchanged; arguments and errors as of `People`."""
 
     def __init__(self, pipeline: Any, identities: Sequence[Identity], strength: float = 1.0, kv_strength: float = 1.0):
-        self.identities, self.strength = tuple(identities), strength
-        self.names = [identity.name for identity in identities]
+        # In an order of their own: sums do not depend on who was given first, not even by rounding.
+        self.identities, self.strength = tuple(sorted(identities, key=lambda one: one.name)), strength
+        self.names = [identity.name for identity in self.identities]
         require_names_apart(self.names)
         family = family_of(pipeline)
-        require_family(identities, family)
+        require_family(self.identities, family)
         self.base = BASE_MODELS[family]
         assert self.base.transformer is not None and self.base.transformer.headless is not None
         self.how = self.base.transformer.headless
@@ -50,7 +51,7 @@ class FlowPeople:
         self._kv = KVLayers(pipeline.transformer, self.base)
         for identity in self.identities if kv_strength else ():
             _require_layers(identity, self._kv.shapes)
-        self._states = [_scaled(one.kv, kv_strength, self._transformer) if kv_strength else {} for one in identities]
+        self._states = [_scaled(one.kv, kv_strength, pipeline.transformer) for one in self.identities]
 
     @torch.no_grad()
     def encode(self, prompt: str) -> PeopleText:
@@ -146,12 +147,12 @@ class FlowPeople:
 
 
 def _scaled(state: Mapping[str, Tensor], strength: float, transformer: Any) -> dict[str, Tensor]:
-    """A state dict of `KVDeltas` at a strength, where the transformer is, in its precision."""
+    """A state dict of `KVDeltas` at a strength, where the transformer is, in its precision; none at 0."""
     return {
         key: (strength * tensor.float() if key.endswith((UP, FULL)) else tensor).to(
             transformer.device, transformer.dtype
         )
-        for key, tensor in state.items()
+        for key, tensor in (state.items() if strength else ())
     }
 
 

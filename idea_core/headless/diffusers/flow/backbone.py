@@ -129,7 +129,7 @@ class FlowBackbone:
     def predict(self, noisy: Tensor, sigmas: Tensor, condition: TextCondition) -> Tensor:
         dtype, context = self.dtype, condition.context
         with self._kv.at(self._where(noisy, condition)):
-            return self._network.predict(noisy.to(dtype), sigmas.to(dtype), context.to(dtype)).float()
+            return self._network.predict(noisy.to(dtype), sigmas, context.to(dtype)).float()
 
     @contextmanager
     def kv_deltas(self, deltas: Mapping[str, Tensor], scope: str = "whole") -> Iterator[None]:
