@@ -1,5 +1,6 @@
 """The demo, and the world of people in three dimensions that it ships: likeness that is measured, not assumed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ from idea_command import run
 from safetensors.torch import load_file
 
 from idea_core import Identity
-from world3d.demo import NAME
+from world3d.demo import NAME, STAGES, Demo
 from world3d.shipped import DATA, expand, shrink, unpack
-from world3d.somebody import everybody
+from world3d.somebody import PEOPLE, PER_PROMPT, Somebody, everybody
 from world3d.world import World
 
 
@@ -58,9 +59,21 @@ def test_true_pictures_are_like_the_person_and_show_what_is_asked_for(world):
     assert sum(row["obedience"] for row in own) / len(own) > 0.97
 
 
+def short(folder: Path) -> Somebody:
+    """Alice with one prompt alone."""
+    alice = shutil.copytree(PEOPLE / "alice", folder / "alice")
+    prompt, *_ = (alice / "prompts.txt").read_text("utf-8").splitlines()
+    (alice / "prompts.txt").write_text(prompt, "utf-8")
+    for image in sorted((alice / "true").iterdir())[PER_PROMPT:]:
+        image.unlink()
+    return Somebody(alice, 1)
+
+
 def test_demo(tmp_path, world):
     Path(tmp_path / "models").symlink_to(world.folder)
-    said = run("demo", "-o", tmp_path, "--photos", "1", "--steps", "5", "--json")
+    stages: list[str] = []
+    said = Demo(tmp_path, short(tmp_path), 5, 0).run(stages.append)
+    assert len(stages) == STAGES
     assert [row["title"] for row in said["rows"]][2:] == [
         "Textual Inversion, 5 steps",
         "Cross Initialization, 5 steps",
@@ -69,14 +82,29 @@ def test_demo(tmp_path, world):
         "at once",
         "at once, refined",
     ]
+    true, named, *_, at_once, _ = (row["identity"] for row in said["rows"])
+    assert true > 0.6 and named < 0.15 < at_once  # of alice, of a stranger, and at once from one photo
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert page.count("data:image/jpeg;base64,") == 1 + 6 * len(said["rows"])
+    assert page.count("data:image/jpeg;base64,") == 1 + len(said["rows"])
     assert page.count("<main>") == page.count("</main>") == 1
     assert page.count('scope="row"') == 2 * len(said["rows"]) and page.count("<th ") == page.count(' scope="')
     file = tmp_path / "identities" / "id-ea-25-steps.safetensors"
     identity = Identity.load(file)
     assert identity.name == NAME and identity.base_model == "world3d" and identity.has_adapter and identity.kv
-    assert "three dimensions" in run("info", file).stdout
+    assert "world3d" in run("info", file).stdout
     converted = tmp_path / "person.safetensors"
     run("convert", file, "--to", "diffusers", "-o", converted)
-    assert "three dimensions" in run("info", converted).stdout
+    assert "world3d" in run("info", converted).stdout
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path, world):
+    Path(tmp_path / "models").symlink_to(world.folder)
+    said = run("demo", "-o", tmp_path, "--person", "bob", "--steps", "2", "--json")
+    assert said["person"] == "bob" and len(said["rows"]) == 8 and Path(said["report"]).is_file()
+
+
+def test_no_comfyui(tmp_path, world):
+    Path(tmp_path / "models").symlink_to(world.folder)
+    said = run("demo", "--comfyui", tmp_path / "none", "-o", tmp_path, code=1)
+    assert "Give the folder of main.py." in said.output

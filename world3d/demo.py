@@ -32,6 +32,7 @@ from .world import DRAWING_STEPS, GUIDANCE, SAMPLING_STEPS, World, read
 
 STAGES = 8
 NAME, AT_ONCE = "somebody", 12
+RATES = {TEXTUAL_INVERSION: 1e-2, CROSS_INITIALIZATION: 0.3}  # of tokens: the best of three and of four for one person
 DRAWING = GenerateConfig(steps=SAMPLING_STEPS, guidance=GUIDANCE, batch_size=AT_ONCE)
 
 
@@ -75,7 +76,7 @@ class Demo:
         on_stage("base model")
         known = known_names()[0]
         rows.append(self._row(world, f"Base model, “{known}”", self._drawn(world, None, known)))
-        others = [(method, method.config(steps=self.steps)) for method in (TEXTUAL_INVERSION, CROSS_INITIALIZATION)]
+        others = [(method, method.config(steps=self.steps, token_lr=rate)) for method, rate in RATES.items()]
         seen_people = Method("ID-EA, Enhancer that has seen people", {}, world.enhancer)
         for method, config in (*others, (ID_EA, PRESETS["fast"]), (seen_people, PRESETS["fast"])):
             on_stage(f"{method.title}, {config.steps} steps")
