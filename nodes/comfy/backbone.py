@@ -47,6 +47,9 @@ class ComfyBackbone(LoadedModels):
         self._sizes: dict[tuple[int, ...], Tensor] = {}
         self._kv_layers = {name: comfy.utils.get_attr(self._patcher.model, name) for name in self.kv_shapes}
 
+    def _precisions(self) -> Mapping[torch.nn.Module, torch.dtype]:
+        return {self._network: self._dtype, **dict.fromkeys(self._text.models.values(), torch.float32)}
+
     def read(self, prompt: str) -> Prompt:
         return SplitPrompt.read(self.tokenize, prompt)
 
