@@ -1,6 +1,7 @@
 """The demo, and the world of people in three dimensions that it ships: likeness that is measured, not assumed."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from idea_command import run
 from safetensors.torch import load_file
 
 from idea_core import Identity
-from world3d.demo import NAME, STAGES, Demo
+from world3d.demo import DRAWING, NAME, REFINING, STAGES, Demo
 from world3d.shipped import DATA, expand, shrink, unpack
 from world3d.somebody import PEOPLE, PER_PROMPT, Somebody, everybody
 from world3d.world import World
@@ -72,11 +73,12 @@ def short(folder: Path) -> Somebody:
 def test_demo(tmp_path, world):
     Path(tmp_path / "models").symlink_to(world.folder)
     stages: list[str] = []
-    said = Demo(tmp_path, short(tmp_path), 5, 0).run(stages.append)
+    drawing, refining = replace(DRAWING, steps=6), replace(REFINING, rounds=1, num_images=4, sampling_steps=4)
+    said = Demo(tmp_path, short(tmp_path), 3, drawing, refining).run(stages.append)
     assert len(stages) == STAGES
     assert [row["title"] for row in said["rows"]][2:] == [
-        "Textual Inversion, 5 steps",
-        "Cross Initialization, 5 steps",
+        "Textual Inversion, 3 steps",
+        "Cross Initialization, 3 steps",
         "ID-EA, 25 steps",
         "ID-EA, Enhancer that has seen people, 25 steps",
         "at once",

@@ -18,14 +18,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from idea_core.enhancers.refine import Refiner
-from idea_core.headless.config import GenerateConfig
 from idea_core.headless.diffusers import DiffusersBackbone, People
 from idea_core.headless.diffusers.generate import generate_each
 from idea_core.identity.edit import blend
 from idea_core.identity.identity import Identity
 from idea_core.training.config import PRESETS
 from idea_core.training.trainer import Trainer
-from world3d.demo import DRAWING, refining
+from world3d.demo import DRAWING, REFINING
 from world3d.names import known_names
 from world3d.somebody import Somebody, everybody
 from world3d.world import World, read
@@ -72,7 +71,7 @@ def images_of(
 ) -> list[np.ndarray]:
     """Images (S, S, 3) of a person; `{}` in the prompt stands for the name."""
     people = People(world.pipeline, [identity], strength, strength)
-    config = GenerateConfig(**{**vars(DRAWING), "seed": seed})
+    config = replace(DRAWING, seed=seed)
     return list(
         map(np.asarray, generate_each(world.pipeline, people, [prompt.format(identity.trigger)] * count, config))
     )
@@ -104,7 +103,7 @@ def sheets(world: World) -> Mapping[str, Image.Image]:
     alice, bob = (Drawn(world, somebody) for somebody in everybody(4)[:2])
     photos, (one,), (two,), (other,) = alice.photos, alice.images(), bob.images(), alice.images(OTHER)
     face = everybody(1)[0].prepared(world).embeds.mean
-    better = Refiner(DiffusersBackbone(world.pipeline), world.enhancer, world.engine, refining()).refine(face)
+    better = Refiner(DiffusersBackbone(world.pipeline), world.enhancer, world.engine, REFINING).refine(face)
     first, best = (world.enhancer.identity("alice", face, candidate.shown) for candidate in (better[0], better[-1]))
     (instant,), (refined,) = images_of(world, first), images_of(world, best)
     middle = one.shape[1] // 2

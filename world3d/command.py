@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -30,7 +31,7 @@ def demo(output: Path, person: str, count: int, steps: int, seed: int, comfyui: 
     With --comfyui, the same world is written into a ComfyUI: an ordinary Stable Diffusion 1.x checkpoint (2.1 GB), face
     models, an ID-Enhancer, photos, people, and this pack's examples with them, in its list of workflows.
     """
-    from .demo import STAGES, Demo
+    from .demo import DRAWING, STAGES, Demo
     from .somebody import everybody
 
     if comfyui:
@@ -42,7 +43,7 @@ def demo(output: Path, person: str, count: int, steps: int, seed: int, comfyui: 
             bar.set_postfix_str(what)
             bar.update()
 
-        data = Demo(output, somebody, steps, seed).run(on_stage)
+        data = Demo(output, somebody, steps, replace(DRAWING, seed=seed)).run(on_stage)
     return Result(data, "\n".join([*_table(data["rows"]), f"Report: {data['report']}"]))
 
 

@@ -34,6 +34,13 @@ STAGES = 8
 NAME, AT_ONCE = "somebody", 12
 RATES = {TEXTUAL_INVERSION: 1e-2, CROSS_INITIALIZATION: 0.3}  # of tokens: the best of three and of four for one person
 DRAWING = GenerateConfig(steps=SAMPLING_STEPS, guidance=GUIDANCE, batch_size=AT_ONCE)
+REFINING = RefineConfig(
+    prompts=portraits(RefineConfig.num_images),
+    resolution=SIZE,
+    sampling_steps=DRAWING_STEPS,
+    guidance=GUIDANCE,
+    sampling_batch_size=AT_ONCE,
+)
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,20 @@ class Demo:
     Args:
         folder: for the models, identities, images, `scores.json` and `report.html`.
         steps: training steps of the methods that ID-EA is compared with.
-        seed: of the first image.
+        drawing: how images are drawn, and the seed of the first.
+        refining: how an answer of the ID-Enhancer is drawn, compared with the face, and corrected.
     """
 
-    def __init__(self, folder: Path, person: Somebody, steps: int, seed: int):
-        self.folder, self.person, self.steps, self.seed = folder, person, steps, seed
+    def __init__(
+        self,
+        folder: Path,
+        person: Somebody,
+        steps: int,
+        drawing: GenerateConfig = DRAWING,
+        refining: RefineConfig = REFINING,
+    ):
+        self.folder, self.person, self.steps = folder, person, steps
+        self.drawing, self.refining = drawing, refining
 
     def run(self, on_stage: Callable[[str], None]) -> dict[str, Any]:
         """The figures, and under "report" the path of the page that shows them.
@@ -85,7 +101,7 @@ class Demo:
         face = seen.embeds.mean
         rows.append(self._made(world, "at once", lambda: world.enhancer.identity(NAME, face)))
         on_stage("at once, refined")
-        refiner = Refiner(backbone, world.enhancer, world.engine, refining())
+        refiner = Refiner(backbone, world.enhancer, world.engine, self.refining)
 
         def refined() -> Identity:
             return world.enhancer.identity(NAME, face, refiner.refine(face)[-1].shown)
@@ -113,8 +129,8 @@ class Demo:
 
     def _drawn(self, world: World, identity: Identity | None, name: str) -> list[np.ndarray]:
         people = People(world.pipeline, [identity] if identity else [])
-        config = GenerateConfig(**{**vars(DRAWING), "seed": self.seed})
-        return [np.asarray(image) for image in generate_each(world.pipeline, people, self.person.prompts(name), config)]
+        images = generate_each(world.pipeline, people, self.person.prompts(name), self.drawing)
+        return list(map(np.asarray, images))
 
     def _row(self, world: World, title: str, images: Sequence[np.ndarray], seconds: float | None = None) -> Row:
         return Row(title, images, self.person.measure(images, world), seconds)
@@ -151,17 +167,6 @@ class Demo:
                 seconds=seconds,
             )
         )
-
-
-def refining() -> RefineConfig:
-    """How an answer of the ID-Enhancer is drawn, compared with the face, and corrected."""
-    return RefineConfig(
-        prompts=portraits(RefineConfig.num_images),
-        resolution=SIZE,
-        sampling_steps=DRAWING_STEPS,
-        guidance=GUIDANCE,
-        sampling_batch_size=AT_ONCE,
-    )
 
 
 def _address(image: np.ndarray) -> str:
