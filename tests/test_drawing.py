@@ -62,8 +62,11 @@ def test_as_many_at_once_as_half_of_the_free_memory_holds(count, used, free, exp
 
 @pytest.mark.parametrize(
     ("free", "expected"),
-    [(10**6, [2, 4, 8, 10]), (2 * 500, [2, 4, 5, 5, 5, 3]), (0, [2] * 12)],
-    ids=["much", "some", "none"],
+    [
+        pytest.param(10**6, [2, 4, 8, 10], id="much", marks=pytest.mark.slow),
+        pytest.param(2 * 500, [2, 4, 5, 5, 5, 3], id="some"),
+        pytest.param(0, [2] * 12, id="none", marks=pytest.mark.slow),
+    ],
 )
 def test_images_are_the_same_however_many_are_sampled_at_once(counts, free, expected):
     backbone = DiffusersBackbone(tiny_pipeline())
