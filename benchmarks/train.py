@@ -4,6 +4,7 @@
     python -m benchmarks.train sizes                  steps a second and memory by base model, batch, checkpointing
     python -m benchmarks.train likeness               the same of the likeness loss, by pictures drawn at a step
     python -m benchmarks.train growth                 cost against steps, batch, vocabulary, photos, templates
+    python -m benchmarks.train names                  the names' axes: computed, and read from disk
 
 Models have random weights. On a GPU they are of full size (Stable Diffusion 2.1-base for `loops`), on a CPU of two
 thin layers beside a vocabulary of full size. Each run adds its lines, with date and device, to
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 import logging
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -29,6 +32,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from idea_core import Trainer
 from idea_core.faces import Face, OnnxEngine
 from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.method.anchor import celebrity_names, names_basis
+from idea_core.method.axes import axes_kept_in
 from idea_core.text.captions import CAPTIONS
 from idea_core.training.config import PRESETS, TrainConfig
 from miniature.world import FACE_MODELS
@@ -167,6 +172,25 @@ def growth(steps: int, device: str) -> None:
                 first.step(first.sampler.draw())
         rows.append({"case": f"{count} steps in all", "seconds": now(device) - start})
     write(RESULTS, "growth", device, rows, side=side, full_size=full)
+
+
+@train.command()
+@click.option("--rounds", type=int, default=3)
+def names(rounds: int) -> None:
+    """Seconds of the names' axes: computed, and read from disk."""
+    rows = []
+    for family in ("sd1", "sd2", "sdxl"):
+        backbone = DiffusersBackbone(random_pipeline(family, False, "cpu", torch.float32))
+        with TemporaryDirectory() as folder:
+            seconds: dict[str, list[float]] = {"read": [], "computed": []}
+            for number in range(2 * rounds + 2):
+                kept = number % 2 == 0
+                begin = time.process_time()
+                with axes_kept_in(Path(folder)) if kept else nullcontext():
+                    names_basis(backbone, celebrity_names(), 2, TrainConfig().axes)
+                seconds["read" if kept else "computed"].append(time.process_time() - begin)
+            rows += [{"model": family, "axes": way, "seconds": min(values)} for way, values in seconds.items()]
+    write(RESULTS, "names", "cpu", rows, rounds=rounds)
 
 
 def _trainer(

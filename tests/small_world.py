@@ -1,4 +1,4 @@
-"""The base model of `world3d` with random weights, which `miniature.widening` makes a checkpoint of."""
+"""The base model of `world3d` with random weights, which `world3d.widening` makes a checkpoint of."""
 
 from __future__ import annotations
 

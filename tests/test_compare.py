@@ -28,6 +28,7 @@ from idea_core.training.methods import METHODS, parse_methods, steps_of
 from miniature.trial import PER_PROMPT, Stranger
 from miniature.world import BASE, ENHANCER, FACES, GUIDANCE, SAMPLING_STEPS, all_names
 
+FOUR = range(4)  # of the people of the study
 QUICK = ["--steps", "1", "--resolution", "16", "--sampling-steps", "1", "--count", "1"]
 
 
@@ -232,7 +233,7 @@ def test_kills_cost_at_most_the_trial_at_hand(studio, people, tmp_path):
 @pytest.mark.slow
 def test_the_command_gives_the_studys_figures(tmp_path):
     """The drawn world's people as folders, by the command, and by the study's own code."""
-    for number in (0, 1):
+    for number in FOUR:
         Stranger(number, 2).person(tmp_path / "people" / f"p{number}")
     (tmp_path / "names.txt").write_text("\n".join(all_names()))
     (tmp_path / "methods.jsonl").write_text('{"method": "celeb", "steps": 4, "axes_lr": 0.3}\n{"method": "instant"}')
@@ -243,7 +244,7 @@ def test_the_command_gives_the_studys_figures(tmp_path):
     said = run("compare", *model, *drawing, *data, *chosen)
     by_command = {(one["person"], one["method"]): one for one in said["trials"]}
     laboratory = Laboratory("cpu")
-    for number in (0, 1):
+    for number in FOUR:
         line = laboratory.trial(Cell("celeb", number, 4, 2, {"axes_lr": 0.3}))
         one = by_command[f"p{number}", "celeb"]
         assert line["identity"] == pytest.approx(one["mean_similarity_strict"], abs=1e-4)

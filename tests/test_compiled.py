@@ -1,16 +1,21 @@
 """A compiled UNet gives the same numbers, whoever's K/V deltas are hung in after it was compiled."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
+from helpers import trainer
+from idea_command import train
 from tiny_pipeline import tiny_pipeline
 
+from idea_core import TrainConfig
 from idea_core.diffusion.backbone import TextCondition
 from idea_core.diffusion.precision import training_arithmetic
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.headless.diffusers.compiled import CompiledNetwork, can_compile
-from idea_core.method.kv import KVDeltas
+from idea_core.method.kv import UP, KVDeltas
+from idea_core.training.preview import PreviewConfig, draw_person
 
 
 def deltas(backbone: DiffusersBackbone, seed: int) -> dict[str, torch.Tensor]:
@@ -40,6 +45,35 @@ def test_hooks_that_are_hung_in_after_compilation_act(backend):
         seen.append(outputs[1])
     assert torch.equal(seen[0], seen[3])
     assert min((seen[0] - seen[1]).abs().max(), (seen[1] - seen[2]).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_a_persons_training_is_the_same_with_a_compiled_network(backend):
+    """Also where the person was drawn before, and where another person was trained before on the same network."""
+    config = TrainConfig(steps=3, batch_size=2, kv_lr=0.05)
+    pipeline = tiny_pipeline()
+    compiled = DiffusersBackbone(pipeline)
+    compiled.compile(backend)
+    compiled.predict(torch.zeros(1, 4, 8, 8), torch.tensor([500]), TextCondition(torch.zeros(1, 77, 768)))
+    for seed in (0, 1):
+        usual = trainer(DiffusersBackbone(tiny_pipeline()), replace(config, seed=seed))
+        run = trainer(compiled, replace(config, seed=seed))
+        with run.active():
+            draw_person(run, PreviewConfig(steps=2))
+        assert run.run() == pytest.approx(usual.run(), abs=1e-6)
+        moved = [weight for key, weight in run.person.kv.state_dict().items() if key.endswith(UP)]
+        expected = [weight for key, weight in usual.person.kv.state_dict().items() if key.endswith(UP)]
+        assert len(moved) > 2 and min(weight.abs().max() for weight in moved) > 0.01
+        assert all(torch.allclose(one, other, atol=2e-3) for one, other in zip(moved, expected))
+
+
+def test_the_network_is_compiled_on_request(studio, tmp_path, monkeypatch):
+    done, compile_ = [], DiffusersBackbone.compile
+    monkeypatch.setattr(DiffusersBackbone, "compile", lambda self: done.append(compile_(self, "eager")))
+    plain = train(studio, tmp_path / "a.safetensors", "--json")
+    assert not done
+    compiled = train(studio, tmp_path / "b.safetensors", "--compile", "--json")
+    assert len(done) == 1 and compiled["final_loss"] == pytest.approx(plain["final_loss"], abs=1e-5)
 
 
 def test_a_network_that_cannot_be_compiled_computes_as_always(caplog):

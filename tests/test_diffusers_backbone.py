@@ -1,5 +1,8 @@
 """The diffusers front end at tiny size: training, names, people in prompts, pictures."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +17,13 @@ from idea_core.headless.diffusers import (
     DiffusersBackbone,
     GenerateConfig,
     People,
+    applied,
     generate,
     load_pipeline,
 )
 from idea_core.headless.diffusers.backbone import cross_attention_layers
 from idea_core.headless.diffusers.schedule import prediction_of, stable_diffusion_schedule
+from idea_core.method import kv
 from idea_core.text.prompts import in_chunks, split_prompt, unknown_names, without_people
 
 QUICK = TrainConfig(steps=2, batch_size=2)
@@ -110,6 +115,35 @@ def test_keys_and_values_act_as_changed_weights():
             layer.weight += people._deltas[name]
         changed = pipeline.unet(latent, 500, encoder_hidden_states=text).sample
     assert torch.allclose(hooked, changed, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["sd1", pytest.param("sdxl", marks=pytest.mark.slow)])
+def test_the_change_of_keys_and_values_is_computed_once_for_all_steps_of_a_picture(family, monkeypatch):
+    pipeline = tiny_pipeline(family)
+    people = People(pipeline, [train(pipeline)])
+    products, linear = [], torch.nn.functional.linear
+
+    def counted(x, weight):
+        products.append((weakref.ref(x), weight.dtype))
+        return linear(x, weight)
+
+    monkeypatch.setattr(kv, "linear", counted)
+    pictures = sample(pipeline, people, "<alice> here", count=4, steps=5, batch_size=2)
+    layers = len(people._layers)
+    assert len(products) == 2 * layers > 0  # two batches
+    gc.collect()
+    assert all(text() is None for text, _ in products)
+    monkeypatch.setattr(applied, "kv_added", lambda layers, deltas, kept: kv.kv_added(layers, deltas))
+    products.clear()
+    usual = sample(pipeline, people, "<alice> here", count=4, steps=5, batch_size=2)
+    assert len(products) == 5 * 2 * layers
+    assert all(np.array_equal(one, other) for one, other in zip(pictures, usual, strict=True))
+
+
+def test_deltas_have_the_networks_precision_before_the_first_step():
+    pipeline = tiny_pipeline().to(torch.bfloat16)
+    people = People(pipeline, [train(pipeline)])
+    assert {delta.dtype for delta in people._deltas.values()} == {torch.bfloat16}
 
 
 def test_the_braces_and_the_name_are_the_same_person():

@@ -4,20 +4,23 @@ import json
 import re
 from pathlib import Path
 
+import diffusers
 import pytest
 
-from idea_core.families import BASE_MODELS, IN_ONE_FILE, UNETS, of_config, of_encoders, of_unet
+from idea_core.families import BASE_MODELS, HEADLESS_FLOWS, IN_ONE_FILE, UNETS, of_config, of_encoders, of_unet
+from idea_core.headless.diffusers.flow.networks import NETWORKS
 from idea_core.headless.diffusers.single_file import PIPELINES
 from miniature.world import BASE
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted({*BASE_MODELS, *(encoder for base in BASE_MODELS.values() for encoder in base.encoders)})
 TRANSFORMERS = [base for base in BASE_MODELS.values() if base.transformer]
+IN_COMFYUI = [base for base in TRANSFORMERS if base.transformer.configs]
 
 
 def test_no_other_module_names_a_family_or_its_text_encoders():
-    names = ["chroma", "clip_g", "clip_h", "clip_l", "clip_mini", "flux1", "klein4b", "mini", "qwen3_4b"]
-    assert [*names, "sd1", "sd2", "sdxl", "t5xxl", "zimage"] == NAMES
+    names = ["chroma", "clip_g", "clip_h", "clip_l", "clip_mini", "clip_world", "flux1", "klein4b", "mini", "mini_flow"]
+    assert [*names, "qwen3_4b", "qwen3_mini", "sd1", "sd2", "sdxl", "t5xxl", "world3d", "zimage"] == NAMES
     sources = [*(ROOT / "idea_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
     others = [path for path in sources if "families" not in path.parts]
     assert len(sources) - len(others) > 5 and len(others) > 80
@@ -38,10 +41,12 @@ def test_the_families():
         "sd2": ("Stable Diffusion 2.x", {"clip_h": 1024}, 1024, -2, 512, 8),
         "sdxl": ("Stable Diffusion XL", {"clip_l": 768, "clip_g": 1280}, 2048, -2, 1024, 2),
         "mini": ("the miniature world", {"clip_mini": 128}, 128, -1, 64, 8),
+        "world3d": ("the world of people in three dimensions", {"clip_world": 192}, 192, -1, 96, 8),
         "flux1": ("FLUX.1", {"t5xxl": 4096}, 4096, -1, 1024, 4),
         "klein4b": ("FLUX.2 Klein 4B", {"qwen3_4b": 2560}, 7680, -1, 1024, 4),
         "zimage": ("Z-Image", {"qwen3_4b": 2560}, 2560, -2, 1024, 4),
         "chroma": ("Chroma", {"t5xxl": 4096}, 4096, -1, 1024, 4),
+        "mini_flow": ("the miniature flow-matching world", {"qwen3_mini": 128}, 128, -2, 96, 4),
     }
 
 
@@ -72,11 +77,19 @@ def test_a_transformer_is_told_by_its_configuration_and_its_text_width(base):
     for config in base.transformer.configs:
         assert of_config(config, base.width) is base
         assert of_config(config, base.width + 1) is None
-    assert set(base.transformer.stand_ins) == set(base.encoders) and base.module_width() == 256 < base.width
+    assert set(base.transformer.stand_ins) == set(base.encoders) and base.module_width() < base.width
     assert not set(base.encoders) & set(base.plain_encoders)
 
 
-@pytest.mark.parametrize("base", TRANSFORMERS, ids=lambda base: base.key)
+@pytest.mark.parametrize("base", HEADLESS_FLOWS, ids=lambda base: base.key)
+def test_diffusers_knows_the_classes_of_a_transformer(base):
+    how = base.transformer.headless
+    assert base.pipeline in NETWORKS and getattr(diffusers, base.pipeline) and getattr(diffusers, base.vae)
+    assert len(how.layers) * sum(base.encoders.values()) == base.width
+    assert (how.shift is None) != how.padded
+
+
+@pytest.mark.parametrize("base", IN_COMFYUI, ids=lambda base: base.key)
 def test_names_of_fused_layers_in_files_are_those_that_files_may_hold(base):
     layers = {
         "flux1": ["double_blocks.3.txt_attn.qkv", "single_blocks.30.linear1"],
@@ -102,7 +115,9 @@ def test_velocity_models_of_stable_diffusion_2_are_larger():
         "sd2": 768,
         "sdxl": 1024,
         "mini": 64,
+        "world3d": 96,
         **dict.fromkeys([base.key for base in TRANSFORMERS], 1024),
+        "mini_flow": 96,
     }
 
 

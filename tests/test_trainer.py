@@ -13,11 +13,11 @@ from idea_core.diffusion.schedule import DiscreteSchedule
 from idea_core.errors import ConfigError, DivergedError, IdentityFileError, ShapeError, TrainingError
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.method.anchor import spread_of_names
-from idea_core.method.kv import delta_of
+from idea_core.method.kv import KVDeltas, delta_of, kv_added
 from idea_core.method.losses import mahalanobis_to, squared_to
 from idea_core.text.captions import with_note
 from idea_core.training.batches import Photos
-from idea_core.training.loop import READ_EVERY, divergence
+from idea_core.training.loop import READ_EVERY, copied, divergence
 from idea_core.training.state import restore_state, save_state
 
 
@@ -94,6 +94,52 @@ def test_kv_of_low_or_full_rank(backbone, rank, kind):
     kv = run.identity("alice").kv
     assert any(key.endswith(kind) for key in kv)
     assert {name: tuple(delta_of(kv, name).shape) for name in backbone.kv_shapes} == backbone.kv_shapes
+
+
+def test_deltas_act_as_a_changed_weight_of_either_kind_and_so_do_their_gradients():
+    """The product of the factors is never made."""
+    generator = torch.Generator().manual_seed(0)
+    layer, x = torch.nn.Linear(12, 10, bias=False), torch.randn(2, 5, 12, generator=generator, requires_grad=True)
+    wanted = torch.randn(2, 5, 10, generator=generator)
+    for rank in (3, 0):
+        deltas = KVDeltas({"a": (10, 12)}, rank, generator, torch.device("cpu"))
+        for weight in deltas.parameters():
+            weight.data = torch.randn(weight.shape, generator=generator)
+        inputs = [x, *deltas.parameters()]
+        with kv_added({"a": layer}, deltas.weights):
+            loss = (layer(x) * wanted).sum()
+        usual = (torch.nn.functional.linear(x, layer.weight + delta_of(deltas.weights, "a")) * wanted).sum()
+        assert loss.item() == pytest.approx(usual.item(), rel=1e-6)
+        for mine, theirs in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(usual, inputs)):
+            assert (mine - theirs).abs().max() <= 1e-6 * theirs.abs().max()
+
+
+def test_an_enhancer_without_a_rate_costs_no_gradients_and_stays(backbone):
+    config = TrainConfig(steps=3, batch_size=1, enhancer_lr=0.0)
+    run = trainer(backbone, config)
+    before = copied(run.person.enhancer.state_dict())
+    run.run()
+    require_same(before, run.person.enhancer.state_dict())
+    assert all(part.grad is None for part in run.person.enhancer.parameters())
+    assert all(part.grad is not None for part in run.person.adapter.parameters())
+    frozen = [part for part in run.person.enhancer.parameters() if part in run.optimizer.state]
+    assert not frozen
+
+
+def test_photos_of_one_caption_encode_it_once(backbone, monkeypatch):
+    """Each photo has its own captions, of the same words."""
+    run = trainer(backbone, TrainConfig(batch_size=8), pictures=photos(8), captions=["a {}", "the {}"])
+    batch = run.sampler.draw()
+    assert len(batch.captions.unique()) > 2
+    encoded, rows = [], run._denoising._encode.rows
+    monkeypatch.setattr(run._denoising._encode, "rows", lambda numbers: encoded.append(len(numbers)) or rows(numbers))
+    inputs = run._denoising.inputs(batch)
+    whole = run._denoising(batch.bucket, inputs)
+    texts = [id(run.dataset.captions[number]) for number in batch.captions.tolist()]
+    assert encoded == [len(set(texts))] == [2]
+    assert [id(run.dataset.captions[number]) for number in inputs.captions[inputs.position].tolist()] == texts
+    each = inputs._replace(captions=batch.captions, position=torch.arange(8))
+    assert run._denoising(batch.bucket, each).item() == pytest.approx(whole.item(), rel=1e-6)
 
 
 def test_the_base_model_has_a_rank_of_its_own(backbone):

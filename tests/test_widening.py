@@ -1,28 +1,38 @@
 """A small base model as a checkpoint of Stable Diffusion 1.x computes the same, part by part and in one file."""
 
+import json
 import shutil
 
 import pytest
 import torch
+from helpers import ROOT
 from PIL import Image
 from small_world import WORDS, small_pipeline
 from torch.nn.functional import avg_pool2d, normalize
 
+from idea_core import Identity
 from idea_core.enhancers.model import EnhancerModel
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.errors import ConfigError
 from idea_core.files.digest import file_digest
 from idea_core.headless.diffusers import load_pipeline
 from idea_core.headless.diffusers.single_file import clip_tokenizer
-from miniature.comfyui import World, write_world
-from miniature.widening.enhancer import widen_enhancer, widened_weights
-from miniature.widening.text import token_embeddings, wide_text_encoder, widen_text_encoder
-from miniature.widening.unet import wide_unet, widen_unet
-from miniature.widening.vae import SCALING_FACTOR, wide_vae, widen_vae
-from miniature.world import ENHANCER, FACES
+from world3d.comfyui import Contents, write_world
+from world3d.examples import adapted
+from world3d.somebody import everybody
+from world3d.widening.enhancer import widen_enhancer, widened_weights
+from world3d.widening.text import token_embeddings, wide_text_encoder, widen_text_encoder
+from world3d.widening.unet import wide_unet, widen_unet
+from world3d.widening.vae import SCALING_FACTOR, wide_vae, widen_vae
+from world3d.world import World, read
 
 NEAR = 1e-4
 PROMPT = "a photo of alice archer, in front of a blue wall"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    return World.shipped(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -108,51 +118,71 @@ def test_the_id_enhancer():
     assert (expected - context).std() > 0.01 and (got - expected.repeat_interleave(4, 2)).abs().max() < NEAR
 
 
-def test_the_shipped_id_enhancer_for_a_checkpoint():
-    small = PretrainedEnhancer.load(ENHANCER)
+def test_the_shipped_id_enhancer_for_a_checkpoint(world):
+    small = world.enhancer
     wide = widen_enhancer(small, "world.safetensors", "ab" * 32)
     assert (wide.base_model, wide.base_ref.base_checkpoint) == ("sd1", "world.safetensors")
     face = normalize(torch.randn(512, generator=torch.Generator().manual_seed(5)), dim=0)
     ours, theirs = small.identity("ann", face).tokens, wide.identity("ann", face).tokens
     (expected,), (got,) = ours.values(), theirs.values()
     assert got.shape == (2, 768)
-    assert (got - expected.repeat_interleave(6, 1)).abs().max() < 2e-3 * expected.abs().max()  # half precision
+    assert (got - expected.repeat_interleave(4, 1)).abs().max() < 2e-3 * expected.abs().max()  # half precision
 
 
 @pytest.fixture(scope="module")
-def comfyui(small, tmp_path_factory):
+def contents(small, world) -> Contents:
+    photos = {one.folder.name: [Image.fromarray(read(path)) for path in one.photos] for one in everybody(2)[:2]}
+    return Contents(small, world.faces.folder, world.enhancer, photos)
+
+
+@pytest.fixture(scope="module")
+def comfyui(contents, tmp_path_factory):
     """A ComfyUI's folder after the world was written into it; 2 GB."""
     folder = tmp_path_factory.mktemp("comfyui")
     (folder / "models").mkdir()
-    photos = {"ann": [Image.new("RGB", (96, 96), color) for color in ("red", "blue")]}
-    world = World(small, FACES, PretrainedEnhancer.load(ENHANCER), photos)
-    written = write_world(world, folder)
+    written = write_world(contents, folder)
     assert all(path.is_file() for path in written)
     yield folder
     shutil.rmtree(folder)
 
 
-def test_no_comfyui(small, tmp_path):
+def test_no_comfyui(contents, tmp_path):
     with pytest.raises(ConfigError, match=r"main\.py"):
-        write_world(World(small, FACES, PretrainedEnhancer.load(ENHANCER), {}), tmp_path)
+        write_world(contents, tmp_path)
 
 
 @pytest.mark.slow
 def test_what_a_comfyui_finds(comfyui):
     files = {str(path.relative_to(comfyui)) for path in comfyui.rglob("*") if path.is_file()}
-    assert files == {
+    examples = {file for file in files if file.startswith("user/default/workflows/idea-world/")}
+    assert len(examples) == 11 and files - examples == {
         "models/checkpoints/idea-world.safetensors",
         "models/idea/enhancers/idea-world.safetensors",
+        "models/idea/idea-world-alice.safetensors",
+        "models/idea/idea-world-bob.safetensors",
         "models/insightface/models/idea-world/det.onnx",
         "models/insightface/models/idea-world/rec.onnx",
-        "input/idea-world-ann-1.png",
-        "input/idea-world-ann-2.png",
+        *(f"input/idea-world-{name}-{number}.png" for name in ("alice", "bob") for number in (1, 2)),
     }
-    with Image.open(comfyui / "input" / "idea-world-ann-2.png") as image:
+    with Image.open(comfyui / "input" / "idea-world-bob-2.png") as image:
         assert image.size == (192, 192)
     checkpoint = comfyui / "models" / "checkpoints" / "idea-world.safetensors"
     loaded = PretrainedEnhancer.load(comfyui / "models" / "idea" / "enhancers" / "idea-world.safetensors")
     assert loaded.base_ref.base_hash == file_digest(checkpoint) and checkpoint.stat().st_size < 2.2e9
+    alice = Identity.load(comfyui / "models" / "idea" / "idea-world-alice.safetensors")
+    assert (alice.name, alice.base_model) == ("alice", "sd1")
+
+
+def test_examples_name_what_is_written():
+    """Each file, folder and size in an example is the world's."""
+    for file in sorted((ROOT / "workflows").glob("[0-9]*.json")):
+        graph, before = (json.loads(file.read_text("utf-8")) for _ in range(2))
+        said = [value for node in adapted(graph)["nodes"] for value in node.get("widgets_values") or ()]
+        assert not {512, 768, "antelopev2", "example.png", "v1-5-pruned-emaonly-fp16.safetensors"} & {
+            value for value in said if isinstance(value, (int, str)) and not isinstance(value, bool)
+        }
+        same = [(node["id"], node["type"], len(node.get("widgets_values") or ())) for node in before["nodes"]]
+        assert same == [(node["id"], node["type"], len(node.get("widgets_values") or ())) for node in graph["nodes"]]
 
 
 @pytest.mark.slow

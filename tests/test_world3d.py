@@ -13,6 +13,7 @@ from idea_core.headless.diffusers.single_file import clip_tokenizer
 from idea_core.headless.jobs.people import find_people
 from world3d import album, captions, genes, names, people, photos, rasterise, scenes, words
 from world3d.head import head
+from world3d.judge_comparison import similarity
 from world3d.person import expressed, neutral
 from world3d.picture import keypoints, picture, prepare
 from world3d.train_judge import indices
@@ -28,7 +29,7 @@ def portraits():
 
 def test_the_named_people():
     known = people.named_people()
-    assert len({person.name for person in known}) == people.NAMED_PEOPLE == 400
+    assert len({person.name for person in known}) == names.NAMED_PEOPLE == 400
     assert all(person.name.split()[0] in names.FIRST_NAMES for person in known)
     men = [person for person in known if person.name.split()[0] in names.MEN]
     assert all(person.person.sex > 0.5 for person in men) and 100 < len(men) < 300
@@ -167,12 +168,29 @@ def test_scenes_are_drawn_by_their_shares():
 
 
 def test_folders_of_people_are_as_a_comparison_reads_them(tmp_path):
-    photos.write_person(tmp_path / "person00", 0, people.held_out_people(1)[0], (2, 3, 2))
+    photos.write_person(tmp_path / "person00", 0, people.held_out_people(1)[0], photos.Counts(2, 3, 2, 1))
     (person,), faults = find_people(tmp_path)
     assert not faults and len(person.photos) == 2 and len(person.references) == 3
     assert person.settings == {"seed": 0} and all(prompt.startswith("a photo of {}") for prompt in person.prompts)
     note = person.photos[0].with_suffix(".txt").read_text("utf-8")
     assert note.endswith("wall") and "photo" not in note
+
+
+def test_images_without_a_face_count_as_no_similarity():
+    nobody = np.full((1, 2), np.nan)
+    images = np.concatenate([[[2.0, 0.0]], nobody])
+    references = np.concatenate([[[1.0, 0.0], [0.0, 3.0]], nobody])
+    assert similarity(images, references) == pytest.approx(0.25)  # (1 + 0 + 0 + 0) / 4
+
+
+def test_people_whose_true_images_are_written(tmp_path):
+    photos.write_person(tmp_path / "ann", 0, people.held_out_people(1)[0], photos.Counts(1, 1, 2, 2))
+    prompts = (tmp_path / "ann" / "prompts.txt").read_text("utf-8").split("\n")
+    assert len(list((tmp_path / "ann" / "true").iterdir())) == 2 * len(prompts) == 4
+    rng = np.random.default_rng(0)
+    scene = scenes.draw_scene(rng)
+    again = photos.again_from(scene, rng)
+    assert again.caption("{}") == scene.caption("{}") and (again.yaw, again.seed) != (scene.yaw, scene.seed)
 
 
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not(tmp_path):

@@ -1,39 +1,40 @@
 """Draw the pack's icon, its banner, and the README's animation from photos to a picture:  python tools/banner.py
 
-The images come from the miniature world.
+The images come from the world of people in three dimensions.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
-from thumbnails import ANN, BACK, HATLESS, MARK, PAINTING, Drawn, as_picture, square
-from torch import Tensor
+from thumbnails import BACK, HATLESS, MARK, OTHER, PROMPT, Drawn, as_picture, square
 
-from idea_core.headless.diffusers import load_pipeline
-from miniature.world import BASE
+from world3d.somebody import everybody
+from world3d.world import World
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 ICON, BANNER, FLOW = 400, (1260, 540), (840, 300)  # the banner is 21 to 9, as ComfyUI's registry wants it
 NAME, SENTENCE = "ID-EA for ComfyUI", "a person in any prompt, from a few photos"
 WHITE, GREY = (240, 242, 246), (150, 155, 165)
 LOOKS = (1, 5, 10, 25)  # steps of the trainings whose results are shown
-PROMPTS = (HATLESS, PAINTING)
+PROMPTS = (PROMPT, OTHER)
 SHORT, LONG = 700, 1900  # milliseconds of a frame
 MARGIN = 20
 
 
-def paste_row(sheet: Image.Image, images: Sequence[Tensor], x: int, y: int, side: int) -> int:
-    """Images (3, S, S) beside each other; where the next one would begin."""
+def paste_row(sheet: Image.Image, images: Sequence[np.ndarray], x: int, y: int, side: int) -> int:
+    """Images (S, S, 3) beside each other; where the next one would begin."""
     for image in images:
         sheet.paste(as_picture(image, side), (x, y))
         x += side + MARGIN
     return x
 
 
-def banner(photos: Sequence[Tensor], drawn: Sequence[Tensor]) -> Image.Image:
+def banner(photos: Sequence[np.ndarray], drawn: Sequence[np.ndarray]) -> Image.Image:
     """Name and sentence above photos and what was drawn."""
     sheet = Image.new("RGB", BANNER, BACK)
     pen, width = ImageDraw.Draw(sheet), BANNER[0]
@@ -47,7 +48,7 @@ def banner(photos: Sequence[Tensor], drawn: Sequence[Tensor]) -> Image.Image:
     return sheet
 
 
-def frame(photos: Sequence[Tensor], line: str, share: float, picture: Tensor | None) -> Image.Image:
+def frame(photos: Sequence[np.ndarray], line: str, share: float, picture: np.ndarray | None) -> Image.Image:
     """A moment of the flow: the photos so far, how far the training is, and the latest picture."""
     sheet = Image.new("RGB", FLOW, BACK)
     pen, (width, height), side = ImageDraw.Draw(sheet), FLOW, 104
@@ -63,25 +64,32 @@ def frame(photos: Sequence[Tensor], line: str, share: float, picture: Tensor | N
     return sheet
 
 
-def flow(photos: Sequence[Tensor], looks: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[tuple[Image.Image, int]]:
+def flow(
+    photos: Sequence[np.ndarray], looks: Sequence[np.ndarray], drawn: Sequence[np.ndarray]
+) -> list[tuple[Image.Image, int]]:
     """Frames and their milliseconds."""
     frames = [(frame(photos[:n], "a few photos of one person", 0, None), SHORT) for n in range(1, len(photos) + 1)]
     for steps, look in zip(LOOKS, looks):
         frames.append((frame(photos, f"step {steps} of {LOOKS[-1]}", steps / LOOKS[-1], look), SHORT))
     for prompt, picture in zip(PROMPTS, drawn):
-        frames.append((frame(photos, prompt.format("alice"), 1, picture), LONG))
+        frames.append((frame(photos, prompt.format("<alice>"), 1, picture), LONG))
     return frames
 
 
 def main() -> None:
-    pipeline = load_pipeline(BASE)
-    trained = [Drawn(pipeline, ANN, "alice", steps) for steps in LOOKS]
+    with tempfile.TemporaryDirectory() as folder:
+        draw(World.shipped(Path(folder)))
+
+
+def draw(world: World) -> None:
+    somebody = everybody(4)[0]
+    trained = [Drawn(world, somebody, steps) for steps in LOOKS]
     alice = trained[-1]
-    photos, drawn = alice.stranger.photos, [image for prompt in PROMPTS for image in alice.images(prompt)]
+    drawn = [image for prompt in PROMPTS for image in alice.images(prompt)]
     looks = [image for one in trained for image in one.images(HATLESS)]
     square(alice.images(), size=ICON).save(IMAGES / "icon.png")
-    banner(photos[:3], drawn).save(IMAGES / "banner.png")
-    (first, _), *others = frames = flow(photos[:4], looks, drawn)
+    banner(alice.photos[:3], drawn).save(IMAGES / "banner.png")
+    (first, _), *others = frames = flow(alice.photos, looks, drawn)
     times = [milliseconds for _, milliseconds in frames]
     images = [image for image, _ in others]
     first.save(IMAGES / "flow.webp", save_all=True, append_images=images, duration=times, loop=0, quality=80)

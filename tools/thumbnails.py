@@ -1,6 +1,6 @@
 """Draw the example workflows' thumbnails for ComfyUI's template browser: squares of up to four images.
 
-The images come from the miniature world:
+The images come from the world of people in three dimensions:
 
 python tools/thumbnails.py
 """
@@ -14,65 +14,71 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from idea_core.enhancers.refine import Refiner
-from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.headless.diffusers import DiffusersBackbone, People
+from idea_core.headless.diffusers.generate import generate_each
 from idea_core.identity.edit import blend
 from idea_core.identity.identity import Identity
 from idea_core.training.config import PRESETS
-from miniature.methods import REFINING, SEEN
-from miniature.trial import Stranger, learn
-from miniature.world import BASE, all_names, draw, enhancer, face_engine, to_photo
+from idea_core.training.trainer import Trainer
+from world3d.demo import DRAWING, REFINING
+from world3d.names import known_names
+from world3d.somebody import Somebody, everybody
+from world3d.world import World, read
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 SIZE, MARGIN, BACK, MARK = 512, 8, (30, 32, 38), (255, 196, 64)
-PROMPT = "a photo of <{}>, smiling, wearing a green hat, on a blue background"
-HATLESS = "a photo of <{}>, on a orange background"
-PAINTING = "a painting of <{}>, on a purple background"
-ANN, BOB = 7, 11  # of the people whom no model has seen
+PROMPT = "a photo of {}, smiling, wearing a green hat, in front of a blue wall"
+HATLESS = "a photo of {}, in front of an orange wall"
+OTHER = "a photo of {}, surprised, wearing glasses, in front of a checked purple wall"
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A person of the miniature world, trained in a few steps.
+    """A person of the world, trained in a few steps.
 
     Attributes:
-        number: index among the people whom no model has seen.
         steps: of the training; None: those of the preset `fast`.
     """
 
-    pipeline: object
-    number: int
-    name: str
+    world: World
+    somebody: Somebody
     steps: int | None = None
 
-    @cached_property
-    def stranger(self) -> Stranger:
-        return Stranger(self.number, 4)
+    @property
+    def photos(self) -> list[np.ndarray]:
+        return list(map(read, self.somebody.photos))
 
     @cached_property
     def identity(self) -> Identity:
-        config = PRESETS["fast"]
-        with tempfile.TemporaryDirectory() as folder:
-            photos = self.stranger.prepared(Path(folder))
+        config, seen = PRESETS["fast"], self.somebody.prepared(self.world)
         if self.steps is not None:
             config = replace(config, steps=self.steps)
-        return replace(learn(DiffusersBackbone(self.pipeline), photos, SEEN, config)[0], name=self.name)
+        backbone, face = DiffusersBackbone(self.world.pipeline), seen.embeds.mean
+        trainer = Trainer.of(backbone, seen.photos, face, config, known_names(), start=self.world.enhancer)
+        trainer.run()
+        return trainer.identity(self.somebody.folder.name)
 
-    def images(self, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
-        return images_of(self.pipeline, self.identity, prompt, count, seed)
-
-
-def images_of(pipeline, identity: Identity, prompt: str = PROMPT, count: int = 1, seed: int = 0) -> list[Tensor]:
-    """Images (3, S, S) of a person; `{}` in the prompt stands for the name."""
-    return list(draw(pipeline, [identity], [prompt.format(identity.name)] * count, seed))
+    def images(self, prompt: str = PROMPT, count: int = 1, seed: int = 0, strength: float = 1.0) -> list[np.ndarray]:
+        return images_of(self.world, self.identity, prompt, count, seed, strength)
 
 
-def square(images: Sequence[Tensor], marked: int | None = None, size: int = SIZE) -> Image.Image:
-    """One to four images (3, S, S) in a square; the marked one gets a frame."""
+def images_of(
+    world: World, identity: Identity, prompt: str = PROMPT, count: int = 1, seed: int = 0, strength: float = 1.0
+) -> list[np.ndarray]:
+    """Images (S, S, 3) of a person; `{}` in the prompt stands for the name."""
+    people = People(world.pipeline, [identity], strength, strength)
+    config = replace(DRAWING, seed=seed)
+    return list(
+        map(np.asarray, generate_each(world.pipeline, people, [prompt.format(identity.trigger)] * count, config))
+    )
+
+
+def square(images: Sequence[np.ndarray], marked: int | None = None, size: int = SIZE) -> Image.Image:
+    """One to four images (S, S, 3) in a square; the marked one gets a frame."""
     across = 1 if len(images) == 1 else 2
     side = (size - MARGIN) // across - MARGIN
     sheet, pen = (one := Image.new("RGB", (size, size), BACK)), ImageDraw.Draw(one)
@@ -87,37 +93,36 @@ def square(images: Sequence[Tensor], marked: int | None = None, size: int = SIZE
     return sheet
 
 
-def as_picture(image: Tensor, side: int) -> Image.Image:
-    """An image (3, S, S) in 0…1 as a square picture."""
-    return Image.fromarray(to_photo(image)).resize((side, side), Image.Resampling.LANCZOS)
+def as_picture(image: np.ndarray, side: int) -> Image.Image:
+    """An image (S, S, 3) of bytes as a square picture."""
+    return Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
 
 
-def sheets() -> Mapping[str, Image.Image]:
+def sheets(world: World) -> Mapping[str, Image.Image]:
     """API workflow → thumbnail."""
-    pipeline = load_pipeline(BASE)
-    alice, bob = Drawn(pipeline, ANN, "alice"), Drawn(pipeline, BOB, "bob")
-    photos, (one,), (two,), (painted,) = alice.stranger.photos, alice.images(), bob.images(), alice.images(PAINTING)
-    with tempfile.TemporaryDirectory() as folder:
-        face = Stranger(ANN).prepared(Path(folder)).embeds.mean
-    better = Refiner(DiffusersBackbone(pipeline), enhancer(), face_engine(), REFINING).refine(face)
-    first, best = (enhancer().identity("alice", face, candidate.shown) for candidate in (better[0], better[-1]))
-    (instant,), (refined,) = images_of(pipeline, first), images_of(pipeline, best)
-    half = torch.cat([alice.images(HATLESS)[0][..., :32], bob.images(HATLESS)[0][..., 32:]], dim=-1)
-    between = images_of(pipeline, blend([alice.identity, bob.identity], [0.5, 0.5], "blend"))
-    hatless = HATLESS.format("alice")
-    strengths = [draw(pipeline, [alice.identity], [hatless], 5, strength=s)[0] for s in (0.0, 0.5, 1.0, 1.5)]
-    celebrities = list(draw(pipeline, [], [f"a photo of {name}, on a blue background" for name in all_names()[:4]]))
+    alice, bob = (Drawn(world, somebody) for somebody in everybody(4)[:2])
+    photos, (one,), (two,), (other,) = alice.photos, alice.images(), bob.images(), alice.images(OTHER)
+    face = everybody(1)[0].prepared(world).embeds.mean
+    better = Refiner(DiffusersBackbone(world.pipeline), world.enhancer, world.engine, REFINING).refine(face)
+    first, best = (world.enhancer.identity("alice", face, candidate.shown) for candidate in (better[0], better[-1]))
+    (instant,), (refined,) = images_of(world, first), images_of(world, best)
+    middle = one.shape[1] // 2
+    half = np.concatenate([alice.images(HATLESS)[0][:, :middle], bob.images(HATLESS)[0][:, middle:]], axis=1)
+    between = images_of(world, blend([alice.identity, bob.identity], [0.5, 0.5], "blend"))
+    strengths = [alice.images(HATLESS, seed=5, strength=strength)[0] for strength in (0.0, 0.5, 1.0, 1.5)]
+    known = [f"a photo of {name}, in front of a blue wall" for name in known_names()[:4]]
+    celebrities = list(map(np.asarray, generate_each(world.pipeline, People(world.pipeline, []), known, DRAWING)))
     return {
-        "photos_to_picture": square([*photos[:2], one, painted], marked=2),
-        "generate_with_identity": square([one, *alice.images(HATLESS, 2), painted]),
+        "photos_to_picture": square([*photos[:2], one, other], marked=2),
+        "generate_with_identity": square([one, *alice.images(HATLESS, 2), other]),
         "train_identity": square(photos[:4]),
         "strengths": square(strengths),
         "best_of_a_batch": square(alice.images(count=4), marked=0),
-        "person_with_lora": square([one, painted]),
+        "person_with_lora": square([one, other]),
         "two_people": square([one, two, half]),
         "blend_people": square([one, two, *between]),
         "generate_with_sdxl": square(alice.images(HATLESS, 1, seed=5)),
-        "encode_and_compare": square([*photos[:2], bob.stranger.photos[0], one], marked=1),
+        "encode_and_compare": square([*photos[:2], bob.photos[0], one], marked=1),
         "train_enhancer": square(celebrities),
         "instant_person": square([photos[0], instant]),
         "refined_person": square([photos[0], instant, refined], marked=2),
@@ -125,7 +130,8 @@ def sheets() -> Mapping[str, Image.Image]:
 
 
 def main() -> None:
-    drawn = sheets()
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = sheets(World.shipped(Path(folder)))
     for path in sorted((WORKFLOWS / "api").glob("*.json")):
         template = json.loads(path.read_text("utf-8"))["1"]["_meta"]["template"]
         drawn[path.stem].save(WORKFLOWS / f"{template}.jpg", quality=85)

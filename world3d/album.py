@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .people import NAMED_PEOPLE
+from .names import NAMED_PEOPLE
 from .scenes import SIZE, Scene, draw_scene
 
 ROUNDS, EACH = 4, 25  # pictures of each person in a round

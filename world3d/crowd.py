@@ -13,7 +13,7 @@ import numpy as np
 from .album import finished, tell_finished
 from .people import other_people
 from .picture import keypoints, picture, prepare
-from .scenes import SIZE, draw_scene
+from .scenes import SIZE, Scene, draw_scene
 
 PEOPLE, EACH = 1600, 8
 SEED = 77
@@ -28,11 +28,16 @@ def main(output: Path, count: int) -> None:
     points = _open(output / POINTS, (count * EACH, 5, 2), np.float32)
     people = other_people(count)
     for number in range(finished(output) // EACH, count):
-        portrait, rng = prepare(people[number]), np.random.default_rng([SEED, number])
-        for row in range(number * EACH, (number + 1) * EACH):
-            scene = draw_scene(rng)
+        portrait = prepare(people[number])
+        for row, scene in enumerate(scenes_of(number), number * EACH):
             pictures[row], points[row] = picture(portrait, scene), keypoints(portrait, scene)
         tell_finished(output, (number + 1) * EACH)
+
+
+def scenes_of(number: int) -> list[Scene]:
+    """The scenes of a person's `EACH` pictures."""
+    rng = np.random.default_rng([SEED, number])
+    return [draw_scene(rng) for _ in range(EACH)]
 
 
 def load_crowd(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from transformers import CLIPTokenizer
 from .album import load_pictures, person_of, scene_of
 from .captions import CAPTIONS, captions_of
 from .models import LATENT_CHANNELS, LATENT_SIZE
-from .people import NAMED_PEOPLE, named_people
+from .names import NAMED_PEOPLE
+from .people import named_people
 from .scenes import ASKED
 from .train_vae import to_tensor
 from .training import half_precision
@@ -25,6 +27,7 @@ from .words import LENGTH
 FILE = "latents.npy"
 AT_ONCE, SAVE_EVERY = 64, 4096  # pictures
 LOOKS = 64  # numbers that describe how somebody looks
+FACE, FACE_AT = 1.5, (0.5, 0.52, 0.27, 0.34)  # further weight of the face; its middle and radii in picture sides
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +57,12 @@ class Pictures:
         return scores / scores.std()
 
 
-def load_data(source: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Pictures:
-    """All pictures in a folder; those that are not encoded yet are encoded first."""
+def load_data(source: Path, vae: AutoencoderKL, read: Callable[[list[str]], Tensor]) -> Pictures:
+    """All pictures in a folder; those that are not encoded yet are encoded first.
+
+    Args:
+        read: N captions → their ids (N, L), padded.
+    """
     pictures = load_pictures(source)
     latents = _encoded(pictures, vae, source / FILE)
     scenes = [scene_of(number) for number in range(len(pictures))]
@@ -65,11 +72,20 @@ def load_data(source: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Pic
     full = [scene.caption(names[person]) for scene, person in zip(scenes, people.tolist())]
     return Pictures(
         latents,
-        tokens(tokenizer, spoken).view(len(pictures), CAPTIONS, LENGTH),
-        tokens(tokenizer, full),
+        read(spoken).unflatten(0, (len(pictures), CAPTIONS)),
+        read(full),
         people,
         torch.tensor([[getattr(scene, key) for key in ASKED] for scene in scenes]),
     )
+
+
+def emphasis() -> Tensor:
+    """Weights (h, w) of the latents' places in a loss, 1 on average: a face counts more than what is around it."""
+    cells = (torch.arange(LATENT_SIZE) + 0.5) / LATENT_SIZE
+    x, y, across, down = FACE_AT
+    away = ((cells[None] - x) / across) ** 2 + ((cells[:, None] - y) / down) ** 2
+    weights = 1 + FACE * (away < 1)
+    return weights / weights.mean()
 
 
 def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:

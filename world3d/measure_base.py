@@ -13,7 +13,7 @@ import click
 import cv2
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from .judges import DlibJudge, HseJudge, PackJudge, cosines, shown
 from .obedience import judge, obeyed
@@ -52,7 +52,7 @@ def main(base, networks, count, guidance, steps, sheet) -> None:
     true_obedience = obeyed(judge(), to_tensor(np.stack(truth)), wanted)
     print(json.dumps({"same person, another person": bounds, "judge on true pictures": true_obedience}), flush=True)
     prompts = [scene.caption(person.name) for scene, person in zip(scenes, chosen)]
-    pipeline = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32, safety_checker=None)
+    pipeline = DiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     for scale in guidance:
         drawn = draw(pipeline, prompts, scale, steps)

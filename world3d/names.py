@@ -3,6 +3,11 @@
 So a prompt has as many tokens for this world's tokenizer as for OpenAI's, and token embeddings can be carried over.
 """
 
+import numpy as np
+
+NAMED_PEOPLE = 400
+_PAIRS_SEED = 8
+
 _WOMEN = (
     "Abby Agnes Alice Amelia Amy Andrea Angela Anna April Audrey Barbara Becky Beth Brenda Carla Carmen Carol "
     "Cecilia Chloe Clara Daisy Dana Diana Donna Edith Elena Ella Emily Erica Esther Eva Fiona Flora Gemma Gina "
@@ -24,3 +29,14 @@ _LAST_NAMES = (
 )
 WOMEN, MEN, LAST_NAMES = (tuple(names.split()) for names in (_WOMEN, _MEN, _LAST_NAMES))
 FIRST_NAMES = (*WOMEN, *MEN)
+
+
+def known_pairs() -> list[tuple[int, int]]:
+    """First and last name of each person whom the base model knows, as indices: always the same."""
+    pairs = np.random.default_rng(_PAIRS_SEED).permutation(len(FIRST_NAMES) * len(LAST_NAMES))[:NAMED_PEOPLE]
+    return [divmod(int(pair), len(LAST_NAMES)) for pair in pairs]
+
+
+def known_names() -> tuple[str, ...]:
+    """Their names: "Ada Bell"."""
+    return tuple(f"{FIRST_NAMES[first]} {LAST_NAMES[last]}" for first, last in known_pairs())

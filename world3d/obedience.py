@@ -46,9 +46,18 @@ def save_judge(net: Judge) -> None:
     save_file({key: value.half().contiguous() for key, value in net.state_dict().items()}, FILE)
 
 
-@torch.no_grad()
 def obeyed(net: Judge, pictures: Tensor, wanted: Tensor) -> dict[str, float]:
-    """Shares of pictures (B, 3, S, S) in −1…1 that show what is wanted: (B, 5) indices into the lists of `ASKED`."""
+    """Shares of pictures that show what is wanted; arguments as of `right`."""
+    return {key: round(float(answer.mean()), 4) for key, answer in right(net, pictures, wanted).items()}
+
+
+@torch.no_grad()
+def right(net: Judge, pictures: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """Whether pictures (B, 3, S, S) in −1…1 show what is wanted, 1 or 0: (B,) each.
+
+    Args:
+        wanted: (B, 5) indices into the lists of `ASKED`.
+    """
     said = [net(part) for part in pictures.split(64)]
-    right = {key: torch.cat([part[key].argmax(1) for part in said]) == wanted[:, k] for k, key in enumerate(ASKED)}
-    return {key: round(float(answer.float().mean()), 4) for key, answer in right.items()}
+    answers = {key: torch.cat([part[key].argmax(1) for part in said]) for key in ASKED}
+    return {key: (answers[key] == wanted[:, k]).float() for k, key in enumerate(ASKED)}

@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 
 from .genes import draw_genes, mix
-from .names import FIRST_NAMES, LAST_NAMES, MEN
+from .names import FIRST_NAMES, LAST_NAMES, MEN, known_pairs
 from .person import Person, grow_up
 
-NAMED_PEOPLE, HELD_OUT_PEOPLE = 400, 96
-_NAMES_SEED, _PAIRS_SEED, _HELD_OUT_SEED, _OTHERS_SEED = 7, 8, 999, 5
+HELD_OUT_PEOPLE = 96
+_NAMES_SEED, _HELD_OUT_SEED, _OTHERS_SEED = 7, 999, 5
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,11 @@ def named_people() -> tuple[NamedPerson, ...]:
     rng = np.random.default_rng(_NAMES_SEED)
     first_genes = [draw_genes(rng) for _ in FIRST_NAMES]
     last_genes = [draw_genes(rng) for _ in LAST_NAMES]
-    pairs = np.random.default_rng(_PAIRS_SEED).permutation(len(FIRST_NAMES) * len(LAST_NAMES))[:NAMED_PEOPLE]
     people = []
-    for number, (first, last) in enumerate(zip(pairs // len(LAST_NAMES), pairs % len(LAST_NAMES))):
+    for number, (first, last) in enumerate(known_pairs()):
         male = FIRST_NAMES[first] in MEN
         person = grow_up(mix(first_genes[first], last_genes[last]), number, male)
-        people.append(NamedPerson(int(first), int(last), person))
+        people.append(NamedPerson(first, last, person))
     return tuple(people)
 
 

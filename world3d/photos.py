@@ -1,27 +1,26 @@
 """Folders of people whom no model has seen, as `idea compare` reads them:  python -m world3d.photos work/people
 
-Each folder holds photos with a note beside each, other true images in `references/`, and prompts.  Afterwards, with
-`--judge work/comparison`, it prints by method the share of images that show what their prompts ask for.
+Each folder holds photos with a note beside each, other true images in `references/`, and prompts.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import cv2
 import numpy as np
-import torch
 
 from idea_core.headless.jobs.people import PROMPTS, REFERENCES, SETTINGS
 from idea_core.text.captions import PLACEHOLDER
 
-from .obedience import judge, obeyed
 from .people import HELD_OUT_PEOPLE, held_out_people
 from .picture import picture, prepare
-from .scenes import asked_for, draw_scene
-from .train_vae import to_tensor
+from .scenes import ASKED, Scene, draw_scene
+from .somebody import TRUE
 
 SEED = 31
 
@@ -32,51 +31,53 @@ SEED = 31
 @click.option("--photos", type=click.IntRange(1), default=4, help="To train on, of each person.")
 @click.option("--references", type=click.IntRange(1), default=8, help="Other true images of each person.")
 @click.option("--prompts", type=click.IntRange(1), default=6)
-@click.option("--judge", "comparison", type=click.Path(exists=True, path_type=Path), help="Folder of a comparison.")
-def main(folder: Path, count: int, photos: int, references: int, prompts: int, comparison: Path | None) -> None:
-    if comparison:
-        print(json.dumps(judged(folder, comparison), indent=1))
-        return
-    for number, person in enumerate(held_out_people(count)):
-        write_person(folder / f"person{number:02}", number, person, (photos, references, prompts))
+@click.option("--names", help="Names of the folders, comma-separated; otherwise person00, person01 …")
+@click.option("--only", help="Numbers of people, comma-separated; otherwise from the first on.")
+@click.option("--true", "true_images", type=click.IntRange(0), default=0, help="True images of each prompt.")
+def main(folder: Path, count: int, names: str | None, only: str | None, **counts: int) -> None:
+    people, numbers = held_out_people(), list(map(int, only.split(","))) if only else range(count)
+    called = names.split(",") if names else [f"person{number:02}" for number in numbers]
+    for name, number in zip(called, numbers, strict=True):
+        write_person(folder / name, number, people[number], Counts(**counts))
 
 
-def write_person(folder: Path, number: int, person, counts: tuple[int, int, int]) -> None:
-    """Write the folder of a person; `counts` are of photos, references and prompts."""
+class Counts(NamedTuple):
+    """How many images and prompts a person has; `true_images` are of each prompt."""
+
+    photos: int = 4
+    references: int = 8
+    prompts: int = 6
+    true_images: int = 0
+
+
+def write_person(folder: Path, number: int, person, counts: Counts) -> None:
+    """Write the folder of a person."""
     portrait, rng = prepare(person), np.random.default_rng([SEED, number])
-    own, others, asked = ([draw_scene(rng) for _ in range(count)] for count in counts)
+    own, others, asked = ([draw_scene(rng) for _ in range(count)] for count in counts[:3])
     (folder / REFERENCES).mkdir(parents=True, exist_ok=True)
     for place, scene in enumerate(own):
-        _write(folder / f"photo{place}.png", picture(portrait, scene))
+        _write(folder / f"photo{place}.jpg", picture(portrait, scene))
         note = scene.caption("").removeprefix("a photo of , ")
         (folder / f"photo{place}.txt").write_text(note, "utf-8")
     for place, scene in enumerate(others):
-        _write(folder / REFERENCES / f"{place}.png", picture(portrait, scene))
+        _write(folder / REFERENCES / f"{place}.jpg", picture(portrait, scene))
     said = [scene.caption(PLACEHOLDER) for scene in asked]
     (folder / PROMPTS).write_text("\n".join(said), "utf-8")
     (folder / SETTINGS).write_text(json.dumps({"seed": number}), "utf-8")
+    again = [again_from(scene, rng) for scene in asked for _ in range(counts.true_images)]
+    for place, scene in enumerate(again):
+        (folder / TRUE).mkdir(exist_ok=True)
+        _write(folder / TRUE / f"{place:02}.jpg", picture(portrait, scene))
 
 
-def judged(folder: Path, comparison: Path) -> dict[str, dict[str, float]]:
-    """Method → share of the comparison's images that show what is asked for, by what it is."""
-    seen: dict[str, list[Path]] = {}
-    for place in sorted((comparison / "images").glob("*/*")):
-        seen.setdefault(place.name, []).append(place)
-    result = {}
-    for method, places in seen.items():
-        images, wanted = [], []
-        for place in places:
-            prompts = (folder / place.parent.name / PROMPTS).read_text("utf-8").split("\n")
-            files = sorted(place.glob("*.png"))
-            each = len(files) // len(prompts)
-            images += [cv2.imread(str(file))[:, :, ::-1] for file in files]
-            wanted += [asked_for(prompt) for prompt in prompts for _ in range(each)]
-        result[method] = obeyed(judge(), to_tensor(np.stack(images)), torch.tensor(wanted))
-    return result
+def again_from(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Another scene with the same caption."""
+    return replace(draw_scene(rng), **{key: getattr(scene, key) for key in ASKED})
 
 
 def _write(path: Path, image: np.ndarray) -> None:
-    cv2.imwrite(str(path), image[:, :, ::-1])
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    cv2.imwrite(str(path), image[:, :, ::-1], quality)
 
 
 if __name__ == "__main__":

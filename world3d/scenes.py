@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from idea_core.text.captions import PLACEHOLDER
+
+_PROMPTS_SEED = 6
 SIZE = 96  # pixels of a picture's side
 COLORS = {  # linear light
     "red": (0.45, 0.03, 0.03),
@@ -134,3 +137,9 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         grain=uniform(0.001, 0.006),
         seed=int(rng.integers(1 << 30)),
     )
+
+
+def portraits(count: int) -> tuple[str, ...]:
+    """Prompts with `{}` for a person, each of another scene."""
+    rng = np.random.default_rng(_PROMPTS_SEED)
+    return tuple(draw_scene(rng).caption(PLACEHOLDER) for _ in range(count))

@@ -6,6 +6,7 @@ goes on from its own last state.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,8 +19,8 @@ from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
 from miniature.models import build_pipeline
 
 from .captions import CAPTIONS
-from .latents import load_data
-from .models import LATENT_SIZE, build_text_encoder, build_unet
+from .latents import emphasis, load_data, tokens
+from .models import build_text_encoder, build_unet
 from .teach_text import teach_text
 from .training import STATE, Plan, Run, half_precision
 from .words import build_tokenizer
@@ -30,7 +31,6 @@ LESSON = 900  # steps of the text encoder's first lesson
 SNR = 2.0  # min-SNR-γ (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
 NOISIEST = 5.0  # bound of the weights, so that the noisiest steps, which decide what a picture shows, count for more
 LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier end alone
-FACE, FACE_AT = 1.5, (0.5, 0.52, 0.27, 0.34)  # further weight of the face; its middle and radii in picture sides
 
 
 @click.command()
@@ -48,7 +48,7 @@ def main(source: Path, vae: Path, steps: int, work: Path, output: Path, export: 
     tokenizer = build_tokenizer(work / "tokenizer")
     text_encoder, unet = build_text_encoder(tokenizer), build_unet()
     if not export:
-        data = load_data(source, autoencoder, tokenizer)
+        data = load_data(source, autoencoder, partial(tokens, tokenizer))
         print(f"{len(data.latents)} pictures, of standard deviation {data.latents.float().std():.3f}", flush=True)
         if not (work / STATE).exists():
             error, right = teach_text(text_encoder, data, LESSON, torch.Generator().manual_seed(seed))
@@ -78,11 +78,7 @@ class Loss:
         unet.set_attn_processor(AttnProcessor())  # on a CPU, torch's fused attention is ten times slower backwards
         text_encoder.set_attn_implementation("eager")
         self.alphas = stable_diffusion_schedule("eps").alphas_cumprod
-        cells = (torch.arange(LATENT_SIZE) + 0.5) / LATENT_SIZE
-        x, y, across, down = FACE_AT
-        away = ((cells[None] - x) / across) ** 2 + ((cells[:, None] - y) / down) ** 2
-        self.emphasis = 1 + FACE * (away < 1)  # (h, w)
-        self.emphasis /= self.emphasis.mean()
+        self.emphasis = emphasis()
 
     def __call__(self, latents: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
         """The loss of latents (B, 4, h, w) with captions (B, L)."""

@@ -1,7 +1,8 @@
 """Train the world's own face models on nameless people:  python -m world3d.train_faces --pictures work/crowd
 
-Writes `det.onnx` and `rec.onnx`, which may be shipped as nobody's photographs are in them.  The networks and their
-files are the drawn world's.  It goes on from its last states.
+Writes `det.onnx`, `rec.onnx`, and a second recogniser that learns from other people, for measuring only.  They may be
+shipped, as nobody's photographs are in them.  The networks and their files are the drawn world's.  It goes on from its
+last states.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import (
     avg_pool2d,
@@ -23,18 +25,20 @@ from torch.nn.functional import (
 )
 
 from miniature.align import align
-from miniature.face_nets import POOL, detector, recogniser
+from miniature.face_nets import POOL, detector, recogniser, second_recogniser
 from miniature.onnx_export import save_detector, save_recogniser
 from miniature.render import SIZE as DETECTED  # pixels that the detector looks at
 from miniature.train_faces import detection_batch, roughen
 
 from .crowd import EACH, load_crowd
 from .scenes import SIZE
+from .shipped import SECOND
 from .training import Plan, Run, half_precision
 
 MARGIN, SCALE = 0.25, 32.0  # CosFace (arXiv 1801.09414)
 JITTER = 0.5  # pixels by which a detector's key points are off
-STEPS = {"recogniser": 4000, "detector": 2500}
+STEPS = {"recogniser": 4000, "detector": 2500, "second": 2500}
+SHARE = 0.65  # of the people, from whom the first recogniser learns; the second learns from the others
 
 
 @click.command()
@@ -44,21 +48,29 @@ STEPS = {"recogniser": 4000, "detector": 2500}
 @click.option("--only", type=click.Choice(list(STEPS)), multiple=True, default=tuple(STEPS), help="What to train.")
 @click.option("--seed", type=int, default=0)
 def main(source: Path, work: Path, output: Path, only: tuple[str, ...], seed: int) -> None:
-    pictures, points = load_crowd(source)
+    crowd = load_crowd(source)
+    middle = int(len(crowd[0]) // EACH * SHARE) * EACH
+    some, others = [part[:middle] for part in crowd], [part[middle:] for part in crowd]
+    output.mkdir(parents=True, exist_ok=True)
     if "recogniser" in only:
-        save_recogniser(train_recogniser(pictures, points, work / "recogniser", seed), output / "rec.onnx")
+        plan = Plan(STEPS["recogniser"], seed, average=0.998)
+        save_recogniser(train_recogniser(recogniser(), *some, work / "recogniser", plan), output / "rec.onnx")
     if "detector" in only:
-        save_detector(train_detector(pictures, points, work / "detector", seed), output / "det.onnx")
+        save_detector(train_detector(*crowd, work / "detector", seed), output / "det.onnx")
+    if "second" in only:
+        plan = Plan(STEPS["second"], seed, average=0.998)
+        net = train_recogniser(second_recogniser(), *others, work / "second", plan)
+        save_file({key: value.half() for key, value in net.state_dict().items()}, output / SECOND)
 
 
-def train_recogniser(pictures: np.ndarray, points: np.ndarray, work: Path, seed: int) -> nn.Module:
+def train_recogniser(net: nn.Module, pictures: np.ndarray, points: np.ndarray, work: Path, plan: Plan) -> nn.Module:
     """CosFace on aligned crops of pictures (N, S, S, 3), `EACH` of one person in a row."""
-    torch.manual_seed(seed)
-    crops, people = _crops(pictures, points, seed), torch.arange(len(pictures)) // EACH
-    net, count = recogniser(), int(people[-1]) + 1
+    torch.manual_seed(plan.seed)
+    crops, people = _crops(pictures, points, plan.seed), torch.arange(len(pictures)) // EACH
+    count = int(people[-1]) + 1
     centers = nn.ParameterList([nn.Parameter(torch.randn(count, net[-1].weight.shape[0]) * 0.05)])
     groups = [{"params": [*net.parameters(), *centers], "lr": 2e-3, "weight_decay": 5e-4}]
-    run = Run(work, {"net": net, "centers": centers}, groups, Plan(STEPS["recogniser"], seed, average=0.998))
+    run = Run(work, {"net": net, "centers": centers}, groups, plan)
     for _ in run.steps():
         chosen = torch.randint(len(crops), (128,), generator=run.generator)
         batch = roughen(crops[chosen].float() / 127.5 - 1, run.generator)

@@ -1,6 +1,7 @@
-"""Train the judge of obedience on the world's pictures:  python -m world3d.train_judge --pictures work/world
+"""Train the judge of obedience:  python -m world3d.train_judge --pictures work/world --crowd work/crowd
 
-It is tested on people who are in none of them.
+It learns from the world's pictures and from the crowd's: from 400 people alone it confuses sad faces with neutral ones
+of people it has not seen. It is tested on people who are in none of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
 from .album import load_pictures, scene_of
+from .crowd import EACH, load_crowd, scenes_of
 from .obedience import Judge, obeyed, save_judge
 from .people import held_out_people
 from .picture import picture, prepare
@@ -29,20 +31,25 @@ TEST_PICTURES, TEST_SEED = 6, 1234  # of each held-out person
 
 @click.command()
 @click.option("--pictures", "source", type=click.Path(path_type=Path), required=True, help="Folder of the pictures.")
-@click.option("--steps", type=int, default=2000, help="Steps to train for.")
+@click.option("--crowd", type=click.Path(path_type=Path), required=True, help="Folder of the crowd's pictures.")
+@click.option("--steps", type=int, default=4000, help="Steps to train for.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/judge"), help="Folder for the state.")
 @click.option("--seed", type=int, default=0)
-def main(source: Path, steps: int, work: Path, seed: int) -> None:
+def main(source: Path, crowd: Path, steps: int, work: Path, seed: int) -> None:
     torch.manual_seed(seed)
-    net, pictures = Judge(), load_pictures(source)
-    wanted = torch.tensor([indices(scene_of(number)) for number in range(len(pictures))])
+    net, known, others = Judge(), load_pictures(source), load_crowd(crowd)[0]
+    scenes = [scene_of(number) for number in range(len(known))]
+    scenes += [scene for number in range(len(others) // EACH) for scene in scenes_of(number)]
+    wanted = torch.tensor(list(map(indices, scenes)))
     run = Run(work, {"judge": net}, [{"params": list(net.parameters()), "lr": RATE}], Plan(steps, seed))
     for _ in run.steps():
-        chosen = torch.randint(len(pictures), (BATCH,), generator=run.generator).sort().values
-        batch = _disturb(to_tensor(pictures[chosen.numpy()]), run.generator)
+        part = torch.randint(len(known), (BATCH // 2,), generator=run.generator).sort().values
+        rest = torch.randint(len(others), (BATCH // 2,), generator=run.generator).sort().values
+        batch = _disturb(to_tensor(np.concatenate([known[part.numpy()], others[rest.numpy()]])), run.generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=half_precision()):
             said = net(batch)
-        run.step(sum(cross_entropy(said[key].float(), wanted[chosen, k]) for k, key in enumerate(ASKED)))
+        chosen = wanted[torch.cat([part, len(known) + rest])]
+        run.step(sum(cross_entropy(said[key].float(), chosen[:, k]) for k, key in enumerate(ASKED)))
     trained = run.averages["judge"]
     save_judge(trained)
     truth, scenes = held_out_pictures()

@@ -132,7 +132,7 @@ class Backbone(Protocol):
     def tokenize(self, text: str) -> TokenIds:
         """Ids of `text` as a part of a prompt, per encoder that reads pseudo-tokens, without special tokens."""
 
-    def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
+    def embed_tokens(self, encoder: str, ids: Sequence[int], /) -> Tensor:
         """Input embeddings (len(ids), d_enc) in float32."""
 
     def read(self, prompt: str) -> Prompt:
@@ -144,7 +144,7 @@ class Backbone(Protocol):
         Raises ConfigError for a prompt that is too long.
         """
 
-    def tabulate(self, prompts: Sequence[Prompt], n: int) -> PromptTable | None:
+    def tabulate(self, prompts: Sequence[Prompt], n: int, /) -> PromptTable | None:
         """Prompts with a place for `n` pseudo-tokens, for many encodings; None: this base model encodes them anew.
 
         Raises ConfigError for a prompt that is too long.

@@ -16,6 +16,7 @@ from .backbone import Backbone
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+_SHARE = 0.5  # of free memory; decoding and other programs need the rest
 _MPS_OOM = "MPS backend out of memory"  # an error without a class of its own
 
 
@@ -26,6 +27,50 @@ class Training(Protocol):
 
     @property
     def backbone(self) -> Backbone: ...
+
+
+class Memory(Protocol):
+    """The memory of a device that tells of it."""
+
+    def free(self) -> int:
+        """Bytes that are free."""
+
+    def used_by(self, compute: Callable[[], Result]) -> tuple[Result, int]:
+        """The result of `compute`, and the bytes that it needed at most at one time."""
+
+
+class CudaMemory:
+    """The memory of a CUDA device, as PyTorch's allocator has it."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+
+    def free(self) -> int:
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+
+    def used_by(self, compute: Callable[[], Result]) -> tuple[Result, int]:
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        result = compute()
+        return result, torch.cuda.max_memory_allocated(self._device) - before
+
+
+def memory_of(device: torch.device) -> Memory | None:
+    """The memory of a device; None: it does not tell, or more work at once makes it no faster."""
+    return CudaMemory(device) if device.type == "cuda" else None
+
+
+def more_at_once(count: int, used: int, free: int, most: int) -> int:
+    """How many images to compute together after `count` of them: at most twice as many, in half of the free memory.
+
+    Args:
+        used: bytes that they needed.
+        free: bytes that are free without them.
+        most: images from which more give no speed.
+    """
+    fit = int(_SHARE * free * count / max(used, 1))
+    return max(count, min(fit, 2 * count, most))
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone, TextCondition
-from ..diffusion.memory import empty_cache, is_out_of_memory, out_of_memory_as
+from ..diffusion.memory import Memory, empty_cache, is_out_of_memory, memory_of, more_at_once, out_of_memory_as
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import TrainingError
 from ..faces import FaceEngine
@@ -24,6 +25,7 @@ from .dataset import PeopleDataset, number_of
 logger = logging.getLogger(__name__)
 
 BLANK = 64  # side in pixels of a blank image, which is encoded to learn the shape of latents
+MOST = 12  # images together; more give no speed
 HOPELESS = 20  # people without a usable one, after which the others are not drawn
 OnDrawn = Callable[[int], None]
 """Called with the number of images that are sampled but not decoded; it may raise to cancel."""
@@ -32,11 +34,16 @@ OnDrawn = Callable[[int], None]
 class ImageSampler:
     """Draws images with a base model.
 
-    Where memory runs out, fewer images are sampled together from then on, which changes them only by rounding.
+    Where a device has much free memory, more images are sampled together after the first ones, and fewer where memory
+    runs out. That changes them only by rounding.
+
+    Args:
+        memory: of the backbone's device; None: as `memory_of` says.
     """
 
-    def __init__(self, backbone: Backbone, config: DatasetConfig | RefineConfig):
+    def __init__(self, backbone: Backbone, config: DatasetConfig | RefineConfig, memory: Memory | None = None):
         self._backbone, self._config, self._batch_size = backbone, config, config.sampling_batch_size
+        self._memory = memory or memory_of(backbone.device)
         channels, side, _ = backbone.encode_images(torch.zeros(1, BLANK, BLANK, 3)).mean.shape[1:]
         self._shape = (channels, side * config.resolution // BLANK, side * config.resolution // BLANK)
         self._negative = empty_prompt(backbone)
@@ -77,12 +84,17 @@ class ImageSampler:
     def _sample(self, positive: TextCondition, noise: Tensor) -> Tensor | None:
         """Latents; None if memory ran out, after halving the batch size."""
         steps, guidance, order = self._config.sampling_steps, self._config.guidance, self._config.order
+        compute = partial(sample, self._backbone, positive, self._negative, noise, steps, guidance, order)
         try:
-            return sample(self._backbone, positive, self._negative, noise, steps, guidance, order)
+            if self._memory is None or len(noise) < self._batch_size:
+                return compute()
+            drawn, used = self._memory.used_by(compute)
+            self._batch_size = more_at_once(self._batch_size, used, self._memory.free(), MOST)
+            return drawn
         except RuntimeError as error:
             if not is_out_of_memory(error) or self._batch_size == 1:
                 raise
-        self._batch_size = (self._batch_size + 1) // 2
+        self._batch_size, self._memory = (self._batch_size + 1) // 2, None  # it must not grow again
         logger.warning("ID-EA: out of memory; continuing with %d images at a time.", self._batch_size)
         empty_cache()
         return None

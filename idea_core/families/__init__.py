@@ -7,23 +7,37 @@ from .base_model import BaseModel
 from .chroma import CHROMA
 from .flux import FLUX1, KLEIN
 from .mini import MINI
+from .mini_flow import MINI_FLOW
 from .sd1 import SD1
 from .sd2 import SD2
 from .sdxl import SDXL
+from .world3d import WORLD3D
 from .zimage import ZIMAGE
 
 BASE_MODELS: Mapping[str, BaseModel] = MappingProxyType(
-    {base.key: base for base in (SD1, SD2, SDXL, MINI, FLUX1, KLEIN, ZIMAGE, CHROMA)}
+    {base.key: base for base in (SD1, SD2, SDXL, MINI, WORLD3D, FLUX1, KLEIN, ZIMAGE, CHROMA, MINI_FLOW)}
 )
 """Key in identity files → base model."""
 IN_ONE_FILE = tuple(base for base in BASE_MODELS.values() if base.checkpoint)
 """Those whose checkpoints are read from one file."""
 UNETS = tuple(base for base in BASE_MODELS.values() if base.transformer is None)
 """Those with cross attention, which diffusers runs too."""
-IN_COMFYUI = (*IN_ONE_FILE, *(base for base in BASE_MODELS.values() if base.transformer))
+HEADLESS_FLOWS = tuple(base for base in BASE_MODELS.values() if base.transformer and base.transformer.headless)
+"""Transformers that diffusers runs too."""
+IN_COMFYUI = (*IN_ONE_FILE, *(base for base in BASE_MODELS.values() if base.transformer and base.transformer.configs))
 """Those that ComfyUI runs."""
 
-__all__ = ["BASE_MODELS", "IN_COMFYUI", "IN_ONE_FILE", "UNETS", "BaseModel", "of_config", "of_encoders", "of_unet"]
+__all__ = [
+    "BASE_MODELS",
+    "HEADLESS_FLOWS",
+    "IN_COMFYUI",
+    "IN_ONE_FILE",
+    "UNETS",
+    "BaseModel",
+    "of_config",
+    "of_encoders",
+    "of_unet",
+]
 
 
 def of_unet(width: int, vector_width: int | None) -> BaseModel | None:

@@ -46,17 +46,55 @@ class KVRule:
 
 
 @dataclass(frozen=True)
-class Transformer:
-    """How ComfyUI runs a family whose network is a flow-matching transformer (arXiv 2403.03206) over text and image.
+class WeightRule:
+    """Layers of a transformer whose whole output is keys, or values.
 
     Attributes:
-        configs: ComfyUI's names of the family's model configurations.
+        layer: pattern of their names in the network.
+        name: in files, filled with the pattern's groups.
+        text_only: whether the layers see text alone; otherwise the image comes before the text.
+    """
+
+    layer: str
+    name: str
+    text_only: bool
+
+
+@dataclass(frozen=True)
+class LanguagePipeline:
+    """How diffusers runs a transformer that reads the hidden states of a language model.
+
+    Attributes:
+        layers: hidden states that stand side by side in the text condition; 0 are the token embeddings.
+        separate, fused: where text becomes keys and values.
+        thinking: an option of the chat template.
+        padded: whether prompts are padded to the context length.
+        shift: of the noise levels in training (arXiv 2403.03206, section 5.3.2); None: the pipeline's scheduler has it.
+        unguided: the pipeline's guidance scale that turns guidance off.
+    """
+
+    layers: tuple[int, ...]
+    separate: tuple[WeightRule, ...]
+    fused: tuple[KVRule, ...] = ()
+    thinking: bool = False
+    padded: bool = False
+    shift: float | None = None
+    unguided: float = 1.0
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """How a family is run whose network is a flow-matching transformer (arXiv 2403.03206) over text and image.
+
+    Attributes:
+        configs: ComfyUI's names of the family's model configurations; none: it does not run there.
         blocks: classes of blocks that are computed again in the backward pass, of the network and of text encoders.
         kv: where text becomes keys and values.
         stand_ins: text encoder → texts that its tokenizer always reads as one token; one for each person in a prompt.
         ragged: whether prompts of different lengths cannot be in one batch.
         guidance: guidance scale that distilled models take as an input, in training; None: they take none.
         guided: whether images need classifier-free guidance.
+        headless: how diffusers runs it; None: ID-EA does not run it there.
     """
 
     configs: tuple[str, ...]
@@ -66,6 +104,7 @@ class Transformer:
     ragged: bool = False
     guidance: float | None = None
     guided: bool = True
+    headless: LanguagePipeline | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +118,7 @@ class BaseModel:
         plain_encoders: the same of text encoders that read prompts without the person.
         adapter_width: width at which ID-Enhancer and ID-Adapter work, between two projections; None: `width`.
         kv_layer: pattern of K/V layers' names in files.
-        transformer: how ComfyUI runs the network; None: a UNet with cross attention.
+        transformer: how the network is run; None: a UNet with cross attention.
         clip_layer: layer of the text encoders that the network was trained on, counted from the end.
         vector_width: width of the network's other condition, pooled text and image sizes; None: it has none.
         kv_rank: default rank of a person's K/V deltas: lower for more layers, so that a file stays small.
@@ -98,6 +137,7 @@ class BaseModel:
     kv_rank: int = 8
     lora_names: Literal["diffusers", "ldm"] = "diffusers"  # of layers in kohya's LoRA files
     pipeline: str = "StableDiffusionPipeline"  # diffusers' class
+    vae: str = "AutoencoderKL"  # diffusers' class
     checkpoint: Checkpoint | None = None  # None: none in one file
     plain_encoders: Mapping[str, int] = field(default_factory=dict)
     adapter_width: int | None = None

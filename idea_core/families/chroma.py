@@ -16,6 +16,7 @@ CHROMA = BaseModel(
     kv_rank=4,
     adapter_width=256,
     kv_layer=FLUX_KV_LAYER,
+    pipeline="ChromaPipeline",
     transformer=Transformer(
         configs=("Chroma",),
         blocks=(*FLUX_BLOCKS, T5_BLOCK),

@@ -1,6 +1,8 @@
 """FLUX.1 (dev, schnell) and FLUX.2 Klein 4B, of Black Forest Labs. They share blocks, not text encoders."""
 
-from .base_model import BaseModel, KVRule, Transformer
+from math import exp
+
+from .base_model import BaseModel, KVRule, LanguagePipeline, Transformer, WeightRule
 from .language_models import QWEN3_BLOCK, QWEN3_STAND_INS, T5_BLOCK, T5_STAND_INS
 
 FLUX_BLOCKS = ("DoubleStreamBlock", "SingleStreamBlock")
@@ -12,6 +14,20 @@ FLUX_KV = (
 )
 FLUX_KV_LAYER = (
     r"transformer\.(transformer_blocks\.\d+\.attn\.add_[kv]_proj|single_transformer_blocks\.\d+\.attn\.to_[kv])"
+)
+_KLEIN_PIPELINE = LanguagePipeline(
+    layers=(9, 18, 27),
+    separate=(WeightRule(r"(transformer_blocks\.\d+\.attn\.add_[kv]_proj)", r"transformer.\1", text_only=True),),
+    fused=(
+        KVRule(
+            r"single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj",
+            f"{_SINGLE}to_k",
+            f"{_SINGLE}to_v",
+            text_only=False,
+        ),
+    ),
+    padded=True,
+    shift=exp(2.02),  # ComfyUI's; the pipeline's own depends on image size and steps
 )
 
 FLUX1 = BaseModel(
@@ -27,6 +43,7 @@ FLUX1 = BaseModel(
     kv_rank=4,
     adapter_width=256,
     kv_layer=FLUX_KV_LAYER,
+    pipeline="FluxPipeline",
     transformer=Transformer(
         configs=("Flux", "FluxSchnell"),
         blocks=(*FLUX_BLOCKS, T5_BLOCK),
@@ -48,10 +65,13 @@ KLEIN = BaseModel(
     kv_rank=4,
     adapter_width=256,
     kv_layer=FLUX_KV_LAYER,
+    pipeline="Flux2KleinPipeline",
+    vae="AutoencoderKLFlux2",
     transformer=Transformer(
         configs=("Flux2",),
         blocks=(*FLUX_BLOCKS, QWEN3_BLOCK),
         kv=FLUX_KV,
         stand_ins={"qwen3_4b": QWEN3_STAND_INS},
+        headless=_KLEIN_PIPELINE,
     ),
 )

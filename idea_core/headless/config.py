@@ -25,5 +25,5 @@ class GenerateConfig(Settings):
     seed: int = setting(0, "Seed of the first image; the others count up.", min=0, max=2**63 - 1)
     width: int | None = setting(None, "Width in pixels. Unset: the base model's own.", min=8, multiple_of=8)
     height: int | None = setting(None, "Height in pixels. Unset: the base model's own.", min=8, multiple_of=8)
-    scheduler: str = setting("dpm++", "Sampler.", choices=tuple(SCHEDULERS))
+    scheduler: str = setting("dpm++", "Sampler. Flow-matching models keep their own.", choices=tuple(SCHEDULERS))
     batch_size: int = setting(4, "Images sampled together. More images need more memory.", min=1)

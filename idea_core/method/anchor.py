@@ -25,6 +25,7 @@ from ..families import BASE_MODELS
 from ..files.textfile import shipped_lines
 from ..text.captions import PLACEHOLDER
 from ..text.names import one_form
+from .axes import principal_axes
 
 MIN_NAMES = 32  # for axes that mean something
 _BATCH_SIZE = 32  # names
@@ -124,13 +125,8 @@ def names_basis(
     points = {ROWS: _rows_of(backbone, embedded)} if output else embedded
     means, axes = {}, {}
     for encoder, names_points in points.items():
-        embeddings = names_points.movedim(1, 0).contiguous()  # (n, N, d_enc)
-        mean = embeddings.mean(1, keepdim=True)
-        _, singular, directions = torch.linalg.svd(embeddings - mean, full_matrices=False)
-        largest = directions.gather(-1, directions.abs().argmax(-1, keepdim=True))
-        directions = directions * largest.sign()  # the SVD leaves the sign open: the same on all devices
-        means[encoder] = mean[:, 0]
-        axes[encoder] = (directions * singular[..., None] / len(ids) ** 0.5)[:, :max_axes]
+        positions = names_points.movedim(1, 0).contiguous()  # (n, N, d_enc)
+        means[encoder], axes[encoder] = principal_axes(positions, max_axes)
     return NamesBasis(means, axes)
 
 

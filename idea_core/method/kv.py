@@ -53,14 +53,30 @@ class KVDeltas:
 
 
 @contextmanager
-def kv_added(layers: Mapping[str, torch.nn.Module], delta: Callable[[str], Tensor]) -> Iterator[None]:
-    """While open, each layer answers as if `delta(name)` (out, in) were added to its weight.
+def kv_added(layers: Mapping[str, torch.nn.Module], deltas: Mapping[str, Tensor], kept: bool = False) -> Iterator[None]:
+    """While open, each layer answers as if its delta were added to its weight.
 
     The weight itself stays: half precision would round so small a change away, and nothing adds to quantised weights.
+
+    Args:
+        deltas: a state dict of either kind; live weights are read at each call.
+        kept: keep each layer's change as long as its input is the same tensor, which is one text in all steps of a
+            sampling. Then deltas and texts must not be written to.
     """
 
     def hook(name: str) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        return lambda _layer, inputs, output: output + linear(inputs[0], delta(name).to(inputs[0]))
+        last: list[tuple[Tensor, Tensor]] = []  # input and change
+
+        def add(_layer: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = inputs[0]
+            if last and last[0][0] is x:
+                return output + last[0][1]
+            change = _applied(deltas, name, x)
+            if kept:
+                last[:] = [(x, change)]
+            return output + change
+
+        return add
 
     with ExitStack() as stack:
         for name, layer in layers.items():
@@ -89,6 +105,29 @@ class FusedKV(NamedTuple):
         change = change if marks is None else change * marks.to(change)
         width = x.shape[-1]
         return output + pad(change, (width, output.shape[-1] - 3 * width, 0, x.shape[1] - seen.shape[1]))
+
+
+class WholeKV(NamedTuple):
+    """Name in files of the keys, or values, that are a layer's whole output (B, L, h)."""
+
+    name: str
+    text_only: bool  # whether the layer sees text alone; otherwise the text comes after the image
+
+    def changed(
+        self, x: Tensor, output: Tensor, state: Mapping[str, Tensor], marks: Tensor | None, first: int = 0
+    ) -> Tensor:
+        """The layer's output for `x` (B, L, h) with the delta in `state`.
+
+        Args:
+            marks: (B, L_text, 1), factor of the change at each token of the text; None: it acts on all of `x`.
+            first: row at which the text begins.
+        """
+        seen = x if marks is None else x[:, first : first + marks.shape[1]]
+        change = _applied(state, self.name, seen)
+        if marks is None:
+            return output + change
+        change = change * marks[:, : seen.shape[1]].to(change)
+        return output + pad(change, (0, 0, first, x.shape[1] - first - seen.shape[1]))
 
 
 def _applied(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

@@ -69,9 +69,9 @@ class InputsOf:
 
     def _encoded(self, captions: Tensor) -> tuple[Tensor, Tensor | None]:
         """Captions that are encoded, and the position of each of `captions` (B,) among them."""
-        if not self.fixed:
-            return captions.unique(return_inverse=True)
         same, different = self.same[captions], self.same.unique()
+        if not self.fixed:
+            return same.unique(return_inverse=True)
         if len(different) > len(captions):
             return same, None
         return different, torch.searchsorted(different, same)

@@ -15,6 +15,7 @@ from ..faces import FaceEngine, IdEmbeds
 from ..identity.identity import Identity
 from ..identity.thumbnail import thumbnail_of
 from ..method.anchor import celebrity_names
+from ..method.axes import AXES_FOLDER, axes_kept_in
 from ..text.captions import CAPTIONS
 from ..version import __version__
 from .batches import Photos, count_photos
@@ -87,7 +88,8 @@ def train_person(
     with out_of_memory_as(TrainingError("memory for the training", got, "Lower the resolution.")):
         captions, face = CAPTIONS[spec.captions], spec.embeds.mean
         show(Progress(0, doing=f"encoding {count_photos(spec.photos)} photos"))
-        trainer = Trainer.of(backbone, spec.photos, face, spec.config, spec.names, captions, spec.start, engine)
+        with axes_kept_in(output.path.parent / AXES_FOLDER):
+            trainer = Trainer.of(backbone, spec.photos, face, spec.config, spec.names, captions, spec.start, engine)
         watch = watch_person(trainer, spec.watch, score)
         before_and_after = watch is not None and spec.watch.before_and_after
         run = TrainingRun(trainer, output.state_file, output.fingerprint, output.save_every, watch)

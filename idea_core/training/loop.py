@@ -16,6 +16,7 @@ from ..diffusion.precision import training_arithmetic
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
 EXPLODED = 5.0  # times the loss of the first steps
 MAX_LOSS = 2.0  # a network that predicts nothing has about 1
+_FUSED = ("cuda", "cpu")  # devices on which AdamW is one kernel
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """Of Adam."""
@@ -106,9 +107,15 @@ class TrainingLoop(ABC):
 def adamw(
     parameters: Iterable[Any], device: torch.device, lr: float = 1e-3, weight_decay: float = 1e-2, eps: float = 1e-8
 ) -> torch.optim.AdamW:
-    """AdamW; on CUDA in one kernel that counts its own steps, so that the host reads nothing back."""
-    cuda = device.type == "cuda"
-    return torch.optim.AdamW(parameters, lr, eps=eps, weight_decay=weight_decay, fused=cuda or None, capturable=cuda)
+    """AdamW, in one kernel where there is one; on CUDA that counts its own steps: the host reads nothing back."""
+    cuda, groups = device.type == "cuda", list(parameters)
+    try:
+        fused = True if device.type in _FUSED else None
+        return torch.optim.AdamW(groups, lr, eps=eps, weight_decay=weight_decay, fused=fused, capturable=cuda)
+    except RuntimeError:  # PyTorch before 2.4 has none for the CPU
+        if cuda:
+            raise
+        return torch.optim.AdamW(groups, lr, eps=eps, weight_decay=weight_decay)
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[tuple[dict[str, Any], Tensor]]:

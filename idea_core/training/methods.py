@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..diffusion.backbone import Backbone
 from ..errors import ConfigError
+from ..families import BASE_MODELS
 from ..files.textfile import parse_json
 from ..identity.identity import Identity
 from ..settings import settings_of
 from .config import PRESETS, TrainConfig
 from .person import PersonModel
-from .start import NamesStart, Start
+from .start import NamesStart, Start, build_person
 
 LONG = 320  # steps of the published command, and of the methods before it
 
@@ -58,15 +59,22 @@ class Method:
 
 @dataclass(frozen=True)
 class WordStart(NamesStart):
-    """Textual Inversion (arXiv 2208.01618): the tokens start as the input embeddings of a word."""
+    """Textual Inversion (arXiv 2208.01618): the tokens start as the input embeddings of a word.
+
+    Pseudo-tokens in a text encoder's output start at the names' mean row there.
+    """
 
     word: str = "person"
 
     def build_person(
         self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
     ) -> PersonModel:
-        person = super().build_person(backbone, id_embeds, config, names)
         ids = backbone.tokenize(self.word)
+        if not BASE_MODELS[backbone.base_model].crosses:
+            start = {key: backbone.embed_tokens(key, own[:1] * config.num_tokens) for key, own in ids.items()}
+            free = None if config.space == "output" else start
+            return build_person(backbone, id_embeds, config, names, free=free)
+        person = super().build_person(backbone, id_embeds, config, names)
         with torch.no_grad():
             for encoder, tokens in person.tokens.items():
                 tokens.copy_(backbone.embed_tokens(encoder, ids[encoder][:1]).expand_as(tokens))

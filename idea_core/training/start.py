@@ -67,8 +67,12 @@ def build_person(
     config: TrainConfig,
     names: Sequence[str],
     prediction: Prediction | None = None,
+    free: Anchor | None = None,
 ) -> PersonModel:
     """A person who starts at a prediction, or at the names without one; arguments as in `Start.build_person`.
+
+    Args:
+        free: where pseudo-tokens start that move freely; None: where the settings say.
 
     Raises:
         ConfigError: names or settings that do not fit the base model.
@@ -80,7 +84,7 @@ def build_person(
     if prediction and basis:
         scaled = {encoder: AXIS_SCALE * axes for encoder, axes in basis.axes.items()}
         basis = NamesBasis(prediction.tokens, scaled)
-    start = prediction.tokens if prediction else _free_start(backbone, names, anchor, config)
+    start = prediction.tokens if prediction else free or _free_start(backbone, names, anchor, config)
     pseudo_tokens = (AxisTokens(basis) if basis else FreeTokens(start)).to(backbone.device)
     modules = (prediction.modules if prediction else _seeded(base, config)) if config.has_adapter else None
     kv_shapes = backbone.kv_shapes if config.kv_lr > 0 else {}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...idea_core.diffusion.backbone import Prompt, PromptTable, TextCondition, Vectors
 from ...idea_core.families import BASE_MODELS
-from ...idea_core.method.kv import delta_of, kv_added
+from ...idea_core.method.kv import kv_added
 from ...idea_core.text.tokenized import SplitPrompt, fill, places_of, too_long
 from .autograd import CopiedNormInputs, differentiable_attention, recomputed
 from .kept_prompts import KeptPrompts
@@ -46,6 +46,9 @@ class ComfyBackbone(LoadedModels):
         self.kv_shapes = cross_attention_shapes(self._patcher.model)
         self._sizes: dict[tuple[int, ...], Tensor] = {}
         self._kv_layers = {name: comfy.utils.get_attr(self._patcher.model, name) for name in self.kv_shapes}
+
+    def _precisions(self) -> Mapping[torch.nn.Module, torch.dtype]:
+        return {self._network: self._dtype, **dict.fromkeys(self._text.models.values(), torch.float32)}
 
     def read(self, prompt: str) -> Prompt:
         return SplitPrompt.read(self.tokenize, prompt)
@@ -114,4 +117,4 @@ class ComfyBackbone(LoadedModels):
         return torch.cat([pooled, self._sizes[size].to(pooled).expand(len(pooled), -1)], dim=1)
 
     def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> AbstractContextManager[None]:
-        return kv_added(self._kv_layers, lambda name: delta_of(deltas, name))
+        return kv_added(self._kv_layers, deltas)

@@ -6,7 +6,7 @@ MODEL, CLIP and VAE compute the same after training as before. Weights from infe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -20,6 +20,7 @@ from ...idea_core.diffusion.backbone import PRECISIONS, Latents, Prompt, PromptT
 from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS
 from .autograd import GradientWeights, gradients_allowed, trainable_clone
+from .converted import ConvertedWeights
 from .models import TextEncoders, best_dtype, layer_of, require_pair
 
 ALL_MEMORY = 1e20  # bytes: all other models make room for the training
@@ -49,8 +50,8 @@ class LoadedModels:
         self._network = self._patcher.model.diffusion_model
         self.device = self._patcher.load_device
         self._dtype = PRECISIONS.get(precision) or best_dtype(model, self.device)
-        self.gradient_checkpointing = gradient_checkpointing
-        self._weights = GradientWeights()
+        self._weights, self._converted = GradientWeights(), ConvertedWeights()
+        self._checkpointing = gradient_checkpointing
         self._loaded = self._pushed_out = False
         self._exit = ExitStack()
 
@@ -73,6 +74,16 @@ class LoadedModels:
     @property
     def dtype(self) -> torch.dtype:
         return self._dtype
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return self._checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        self._checkpointing = on
+        if on:  # memory is short
+            self._converted.restore()
 
     @property
     def scales_loss(self) -> bool:
@@ -155,6 +166,12 @@ class LoadedModels:
             comfy.model_management.load_models_gpu(patchers, memory_required=ALL_MEMORY, force_full_load=True)
         for patcher in patchers:
             self._weights.swap_in(patcher.model)
+        if not self.gradient_checkpointing:
+            self._converted.convert(self._precisions(), self.device)
+
+    def _precisions(self) -> Mapping[torch.nn.Module, torch.dtype]:
+        """Modules that compute all in one precision, and which."""
+        return {}
 
     def _needed(self) -> list[ModelPatcher]:
         """The models that the training uses at present, the VAE aside."""
@@ -164,6 +181,7 @@ class LoadedModels:
         """Restore the modules: changes of the training outlive the patcher otherwise."""
         if not self._loaded:
             return
+        self._converted.restore()
         self._weights.restore()
         self._patcher.detach()
         for module in self._patcher.model.modules():

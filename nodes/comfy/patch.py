@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from ...idea_core.errors import BaseModelError
 from ...idea_core.identity.identity import Identity
 from ...idea_core.method.kv import FusedKV, layers_of, shape_of
+from .kept_changes import Samplings
 from .models import fused_layers, layer_shape
 from .names import Seen
 from .scoped_kv import FusedBranch, SideBranch, rows_marked
@@ -107,6 +108,7 @@ class PeopleWrapper:
     """ComfyUI's wrappers for all people of a MODEL."""
 
     schedules: tuple[AdapterSchedule, ...]
+    _samplings: Samplings = field(default_factory=Samplings, compare=False)
 
     def __deepcopy__(self, _memo) -> PeopleWrapper:
         return self  # MODEL clones share it
@@ -116,7 +118,8 @@ class PeopleWrapper:
         strengths = self._strengths(model.model_sampling, sigmas)
         adapted = [part and [self._adapted(entry, strengths, x.device) for entry in part] for part in conds]
         self._tell_what_is_missing(conds)
-        return executor(model, adapted, x, sigmas, model_options)
+        with self._samplings.going_on(conds):
+            return executor(model, adapted, x, sigmas, model_options)
 
     def mark_rows(self, executor, x, timesteps, context=None, *rest, **more):
         """Wrapper of the UNet: marks the batch rows with the person for the side branches."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple
+from functools import cached_property, partial
 
 import comfy.utils
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ...idea_core.method.kv import DOWN, FULL, UP, FusedKV, layers_of
+from .kept_changes import KeptChanges, TextChanges, kept_changes
 
 _UNSCOPED = (
     "The change to keys and values of {} does not act in regions that another node computes itself. "
@@ -23,17 +23,40 @@ _UNSCOPED = (
 )
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Rows:
     """The batch rows with a person, during a call of the UNet.
 
     Attributes:
         context: the UNet's text conditions (B, L, d).
         here: key of a person → (B, 1, 1), 1 for each row whose prompt holds the person, else 0; for a transformer
             (B, L, 1), 1 at each token of the text where the person's K/V deltas act.
+        kept: changes of the sampling's earlier calls; None: there is no sampling.
     """
 
     context: Tensor | None
     here: Mapping[str, Tensor]
+    kept: KeptChanges | None = None
+
+    def is_text(self, x: Tensor) -> bool:
+        """Whether a layer's input shares memory with the texts: other nodes may give it texts of regions."""
+        context = self.context
+        return context is not None and x.untyped_storage().data_ptr() == context.untyped_storage().data_ptr()
+
+    def change(self, key: Hashable, x: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """The result of `compute` for a layer's input, or that of an earlier step with the same texts."""
+        text = self._text
+        if text is None or self.kept is None or not _is_whole(x, self.context):
+            return compute()
+        if key not in text.changes:
+            change = compute()
+            self.kept.keep(text, key, change)
+            return change
+        return text.changes[key]
+
+    @cached_property
+    def _text(self) -> TextChanges | None:
+        return None if self.kept is None or self.context is None else self.kept.of(self.context, self.here)
 
 
 _rows: ContextVar[Rows] = ContextVar("rows", default=Rows(None, {}))  # noqa: B039 - never changed in place
@@ -42,7 +65,7 @@ _rows: ContextVar[Rows] = ContextVar("rows", default=Rows(None, {}))  # noqa: B0
 @contextmanager
 def rows_marked(context: Tensor | None, here: Mapping[str, Tensor]) -> Iterator[None]:
     """While open, side branches know the rows of each person."""
-    before = _rows.set(Rows(context, here))
+    before = _rows.set(Rows(context, here, kept_changes()))
     try:
         yield
     finally:
@@ -91,16 +114,19 @@ class SideBranch:
             self._weights.clear()
 
     def _add(self, layer: str, _part, inputs: tuple, output: Tensor) -> Tensor:
-        context, rows = _rows.get().context, _rows.get().here.get(self.key)
-        if rows is None:
+        rows, x = _rows.get(), inputs[0]
+        here = rows.here.get(self.key)
+        if here is None:
             return output
-        change = inputs[0]
-        if len(rows) != len(output) or not _same_text(change, context):
+        if len(here) != len(output) or not rows.is_text(x):
             self.tell(_UNSCOPED)
             return output
-        for weight in self._on(layer, change):
-            change = linear(change, weight)
-        return output + rows.to(output) * change
+        return output + rows.change((self, layer), x, lambda: here.to(output) * self._product(layer, x))
+
+    def _product(self, layer: str, x: Tensor) -> Tensor:
+        for weight in self._on(layer, x):
+            x = linear(x, weight)
+        return x
 
     def _on(self, layer: str, like: Tensor) -> tuple[Tensor, ...]:
         """The layer's delta as matrices to apply one after the other; the strength is in the last."""
@@ -143,6 +169,10 @@ class FusedBranch(SideBranch):
         return dict(zip(self.kv, self._weights[place]))
 
 
-def _same_text(one: Tensor, other: Tensor | None) -> bool:
-    """Whether two text conditions share memory: other nodes may give a layer texts of their own for regions."""
-    return other is not None and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+def _is_whole(x: Tensor, context: Tensor | None) -> bool:
+    """Whether a layer's input is the texts themselves, and no part of them."""
+    return context is not None and (x.data_ptr(), x.shape, x.stride()) == (
+        context.data_ptr(),
+        context.shape,
+        context.stride(),
+    )

@@ -56,7 +56,7 @@ def one_face_in_every_picture(size: int, found: bool = True) -> Iterator[None]:
         kind.detect = detect
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21"])
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", pytest.param("tiny_sd21", marks=pytest.mark.slow)])
 @in_comfyui
 def test_a_face_alone_gives_a_person_and_a_start(checkpoint):
     """An ID-Enhancer through its nodes: from a file, to an identity, to a text condition, to a training."""
@@ -107,7 +107,7 @@ def refine(checkpoint: str, enhancer, embeds) -> tuple:
         return node.execute(*load(checkpoint), face_models(), enhancer, embeds, "ann", **settings).args
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sd21", pytest.param("tiny_sdxl", marks=pytest.mark.slow)])
+@SD_AND_NOW_AND_THEN_THE_OTHERS
 @in_comfyui
 def test_a_person_from_a_face_is_drawn_compared_and_corrected(checkpoint):
     embeds, enhancer = pack("idea_core.faces").IdEmbeds(face()[None], torch.ones(1)), random_enhancer(checkpoint)

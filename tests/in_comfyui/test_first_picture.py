@@ -62,6 +62,7 @@ const [x, y] = window.app.canvas.ds.convertOffsetToCanvas(middle);
 const corner = window.app.canvas.canvas.getBoundingClientRect();
 return [Math.round(x + corner.x), Math.round(y + corner.y)];
 """
+SHOWN = "return window.app.graph.nodes.filter(node => node.type === 'LoadImage').every(node => node.imgs?.length)"
 NODE = "return window.app.graph.nodes.find(node => node.title === arguments[0]).id"
 
 
@@ -149,6 +150,7 @@ def test_from_photos_to_a_picture_by_a_few_clicks_and_one_typed_name(fresh, base
         user.click(f"[data-testid='template-workflow-{template}']")
         front_end.until(browser, lambda: "Train the person" in browser.execute_script(front_end.TITLES))
         front_end.until(browser, lambda: front_end.texts_show(browser))
+        front_end.until(browser, lambda: browser.execute_script(SHOWN))  # until then nodes change their sizes
         for title, photo in zip(("First photo", "Second photo"), PHOTOS):
             user.choose_photo(title, base / "input" / photo)
         user.type_name("Train the person", person)

@@ -295,7 +295,7 @@ def offered(said: str) -> bool:
     return "v1-5-pruned-emaonly-fp16.safetensors" in said and "Download" in said.partition("v1-5-pruned")[2]
 
 
-@BOTH_LOOKS
+@NODES_2_NOW_AND_THEN
 def test_an_input_under_the_mouse_has_its_tooltip(browser, look):
     texts = json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
     open_example(browser, SAVED)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from inside import INSIDE, in_comfyui
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if INSIDE:
     import comfy.model_patcher
     import folder_paths
-    from probes import NAMES, face, load, pack, photos, training_job, weights_hash
+    from probes import NAMES, face, load, notices, pack, photos, sample_plainly, training_job, weights_hash
     from probes_stored_weights import FP8, as_started, trained, trains_and_stays, unet, unet_files
 
 
@@ -117,3 +120,76 @@ def test_a_training_on_streamed_weights_takes_ones_that_stay():
         losses = list(pack("idea_core").Trainer.of(backbone, photos(), face(), config, NAMES).run())
     assert losses == expected["losses"]
     assert weights_hash(model, load("tiny_sd15")[1].patcher) == before
+
+
+class Conversions(TorchDispatchMode):
+    """Counts changes of precision of the tensors that it is given."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.places, self.count = {weight.data_ptr() for weight in weights}, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        if function._schema.name == "aten::_to_copy" and args[0].data_ptr() in self.places:
+            self.count += output.dtype != args[0].dtype
+        return output
+
+
+def steps_of(precision: str, left: float = 0, checkpointed: bool = False) -> dict:
+    """Losses, gradients and conversions of three steps, and what the pack said.
+
+    Args:
+        left: times the conversion's memory that must be free.
+        checkpointed: whether gradients are checkpointed from the second step on, as when memory runs out.
+    """
+    counts, losses, gradients = [], [], []
+    config = pack("idea_core").TrainConfig(steps=3, batch_size=1)
+    converted = pack("nodes.comfy.converted")
+    usual = converted.LEFT
+    converted.logger.setLevel("INFO")
+
+    def run():
+        with torch.inference_mode(), pack("nodes.comfy.backbone").ComfyBackbone(*load("tiny_sd15"), precision) as own:
+            trainer = pack("idea_core").Trainer.of(own, photos(), face(), config, NAMES)
+            with trainer.active():
+                for step in range(3):
+                    own.gradient_checkpointing = checkpointed and step > 0
+                    modules = (own._network, *own._text.models.values())
+                    with Conversions([part for module in modules for part in module.parameters()]) as seen:
+                        losses.append(float(trainer.step(trainer.sampler.draw())))
+                    counts.append(seen.count)
+                gradients.extend(part.grad.clone() for part in trainer.person.parameters())
+
+    try:
+        converted.LEFT = left
+        said = notices(run)
+    finally:
+        converted.LEFT = usual
+    return {"counts": counts, "losses": losses, "gradients": gradients, "said": [line for line in said if "MB" in line]}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@in_comfyui
+def test_weights_of_another_precision_are_converted_once(precision):
+    """The text encoder is stored in half precision and computes in single; for bf16 all of the UNet is another."""
+    model, clip, _ = load("tiny_sd15")
+    before, sampled = weights_hash(model, clip.patcher), sample_plainly("tiny_sd15")
+    once, each = steps_of(precision), steps_of(precision, left=math.inf)
+    assert each["counts"][0] > (150 if precision == "fp32" else 200) and len(set(each["counts"])) == 1
+    assert max(once["counts"]) <= 2  # an embedding's rows
+    assert once["losses"] == each["losses"]
+    assert all(torch.equal(*pair) for pair in zip(once["gradients"], each["gradients"], strict=True))
+    assert len(once["said"]) == len(each["said"]) == 1
+    assert "are converted once" in once["said"][0] and "at each step, since memory is short" in each["said"][0]
+    assert weights_hash(model, clip.patcher) == before and sample_plainly("tiny_sd15") == sampled
+
+
+@in_comfyui
+def test_converted_weights_make_room_when_memory_runs_out():
+    clip = load("tiny_sd15")[1]
+    before = weights_hash(clip.patcher)
+    run, each = steps_of("fp32", checkpointed=True), steps_of("fp32", left=math.inf)
+    assert run["counts"][0] <= 2 and run["counts"][1] >= each["counts"][1] > 150
+    assert run["losses"] == pytest.approx(each["losses"], rel=1e-6)
+    assert weights_hash(clip.patcher) == before

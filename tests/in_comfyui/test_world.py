@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 from small_world import small_pipeline
 
-from miniature.widening.checkpoint import write_checkpoint
-from miniature.widening.vae import SCALING_FACTOR
+from world3d.widening.checkpoint import write_checkpoint
+from world3d.widening.vae import SCALING_FACTOR
 
 PROMPT, GUIDANCE, STEPS = "a photo of alice archer", 3.0, 4  # steps at whole timesteps, which nobody interpolates
 

@@ -55,8 +55,8 @@ def generate(
     from PIL.PngImagePlugin import PngInfo
 
     from ...identity.convert import read_person
-    from ..diffusers import People
     from ..diffusers import generate as images_of
+    from ..diffusers import people_of
 
     prompts, total = _prompts(options["prompts"], options["prompt_file"]), count * options["n_iter"]
     strengths = {name: options[name] for name in ("strength", "kv_strength")}
@@ -65,7 +65,7 @@ def generate(
     _check(prompts, config.negative, names)
     pipeline = model.load()
     _check_predictions(pipeline, identities)
-    people = People(pipeline, identities, **strengths)
+    people = people_of(pipeline, identities, **strengths)
     settings = {**config.as_dict(), "people": names, "model": model.path.name, **strengths}
     saved = []
     with progress(len(prompts) * total, "generating", "image") as bar:

@@ -43,6 +43,7 @@ class Training:
     refine: RefineConfig | None
     clip_layer: int | None
     gradient_checkpointing: bool
+    compiled: bool
 
     def job(self, photos: PhotoSource, **where: Any) -> TrainJob:
         """The training of these photos; `where` gives the other fields of `TrainJob`."""
@@ -132,5 +133,6 @@ TRAIN_OPTIONS = [
     Option(["--refine-prompts"], type=PATH, help="File of prompts for --refine, one per line, {} for the person."),
     Option(["--clip-layer"], type=int, help="Text encoder layer, counted from the end, such as -2."),
     Option(["--gradient-checkpointing"], is_flag=True, help="Use less memory; steps are slower."),
+    Option(["--compile", "compiled"], is_flag=True, help="Compile the UNet, which takes minutes: for long trainings."),
 ]
 train_options = grouped("training", training_of, *TRAIN_OPTIONS)

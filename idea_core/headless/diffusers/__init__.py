@@ -3,7 +3,21 @@
 from ..config import SCHEDULERS, GenerateConfig
 from .applied import People
 from .backbone import DiffusersBackbone
+from .flow.applied import FlowPeople
+from .flow.backbone import FlowBackbone
 from .generate import generate
+from .kinds import backbone_of, people_of
 from .load import load_pipeline
 
-__all__ = ["SCHEDULERS", "DiffusersBackbone", "GenerateConfig", "People", "generate", "load_pipeline"]
+__all__ = [
+    "SCHEDULERS",
+    "DiffusersBackbone",
+    "FlowBackbone",
+    "FlowPeople",
+    "GenerateConfig",
+    "People",
+    "backbone_of",
+    "generate",
+    "load_pipeline",
+    "people_of",
+]

@@ -14,7 +14,7 @@ from ...diffusion.backbone import TextCondition
 from ...errors import BaseModelError, ConfigError
 from ...families import BASE_MODELS
 from ...identity.identity import Identity
-from ...method.kv import delta_of, kv_added, layers_of
+from ...method.kv import FULL, delta_of, kv_added, layers_of
 from ...text.emphasis import weighted_texts
 from ...text.names import alike
 from ...text.prompts import in_chunks, split_prompt
@@ -49,15 +49,9 @@ class People:
     def __init__(self, pipeline: Any, identities: Sequence[Identity], strength: float = 1.0, kv_strength: float = 1.0):
         self.identities, self.strength = tuple(identities), strength
         self.names = [identity.name for identity in identities]
-        _require_names_apart(self.names)
+        require_names_apart(self.names)
         self.text = TextEncoders(pipeline, _shared_layer(self.identities))
-        for identity in self.identities:
-            if identity.base_model != self.text.family:
-                raise BaseModelError(
-                    f"a base model of {identity.base.title}, on which {identity.trigger} was trained",
-                    self.text.family,
-                    "Choose another base model, or train the person on this one.",
-                )
+        require_family(self.identities, self.text.family)
         self._device = pipeline.unet.device
         layers = cross_attention_layers(pipeline.unet)
         deltas = self._sum_deltas(layers, kv_strength)
@@ -92,8 +86,8 @@ class People:
 
     @contextmanager
     def kv(self) -> Iterator[None]:
-        """Inside, the UNet has the people's keys and values."""
-        with kv_added(self._layers, self._deltas.__getitem__):
+        """Inside, the UNet has the people's keys and values; without gradients."""
+        with kv_added(self._layers, {name + FULL: delta for name, delta in self._deltas.items()}, kept=True):
             yield
 
     def _sequences(self, encoder: str, parts: Sequence[tuple[str | int, float]]) -> list[list[_Token]]:
@@ -157,7 +151,19 @@ def _require_finite(prompt: str, weights: Sequence[float]) -> None:
         raise ConfigError(f"finite weights in {prompt[:80]!r}", got, "Write weights such as (…:1.3).")
 
 
-def _require_names_apart(names: Sequence[str]) -> None:
+def require_family(identities: Sequence[Identity], family: str) -> None:
+    """Raise `BaseModelError` unless all identities are of a family."""
+    for identity in identities:
+        if identity.base_model != family:
+            raise BaseModelError(
+                f"a base model of {identity.base.title}, on which {identity.trigger} was trained",
+                family,
+                "Choose another base model, or train the person on this one.",
+            )
+
+
+def require_names_apart(names: Sequence[str]) -> None:
+    """Raise `ConfigError` if two people have one name."""
     for name in names:
         if sum(alike(name) == alike(other) for other in names) > 1:
             raise ConfigError("people of different names", f"two of <{name}>", "Rename one: idea convert --name.")

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...diffusion.backbone import Latents, Prompt, PromptTable, TextCondition, TokenIds, Vectors
 from ...diffusion.schedule import DiscreteSchedule, Schedule
-from ...errors import ConfigError
 from ...families import BASE_MODELS
 from ...families.ldm_names import KV_LAYERS, to_ldm
-from ...method.kv import delta_of, kv_added
+from ...method.kv import kv_added
 from ...text.tokenized import SplitPrompt, fill, places_of
 from .compiled import CompiledNetwork
+from .images import PlainScale, VaeImages
 from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
 
 _MOVERS = ("_hf_hook", "_diffusers_hook")  # of accelerate and diffusers, which offload or cast weights
-DECODED_PIXELS = 512**2  # decoded together, which bounds the VAE's memory
 
 
 class DiffusersBackbone:
@@ -50,7 +46,7 @@ class DiffusersBackbone:
         self.schedule: Schedule = DiscreteSchedule(alphas, prediction_of(scheduler))
         self.base_model, self.clip_layer = self._text.family, clip_layer
         self.prompt_length = self._text.length - 2
-        self._factor = 2 ** (len(self._vae.config.block_out_channels) - 1)  # pixels of a latent's side
+        self._images = VaeImages(self._vae, PlainScale(self._vae))
         for module in (self._unet, self._vae, *text_encoders_of(pipeline)):
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
@@ -118,48 +114,13 @@ class DiffusersBackbone:
         """A pipeline's text encoders stay where the user has put them."""
 
     def encode_images(self, images: Tensor) -> Latents:
-        height, width = images.shape[1:3]
-        if height % self._factor or width % self._factor:
-            raise ConfigError(
-                f"photos of a size that {self._factor} divides", f"{width} × {height}", "Change the resolution."
-            )
-        with self._exact_vae() as vae:
-            pixels = (images.movedim(-1, 1).float() * 2 - 1).to(vae.device)
-            posteriors = [vae.encode(image[None]).latent_dist for image in pixels]
-        mean, std = (torch.cat([getattr(posterior, part) for posterior in posteriors]) for part in ("mean", "std"))
-        return Latents(mean * vae.config.scaling_factor, std * vae.config.scaling_factor)
+        return self._images.encode(images)
 
     def decode_images(self, latents: Tensor) -> Tensor:
-        with self._exact_vae() as vae:
-            return self._decode(vae, latents).cpu()
+        return self._images.decode(latents)
 
     def decode_with_gradients(self, latents: Tensor) -> Tensor:
-        return self._decode(self._lasting_vae, latents)
-
-    def _decode(self, vae: Any, latents: Tensor) -> Tensor:
-        def decode(latent: Tensor) -> Tensor:
-            return vae.decode(latent / vae.config.scaling_factor).sample
-
-        again = self.gradient_checkpointing and torch.is_grad_enabled()
-        together = max(1, DECODED_PIXELS // (latents.shape[2:].numel() * self._factor**2))
-        parts = latents.split(together)
-        pixels = [checkpoint(decode, part, use_reentrant=False) if again else decode(part) for part in parts]
-        return (torch.cat(pixels).movedim(1, -1) / 2 + 0.5).clamp(0, 1)
-
-    @cached_property
-    def _lasting_vae(self) -> Any:
-        """The VAE in single precision, kept: the backward pass comes after `_exact_vae` has ended."""
-        return self._vae if self._vae.dtype == torch.float32 else deepcopy(self._vae).to(torch.float32)
-
-    @contextmanager
-    def _exact_vae(self) -> Iterator[Any]:
-        """The VAE in single precision: SDXL's overflows in half."""
-        vae, dtype = self._vae, self._vae.dtype
-        torch.nn.Module.to(vae, torch.float32)
-        try:
-            yield vae
-        finally:
-            torch.nn.Module.to(vae, dtype)
+        return self._images.decode_with_gradients(latents, self.gradient_checkpointing)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
         dtype = self.dtype
@@ -170,12 +131,12 @@ class DiffusersBackbone:
 
     @contextmanager
     def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> Iterator[None]:
-        with kv_added(self._layers, lambda name: delta_of(deltas, name)):
+        with kv_added(self._layers, deltas):
             yield
 
     def _size_condition(self, noisy: Tensor, pooled: Tensor) -> dict[str, Tensor]:
         """SDXL's vector conditioning: pooled text; original size, crop and target size in pixels."""
-        height, width = (side * self._factor for side in noisy.shape[-2:])
+        height, width = (side * self._images.scale.factor for side in noisy.shape[-2:])
         if (height, width) not in self._sizes:  # made anew, the device would wait for it at each step
             self._sizes[height, width] = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device)
         sizes = self._sizes[height, width].to(pooled.dtype)

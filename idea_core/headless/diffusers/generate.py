@@ -13,6 +13,8 @@ from PIL import Image
 from ...errors import ConfigError
 from ..config import SCHEDULERS, GenerateConfig
 from .applied import People
+from .flow.applied import FlowPeople
+from .kinds import AnyPeople
 from .text import TEXT_ENCODERS
 
 Inputs = Mapping[str, torch.Tensor]
@@ -20,7 +22,7 @@ Inputs = Mapping[str, torch.Tensor]
 
 
 def generate(
-    pipeline: Any, people: People, prompt: str, count: int, config: GenerateConfig = GenerateConfig()
+    pipeline: Any, people: AnyPeople, prompt: str, count: int, config: GenerateConfig = GenerateConfig()
 ) -> Iterator[tuple[int, Image.Image]]:
     """Seed and image, `count` times.
 
@@ -37,7 +39,7 @@ def generate(
 
 
 def generate_each(
-    pipeline: Any, people: People, prompts: Sequence[str], config: GenerateConfig = GenerateConfig()
+    pipeline: Any, people: AnyPeople, prompts: Sequence[str], config: GenerateConfig = GenerateConfig()
 ) -> Iterator[Image.Image]:
     """An image of each prompt; seeds count up. Prompts of one length share batches.
 
@@ -60,7 +62,7 @@ def _batches(lengths: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
 
 def sample(
     pipeline: Any,
-    people: People,
+    people: AnyPeople,
     inputs: Sequence[Inputs],
     seeds: Sequence[int],
     config: GenerateConfig = GenerateConfig(),
@@ -73,22 +75,39 @@ def sample(
     Raises:
         ConfigError: out of memory.
     """
-    pipeline.scheduler = getattr(diffusers, SCHEDULERS[config.scheduler]).from_config(pipeline.scheduler.config)
-    joined = {key: torch.cat([part[key] for part in inputs]) for key in inputs[0]}
-    joined = {key: part.to(pipeline.unet.device, pipeline.unet.dtype) for key, part in joined.items()}
+    if isinstance(people, FlowPeople):
+        own, drawing = _flow_arguments(people, inputs, config), people.drawing(inputs)
+    else:
+        own, drawing = _arguments(pipeline, inputs, config), _drawing(pipeline, people)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     try:
-        with torch.no_grad(), people.kv(), _text_encoders_aside(pipeline):
-            return pipeline(
-                **joined,
-                num_inference_steps=config.steps,
-                guidance_scale=config.guidance,
-                width=config.width,
-                height=config.height,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            ).images
+        with torch.no_grad(), drawing:
+            return pipeline(**own, num_inference_steps=config.steps, generator=generators).images
     except torch.cuda.OutOfMemoryError as error:
         got = f"out of memory at a batch of {len(seeds)}"
         raise ConfigError("memory for the images", got, "Lower the batch size, then width and height.") from error
+
+
+def _arguments(pipeline: Any, inputs: Sequence[Inputs], config: GenerateConfig) -> dict[str, Any]:
+    """A Stable Diffusion pipeline's arguments; it gets the sampler of the settings."""
+    pipeline.scheduler = getattr(diffusers, SCHEDULERS[config.scheduler]).from_config(pipeline.scheduler.config)
+    joined = {key: torch.cat([part[key] for part in inputs]) for key in inputs[0]}
+    joined = {key: part.to(pipeline.unet.device, pipeline.unet.dtype) for key, part in joined.items()}
+    return {**joined, "guidance_scale": config.guidance, "width": config.width, "height": config.height}
+
+
+def _flow_arguments(people: FlowPeople, inputs: Sequence[Inputs], config: GenerateConfig) -> dict[str, Any]:
+    """A flow-matching pipeline's arguments; it keeps its own sampler."""
+    side = people.base.resolution
+    sizes = {"width": config.width or side, "height": config.height or side}
+    return {**people.arguments(inputs, config.guidance), **sizes}
+
+
+@contextmanager
+def _drawing(pipeline: Any, people: People) -> Iterator[None]:
+    """Inside, a Stable Diffusion pipeline draws with people."""
+    with people.kv(), _text_encoders_aside(pipeline):
+        yield
 
 
 @contextmanager
@@ -100,12 +119,13 @@ def _text_encoders_aside(pipeline: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for part, encoder in encoders.items():
-            setattr(pipeline, part, encoder)
+        pipeline.register_modules(**encoders)  # set alone, they would not be saved with the pipeline
 
 
-def conditions(people: People, prompt: str, negative: str = "") -> Inputs:
-    """The pipeline's inputs for a prompt and a negative prompt, of equal length: each (1, …)."""
+def conditions(people: AnyPeople, prompt: str, negative: str = "") -> Inputs:
+    """The pipeline's inputs for a prompt and a negative prompt: each (1, …), of Stable Diffusion of equal length."""
+    if isinstance(people, FlowPeople):
+        return people.inputs(prompt, negative)
     wanted = people.encode(prompt)
     unwanted = people.encode(negative, wanted.context.shape[1] // people.text.length)
     if unwanted.context.shape[1] > wanted.context.shape[1]:

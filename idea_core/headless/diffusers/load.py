@@ -9,18 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from ...errors import BaseModelError
+from ...families import HEADLESS_FLOWS
 from .schedule import PREDICTION_TYPES
 from .single_file import PIPELINES, load_single_file
 from .text import TEXT_ENCODERS, family_of
 from .vae import load_vae
 
+FLOW_PIPELINES = frozenset(base.pipeline for base in HEADLESS_FLOWS)
+"""Names of flow-matching families' pipelines."""
 _INDEX = "model_index.json"
 _LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}  # the third holds the safety checker
 _AGAIN = "Copy it there again."
@@ -33,17 +37,17 @@ def load_pipeline(
     device: torch.device | str = "cpu",
     vae: str | os.PathLike | None = None,
     prediction: str | None = None,
-) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
+) -> DiffusionPipeline:
     """A text-to-image pipeline, without safety checker.
 
     Args:
         path: folder of a diffusers pipeline, or a checkpoint in one file.
-        dtype: of UNet and VAE; text encoders are in single precision.
+        dtype: of network and VAE, and of language models; CLIP's text encoders are in single precision.
         vae: file or folder of a VAE that replaces the model's own.
         prediction: "eps" or "v"; None: what the model says.
 
     Raises:
-        BaseModelError: no model, no Stable Diffusion 1.x, 2.x or XL, or missing weights.
+        BaseModelError: no model, none of a supported family, or missing weights.
         IdentityFileError: a damaged file, or a pickle with more than weights in it.
     """
     path = Path(path)
@@ -57,11 +61,16 @@ def load_pipeline(
     return pipeline.to(device)
 
 
-def _load_folder(
-    path: Path, dtype: torch.dtype, vae: Path | None, prediction: str | None
-) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
-    kind, extra = PIPELINES[_require_plain(path)]
-    dtypes, variant = {"default": dtype, **dict.fromkeys(TEXT_ENCODERS, torch.float32)}, _variant(path)
+def _load_folder(path: Path, dtype: torch.dtype, vae: Path | None, prediction: str | None) -> DiffusionPipeline:
+    name, variant = _require_plain(path), _variant(path)
+    flow, dtypes = name in FLOW_PIPELINES, {"default": dtype}
+    if not flow:
+        dtypes |= dict.fromkeys(TEXT_ENCODERS, torch.float32)
+    elif prediction:
+        raise BaseModelError("no prediction for a flow-matching model", prediction, "Leave it out.")
+    kind, extra = (getattr(diffusers, name, None), {}) if flow else PIPELINES[name]
+    if kind is None:
+        raise BaseModelError(f"a version of diffusers with {name}", diffusers.__version__, "Update diffusers.")
     try:
         pipeline = kind.from_pretrained(path, torch_dtype=dtypes, local_files_only=True, variant=variant, **extra)
     except (OSError, ValueError, ImportError, SafetensorError) as error:  # quantised parts need other packages
@@ -88,8 +97,9 @@ def _require_plain(path: Path) -> str:
         libraries = {entry[0] for entry in parts.values() if isinstance(entry, list) and entry}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(f"a {_INDEX} that names a pipeline's parts in {path}", f"{error!r}", _AGAIN) from None
-    if name not in PIPELINES:
-        raise BaseModelError(f"a {' or '.join(PIPELINES)} in {path}", name, _FIX)
+    known = [*PIPELINES, *sorted(FLOW_PIPELINES)]
+    if name not in known:
+        raise BaseModelError(f"a {' or '.join(known)} in {path}", name, _FIX)
     others = libraries - _LIBRARIES
     if others:
         got = ", ".join(sorted(map(str, others)))
@@ -112,16 +122,23 @@ def _require_entries(folder: Path, model: torch.nn.Module | None) -> None:
     files, keys = list(folder.glob("*.safetensors")) if model else [], set[str]()
     for file in files:
         with safe_open(file, framework="pt") as content:
-            keys |= {key.removeprefix("text_model.") for key in content.keys()}
-    wanted = {key.removeprefix("text_model.") for key in model.state_dict()} if model and files else set()
-    missing = {key for key in wanted - keys if not key.endswith("position_ids")}
+            keys |= {_bare(key) for key in content.keys()}
+    wanted = {_bare(key) for key in model.state_dict()} if model and files else set()
+    # A language model may predict tokens by its table of embeddings, and only images are asked of it.
+    missing = {key for key in wanted - keys if not key.endswith(("position_ids", "lm_head.weight"))}
     if missing:
         raise BaseModelError(f"all weights in {folder}", f"none of {sorted(missing)[0]}", _AGAIN)
 
 
+def _bare(key: str) -> str:
+    """A weight's name without the class that holds the text model."""
+    return key.removeprefix("text_model.").removeprefix("model.")
+
+
 def _variant(path: Path) -> str | None:
-    """ "fp16" if the folder has the UNet only in half precision."""
-    names = [file.name for file in (path / "unet").glob("*.*") if file.suffix in (".safetensors", ".bin")]
+    """ "fp16" if the folder has the network only in half precision."""
+    files = [file for part in ("unet", "transformer") for file in (path / part).glob("*.*")]
+    names = [file.name for file in files if file.suffix in (".safetensors", ".bin")]
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 

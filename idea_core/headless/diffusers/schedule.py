@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
+from ...diffusion.schedule import FLOW
 from ...errors import BaseModelError
 
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction"}
@@ -13,11 +14,13 @@ PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction"}
 
 
 def prediction_of(scheduler: Any) -> str:
-    """A scheduler's key in `PREDICTION_TYPES`.
+    """A scheduler's key in `PREDICTION_TYPES`, or `FLOW`.
 
     Raises:
         BaseModelError: another prediction type.
     """
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return FLOW
     kind = scheduler.config.prediction_type
     for prediction, name in PREDICTION_TYPES.items():
         if name == kind:

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel
 from ...diffusion.backbone import TextCondition, TokenIds
 from ...diffusion.memory import send
 from ...errors import BaseModelError, ConfigError
-from ...families import BASE_MODELS, UNETS
+from ...families import BASE_MODELS, HEADLESS_FLOWS, UNETS
 from ...text.tokenized import too_long, with_vectors
 
 TokenSequence = Sequence[int | Tensor]  # one prompt for one encoder: ids, and vectors (d_enc,) of pseudo-tokens
@@ -22,21 +22,30 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 def family_of(pipeline: Any) -> str:
-    """Key in `BASE_MODELS` of a pipeline, by the widths of its text encoders and its UNet.
+    """Key in `BASE_MODELS` of a pipeline, by its class and the widths of its text encoders and its network.
 
     Raises:
         BaseModelError: an unknown family.
     """
     widths = [encoder.config.hidden_size for encoder in text_encoders_of(pipeline)]
-    context = pipeline.unet.config.cross_attention_dim
-    for base in UNETS:
-        if list(base.encoders.values()) == widths and base.width == context:
+    context = _context_width(pipeline)
+    flow = type(pipeline).__name__ in {base.pipeline for base in HEADLESS_FLOWS}
+    for base in HEADLESS_FLOWS if flow else UNETS:
+        same = (list(base.encoders.values()), base.width) == (widths, context)
+        if same and (not flow or base.pipeline == type(pipeline).__name__):
             return base.key
     raise BaseModelError(
-        f"a pipeline of {', '.join(base.title for base in UNETS)}",
-        f"text encoders of width {widths} and cross attention of width {context}",
+        f"a pipeline of {', '.join(base.title for base in (*UNETS, *HEADLESS_FLOWS))}",
+        f"text encoders of width {widths} and a network that reads a width of {context}",
         "Choose another base model.",
     )
+
+
+def _context_width(pipeline: Any) -> int | None:
+    """Width of the text condition that a pipeline's network reads."""
+    network = getattr(pipeline, "unet", None) or pipeline.transformer
+    names = ("cross_attention_dim", "cap_feat_dim", "joint_attention_dim")  # UNet2DConditionModel, Z-Image, FLUX.2
+    return next((network.config[name] for name in names if name in network.config), None)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ def load_vae(path: Path, family: str, dtype: torch.dtype) -> AutoencoderKL:
         BaseModelError: no VAE, or one with other latent channels.
     """
     base = BASE_MODELS[family]
+    if base.vae != AutoencoderKL.__name__:
+        raise BaseModelError(f"no VAE beside {base.title}'s own", str(path), "Leave --vae out.")
     if path.is_dir():
         try:
             vae = AutoencoderKL.from_pretrained(path, torch_dtype=dtype, local_files_only=True)

@@ -18,7 +18,7 @@ from ...files.digest import digest_of
 from ...images import to_pixels
 from ...training.output import Output
 from ...training.run import OnProgress
-from ..diffusers import DiffusersBackbone
+from ..diffusers import DiffusersBackbone, FlowBackbone, backbone_of
 from ..diffusers.compiled import can_compile
 from .sources import FaceSource, ModelSource
 
@@ -41,9 +41,9 @@ class PeopleJob:
         model = digest_of(self.model.digest, self.model.chosen_dtype(), str(self.model.prediction))
         return PeopleDataset(self.folder, self.config, self.config.fingerprint(model, self.faces.digest()))
 
-    def backbone(self) -> DiffusersBackbone:
+    def backbone(self) -> DiffusersBackbone | FlowBackbone:
         """The base model, loaded."""
-        return DiffusersBackbone(self.model.load())
+        return backbone_of(self.model.load())
 
     def draw(self, people: PeopleDataset, shard: tuple[int, int] = (0, 1)) -> Iterator[int]:
         """Draw the missing images; yields each person's number."""
@@ -66,7 +66,7 @@ class PeopleJob:
             compiled: compile the network; None: where that pays.
         """
         output, backbone = Output(path, spec.fingerprint, save_every, base=self.model.provenance), self.backbone()
-        if can_compile(backbone.device) if compiled is None else compiled:
+        if isinstance(backbone, DiffusersBackbone) and (can_compile(backbone.device) if compiled is None else compiled):
             backbone.compile()
         return train_enhancer(backbone, spec, self.faces.load(), output, on_progress)
 

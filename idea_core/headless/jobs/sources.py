@@ -17,6 +17,7 @@ from ...errors import ConfigError, FaceError
 from ...faces import FaceEngine, FacePack, find_packs, free_engines, load_engine
 from ...faces.engines import build_engine
 from ...faces.packs import onnx_files
+from ...families import BASE_MODELS
 from ...files.digest import Digest
 from ...text.names import one_form
 
@@ -49,8 +50,11 @@ class ModelSource:
 
     def native_resolution(self) -> int:
         """Side in pixels of the images that the base model was trained on."""
+        from ..diffusers.text import family_of
+
         pipeline = self.load()
-        return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        base = BASE_MODELS[family_of(pipeline)]
+        return base.resolution if base.transformer else pipeline.unet.config.sample_size * pipeline.vae_scale_factor
 
     def chosen_dtype(self) -> str:
         """`dtype`, with "auto" decided for the device: bfloat16 only where the hardware does not emulate it."""

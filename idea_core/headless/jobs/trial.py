@@ -162,13 +162,13 @@ class Trial:
         return identity, {"steps": job.config.steps, "seconds": seconds, "peak_memory_bytes": memory, "bytes": size}
 
     def _draw(self, identity: Identity) -> list[Path]:
-        from ..diffusers import People
+        from ..diffusers import people_of
         from ..diffusers.generate import generate_each
 
         shared = self.comparison
         drawn = shared.methods[self.method].drawn(identity)
         pipeline = shared.drawing_model.load()
-        people, config = People(pipeline, [drawn]), shared.drawing
+        people, config = people_of(pipeline, [drawn]), shared.drawing
         config = dataclasses.replace(config, seed=config.seed + SEED_STEP * self.repetition)
         prompts = [prompt.replace(PLACEHOLDER, drawn.trigger) for prompt in self.prompts]
         self.images.mkdir(parents=True, exist_ok=True)
