@@ -71,5 +71,7 @@ def _into(comfyui: Path, output: Path) -> Result:
         photos[somebody.folder.name] = [Image.fromarray(read(path)) for path in somebody.photos]
     written = write_world(Contents(world.pipeline, world.faces.folder, world.enhancer, photos), comfyui)
     places = [str(path.relative_to(comfyui)) for path in written]
-    text = ["Written:", *places, "", "Start ComfyUI anew. The examples are in its list of workflows, under idea-world."]
-    return Result({"written": places}, "\n".join(text))
+    said = "Start ComfyUI anew. The examples are in its list of workflows, under idea-world."
+    if not any(path.suffix == ".json" for path in written):
+        said = "No examples: this pack is not in custom_nodes. Install it there, and run this again."
+    return Result({"written": places}, "\n".join(["Written:", *places, "", said]))

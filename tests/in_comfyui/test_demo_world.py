@@ -37,14 +37,15 @@ SHORT = {
     "IDEA_RefinedIdentity": {1: 1, 2: 3, 6: 4},
     "IDEA_EnhancerTrainAcross": {1: 4, 3: 3, 5: 3, 10: 2, 11: 1},
 }
-SHOWN = {  # example → whose likeness its images have, and the least of it
-    "01 From photos to a picture": ("alice", 0.4),
-    "02 Picture of a saved person": ("alice", 0.35),
-    "04 Strength and timing": ("alice", 0.25),
-    "05 Best of a batch": ("alice", 0.35),
-    "07 Two people in one picture": ("bob", 0.2),
-    "12 Person from one photo": ("alice", 0.35),
-    "13 Corrected person from one photo": ("alice", 0.35),
+LEAST = 0.2  # identity; strangers have .0, and people whom the ID-Enhancer makes at once .36, with a spread of .1
+SHOWN = {  # example → whose likeness its images have
+    "01 From photos to a picture": "alice",
+    "02 Picture of a saved person": "alice",
+    "04 Strength and timing": "alice",
+    "05 Best of a batch": "alice",
+    "07 Two people in one picture": "bob",
+    "12 Person from one photo": "alice",
+    "13 Corrected person from one photo": "alice",
 }
 EXAMPLES = sorted(path.stem for path in (PACK / "workflows").glob("[0-9]*.json") if path.stem[:2] not in ("06", "09"))
 LOAD = "const [graph, done] = arguments; window.app.loadGraphData(graph).then(() => done(null), e => done(String(e)));"
@@ -111,10 +112,9 @@ def test_an_example_runs_as_it_stands_and_draws_the_person(browser, demo, place,
     assert ended == "execution_success", detail
     assert not front_end.complaints(browser)
     if name in SHOWN:
-        person, least = SHOWN[name]
-        found = [likeness(world, image, person) for image in saved(demo, heard)]
+        found = [likeness(world, image, SHOWN[name]) for image in saved(demo, heard)]
         print(name, [round(value, 3) for value in found])
-        assert found and max(found) > least
+        assert found and max(found) > LEAST
 
 
 def test_a_new_person_by_a_few_clicks_and_one_typed_name(browser, demo, world):
@@ -143,5 +143,5 @@ def test_a_new_person_by_a_few_clicks_and_one_typed_name(browser, demo, world):
     clicks += 1
     assert heard[-1][0] == "execution_success" and clicks <= MOST_CLICKS
     (image,) = saved(demo, heard)
-    assert likeness(world, image, "alice") > SHOWN["01 From photos to a picture"][1]
+    assert likeness(world, image, "alice") > LEAST
     assert (demo.base / "output" / "idea" / "erin.safetensors").is_file()
