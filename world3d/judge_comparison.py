@@ -17,13 +17,14 @@ import torch
 
 from idea_core.evaluation.paired import estimate
 from idea_core.headless.jobs.people import Person, find_people
+from miniature.world import to_tensor
 
 from .judges import DlibJudge, HseJudge, PackJudge
 from .measure_base import Eye
 from .obedience import judge, right
 from .scenes import asked_for
 from .somebody import TRUE
-from .world import read, to_tensor
+from .world import read
 
 
 @click.command()

@@ -14,10 +14,11 @@ from torch import Tensor
 from idea_core.faces.score import similarities
 from idea_core.headless.jobs.people import Person
 from idea_core.headless.jobs.photo_source import PhotoSource, Prepared
+from miniature.world import to_tensor
 
 from .obedience import judge, right
 from .scenes import ASKED, SIZE, asked_for
-from .world import World, read, to_tensor
+from .world import World, read
 
 PEOPLE = Path(__file__).parent / "data" / "people"
 TRUE = "true"  # folder of true images of what the prompts ask for

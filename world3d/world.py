@@ -21,6 +21,7 @@ from idea_core.headless.diffusers import load_pipeline
 from idea_core.headless.jobs.sources import FaceSource
 from miniature.align import TEMPLATE, align
 from miniature.face_nets import POOL, second_recogniser
+from miniature.world import to_tensor
 
 from .shipped import BASE, ENHANCER, FACES, SECOND, unpack
 
@@ -78,11 +79,6 @@ class World:
         crops = [align(to_tensor([image]), point[None]) for image, point in zip(images, points)]
         embeddings = self.second(avg_pool2d(torch.cat(crops), POOL) * 2 - 1)
         return normalize(embeddings, dim=1) * torch.tensor([[face is not None] for face in faces])
-
-
-def to_tensor(images: Sequence[np.ndarray]) -> Tensor:
-    """(B, 3, H, W) in 0…1 of images (H, W, 3) of bytes, all of one size."""
-    return torch.from_numpy(np.stack(images)).movedim(-1, 1).float() / 255
 
 
 def read(path: Path) -> np.ndarray:
