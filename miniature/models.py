@@ -23,14 +23,17 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizers.build_tokenizer(folder, words(), LENGTH)
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def build_text_encoder(
+    tokenizer: CLIPTokenizer, width: int = WIDTH, layers: int = 4, heads: int = 4, length: int = LENGTH
+) -> CLIPTextModel:
+    """An untrained text encoder that reads `length` tokens."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        max_position_embeddings=LENGTH,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=length,
         hidden_act="quick_gelu",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

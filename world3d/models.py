@@ -23,7 +23,7 @@ Attention is on the lower two levels alone: on the upper one it would cost more 
 from __future__ import annotations
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from miniature import models
 
@@ -37,19 +37,7 @@ LATENT_SIZE = SIZE // 4
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=TEXT_LAYERS,
-        num_attention_heads=TEXT_HEADS,
-        max_position_embeddings=LENGTH,
-        hidden_act="quick_gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return CLIPTextModel(config)
+    return models.build_text_encoder(tokenizer, WIDTH, TEXT_LAYERS, TEXT_HEADS, LENGTH)
 
 
 def build_unet() -> UNet2DConditionModel:
