@@ -37,6 +37,7 @@ from .study import (
     mean,
     read_lines,
 )
+from .tables import markdown, rates_tried
 
 STEPS_SHOWN = (0, 25, 80, 320, 2000)
 DOCS = Path(__file__).parents[1] / "docs"
@@ -80,7 +81,7 @@ def main() -> None:
         comparisons("Fewer steps against more", lines, "seen", [*RIVALS, "whole"], fast, standard),
         comparisons("Fewer steps against more", lines, "seen", [*RIVALS, "whole"], fast, thorough),
         against_long(lines),
-        rates(choose(read_lines(SEARCH))),
+        rates_tried("Rates, searched on four other people", choose(read_lines(SEARCH)), GRIDS, TITLES),
     ]
     text = PAGE.read_text("utf-8")
     tables = "<!-- tables -->\n" + "\n\n".join(filter(None, sections)) + "\n<!-- end -->"
@@ -99,13 +100,13 @@ def budgets(lines: Sequence[Line]) -> str:
                 time = np.median([line["seconds"] for line in found]) / fastest
                 rows.append([TITLES[arm], str(steps), str(len(found)), *means(found), f"{time:.1f}"])
     title = f"Four photos, 12 pictures of each person; training time against that of ID-EA's {BUDGETS[0]} steps"
-    return table(title, ["", "steps", "people", *MEASURES, "time"], rows)
+    return markdown(title, ["", "steps", "people", *MEASURES, "time"], rows)
 
 
 def one_photo(lines: Sequence[Line]) -> str:
     found = {arm: select(lines, arm, BUDGETS[0], 1) for arm in MAIN}
     rows = [[TITLES[arm], *means(lines_of)] for arm, lines_of in found.items() if lines_of]
-    return table(f"One photo, {BUDGETS[0]} steps", ["", *MEASURES], rows)
+    return markdown(f"One photo, {BUDGETS[0]} steps", ["", *MEASURES], rows)
 
 
 def comparisons(
@@ -117,7 +118,7 @@ def comparisons(
     if all(set(row[1:]) == {"–"} for row in rows):
         return ""
     said = f"{steps} steps" if theirs is None else f"{steps} steps against {theirs}"
-    return table(f"{title}: {TITLES[arm]} minus …, {said}", DIFFERENCES, rows)
+    return markdown(f"{title}: {TITLES[arm]} minus …, {said}", DIFFERENCES, rows)
 
 
 def against_long(lines: Sequence[Line]) -> str:
@@ -129,7 +130,7 @@ def against_long(lines: Sequence[Line]) -> str:
         )
         ratio = f"1 : {theirs / mine:.0f}"
         rows.append([f"{TITLES[arm]}, {steps} steps", *differences(lines, (arm, steps), ("ti", LONG)), ratio])
-    return table(f"… minus Textual Inversion, {LONG} steps", [*DIFFERENCES, "training time"], rows)
+    return markdown(f"… minus Textual Inversion, {LONG} steps", [*DIFFERENCES, "training time"], rows)
 
 
 def instant(lines: Sequence[Line]) -> str:
@@ -151,7 +152,7 @@ def refined(lines: Sequence[Line]) -> str:
 def by_photos(lines: Sequence[Line], arm: str) -> str:
     found = {photos: select(lines, arm, 0, photos) for photos in (1, 2, 4)}
     rows = [[str(number), *means(lines_of)] for number, lines_of in found.items() if lines_of]
-    return table(f"{TITLES[arm]}, without any training, by photos", ["photos", *MEASURES], rows)
+    return markdown(f"{TITLES[arm]}, without any training, by photos", ["photos", *MEASURES], rows)
 
 
 def every_seed(lines: Sequence[Line]) -> str:
@@ -170,8 +171,8 @@ def every_seed(lines: Sequence[Line]) -> str:
         others[f"{titles[mine]}, minus {titles[theirs]}"] = [str(len(seeds)), *paired(ours, rivals)]
     return "\n\n".join(
         [
-            table("By seed of training and pictures", ["", "identity", "second", "obedience"], rows),
-            table(
+            markdown("By seed of training and pictures", ["", "identity", "second", "obedience"], rows),
+            markdown(
                 "Means over seeds",
                 ["", "seeds", *DIFFERENCES[1:]],
                 [[title, *cells] for title, cells in others.items()],
@@ -197,7 +198,7 @@ def at_best(lines: Sequence[Line], mine: tuple[str, int], others: Iterable[str])
         best = max(budgets, key=lambda steps: mean(select(lines, arm, steps), "identity"))
         rows.append([f"{TITLES[arm]}, {best} steps", *differences(lines, mine, (arm, best))])
     said = f"{mine[1]} steps" if mine[1] else "without any training"
-    return table(f"{TITLES[mine[0]]}, {said}, minus …, after the steps at which that is best", DIFFERENCES, rows)
+    return markdown(f"{TITLES[mine[0]]}, {said}, minus …, after the steps at which that is best", DIFFERENCES, rows)
 
 
 def how_many_people(lines: Sequence[Line]) -> str:
@@ -209,7 +210,7 @@ def how_many_people(lines: Sequence[Line]) -> str:
         of_seeds = " / ".join(f"{mean(persons, 'identity'):.3f}" for persons in seeds)
         rows.append([str(people or "all"), str(pictures), *means(list(chain(*seeds))), of_seeds])
     title = f"Enhancers after {LESSON.steps} steps by text alone: 16 other people, four photos, no training"
-    return table(title, ["people seen", "pictures of each", *MEASURES, "identity by seed"], rows)
+    return markdown(title, ["people seen", "pictures of each", *MEASURES, "identity by seed"], rows)
 
 
 def differences(lines: Sequence[Line], mine: tuple[str, int], theirs: tuple[str, int]) -> list[str]:
@@ -226,15 +227,6 @@ def paired(mine: Sequence[Line], theirs: Sequence[Line]) -> list[str]:
         known = found is not None and found.half is not None
         cells += [shown(found, signed=True), shown_p(found.p)] if known else ["–", "–"]
     return cells
-
-
-def rates(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    rows = []
-    for arm, grid in GRIDS.items():
-        tried = "; ".join(f"{key} {', '.join(f'{value:g}' for value in values)}" for key, values in grid.items())
-        taken = [", ".join(f"{key} {value:g}" for key, value in chosen[str(steps)][arm].items()) for steps in SHORT]
-        rows.append([TITLES[arm], tried, *taken])
-    return table("Rates, searched on four other people", ["", "tried", *(f"{n} steps" for n in SHORT)], rows)
 
 
 def plot(lines: Sequence[Line]) -> None:
@@ -267,11 +259,6 @@ def select(lines: Sequence[Line], arm: str, steps: int = 0, photos: int = 4, see
 
 def means(lines: Sequence[Line]) -> list[str]:
     return [f"{np.mean([line[measure] for line in lines]):.3f}" if lines else "–" for measure in MEASURES]
-
-
-def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"### {title}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 if __name__ == "__main__":

@@ -225,11 +225,13 @@ def rates_of(arm: str, steps: int, chosen: Mapping[str, Mapping[str, Mapping[str
     return {key: value for key, value in rates_of(whole, steps, chosen).items() if key not in changed}
 
 
-def choose(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+def choose(
+    lines: Sequence[Mapping[str, Any]], grids: Mapping[str, Mapping[str, Sequence[float]]] = GRIDS
+) -> dict[str, dict[str, dict[str, float]]]:
     """By steps and arm: the rates with the highest identity among those that obey in 95 % of pictures, or obey best."""
     trials: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
     for line in lines:
-        if any(value not in GRIDS[line["arm"]][key] for key, value in line["settings"].items()):
+        if any(value not in grids[line["arm"]][key] for key, value in line["settings"].items()):
             continue
         settings = json.dumps(line["settings"], sort_keys=True)
         trials.setdefault((str(line["steps"]), line["arm"]), {}).setdefault(settings, []).append(line)

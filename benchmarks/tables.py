@@ -6,7 +6,7 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,27 @@ def write(file: Path, what: str, device: str, rows: Sequence[Mapping[str, Any]],
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for row in rows:
         print("| " + " | ".join(str(_rounded(row).get(key, "")) for key in heads) + " |")
+
+
+def markdown(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table under its title."""
+    lines = [f"### {title}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def rates_tried(
+    title: str,
+    chosen: Mapping[str, Mapping[str, Mapping[str, float]]],
+    grids: Mapping[str, Mapping[str, Sequence[float]]],
+    titles: Mapping[str, str],
+) -> str:
+    """Rates that were tried for each arm, and those that were chosen, by steps and arm."""
+    rows = []
+    for arm, grid in grids.items():
+        tried = "; ".join(f"{key} {', '.join(f'{value:g}' for value in values)}" for key, values in grid.items())
+        taken = [", ".join(f"{key} {value:g}" for key, value in arms[arm].items()) for arms in chosen.values()]
+        rows.append([titles[arm], tried, *taken])
+    return markdown(title, ["", "tried", *(f"{steps} steps" for steps in chosen)], rows)
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,12 +24,14 @@ from idea_core.text.captions import PLACEHOLDER
 
 from .align import TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser
+from .packed import unpack_once
 from .people import named_people, other_people
 from .render import render
 from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, Scenes, draw_scenes
 
-DATA = Path(__file__).parent / "data"
-BASE, FACES, ENHANCER = DATA / "base", DATA / "faces", DATA / "enhancer.safetensors"
+SHIPPED = Path(__file__).parent / "data"
+MODELS = unpack_once(SHIPPED)
+BASE, FACES, ENHANCER = MODELS / "base", MODELS / "faces", MODELS / "enhancer.safetensors"
 FACE_MODELS = FaceSource(FACES, provider="cpu")
 AT_ONCE = 24  # images sampled together
 GUIDANCE, SAMPLING_STEPS = 3.0, 20  # at which the base model follows prompts and draws its people best

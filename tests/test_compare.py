@@ -26,6 +26,7 @@ from idea_core.text.captions import require_prompts
 from idea_core.training.config import PRESETS
 from idea_core.training.methods import METHODS, parse_methods, steps_of
 from miniature.trial import PER_PROMPT, Stranger
+from miniature.methods import REFINING
 from miniature.world import BASE, ENHANCER, FACES, GUIDANCE, SAMPLING_STEPS, all_names
 
 FOUR = range(4)  # of the people of the study
@@ -88,7 +89,7 @@ def test_tables_count_people_not_repetitions():
 
 
 def test_the_methods():
-    assert list(METHODS) == ["ti", "ci", "celeb", "published", "id-ea", "instant", "enhancer"]
+    assert list(METHODS) == ["ti", "ci", "celeb", "published", "id-ea", "instant", "refined", "enhancer"]
     assert METHODS["published"].config() == PRESETS["paper"] and METHODS["id-ea"].config() == PRESETS["fast"]
     assert steps_of(METHODS["ti"], 7).config().steps == 7 and steps_of(METHODS["instant"], 7).config().steps == 0
     found = parse_methods('{"method": "ti", "name": "ti-80", "steps": 80, "token_lr": 0.03}\n\n{"method": "id-ea"}')
@@ -236,11 +237,13 @@ def test_the_command_gives_the_studys_figures(tmp_path):
     for number in FOUR:
         Stranger(number, 2).person(tmp_path / "people" / f"p{number}")
     (tmp_path / "names.txt").write_text("\n".join(all_names()))
-    (tmp_path / "methods.jsonl").write_text('{"method": "celeb", "steps": 4, "axes_lr": 0.3}\n{"method": "instant"}')
+    (tmp_path / "methods.jsonl").write_text('{"method": "celeb", "steps": 4, "axes_lr": 0.3}\n{"method": "instant"}\n{"method": "refined"}')
+    (tmp_path / "looks.txt").write_text("\n".join(REFINING.prompts))
     model = ["--model", BASE, "--device", "cpu", "--draw-dtype", "bf16", "--face-models", FACES, "--provider", "cpu"]
     drawing = ["--sampling-steps", SAMPLING_STEPS, "--guidance", GUIDANCE, "--batch-size", "24", "--count", PER_PROMPT]
     data = ["--people", tmp_path / "people", "--names", tmp_path / "names.txt", "--crop", "center"]
     chosen = ["--methods", tmp_path / "methods.jsonl", "--enhancer", ENHANCER, "-o", tmp_path / "out", "--json"]
+    chosen += ["--refine-prompts", tmp_path / "looks.txt"]
     said = run("compare", *model, *drawing, *data, *chosen)
     by_command = {(one["person"], one["method"]): one for one in said["trials"]}
     laboratory = Laboratory("cpu")
@@ -254,3 +257,8 @@ def test_the_command_gives_the_studys_figures(tmp_path):
             by_command[f"p{number}", "instant"]["mean_similarity_strict"], abs=0.01
         )  # which keeps the ID-Enhancer's answer in half precision
         assert instant["identity"] > 0.3
+    instant, refined = (
+        sum(by_command[f"p{number}", method]["mean_similarity_strict"] for number in FOUR)
+        for method in ("instant", "refined")
+    )
+    assert refined > instant

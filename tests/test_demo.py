@@ -10,8 +10,9 @@ from idea_command import run
 from safetensors.torch import load_file
 
 from idea_core import Identity
+from miniature.packed import expand, shrink
 from world3d.demo import DRAWING, NAME, REFINING, STAGES, Demo
-from world3d.shipped import DATA, expand, shrink, unpack
+from world3d.shipped import DATA, unpack
 from world3d.somebody import PEOPLE, PER_PROMPT, Somebody, everybody
 from world3d.world import World
 

@@ -32,10 +32,12 @@ class Somebody:
 
     Attributes:
         count: number of photos to train on.
+        per_prompt: number of images of each prompt.
     """
 
     folder: Path
     count: int
+    per_prompt: int = PER_PROMPT
 
     @cached_property
     def person(self) -> Person:
@@ -50,8 +52,8 @@ class Somebody:
         return PhotoSource(self.photos, crop="center", resolution=SIZE).prepare(world.faces)
 
     def prompts(self, name: str) -> list[str]:
-        """What images are drawn of: each prompt `PER_PROMPT` times."""
-        return [prompt.format(name) for prompt in self.person.prompts for _ in range(PER_PROMPT)]
+        """What images are drawn of: each prompt `per_prompt` times."""
+        return [prompt.format(name) for prompt in self.person.prompts for _ in range(self.per_prompt)]
 
     def true_images(self) -> list[np.ndarray]:
         """True images of what `prompts` asks for."""

@@ -34,6 +34,7 @@ class Method:
         start: where the person starts.
         left_out: parts of the person that are not used for drawing: "adapter".
         enhancer: whether the person starts at the prediction of a pretrained ID-Enhancer.
+        refined: whether that prediction is drawn, compared with the face and corrected; without training alone.
         captions: one of `CAPTIONS`.
     """
 
@@ -42,6 +43,7 @@ class Method:
     start: Start = NamesStart()
     left_out: tuple[str, ...] = ()
     enhancer: bool = False
+    refined: bool = False
     captions: str = "photo"
 
     def config(self, **changes: Any) -> TrainConfig:
@@ -104,6 +106,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "published": PUBLISHED,
         "id-ea": ID_EA,
         "instant": Method("ID-EA, pretrained ID-Enhancer, no training", {"steps": 0}, enhancer=True),
+        "refined": Method("ID-EA, pretrained ID-Enhancer, refined", {"steps": 0}, enhancer=True, refined=True),
         "enhancer": Method("ID-EA, pretrained ID-Enhancer", {}, enhancer=True),
     }
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import IntRange, Option
 
+from ...enhancers.config import RefineConfig
 from ...files.textfile import read_text
 from ...method.anchor import parse_names
 from ...text.captions import require_prompts
@@ -24,6 +25,7 @@ from .options import (
     engine_options,
     face_options,
     model_options,
+    prompts_of,
     resolution_option,
     witness_option,
 )
@@ -37,7 +39,12 @@ def _drawing(sampling_steps: int, **values: Any) -> GenerateConfig:
 
 
 def _what(
-    prompts: Path | None, names: Path | None, enhancer: Path | None, clip: Path | None, **values: Any
+    prompts: Path | None,
+    names: Path | None,
+    enhancer: Path | None,
+    clip: Path | None,
+    refine_prompts: Path | None,
+    **values: Any,
 ) -> dict[str, Any]:
     """The fields of a `Comparison` that are read from files."""
     from ...evaluation import PROTOCOL_PROMPTS
@@ -46,7 +53,9 @@ def _what(
     chosen = tuple(line.strip() for line in lines if line.strip())
     require_prompts(chosen, "person")
     files = {"enhancer": enhancer and enhancer.absolute(), "clip": clip and clip.absolute()}
-    return {"prompts": chosen, "names": parse_names(read_text(names) if names else ""), **files, **values}
+    refining = RefineConfig(prompts=prompts_of(refine_prompts))
+    names_read = parse_names(read_text(names) if names else "")
+    return {"prompts": chosen, "names": names_read, "refining": refining, **files, **values}
 
 
 def chosen_methods(methods: str | None, enhancer: Path | None, steps: int | None) -> dict[str, Method]:
@@ -77,8 +86,8 @@ def chosen_methods(methods: str | None, enhancer: Path | None, steps: int | None
 @click.option("--people", "place", type=PATH, required=True, help="Folder with a sub-folder of photos per person.")
 @click.option(
     "--methods",
-    help=f"Names out of {', '.join(METHODS)}; or a file with a JSON object per line. Default: all, the last two only "
-    "with --enhancer.",
+    help=f"Names out of {', '.join(METHODS)}; or a file with a JSON object per line. Default: all, the last three "
+    "only with --enhancer.",
 )
 @click.option("--steps", type=IntRange(1), help="Training steps of all methods. Default: each method's own.")
 @click.option("--against", help="Method that the others are subtracted from. Default: id-ea, or the last one.")
@@ -89,6 +98,7 @@ def chosen_methods(methods: str | None, enhancer: Path | None, steps: int | None
     Option(["--count", "per_prompt"], type=IntRange(1), default=4, help="Images per prompt."),
     Option(["--names"], type=PATH, help="File of celebrity names, one per line, that the person starts from."),
     Option(["--enhancer"], type=PATH, help="Pretrained ID-Enhancer, for the methods that start there."),
+    Option(["--refine-prompts"], type=PATH, help="File of prompts that the method refined looks at the person by."),
     Option(["--draw-dtype", "drawing_dtype"], help="Precision of the images, such as bf16. Default: the training's."),
     Option(["--clip"], type=PATH, help="Folder of a CLIP model in transformers' format, for prompt similarity."),
 )
@@ -139,6 +149,7 @@ def compare(place: Path, output: Path, model: ModelSource, faces: FaceSource, en
         resolution = (dataclasses.replace(model, device="cpu") if engine.cluster else model).native_resolution()
         if engine.cluster:
             forget_models()  # only the workers need the models
+    what["refining"] = dataclasses.replace(what["refining"], resolution=resolution, guidance=how["drawing"].guidance)
     comparison = Comparison(
         folder=output.absolute(),
         model=model,

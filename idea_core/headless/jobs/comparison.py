@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ...enhancers.config import RefineConfig
 from ...method.anchor import celebrity_names
 from ...training.methods import Method
 from ..config import GenerateConfig
@@ -28,6 +29,7 @@ class Comparison:
         drawing: how images are drawn; each has its own seed, counted up from this one's.
         names: celebrity names for the start.
         enhancer: file of a pretrained ID-Enhancer, for the methods that need one.
+        refining: how its answers are refined, for the methods that do so; each person's seed is the training's.
         drawing_dtype: precision of the model that draws; None: the training's.
         clip: folder of a CLIP model, for prompt similarity.
         witness: face models of the second recogniser.
@@ -43,6 +45,7 @@ class Comparison:
     drawing: GenerateConfig = GenerateConfig()
     names: tuple[str, ...] = dataclasses.field(default_factory=celebrity_names)
     enhancer: Path | None = None
+    refining: RefineConfig = RefineConfig()
     drawing_dtype: str | None = None
     clip: Path | None = None
     witness: FaceSource | None = None

@@ -88,6 +88,7 @@ class Trial:
             names=shared.names,
             enhancer=shared.enhancer if method.enhancer else None,
             start=None if method.enhancer else method.start,
+            refine=shared.refining if method.refined else None,
         )
 
     @cached_property

@@ -1,0 +1,298 @@
+"""The study among people in three dimensions, who are judged by networks that others trained on real faces.
+
+    python -m benchmarks.study3d search --networks work/faces    rates, on people who are not reported
+    python -m benchmarks.study3d run --networks work/faces       every cell of the table, on those who are
+    python -m benchmarks.study3d tables                          docs/real-faces.md
+
+A trial is one of `idea compare`.  Results go to `benchmarks/results/`, a line a trial; a command goes on where it was
+stopped, and several may run side by side, each with its --shard.  `tools/real_faces.py` fetches the networks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from idea_core.evaluation.comparison import shown
+from idea_core.evaluation.paired import difference
+from idea_core.headless.config import GenerateConfig
+from idea_core.headless.jobs import ModelSource
+from idea_core.headless.jobs.comparison import Comparison
+from idea_core.headless.jobs.people import Person
+from idea_core.headless.jobs.photo_source import PhotoSource
+from idea_core.headless.jobs.trial import Trial
+from idea_core.training.methods import METHODS, Method
+from idea_core.training.person import LR_WIDTH
+from world3d.demo import AT_ONCE, REFINING
+from world3d.judge_comparison import similarity
+from world3d.judges import DlibJudge, HseJudge, PackJudge
+from world3d.measure_base import Eye
+from world3d.models import WIDTH
+from world3d.names import known_names
+from world3d.people import held_out_people
+from world3d.photos import Counts, write_person
+from world3d.scenes import SIZE
+from world3d.somebody import TRUE, Somebody
+from world3d.world import GUIDANCE, SAMPLING_STEPS, World, read
+
+from .study import Cell, add_lines, choose, mean, read_lines
+from .tables import markdown, rates_tried
+
+RESULTS = Path(__file__).parent / "results"
+SEARCH, REPORT = RESULTS / "world3d-search.jsonl", RESULTS / "world3d-run.jsonl"
+PAGE = Path(__file__).parents[1] / "docs" / "real-faces.md"
+REPORTED, SEARCHED = range(24), range(24, 26)  # people
+SHORT, LONG = (25, 80), 320  # steps; rates are searched for the first
+PER_PROMPT = 1  # images
+FIRST_SEED = 10_000  # of images, far from those that a refinement draws
+BOUNDS = {"true": "true pictures", "other": "true pictures of another person"}
+INSTANT = ("seen", "seen: refined")
+ONE_PHOTO = (("seen", 0), ("whole", SHORT[0]))
+Line = Mapping[str, Any]
+MEASURES = ("identity", "second", "pack", "dlib", "hse", "obedience")
+COMPARED = tuple(measure for measure in MEASURES if measure != "second")
+
+_ID_EA, _SEEN, _PUBLISHED = METHODS["id-ea"], METHODS["enhancer"], METHODS["published"]
+_WIDTHS = WIDTH / LR_WIDTH
+ARMS: Mapping[str, Method] = {
+    "ti": METHODS["ti"],
+    "ci": METHODS["ci"],
+    "celeb": METHODS["celeb"],
+    "published": replace(  # the same learning rate for all, and the study's batch and captions
+        _PUBLISHED.changed(_PUBLISHED.title, batch_size=4, adapter_lr=_PUBLISHED.config().adapter_lr * _WIDTHS),
+        captions="photo",
+    ),
+    "whole": _ID_EA,
+    "seen": _SEEN,
+    "seen: refined": METHODS["refined"],
+    "whole: no enhancer": _ID_EA.changed("Enhancer frozen at random", enhancer_lr=0.0),
+    "whole: no adapter": _ID_EA.changed("no Enhancer and Adapter", adapter_lr=0.0),
+    "whole: no kv": _ID_EA.changed("no K/V", kv_lr=0.0),
+    "whole: shut gate": _ID_EA.changed("gate shut at the start, γ = 0", gate_init=0.0),
+}
+PARTS = [arm for arm in ARMS if arm.startswith("whole: ")]
+GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
+    "ti": {"token_lr": (3e-3, 1e-2, 3e-2, 1e-1)},
+    "ci": {"token_lr": (3e-2, 1e-1, 3e-1, 1.0)},
+    "celeb": {"axes_lr": (0.1, 0.3, 0.5, 1.0)},
+    "whole": {"axes_lr": (0.1, 0.3), "kv_lr": (2e-3, 5e-3)},
+}
+
+
+class Laboratory:
+    """The world's models, people in a folder, and trials on them, which are those of `idea compare`.
+
+    Args:
+        work: folder for models and people.
+        networks: folder of the judges by others.
+    """
+
+    def __init__(self, work: Path, networks: Path):
+        self.world, self.people = World.shipped(work / "models"), work / "people"
+        self.model = ModelSource(self.world.base, "fp32", "cpu")
+        judges = {"pack": PackJudge(networks / "faceplugin"), "dlib": DlibJudge(networks / "dlib")}
+        self.eye = Eye(judges | {"hse": HseJudge(networks / "hse")})
+        self._references: dict[Path, dict[str, Any]] = {}
+
+    def trial(self, cell: Cell) -> dict[str, Any]:
+        """One line of a file of results."""
+        somebody = self.somebody(cell.person, cell.photos)
+        if cell.arm == "true":
+            result, seconds = self.measure(somebody, sorted((somebody.folder / TRUE).iterdir())), 0.0
+        elif cell.arm == "other":
+            other = self.somebody(cell.person + (-1 if cell.person % 2 else 1), cell.photos)
+            result, seconds = self.measure(somebody, sorted((other.folder / TRUE).iterdir())), 0.0
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                trial = self._trial(cell, somebody, Path(folder))
+                seconds = trial.run()["seconds"]
+                result = self.measure(somebody, trial.image_files)
+        line = {"key": cell.key, "arm": cell.arm, "person": cell.person, "steps": cell.steps, "photos": cell.photos}
+        figures = {key: round(value, 5) for key, value in result.items()}
+        return line | {"settings": dict(cell.settings), **figures, "seconds": round(seconds, 2)}
+
+    def _trial(self, cell: Cell, somebody: Somebody, folder: Path) -> Trial:
+        settings = {**cell.settings, "steps": cell.steps}
+        method = ARMS[cell.arm].changed(cell.arm, **settings)
+        comparison = Comparison(
+            folder=folder,
+            model=self.model,
+            faces=self.world.faces,
+            photos=PhotoSource(crop="center", resolution=SIZE),
+            methods={cell.arm: method},
+            prompts=(),
+            per_prompt=PER_PROMPT,
+            drawing=GenerateConfig(steps=SAMPLING_STEPS, guidance=GUIDANCE, batch_size=AT_ONCE, seed=FIRST_SEED),
+            names=known_names(),
+            enhancer=self.world.folder / "enhancer.safetensors",
+            refining=REFINING,
+            drawing_dtype="bf16",
+        )
+        person = replace(somebody.person, photos=somebody.photos)
+        return Trial(comparison, person, cell.arm, cell.seed)
+
+    def somebody(self, number: int, photos: int) -> Somebody:
+        """A person whom no model has seen, in a folder."""
+        folder = self.people / f"person{number:02}"
+        if not (folder / TRUE).is_dir():
+            write_person(folder, number, self._everybody[number], Counts(true_images=PER_PROMPT))
+        return Somebody(folder, photos, PER_PROMPT)
+
+    @cached_property
+    def _everybody(self):
+        return held_out_people(max(SEARCHED) + 1)
+
+    def measure(self, somebody: Somebody, files: Sequence[Path]) -> dict[str, float]:
+        """Means over images: what the world measures, and likeness by each judge."""
+        images = list(map(read, files))
+        seen, references = self.eye.embed(images), self._seen_once(somebody.folder)
+        judged = {name: similarity(seen[name], references[name]) for name in seen}
+        return {**somebody.measure(images, self.world), **judged}
+
+    def _seen_once(self, folder: Path) -> dict[str, Any]:
+        """A person's references as the judges see them."""
+        if folder not in self._references:
+            self._references[folder] = self.eye.embed(list(map(read, Person.of(folder).references)))
+        return self._references[folder]
+
+
+def searched_cells() -> Iterator[Cell]:
+    for person, steps, (arm, grid) in itertools.product(SEARCHED, SHORT, GRIDS.items()):
+        for values in itertools.product(*grid.values()):
+            yield Cell(arm, person, steps, 4, dict(zip(grid, values)))
+
+
+def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Cell]:
+    """By person, what is most telling first, so that a stopped study has whole rows."""
+    few, more = SHORT
+    for person in REPORTED:
+        for arm in BOUNDS:
+            yield Cell(arm, person, 0, 4)
+        for arm, photos in (("seen", 4), ("seen", 1), ("seen: refined", 4)):
+            yield Cell(arm, person, 0, photos)
+        for arm, steps in itertools.product(GRIDS, SHORT):
+            yield Cell(arm, person, steps, 4, chosen[str(steps)][arm])
+        yield Cell("published", person, few, 4)
+        yield Cell("seen", person, few, 4)
+        yield Cell("whole", person, few, 1, chosen[str(few)]["whole"])
+        for arm in PARTS:
+            changed = {key for key, value in ARMS[arm].settings.items() if _ID_EA.settings.get(key) != value}
+            rates = {key: value for key, value in chosen[str(few)]["whole"].items() if key not in changed}
+            yield Cell(arm, person, few, 4, rates)
+    for arm, person in itertools.product(("ti", "ci", "whole"), REPORTED):
+        yield Cell(arm, person, LONG, 4, chosen[str(more)][arm])
+
+
+def tables(lines: Sequence[Line], searched: Sequence[Line]) -> str:
+    """Every method after its steps, what ID-EA has more, part by part, and rates."""
+    few = SHORT[0]
+    everything = [
+        *((arm, 0) for arm in INSTANT),
+        *itertools.product(GRIDS, (*SHORT, LONG)),
+        ("published", few),
+        ("seen", few),
+    ]
+    rows = [[BOUNDS[bound], "", *_cells(select(lines, bound))] for bound in BOUNDS]
+    fastest = np.median([line["seconds"] for line in select(lines, "whole", few)])
+    for arm, steps in everything:
+        if found := select(lines, arm, steps):
+            time = np.median([line["seconds"] for line in found]) / fastest
+            rows.append([ARMS[arm].title, str(steps), *_cells(found), f"{time:.1f}"])
+    heads = ["", "steps", "people", *MEASURES]
+    title = f"Four photos, {6 * PER_PROMPT} images of each person; training time against that of ID-EA's {few} steps"
+    photos = [
+        ["one photo, " + ARMS[arm].title, str(steps), *_cells(select(lines, arm, steps, 1))] for arm, steps in ONE_PHOTO
+    ]
+    parts = [("whole", few, part, few) for part in PARTS]
+    rivals = [("whole", steps, arm, steps) for steps in (*SHORT, LONG) for arm in ("ti", "ci", "celeb", "published")]
+    fewer = [("whole", steps, arm, LONG) for steps in SHORT for arm in ("ti", "ci")]
+    fewer += [("seen: refined", 0, "seen", 0), ("seen", few, "whole", few), ("seen", few, "seen", 0)]
+    titles = {arm: ARMS[arm].title for arm in GRIDS}
+    return "\n\n".join(
+        [
+            markdown(title, [*heads, "time"], rows),
+            markdown("One photo", heads, photos),
+            _differences("At equal steps", lines, rivals),
+            _differences("Fewer steps against more, and the pretrained Enhancer", lines, fewer),
+            _differences("Part by part", lines, parts),
+            rates_tried("Rates, searched on two other people", choose(searched, GRIDS), GRIDS, titles),
+        ]
+    )
+
+
+def select(lines: Sequence[Line], arm: str, steps: int = 0, photos: int = 4) -> list[Line]:
+    return [line for line in lines if (line["arm"], line["steps"], line["photos"]) == (arm, steps, photos)]
+
+
+def _cells(found: Sequence[Line]) -> list[str]:
+    return [str(len(found)), *(f"{mean(found, measure):.3f}" if found else "–" for measure in MEASURES)]
+
+
+def _differences(title: str, lines: Sequence[Line], pairs: Sequence[tuple[str, int, str, int]]) -> str:
+    """Differences of two methods, paired over the people whom both learned, with 95 % intervals."""
+    rows = []
+    for arm, steps, other, theirs in pairs:
+        mine, others = select(lines, arm, steps), select(lines, other, theirs)
+        if not others:
+            continue
+        cells = []
+        for measure in COMPARED:
+            found = difference(*({line["person"]: line[measure] for line in part} for part in (mine, others)))
+            cells.append("–" if found is None else shown(found, signed=True))
+        rows.append([f"{ARMS[arm].title}, {steps} − {ARMS[other].title}, {theirs}", *cells])
+    return markdown(title, ["", *COMPARED], rows)
+
+
+@click.group()
+def study() -> None:
+    """Likeness by judges that nothing asked, obedience and time of ID-EA, its parts, and the methods before it."""
+
+
+def options(command):
+    """Where a part of the study runs."""
+    for option in (
+        click.option("--networks", type=click.Path(exists=True, path_type=Path), required=True),
+        click.option("--work", type=click.Path(path_type=Path), default=Path("work/study3d")),
+        click.option("--shard", default="0/1", help="Which part of the work, as 0/2 and 1/2."),
+        click.option("--threads", type=int, default=1, help="Of the processor."),
+    ):
+        command = option(command)
+    return command
+
+
+@study.command()
+@options
+def search(networks: Path, work: Path, shard: str, threads: int) -> None:
+    """Try rates on people who are not reported."""
+    torch.set_num_threads(threads)
+    add_lines(searched_cells(), SEARCH, shard, Laboratory(work, networks).trial)
+
+
+@study.command()
+@options
+def run(networks: Path, work: Path, shard: str, threads: int) -> None:
+    """Measure every cell on the people who are reported."""
+    torch.set_num_threads(threads)
+    add_lines(reported_cells(choose(read_lines(SEARCH), GRIDS)), REPORT, shard, Laboratory(work, networks).trial)
+
+
+@study.command("tables")
+def write_tables() -> None:
+    """Write the tables of the page."""
+    text = PAGE.read_text("utf-8")
+    body = "<!-- study -->\n" + tables(read_lines(REPORT), read_lines(SEARCH)) + "\n<!-- end -->"
+    PAGE.write_text(re.sub(r"<!-- study -->.*<!-- end -->", lambda _: body, text, flags=re.S), "utf-8")
+
+
+if __name__ == "__main__":
+    study()
