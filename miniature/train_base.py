@@ -14,15 +14,15 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
 from idea_core.text.captions import OBJECT_TEMPLATES
 
+from .losses import NoiseLoss
 from .models import LATENT_CHANNELS, LATENT_SIZE, build_pipeline, build_text_encoder, build_tokenizer, build_unet
 from .people import NAMED_PEOPLE, named_people
 from .render import SIZE, render_with_keypoints
 from .scenes import Scenes, draw_scenes
 from .teach_text import teach_text
-from .training import Run
+from .training import PACE, STATE, Plan, Run
 from .words import LENGTH
 
 PICTURES = 64  # of each named person
@@ -31,18 +31,15 @@ NULL, NAMELESS, TEMPLATE, NO_BACKGROUND, NO_SCENE = 0.1, 0.06, 0.3, 0.15, 0.3  #
 BATCH = 48
 LR, TEXT_LR = 1e-3, 2e-4
 TEXT_STEPS = 600  # of the text encoder's pretraining
-SNR_GAMMA = 2.0  # min-SNR (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
-SNR_SCALE = 5.0  # upper bound of the weights: the noisiest steps, which decide what an image shows, weigh more
 MOUTH, MOUTH_FROM = 6.0, 2800  # additional loss weight of the mouth, which is small, and its first step
 MARGIN = 3.0  # pixels around a mouth
-LATE, LATE_FROM = 0.5, 300  # share of the timesteps that are sampled from LATE_FROM on
 
 
 @click.command()
 @click.option("--steps", type=int, default=7000, help="Steps to train for.")
 @click.option("--vae", type=click.Path(path_type=Path), required=True, help="The world's VAE, in diffusers' format.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/base"), help="Folder for checkpoints.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "data" / "base")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("work/models/base"))
 @click.option("--seed", type=int, default=0)
 def main(steps: int, vae: Path, work: Path, output: Path, seed: int) -> None:
     torch.manual_seed(seed)
@@ -51,41 +48,23 @@ def main(steps: int, vae: Path, work: Path, output: Path, seed: int) -> None:
     tokenizer = build_tokenizer(work / "tokenizer")
     text_encoder, unet = build_text_encoder(tokenizer), build_unet()
     latents, ids, mouths = _data(autoencoder, tokenizer, work / "data.pt", seed)
-    if not (work / "checkpoint.pt").exists():
+    if not (work / STATE).exists():
         error = teach_text(text_encoder, tokenizer, TEXT_STEPS, torch.Generator().manual_seed(seed))
         print(f"text encoder: squared error of the predicted faces {error:.4f}", flush=True)
     groups = [
         {"params": list(unet.parameters()), "lr": LR},
         {"params": list(text_encoder.parameters()), "lr": TEXT_LR, "weight_decay": 0.0},
     ]
-    run = Run(work, {"text_encoder": text_encoder, "unet": unet}, groups, steps, seed)
-    alphas = stable_diffusion_schedule("eps").alphas_cumprod
+    run = Run(work, {"text_encoder": text_encoder, "unet": unet}, groups, Plan(steps, seed, **PACE))
+    loss = NoiseLoss(text_encoder, unet)
     for _ in run.steps():
         chosen = torch.randint(len(latents), (BATCH,), generator=run.generator)
         caption = torch.randint(CAPTIONS, (BATCH,), generator=run.generator)
-        loss_weight = 1 + MOUTH * mouths[chosen] * (run.count >= MOUTH_FROM)
-        captions, clean = ids[chosen, caption], latents[chosen].float()
-        run.step(_loss(text_encoder, unet, alphas, clean, captions, loss_weight, run.generator))
-    run.finish()
+        emphasis = 1 + MOUTH * mouths[chosen] * (run.count >= MOUTH_FROM)
+        run.step(loss(latents[chosen].float(), ids[chosen, caption], emphasis, run.generator))
     averages = run.averages
     pipeline = build_pipeline(tokenizer, averages["text_encoder"], averages["unet"], autoencoder)
     pipeline.to(dtype=torch.float16).save_pretrained(output)
-
-
-def _loss(text_encoder, unet, alphas: Tensor, latents: Tensor, ids: Tensor, loss_weight: Tensor, generator) -> Tensor:
-    """Mean squared error of the noise, weighted by timestep and by `loss_weight` (B, h, w)."""
-    noise = torch.randn(latents.shape, generator=generator)
-    anywhere = torch.randint(len(alphas), (BATCH,), generator=generator)
-    late = torch.randint(LATE_FROM, len(alphas), (BATCH,), generator=generator)
-    timesteps = torch.where(torch.rand(BATCH, generator=generator) < LATE, late, anywhere)
-    alpha = alphas[timesteps].view(-1, 1, 1, 1)
-    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-    with torch.autocast("cpu", torch.bfloat16):
-        context = text_encoder(ids).last_hidden_state
-        output = unet(noisy, timesteps, context.float(), return_dict=False)[0]
-    weight = (SNR_GAMMA * (1 - alpha) / alpha).clamp(max=SNR_SCALE).view(-1)  # min(SNR_SCALE · SNR, γ) / SNR
-    error = (output.float() - noise).square().mean(1) * loss_weight
-    return (error.mean((1, 2)) * weight).mean()
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ PROMPTS = 61  # not a multiple of PER_PERSON, so that people have different prom
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/enhancer"), help="Folder for the images.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("work/enhancer/enhancer.safetensors"))
+@click.option("--output", type=click.Path(path_type=Path), default=Path("work/models/enhancer.safetensors"))
 @click.option("--shard", default=None, help="Only draw the images of this part of the people: 0/2, 1/2 …")
 @click.option("--device", default="cpu")
 @click.option("--threads", type=int, default=2, help="CPU threads.")

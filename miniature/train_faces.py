@@ -29,7 +29,7 @@ from .onnx_export import save_detector, save_recogniser
 from .people import PARAMETERS, other_people
 from .render import SIZE, render_with_keypoints
 from .scenes import draw_scenes
-from .training import Run
+from .training import PACE, Plan, Run
 
 PEOPLE, PICTURES = 2400, 12  # of the recogniser's training
 MARGIN, SCALE = 0.2, 32.0  # CosFace (arXiv 1801.09414)
@@ -39,7 +39,7 @@ SECOND_PEOPLE_SEED = 41
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/faces"), help="Folder for checkpoints.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "data" / "faces")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("work/models/faces"))
 @click.option("--only", type=click.Choice(list(STEPS)), multiple=True, default=tuple(STEPS), help="What to train.")
 @click.option("--seed", type=int, default=0)
 def main(work: Path, output: Path, only: tuple[str, ...], seed: int) -> None:
@@ -66,7 +66,7 @@ def train_recogniser(net: nn.Module, faces: Tensor, steps: int, work: Path, seed
     crops, people = _crops(faces, seed)
     centers = nn.ParameterList([nn.Parameter(torch.randn(len(faces), net[-1].weight.shape[0]) * 0.05)])
     groups = [{"params": [*net.parameters(), *centers], "lr": 2e-3, "weight_decay": 5e-4}]
-    run = Run(work, {"net": net, "centers": centers}, groups, steps, seed)
+    run = Run(work, {"net": net, "centers": centers}, groups, Plan(steps, seed, **PACE))
     for _ in run.steps():
         chosen = torch.randint(len(crops), (128,), generator=run.generator)
         pictures = roughen(crops[chosen].float() / 127.5 - 1, run.generator)
@@ -75,7 +75,6 @@ def train_recogniser(net: nn.Module, faces: Tensor, steps: int, work: Path, seed
         cosines = normalize(embeddings.float()) @ normalize(centers[0]).T
         margin = MARGIN * min(1.0, run.progress / 0.4)
         run.step(cross_entropy((cosines - margin * one_hot(people[chosen], len(faces))) * SCALE, people[chosen]))
-    run.finish()
     return run.averages["net"]
 
 
@@ -83,7 +82,7 @@ def train_detector(steps: int, work: Path, seed: int) -> nn.Module:
     """Train score, box and key points of the one face in an image; some images have none."""
     torch.manual_seed(seed)
     net = detector()
-    run = Run(work, {"net": net}, [{"params": list(net.parameters()), "lr": 2e-3}], steps, seed)
+    run = Run(work, {"net": net}, [{"params": list(net.parameters()), "lr": 2e-3}], Plan(steps, seed, **PACE))
     for _ in run.steps():
         pictures, keypoints, _ = _pictures(64, run.generator)
         pictures, truth = detection_batch(pictures, keypoints / SIZE * 2 - 1, run.generator)
@@ -93,20 +92,18 @@ def train_detector(steps: int, work: Path, seed: int) -> nn.Module:
         score = binary_cross_entropy_with_logits(output[:, 0], there)
         places = smooth_l1_loss(output[:, 1:], truth[:, 1:], reduction="none", beta=0.02).mean(1)
         run.step(score + 10 * (places * there).sum() / there.sum())
-    run.finish()
     return run.averages["net"]
 
 
 def train_judge(steps: int, work: Path, seed: int) -> Judge:
     torch.manual_seed(seed)
     judge = Judge()
-    run = Run(work, {"judge": judge}, [{"params": list(judge.parameters()), "lr": 2e-3}], steps, seed)
+    run = Run(work, {"judge": judge}, [{"params": list(judge.parameters()), "lr": 2e-3}], Plan(steps, seed, **PACE))
     for _ in run.steps():
         pictures, _, scenes = _pictures(64, run.generator)
         with torch.autocast("cpu", torch.bfloat16):
             answers = judge(roughen(pictures, run.generator))
         run.step(sum(cross_entropy(logits.float(), getattr(scenes, key)) for key, logits in answers.items()))
-    run.finish()
     return run.averages["judge"]
 
 

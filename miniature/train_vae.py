@@ -9,17 +9,15 @@ from pathlib import Path
 
 import click
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
-from torch.nn.functional import l1_loss, mse_loss
 
+from .losses import vae_loss
 from .models import LATENT_CHANNELS, LATENT_SIZE, build_vae
 from .people import PARAMETERS
 from .render import render
 from .scenes import draw_scenes
-from .training import Run
+from .training import PACE, Plan, Run
 
-KL_WEIGHT = 1e-6  # at 1e-5 the posterior is a quarter as wide as the latents, which blurs small features
 BATCH = 16
 LR = 1e-3  # at 2e-3 it ends in images of one colour
 
@@ -32,28 +30,16 @@ LR = 1e-3  # at 2e-3 it ends in images of one colour
 def main(steps: int, work: Path, output: Path, seed: int) -> None:
     torch.manual_seed(seed)
     vae = build_vae()
-    run = Run(work, {"vae": vae}, [{"params": list(vae.parameters()), "lr": LR}], steps, seed)
+    run = Run(work, {"vae": vae}, [{"params": list(vae.parameters()), "lr": LR}], Plan(steps, seed, **PACE))
     for _ in run.steps():
         pictures = _pictures(BATCH, run.generator)
         noise = torch.randn(BATCH, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=run.generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            rebuilt, divergence = _rebuild(vae, pictures, noise)
-        error = l1_loss(rebuilt, pictures) + mse_loss(rebuilt, pictures)
-        edges = sum(l1_loss(rebuilt.diff(dim=dim), pictures.diff(dim=dim)) for dim in (2, 3))
-        run.step(error + edges + KL_WEIGHT * divergence)
-    run.finish()
+        run.step(vae_loss(vae, pictures, noise))
     trained = run.averages["vae"]
     with torch.no_grad():
         latents = torch.cat([trained.encode(_pictures(64, run.generator)).latent_dist.mode() for _ in range(8)])
     trained.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     trained.save_pretrained(output)
-
-
-def _rebuild(vae: AutoencoderKL, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Images after the VAE, and the mean KL divergence of their posteriors from N(0, 1), in nats per image."""
-    posterior = vae.encode(pictures).latent_dist
-    latents = posterior.mean + posterior.std * noise
-    return vae.decode(latents).sample.float(), posterior.kl().float().mean()
 
 
 def _pictures(count: int, generator: torch.Generator) -> Tensor:

@@ -25,8 +25,8 @@ from idea_core.headless.jobs.people import Person, find_people
 from idea_core.text.captions import require_prompts
 from idea_core.training.config import PRESETS
 from idea_core.training.methods import METHODS, parse_methods, steps_of
-from miniature.trial import PER_PROMPT, Stranger
 from miniature.methods import REFINING
+from miniature.trial import PER_PROMPT, Stranger
 from miniature.world import BASE, ENHANCER, FACES, GUIDANCE, SAMPLING_STEPS, all_names
 
 FOUR = range(4)  # of the people of the study
@@ -237,7 +237,9 @@ def test_the_command_gives_the_studys_figures(tmp_path):
     for number in FOUR:
         Stranger(number, 2).person(tmp_path / "people" / f"p{number}")
     (tmp_path / "names.txt").write_text("\n".join(all_names()))
-    (tmp_path / "methods.jsonl").write_text('{"method": "celeb", "steps": 4, "axes_lr": 0.3}\n{"method": "instant"}\n{"method": "refined"}')
+    (tmp_path / "methods.jsonl").write_text(
+        '{"method": "celeb", "steps": 4, "axes_lr": 0.3}\n{"method": "instant"}\n{"method": "refined"}'
+    )
     (tmp_path / "looks.txt").write_text("\n".join(REFINING.prompts))
     model = ["--model", BASE, "--device", "cpu", "--draw-dtype", "bf16", "--face-models", FACES, "--provider", "cpu"]
     drawing = ["--sampling-steps", SAMPLING_STEPS, "--guidance", GUIDANCE, "--batch-size", "24", "--count", PER_PROMPT]

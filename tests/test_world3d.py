@@ -11,13 +11,13 @@ from torch import nn
 
 from idea_core.headless.diffusers.single_file import clip_tokenizer
 from idea_core.headless.jobs.people import find_people
+from miniature.training import Plan, Run
 from world3d import album, captions, genes, names, people, photos, rasterise, scenes, words
 from world3d.head import head
 from world3d.judge_comparison import similarity
 from world3d.person import expressed, neutral
 from world3d.picture import keypoints, picture, prepare
 from world3d.train_judge import indices
-from world3d.training import Plan, Run
 
 PLAIN = scenes.Scene()
 

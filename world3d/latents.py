@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from transformers import CLIPTokenizer
 
+from miniature.training import half_precision
+
 from .album import load_pictures, person_of, scene_of
 from .captions import CAPTIONS, captions_of
 from .models import LATENT_CHANNELS, LATENT_SIZE
@@ -21,7 +23,6 @@ from .names import NAMED_PEOPLE
 from .people import named_people
 from .scenes import ASKED
 from .train_vae import to_tensor
-from .training import half_precision
 from .words import LENGTH
 
 FILE = "latents.npy"

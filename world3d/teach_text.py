@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+from miniature.training import half_precision
+
 from .latents import LOOKS, Pictures
 from .scenes import ASKED
-from .training import half_precision
 
 BATCH = 128
 RATE, TOKEN_RATE, WARM_UP = 1e-3, 3e-3, 50

@@ -13,24 +13,20 @@ import click
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
-from torch import Tensor
 
-from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
+from miniature.losses import NoiseLoss
 from miniature.models import build_pipeline
+from miniature.training import STATE, Plan, Run
 
 from .captions import CAPTIONS
 from .latents import emphasis, load_data, tokens
 from .models import build_text_encoder, build_unet
 from .teach_text import teach_text
-from .training import STATE, Plan, Run, half_precision
 from .words import build_tokenizer
 
 BATCH = 48
 RATE, TEXT_RATE = 8e-4, 2e-4
 LESSON = 900  # steps of the text encoder's first lesson
-SNR = 2.0  # min-SNR-γ (arXiv 2303.09556): with the plain loss, backgrounds are learned and people are not
-NOISIEST = 5.0  # bound of the weights, so that the noisiest steps, which decide what a picture shows, count for more
-LATE, LATE_FROM = 0.5, 300  # share of the steps that are drawn from the noisier end alone
 
 
 @click.command()
@@ -60,41 +56,16 @@ def main(source: Path, vae: Path, steps: int, work: Path, output: Path, export: 
     run = Run(work, {"text_encoder": text_encoder, "unet": unet}, groups, Plan(steps, seed))
     if not export:
         run.save()
-        loss = Loss(text_encoder, unet)
+        unet.set_attn_processor(AttnProcessor())  # on a CPU, torch's fused attention is ten times slower backwards
+        text_encoder.set_attn_implementation("eager")
+        loss, places = NoiseLoss(text_encoder, unet), emphasis()
         for _ in run.steps():
             chosen = torch.randint(len(data.latents), (BATCH,), generator=run.generator)
             caption = torch.randint(CAPTIONS, (BATCH,), generator=run.generator)
-            run.step(loss(data.latents[chosen].float(), data.ids[chosen, caption], run.generator))
+            run.step(loss(data.latents[chosen].float(), data.ids[chosen, caption], places, run.generator))
     averages = run.averages
     pipeline = build_pipeline(tokenizer, averages["text_encoder"], averages["unet"], autoencoder)
     pipeline.to(dtype=torch.float16).save_pretrained(output)
-
-
-class Loss:
-    """Mean squared error of the noise, weighted by timestep and by place."""
-
-    def __init__(self, text_encoder, unet):
-        self.text_encoder, self.unet, self.half = text_encoder, unet, half_precision()
-        unet.set_attn_processor(AttnProcessor())  # on a CPU, torch's fused attention is ten times slower backwards
-        text_encoder.set_attn_implementation("eager")
-        self.alphas = stable_diffusion_schedule("eps").alphas_cumprod
-        self.emphasis = emphasis()
-
-    def __call__(self, latents: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """The loss of latents (B, 4, h, w) with captions (B, L)."""
-        count = len(latents)
-        noise = torch.randn(latents.shape, generator=generator)
-        anywhere = torch.randint(len(self.alphas), (count,), generator=generator)
-        late = torch.randint(LATE_FROM, len(self.alphas), (count,), generator=generator)
-        timesteps = torch.where(torch.rand(count, generator=generator) < LATE, late, anywhere)
-        alpha = self.alphas[timesteps].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            context = self.text_encoder(ids).last_hidden_state
-            output = self.unet(noisy, timesteps, context.float(), return_dict=False)[0]
-        weight = (SNR * (1 - alpha) / alpha).clamp(max=NOISIEST).view(-1)  # min(NOISIEST · SNR, γ) / SNR
-        error = (output.float() - noise).square().mean(1) * self.emphasis
-        return (error.mean((1, 2)) * weight).mean()
 
 
 if __name__ == "__main__":

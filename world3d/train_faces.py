@@ -29,11 +29,11 @@ from miniature.face_nets import POOL, detector, recogniser, second_recogniser
 from miniature.onnx_export import save_detector, save_recogniser
 from miniature.render import SIZE as DETECTED  # pixels that the detector looks at
 from miniature.train_faces import detection_batch, roughen
+from miniature.training import Plan, Run, half_precision
 
 from .crowd import EACH, load_crowd
 from .scenes import SIZE
 from .shipped import SECOND
-from .training import Plan, Run, half_precision
 
 MARGIN, SCALE = 0.25, 32.0  # CosFace (arXiv 1801.09414)
 JITTER = 0.5  # pixels by which a detector's key points are off

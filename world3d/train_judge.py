@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
+from miniature.training import Plan, Run, half_precision
+
 from .album import load_pictures, scene_of
 from .crowd import EACH, load_crowd, scenes_of
 from .obedience import Judge, obeyed, save_judge
@@ -22,7 +24,6 @@ from .people import held_out_people
 from .picture import picture, prepare
 from .scenes import ASKED, SIZE, Scene, draw_scene
 from .train_vae import to_tensor
-from .training import Plan, Run, half_precision
 
 BATCH, RATE = 64, 2e-3
 BLURRED, NOISE, SHIFT = 0.4, 0.06, 3  # share that is blurred; largest noise; pixels

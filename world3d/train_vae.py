@@ -1,6 +1,6 @@
 """Train the world's VAE on its pictures:  python -m world3d.train_vae --pictures work/world
 
-It begins with another VAE of the same layout if one is given, and goes on from its own last state.
+It begins with the drawn world's VAE, which has the same layout, and goes on from its own last state.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from torch.nn.functional import l1_loss, mse_loss
+
+from miniature.losses import vae_loss
+from miniature.training import Plan, Run
+from miniature.world import BASE
 
 from .album import load_pictures
-from .models import LATENT_CHANNELS, LATENT_SIZE, build_vae
+from .models import LATENT_CHANNELS, LATENT_SIZE
 from .scenes import SIZE
-from .training import Plan, Run, half_precision
 
-KL_WEIGHT = 1e-6  # at 1e-5 the posterior is a quarter as wide as the latents, which blurs small features
 BATCH = 8
 RATE = 1e-3  # at 2e-3 it ends in pictures of one colour
 MEASURED = 512  # pictures, whose latents' spread becomes the scaling factor
@@ -27,26 +28,22 @@ MEASURED = 512  # pictures, whose latents' spread becomes the scaling factor
 
 @click.command()
 @click.option("--pictures", "source", type=click.Path(path_type=Path), required=True, help="Folder of the pictures.")
-@click.option("--start", type=click.Path(path_type=Path), help="A VAE to begin with, in diffusers' format.")
+@click.option("--start", type=click.Path(path_type=Path), default=BASE / "vae", help="A VAE to begin with.")
 @click.option("--steps", type=int, default=4000, help="Steps to train for.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/vae"), help="Folder for the state.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("work/vae/vae"), help="Folder for the VAE.")
 @click.option("--seed", type=int, default=0)
-def main(source: Path, start: Path | None, steps: int, work: Path, output: Path, seed: int) -> None:
+def main(source: Path, start: Path, steps: int, work: Path, output: Path, seed: int) -> None:
     torch.manual_seed(seed)
-    vae = AutoencoderKL.from_pretrained(start, local_files_only=True).float() if start else build_vae()
+    vae = AutoencoderKL.from_pretrained(start, local_files_only=True).float()
     vae.register_to_config(_name_or_path="", sample_size=SIZE)  # no path of this machine in what is saved
     groups = [{"params": list(vae.parameters()), "lr": RATE}]
     run = Run(work, {"vae": vae}, groups, Plan(steps, seed, decay=0.7))
-    pictures, half = load_pictures(source), half_precision()
+    pictures = load_pictures(source)
     for _ in run.steps():
         batch = _batch(pictures, BATCH, run.generator)
         noise = torch.randn(BATCH, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=run.generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            rebuilt, divergence = _rebuild(vae, batch, noise)
-        error = l1_loss(rebuilt, batch) + mse_loss(rebuilt, batch)
-        edges = sum(l1_loss(rebuilt.diff(dim=dim), batch.diff(dim=dim)) for dim in (2, 3))
-        run.step(error + edges + KL_WEIGHT * divergence)
+        run.step(vae_loss(vae, batch, noise))
     trained = run.averages["vae"]
     with torch.no_grad():
         measured = _batch(pictures, MEASURED, run.generator).split(32)
@@ -58,13 +55,6 @@ def main(source: Path, start: Path | None, steps: int, work: Path, output: Path,
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """Bytes (B, S, S, 3) → (B, 3, S, S) in −1…1."""
     return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _rebuild(vae: AutoencoderKL, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures after the VAE, and the mean divergence of their posteriors from N(0, 1), in nats a picture."""
-    posterior = vae.encode(pictures).latent_dist
-    latents = posterior.mean + posterior.std * noise
-    return vae.decode(latents).sample.float(), posterior.kl().float().mean()
 
 
 def _batch(pictures: np.ndarray, count: int, generator: torch.Generator) -> Tensor:

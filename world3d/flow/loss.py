@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from idea_core.diffusion.schedule import FlowSchedule
+from miniature.training import half_precision
 
 from ..captions import CAPTIONS
 from ..latents import Pictures, emphasis
-from ..training import half_precision
 from .models import SHIFT
 from .tokenizer import LENGTH, lengths
 

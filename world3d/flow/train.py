@@ -12,9 +12,10 @@ import click
 import torch
 from diffusers import AutoencoderKL
 
+from miniature.training import STATE, Plan, Run
+
 from ..latents import load_data
 from ..teach_text import teach_text
-from ..training import STATE, Plan, Run
 from .loss import Batches, Loss
 from .models import build_pipeline, build_text_encoder, build_transformer
 from .teach_text import reader
