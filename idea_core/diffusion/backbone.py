@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..families import BASE_MODELS
 from .schedule import Schedule
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -70,9 +71,9 @@ class TextCondition(NamedTuple):
         return TextCondition(change(self.context), pooled, places, entries)
 
     def with_rows(self, rows: Tensor) -> TextCondition:
-        """The condition with `rows` (n, d) where the person stands, differentiable in them."""
+        """The condition with `rows` (n, d) where the person stands, or (B, n, d); differentiable in them."""
         assert self.places is not None
-        index = self.places[..., None].expand(-1, -1, rows.shape[1])
+        index = self.places[..., None].expand(-1, -1, rows.shape[-1])
         own = rows.to(self.context).expand(len(index), -1, -1)
         return self._replace(context=self.context.scatter(1, index, own))
 
@@ -175,6 +176,15 @@ class Backbone(Protocol):
             deltas: a state dict of `KVDeltas`, of live weights.
             scope: one of `kv_scopes`.
         """
+
+
+def in_batches(backbone: Backbone, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Numbers of the prompts that can be encoded together: all of them, or those of one length."""
+    transformer = BASE_MODELS[backbone.base_model].transformer
+    if transformer is None or not transformer.ragged:
+        return [list(range(len(prompts)))]
+    lengths = [prompt.length for prompt in prompts]
+    return [[number for number, one in enumerate(lengths) if one == length] for length in dict.fromkeys(lengths)]
 
 
 def prediction_error(

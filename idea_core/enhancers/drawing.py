@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..diffusion.backbone import Backbone, TextCondition
+from ..diffusion.backbone import Backbone, Prompt, TextCondition, in_batches
 from ..diffusion.memory import Memory, empty_cache, is_out_of_memory, memory_of, more_at_once, out_of_memory_as
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import TrainingError
@@ -21,6 +21,7 @@ from ..text.captions import PLACEHOLDER
 from ..text.tokenized import quoted, require_short
 from .config import DatasetConfig, RefineConfig
 from .dataset import PeopleDataset, number_of
+from .model import EnhancerModel, face_condition
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +59,46 @@ class ImageSampler:
         read = [self._backbone.read(prompt) for prompt in prompts]
         for prompt, one in zip(prompts, read):
             require_short(self._backbone, one.length, quoted(prompt))
-        condition = self._backbone.encode(read)
-        return self.draw_conditions(condition, seeds)
+        return self._draw_batches(read, lambda part: self._backbone.encode([read[number] for number in part]), seeds)
 
     @torch.no_grad()
-    def draw_conditions(
+    def draw_faces(
+        self,
+        model: EnhancerModel,
+        captions: Sequence[Prompt],
+        faces: Tensor,
+        seeds: Sequence[int],
+        on_drawn: OnDrawn | None = None,
+    ) -> Tensor:
+        """Images (B, H, W, 3) of captions with the people of faces (B, 512), as an Enhancer gives them."""
+
+        def encode(part: list[int]) -> TextCondition:
+            return face_condition(self._backbone, model, [captions[number] for number in part], faces[part])
+
+        return self._draw_batches(captions, encode, seeds, on_drawn)[1]
+
+    def _draw_batches(
+        self,
+        prompts: Sequence[Prompt],
+        encode: Callable[[list[int]], TextCondition],
+        seeds: Sequence[int],
+        on_drawn: OnDrawn | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Latents and images of prompts, those together that can be encoded together."""
+        drawn: list[tuple[Tensor, Tensor]] = []
+        order: list[int] = []
+        for part in in_batches(self._backbone, prompts):
+            told = on_drawn and partial(_add, on_drawn, len(order))
+            drawn.append(self._draw_conditions(encode(part), [seeds[number] for number in part], told))
+            order += part
+        place = torch.tensor(order).argsort()
+        latents, images = (torch.cat(parts)[place] for parts in zip(*drawn))
+        return latents, images
+
+    def _draw_conditions(
         self, conditions: TextCondition, seeds: Sequence[int], on_drawn: OnDrawn | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`draw` for encoded prompts."""
+        """`draw` for prompts that were encoded together."""
         noise = torch.stack([torch.randn(self._shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         latents, begin, got = [], 0, f"out of memory at {self._config.resolution} pixels"
         with out_of_memory_as(TrainingError("memory for an image", got, "Lower the resolution.")):
@@ -98,6 +131,10 @@ class ImageSampler:
         logger.warning("ID-EA: out of memory; continuing with %d images at a time.", self._batch_size)
         empty_cache()
         return None
+
+
+def _add(on_drawn: OnDrawn, before: int, count: int) -> None:
+    on_drawn(before + count)
 
 
 @dataclass

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..diffusion.backbone import Backbone, Prompt, TextCondition
+from ..diffusion.backbone import Backbone, Prompt, TextCondition, Vectors
 from ..diffusion.memory import send
 from ..errors import TrainingError
+from ..method.anchor import ROWS
 from ..text.tokenized import tokenize_captions
 from ..training.likeness_loss import LikenessLoss
 from .config import EnhancerTrainConfig
@@ -26,6 +27,8 @@ from .dataset import PeoplePictures
 from .model import BLOCKS, HIDDEN, EnhancerModel, face_condition
 
 _NAMES_KEPT = 4096  # embedded names on the device, of some kilobytes each
+_PROMPTS_KEPT = 8192  # prompts of language models in the CPU's memory, of up to a megabyte each
+_COMPARED = 32  # rows from the name on
 
 
 class TrainingData:
@@ -83,6 +86,35 @@ class TrainingData:
         names = [self._embedded(person) for person in self.pictures.people[chosen].tolist()]
         vectors = {encoder: [name[encoder] for name in names] for encoder in names[0]}
         return self.backbone.encode(self._captions_of(chosen), vectors)
+
+    def nameable(self, exactly: bool) -> Tensor:
+        """Indices (N,) of images of people whose names have as many tokens as a person, or more.
+
+        Raises:
+            TrainingError: there are none.
+        """
+        wanted = self.model.num_tokens
+        fitting = torch.tensor(
+            [all(len(ids) == wanted if exactly else len(ids) >= wanted for ids in name.values()) for name in self.names]
+        )
+        found = fitting[self.pictures.people].nonzero()[:, 0]
+        if not len(found):
+            raise TrainingError(
+                f"people whose names are of {wanted} tokens, to learn by text",
+                "none",
+                "Give such names, as most first and last names are, or set text_steps to 0.",
+            )
+        return found
+
+    def draw_text(self, among: Tensor) -> PeopleBatch:
+        """A batch of a text objective, among images (N,)."""
+        size = self.config.text_batch_size
+        chosen = among[torch.randint(len(among), (size,), generator=self.generator)]
+        return PeopleBatch(chosen, self.other_faces(chosen), self.dropout(size))
+
+    def encode_caption(self, index: int, vectors: Vectors) -> TextCondition:
+        """Text condition of an image's caption with a person's vectors."""
+        return self.backbone.encode([self._captions[index]], vectors)
 
     def _embed_name(self, person: int) -> dict[str, Tensor]:
         """Text encoder → input embeddings (n, d_enc) of a person's name; the device waits for each."""
@@ -148,20 +180,10 @@ class TextObjective(Objective):
 
     def __init__(self, steps: int, lr: float, data: TrainingData):
         super().__init__(steps, lr, data)
-        wanted = data.model.num_tokens
-        fitting = torch.tensor([all(len(ids) == wanted for ids in name.values()) for name in data.names])
-        self._nameable = fitting[data.pictures.people].nonzero()[:, 0]
-        if not len(self._nameable):
-            raise TrainingError(
-                f"people whose names are of {wanted} tokens, to learn by text",
-                "none",
-                "Give such names, as most first and last names are, or set text_steps to 0.",
-            )
+        self._nameable = data.nameable(exactly=True)
 
     def draw(self) -> PeopleBatch:
-        data, size = self._data, self._data.config.text_batch_size
-        chosen = self._nameable[torch.randint(len(self._nameable), (size,), generator=data.generator)]
-        return PeopleBatch(chosen, data.other_faces(chosen), data.dropout(size))
+        return self._data.draw_text(self._nameable)
 
     def loss(self, batch: PeopleBatch) -> Tensor:
         wanted = self._data.named_condition(batch.pictures)
@@ -169,6 +191,57 @@ class TextObjective(Objective):
         parts = [(got.context, wanted.context), (got.pooled, wanted.pooled)]
         pairs = [(part, want) for part, want in parts if part is not None and want is not None]
         return torch.stack([(part.float() - want.float()).square().mean() for part, want in pairs]).sum()
+
+
+class RowsObjective(Objective):
+    """Faces give the rows of the text condition that the people's names give, there and in the words that follow.
+
+    For language models: the network takes no part, and each prompt is encoded once. A name may have more tokens than a
+    person; its last ones count. Errors are counted in names' standard deviations.
+
+    Raises:
+        TrainingError: nobody's name has as many tokens as a person.
+    """
+
+    lr_setting = "text_lr"
+
+    def __init__(self, steps: int, lr: float, data: TrainingData):
+        super().__init__(steps, lr, data)
+        self._nameable = data.nameable(exactly=False)
+        self._by_name = lru_cache(_PROMPTS_KEPT)(self._rows_of_name)
+        self._plain = lru_cache(_PROMPTS_KEPT)(self._encode_mean_name)
+
+    def draw(self) -> PeopleBatch:
+        return self._data.draw_text(self._nameable)
+
+    def loss(self, batch: PeopleBatch) -> Tensor:
+        model, device = self._data.model, self._data.backbone.device
+        faces = send(batch.faces, device)
+        tokens = model.tokens(faces, send(batch.dropout, device))[ROWS]
+        fused, spread, errors = model.fused(faces), model.scale.mean(0), []
+        for index, rows, own in zip(batch.pictures.tolist(), tokens, fused):
+            condition = self._plain(index).map(lambda part: send(part, device)).with_rows(rows)
+            assert condition.places is not None
+            first = int(condition.places[0, 0])
+            got = model.adapter(condition.context, own)[0, first:]
+            wanted = send(self._by_name(index), device)[: len(got)]
+            errors.append(((got[: len(wanted)] - wanted) / spread).square().mean())
+        return torch.stack(errors).mean()
+
+    @torch.no_grad()
+    def _encode_mean_name(self, index: int) -> TextCondition:
+        read = self._data.model.read
+        assert read is not None
+        vectors = {encoder: [part] for encoder, part in read.items()}
+        return self._data.encode_caption(index, vectors).map(lambda part: part.cpu())
+
+    @torch.no_grad()
+    def _rows_of_name(self, index: int) -> Tensor:
+        """The rows (r, d) that the name of the person in an image gives, and those after it."""
+        condition = self._data.named_condition(torch.tensor([index]))
+        assert condition.places is not None
+        first = int(condition.places[0, -self._data.model.num_tokens])
+        return condition.context[0, first : first + _COMPARED].float().cpu()
 
 
 class DenoisingObjective(Objective):

@@ -26,6 +26,7 @@ from ..files.tensorfile import write_tensors
 from ..identity.base_ref import BaseModelRef, MadeForBase
 from ..identity.checks import file_error, require_finite, require_shapes
 from ..identity.identity import Identity
+from ..method.anchor import ROWS
 from ..training.config import TrainConfig
 from ..training.person import PersonModel
 from ..training.start import Prediction, build_person
@@ -130,10 +131,13 @@ class PretrainedEnhancer(MadeForBase):
         model = self.build()
         face = (id_embeds if shown is None else shown)[None].float()
         fused = model.fused(face)[0]
+        tokens = {encoder: part[0] for encoder, part in model.tokens(face).items()}
+        rows = tokens.pop(ROWS, None)
         return Identity(
             name=name,
             base_ref=self.base_ref,
-            tokens={encoder: tokens[0] for encoder, tokens in model.tokens(face).items()},
+            tokens=tokens if model.read is None else model.read,
+            rows=rows,
             anchor=model.anchor,
             grounding=model.adapter.grounding(fused),
             id_embeds=id_embeds,
@@ -155,7 +159,8 @@ class PretrainedEnhancer(MadeForBase):
         """The settings of a training that starts here: this Enhancer's own num_tokens, heads and beta."""
         ref = self.base_ref
         config = dataclasses.replace(config, num_tokens=self.num_tokens, adapter_width=ref.adapter_width)
-        return dataclasses.replace(config, heads=ref.heads, beta=ref.beta)
+        space = config.space if self.base.crosses else "output"
+        return dataclasses.replace(config, heads=ref.heads, beta=ref.beta, space=space)
 
     def build_person(
         self, backbone: Backbone, id_embeds: Tensor, config: TrainConfig, names: Sequence[str]
@@ -175,7 +180,8 @@ class PretrainedEnhancer(MadeForBase):
             tokens = {encoder: part[0] for encoder, part in model.tokens(id_embeds[None].to(model.anchor)).items()}
             model.enhancer.expand.weight.mul_(UNIT_VARIANCE)  # a person's training does not scale the face
         modules = model.enhancer.requires_grad_(), model.adapter.requires_grad_()
-        return build_person(backbone, id_embeds, config, names, Prediction(tokens, model.anchor, modules))
+        prediction = Prediction(tokens, model.anchor, modules, model.read)
+        return build_person(backbone, id_embeds, config, names, prediction)
 
     def metadata(self) -> dict[str, str]:
         return FORMAT.metadata(self.header())
@@ -199,9 +205,14 @@ class PretrainedEnhancer(MadeForBase):
             return cls(weights=weights, **cls.read_header(metadata))
 
     def _empty(self) -> EnhancerModel:
-        anchor, encoders = self.weights.get("anchor"), self.base.encoders
-        if anchor is None or anchor.ndim != 2 or anchor.shape[1] != sum(encoders.values()):
+        anchor, encoders, crosses = self.weights.get("anchor"), self.base.encoders, self.base.crosses
+        widths = encoders if crosses else {ROWS: self.base.width}
+        if anchor is None or anchor.ndim != 2 or anchor.shape[1] != sum(widths.values()):
             got = "none" if anchor is None else str(tuple(anchor.shape))
-            raise file_error(f"an anchor of shape (n, {sum(encoders.values())})", got)
-        zeros = {encoder: torch.zeros(len(anchor), width, device="cpu") for encoder, width in encoders.items()}
-        return EnhancerModel(zeros, zeros, zeros, self.base_ref.heads, self.base_ref.beta)
+            raise file_error(f"an anchor of shape (n, {sum(widths.values())})", got)
+        zeros, read = (
+            {key: torch.zeros(len(anchor), width, device="cpu") for key, width in some.items()}
+            for some in (widths, encoders)
+        )
+        ref = self.base_ref
+        return EnhancerModel(zeros, zeros, zeros, ref.heads, ref.beta, ref.width, None if crosses else read)

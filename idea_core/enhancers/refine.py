@@ -27,7 +27,6 @@ from ..images import to_pixels
 from ..text.tokenized import tokenize_captions
 from .config import RefineConfig
 from .drawing import ImageSampler
-from .model import face_condition
 from .pretrained import PretrainedEnhancer
 
 logger = logging.getLogger(__name__)
@@ -135,9 +134,10 @@ class Refiner:
         """Draw the Enhancer's prediction for a face, always with the same prompts and noise, after `done` images."""
         config, count = self._config, len(self._captions)
         inputs = shown.to(self._backbone.device).expand(count, -1)
-        condition = face_condition(self._backbone, self._model, self._captions, inputs)
         seeds = [(config.seed + number) % 2**64 for number in range(count)]
-        images = self._sampler.draw_conditions(condition, seeds, lambda drawn: on_picture(done + drawn, None))[1]
+        images = self._sampler.draw_faces(
+            self._model, self._captions, inputs, seeds, lambda drawn: on_picture(done + drawn, None)
+        )
         faces = embed_images(self._engine, list(to_pixels(images)), only)
         similarity = float(similarity_to_mean(faces, id_embeds).mean())
         candidate = Candidate(shown, similarity, normalize(faces.sum(0), dim=0), images)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch.nn.functional import normalize
 
 from ..diffusion.backbone import Backbone
@@ -20,7 +19,7 @@ from ..families import BASE_MODELS
 from ..files.digest import digest_of
 from ..identity.base_ref import load_if_same
 from ..images import to_pixels
-from ..method.anchor import cross_initialise
+from ..method.anchor import enhancer_anchor
 from ..text.tokenized import tokenize_captions
 from ..training.likeness_loss import LikenessLoss
 from ..training.output import Output
@@ -30,7 +29,7 @@ from ..version import __version__
 from .config import EnhancerTrainConfig
 from .dataset import PeopleDataset, PeoplePictures
 from .drawing import ImageSampler
-from .model import EnhancerModel, face_condition
+from .model import EnhancerModel
 from .pretrained import PretrainedEnhancer
 from .trainer import EnhancerTrainer
 
@@ -86,13 +85,13 @@ def require_trainable(
         base_checkpoint, base_hash: file name and SHA-256 of the base checkpoint; "" if unknown.
 
     Raises:
-        ConfigError: a family without ID-Enhancers across people, or a start for another family.
+        ConfigError: likeness steps for a language model, which learns by text alone; or a start for another family.
         FaceError: face models without a detector, or for likeness steps without a usable recogniser.
     """
     engine.require_detector()
     base = BASE_MODELS[backbone.base_model]
-    if not base.crosses:
-        raise ConfigError("Stable Diffusion for an ID-Enhancer", base.title, "Train each person by itself.")
+    if base.transformer and config.likeness_steps:
+        raise ConfigError(f"likeness_steps 0 on {base.title}", str(config.likeness_steps), "Set likeness_steps to 0.")
     if start:
         start.require_family(backbone)
         start.warn_of_other_base("the ID-Enhancer to start from", base_hash, base_checkpoint)
@@ -125,7 +124,7 @@ def train_enhancer(
     likeness = None
     if config.likeness_steps:
         likeness = LikenessLoss(backbone, engine, config.likeness_sampling_steps, config.likeness_guidance)
-    start = spec.start or cross_initialise(backbone, pictures.names, NUM_TOKENS)
+    start = spec.start or enhancer_anchor(backbone, pictures.names, NUM_TOKENS)
     trainer = EnhancerTrainer(backbone, start, pictures, config, likeness)
     watch = None
     if unseen:
@@ -185,9 +184,7 @@ def validate(
         faces = pictures.faces[pictures.people == number]
         inputs, references = faces[::2], faces[1::2]
         face = normalize(inputs.mean(0), dim=0).expand(VAL_IMAGES, -1).to(backbone.device)
-        with torch.no_grad():
-            condition = face_condition(backbone, model, captions, face)
-        images = sampler.draw_conditions(condition, range(VAL_IMAGES))[1]
+        images = sampler.draw_faces(model, captions, face, range(VAL_IMAGES))
         drawn = embed_images(engine, list(to_pixels(images)), only)
         yield {
             "name": name,

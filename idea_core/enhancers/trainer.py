@@ -15,13 +15,22 @@ from torch import Tensor, nn
 from ..diffusion.backbone import Backbone
 from ..diffusion.memory import with_less_memory
 from ..errors import ConfigError, DivergedError
-from ..method.anchor import Anchor, mean_name
+from ..families import BASE_MODELS
+from ..method.anchor import ROWS, Anchor, mean_name, mean_rows
 from ..training.likeness_loss import LikenessLoss
 from ..training.loop import TrainingLoop, adamw
 from .config import EnhancerTrainConfig
 from .dataset import PeoplePictures
 from .model import EnhancerModel
-from .objectives import DenoisingObjective, LikenessObjective, Objective, PeopleBatch, TextObjective, TrainingData
+from .objectives import (
+    DenoisingObjective,
+    LikenessObjective,
+    Objective,
+    PeopleBatch,
+    RowsObjective,
+    TextObjective,
+    TrainingData,
+)
 from .pretrained import PretrainedEnhancer
 
 
@@ -35,6 +44,8 @@ class EnhancerTrainer(TrainingLoop):
     Raises:
         ConfigError: `likeness_steps` without `likeness`, or a start for another family.
         TrainingError: text steps without a name that has as many tokens as a person.
+
+    For a language model all steps train by text.
     """
 
     def __init__(
@@ -88,6 +99,8 @@ class EnhancerTrainer(TrainingLoop):
 
     def _objectives(self, likeness: LikenessLoss | None) -> list[Objective]:
         config, data = self.config, self.data
+        if self.model.read is not None:
+            return [RowsObjective(config.steps, config.text_lr, data)]
         text_steps = min(config.text_steps, config.steps - config.likeness_steps)
         denoising_steps = config.steps - config.likeness_steps - text_steps
         objectives: list[Objective] = []
@@ -128,7 +141,12 @@ class EnhancerTrainer(TrainingLoop):
 
 def _seeded(backbone: Backbone, anchor: Anchor, pictures: PeoplePictures, config: EnhancerTrainConfig) -> EnhancerModel:
     """An untrained model: every face gives the mean name."""
-    start, scale = mean_name(backbone, pictures.names, next(iter(anchor.values())).shape[0])
+    n, base = next(iter(anchor.values())).shape[0], BASE_MODELS[backbone.base_model]
+    names, read = pictures.names, None
+    start, scale = mean_name(backbone, names, n)
+    if ROWS in anchor:
+        read, (start, scale) = start, mean_rows(backbone, names, n)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        return EnhancerModel(anchor, start, scale, config.heads, config.beta).to(backbone.device)
+        model = EnhancerModel(anchor, start, scale, config.heads, config.beta, base.module_width(), read)
+    return model.to(backbone.device)

@@ -29,6 +29,7 @@ from .axes import principal_axes
 
 MIN_NAMES = 32  # for axes that mean something
 _BATCH_SIZE = 32  # names
+_LEAST_SPREAD = 0.1  # of names along a direction, of the mean one
 
 Anchor = Mapping[str, Tensor]
 """Text encoder → its part of the anchor (n, d_enc), float32; or `ROWS` → rows of the text condition (n, d)."""
@@ -67,6 +68,13 @@ def cross_initialise(backbone: Backbone, names: Iterable[str], n: int) -> Anchor
     return by_encoder(backbone, anchor_rows(backbone, names, n))
 
 
+def enhancer_anchor(backbone: Backbone, names: Iterable[str], n: int) -> Anchor:
+    """The anchor of a pretrained ID-Enhancer: that of each text encoder, or a language model's rows under `ROWS`."""
+    if BASE_MODELS[backbone.base_model].crosses:
+        return cross_initialise(backbone, names, n)
+    return {ROWS: anchor_rows(backbone, names, n)}
+
+
 @torch.no_grad()
 def anchor_rows(backbone: Backbone, names: Iterable[str], n: int) -> Tensor:
     """The anchor `A` (n, d): the text encoders' output for the mean name. Arguments as in `cross_initialise`."""
@@ -97,6 +105,28 @@ def mean_name(backbone: Backbone, names: Iterable[str], n: int) -> tuple[Anchor,
         mean[encoder] = torch.stack([part.mean(0) for part in parts])
         scale[encoder] = torch.stack([part.square().mean().sqrt().expand(part.shape[1]) for part in parts])
     return mean, scale
+
+
+@torch.no_grad()
+def mean_rows(backbone: Backbone, names: Iterable[str], n: int) -> tuple[Anchor, Anchor]:
+    """Mean and standard deviation of names' last n rows of the text condition, both `ROWS` → (n, d).
+
+    Language models gather a name in its last tokens. Raises ConfigError if not two names have n tokens or more.
+    """
+    by_length: dict[int, list[TokenIds]] = {}
+    encoder = next(iter(BASE_MODELS[backbone.base_model].encoders))
+    for name in names:
+        ids = backbone.tokenize(name)
+        by_length.setdefault(len(ids[encoder]), []).append(ids)
+    rows = [
+        _rows_of(backbone, _embedded(backbone, ids, length))[:, -n:] for length, ids in by_length.items() if length >= n
+    ]
+    found = torch.cat(rows) if rows else torch.empty(0)
+    if len(found) < 2:
+        got = f"{len(found)}"
+        raise ConfigError(f"at least two names of {n} tokens or more", got, "Give full names, one a line.")
+    spread = found.std(0)
+    return {ROWS: found.mean(0)}, {ROWS: spread.clamp(min=float(spread.mean()) * _LEAST_SPREAD)}
 
 
 @torch.no_grad()

@@ -51,14 +51,16 @@ class Prediction:
     """The prediction of a pretrained Enhancer for a person.
 
     Attributes:
-        tokens: text encoder → pseudo-tokens (n, d_enc).
+        tokens: text encoder → pseudo-tokens (n, d_enc); or `ROWS` → (n, d).
         anchor: `A` (n, d) of its training.
         modules: its Enhancer and Adapter.
+        read: what the text encoders read in place of rows; None: the pseudo-tokens.
     """
 
     tokens: Anchor
     anchor: Tensor
     modules: tuple[Enhancer, Adapter]
+    read: Anchor | None = None
 
 
 def build_person(
@@ -96,7 +98,7 @@ def build_person(
         modules,
         KVDeltas(kv_shapes, config.kv_rank, torch.Generator().manual_seed(config.seed), backbone.device),
         _distances(backbone, pseudo_tokens(), anchor, names, config),
-        mean_name(backbone, names, n)[0] if output else None,
+        (prediction and prediction.read) or (mean_name(backbone, names, n)[0] if output else None),
     ).to(backbone.device)
 
 

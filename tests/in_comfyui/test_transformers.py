@@ -225,3 +225,27 @@ def test_a_cancelled_training_goes_on_to_where_a_whole_one_ends(family, tmp_path
                 state.save_state(run, path, "same")
             ends.append(run.identity("ann").digest())
     assert ends[2] == ends[0] != ends[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
+def test_an_id_enhancer_learns_by_text_and_its_people_stand_in_prompts(family):
+    core, anchor = pack("idea_core.enhancers"), pack("idea_core.method.anchor")
+    names = ["brad pitt", "emma stone", "tom hanks"]
+    faces = torch.nn.functional.normalize(torch.randn(6, 512, generator=torch.Generator().manual_seed(0)), dim=1)
+    with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*load_transformer(family)) as backbone:
+        people = torch.arange(3).repeat_interleave(2)
+        pictures = core.dataset.PeoplePictures(torch.zeros(6, 4, 2, 2), faces, people, [PROMPT] * 6, names)
+        config = core.config.EnhancerTrainConfig(steps=3, batch_size=1)
+        start = anchor.enhancer_anchor(backbone, names, 2)
+        with torch.inference_mode(False):
+            run = core.trainer.EnhancerTrainer(backbone, start, pictures, config)
+            run.run()
+        enhancer = core.pretrained.PretrainedEnhancer.of(run.model, backbone)
+    assert all(loss == loss for loss in run.losses) and len(run.losses) == 3
+    identity = enhancer.identity("ann", faces[0])
+    with torch.inference_mode():
+        model, clip = on(family)
+        _, named = apply(family, identity, on=(model, clip))
+        assert not torch.equal(encode(named, NAMED)[0][0], encode(named, PROMPT.format("somebody"))[0][0])
+        assert torch.equal(encode(named, "a dog")[0][0], encode(clip, "a dog")[0][0])
