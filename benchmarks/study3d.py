@@ -59,6 +59,7 @@ BOUNDS = {"true": "true pictures", "other": "true pictures of another person"}
 INSTANT = ("seen", "seen: refined")
 ONE_PHOTO = (("seen", 0), ("whole", SHORT[0]))
 Line = Mapping[str, Any]
+DRAWING = GenerateConfig(steps=SAMPLING_STEPS, guidance=GUIDANCE, batch_size=AT_ONCE, seed=FIRST_SEED)
 MEASURES = ("identity", "second", "pack", "dlib", "hse", "obedience")
 COMPARED = tuple(measure for measure in MEASURES if measure != "second")
 
@@ -95,11 +96,15 @@ class Laboratory:
     Args:
         work: folder for models and people.
         networks: folder of the judges by others.
+        arms: methods by name.
     """
 
-    def __init__(self, work: Path, networks: Path):
-        self.world, self.people = World.shipped(work / "models"), work / "people"
+    drawing_dtype: str | None = "bf16"
+
+    def __init__(self, work: Path, networks: Path, arms: Mapping[str, Method] = ARMS):
+        self.world, self.people, self.arms = World.shipped(work / "models"), work / "people", arms
         self.model = ModelSource(self.world.base, "fp32", "cpu")
+        self.enhancer: Path | None = self.world.folder / "enhancer.safetensors"
         judges = {"pack": PackJudge(networks / "faceplugin"), "dlib": DlibJudge(networks / "dlib")}
         self.eye = Eye(judges | {"hse": HseJudge(networks / "hse")})
         self._references: dict[Path, dict[str, Any]] = {}
@@ -114,16 +119,23 @@ class Laboratory:
             result, seconds = self.measure(somebody, sorted((other.folder / TRUE).iterdir())), 0.0
         else:
             with tempfile.TemporaryDirectory() as folder:
-                trial = self._trial(cell, somebody, Path(folder))
-                seconds = trial.run()["seconds"]
-                result = self.measure(somebody, trial.image_files)
+                files, seconds = self.draw(cell, somebody, Path(folder))
+                result = self.measure(somebody, files)
+        return self.line(cell, result, seconds)
+
+    def line(self, cell: Cell, result: Mapping[str, float], seconds: float) -> dict[str, Any]:
         line = {"key": cell.key, "arm": cell.arm, "person": cell.person, "steps": cell.steps, "photos": cell.photos}
         figures = {key: round(value, 5) for key, value in result.items()}
         return line | {"settings": dict(cell.settings), **figures, "seconds": round(seconds, 2)}
 
+    def draw(self, cell: Cell, somebody: Somebody, folder: Path) -> tuple[list[Path], float]:
+        """Images of a person whom a trial learned, and the seconds that learning took."""
+        trial = self._trial(cell, somebody, folder)
+        return trial.image_files, trial.run()["seconds"]
+
     def _trial(self, cell: Cell, somebody: Somebody, folder: Path) -> Trial:
         settings = {**cell.settings, "steps": cell.steps}
-        method = ARMS[cell.arm].changed(cell.arm, **settings)
+        method = self.arms[cell.arm].changed(cell.arm, **settings)
         comparison = Comparison(
             folder=folder,
             model=self.model,
@@ -132,11 +144,11 @@ class Laboratory:
             methods={cell.arm: method},
             prompts=(),
             per_prompt=PER_PROMPT,
-            drawing=GenerateConfig(steps=SAMPLING_STEPS, guidance=GUIDANCE, batch_size=AT_ONCE, seed=FIRST_SEED),
+            drawing=DRAWING,
             names=known_names(),
-            enhancer=self.world.folder / "enhancer.safetensors",
+            enhancer=self.enhancer,
             refining=REFINING,
-            drawing_dtype="bf16",
+            drawing_dtype=self.drawing_dtype,
         )
         person = replace(somebody.person, photos=somebody.photos)
         return Trial(comparison, person, cell.arm, cell.seed)
@@ -150,7 +162,7 @@ class Laboratory:
 
     @cached_property
     def _everybody(self):
-        return held_out_people(max(SEARCHED) + 1)
+        return held_out_people()
 
     def measure(self, somebody: Somebody, files: Sequence[Path]) -> dict[str, float]:
         """Means over images: what the world measures, and likeness by each judge."""
