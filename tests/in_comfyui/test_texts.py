@@ -53,9 +53,9 @@ def test_every_node_has_a_help_page_that_names_its_inputs(server, english, langu
         with urllib.request.urlopen(f"{server.url}/extensions/id-ea/{page}", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         assert lines[0].startswith("# ") and any(f"({node_id}.png)" in line for line in lines), page
-        rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+        assert not any(line.startswith("|") for line in lines), page  # tables are wider than ComfyUI's panel
         for name in texts["inputs"]:
-            assert any(row == name or row.startswith(f"`{name}`") for row in rows), (page, name)
+            assert any(line.startswith(f"- `{name}`") for line in lines), (page, name)
         with urllib.request.urlopen(f"{server.url}/extensions/id-ea/docs/{node_id}.png", timeout=60) as answer:
             picture = answer.read()
         assert picture.startswith(b"\x89PNG\r\n\x1a\n")
