@@ -144,7 +144,9 @@ class FlowLaboratory(Laboratory):
                 optimizer.zero_grad(set_to_none=True)
                 run._gradients(run.sampler.draw())
                 optimizer.step()
-            state = {key: value.clone() for key, value in get_peft_model_state_dict(transformer, adapter_name=LORA).items()}
+            state = {
+                key: value.clone() for key, value in get_peft_model_state_dict(transformer, adapter_name=LORA).items()
+            }
             return run.identity(f"person{cell.person:02}"), state
         finally:
             transformer.delete_adapters([LORA])

@@ -201,8 +201,9 @@ def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
             changed = {key for key, value in ARMS[arm].settings.items() if _ID_EA.settings.get(key) != value}
             rates = {key: value for key, value in chosen[str(few)]["whole"].items() if key not in changed}
             yield Cell(arm, person, few, 4, rates)
-    for person, arm in itertools.product(REPORTED, ("ti", "ci", "whole")):
-        yield Cell(arm, person, LONG, 4, chosen[str(more)][arm])
+    for arms in (("ti", "ci"), ("whole",)):
+        for person, arm in itertools.product(REPORTED, arms):
+            yield Cell(arm, person, LONG, 4, chosen[str(more)][arm])
 
 
 def tables(lines: Sequence[Line], searched: Sequence[Line]) -> str:

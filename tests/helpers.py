@@ -10,12 +10,13 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from idea_core import BaseModelRef, GatedAttention, Identity, TrainConfig, Trainer, cross_initialise
+from idea_core import BaseModelRef, GatedAttention, Identity, TrainConfig, Trainer
 from idea_core.enhancers.config import EnhancerTrainConfig
 from idea_core.enhancers.dataset import PeoplePictures
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.method.anchor import enhancer_anchor
 from idea_core.training.state import restore_state, save_state
 
 ROOT = Path(__file__).parent.parent
@@ -141,7 +142,22 @@ def pictures(backbone, people=(0, 0, 1, 1, 1)) -> PeoplePictures:
 
 
 def across(backbone, config: EnhancerTrainConfig = QUICK_ENHANCER, **options) -> EnhancerTrainer:
-    return EnhancerTrainer(backbone, cross_initialise(backbone, NAMES, 2), pictures(backbone, **options), config)
+    return EnhancerTrainer(backbone, enhancer_anchor(backbone, NAMES, 2), pictures(backbone, **options), config)
+
+
+def losses_of_one_batch(run: EnhancerTrainer, steps: int = 12) -> tuple[float, float, set[str]]:
+    """The loss of one batch before and after steps on it, and the weights that moved."""
+    (objective,) = run.objectives
+    batch = objective.draw()
+    with torch.no_grad():
+        first = objective.loss(batch).item()
+    start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
+    objective.draw = lambda: batch
+    for _ in range(steps):
+        run.run_step()
+    with torch.no_grad():
+        last = objective.loss(batch).item()
+    return first, last, {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
 
 
 def trained(backbone) -> PretrainedEnhancer:

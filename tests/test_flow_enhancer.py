@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import NAMES, many_faces, pictures
+from helpers import NAMES, across, losses_of_one_batch, many_faces, trained
 from tiny_flow import SIDE, tiny_flow
 
 from idea_core import TrainConfig, Trainer
@@ -11,13 +11,10 @@ from idea_core.enhancers.drawing import ImageSampler
 from idea_core.enhancers.model import face_condition
 from idea_core.enhancers.pretrained import PretrainedEnhancer
 from idea_core.enhancers.run import require_trainable
-from idea_core.enhancers.trainer import EnhancerTrainer
 from idea_core.errors import ConfigError, IdentityFileError
 from idea_core.files.digest import Digest
 from idea_core.headless.diffusers import FlowBackbone, people_of
-from idea_core.method.anchor import ROWS, enhancer_anchor, mean_rows
-
-QUICK = EnhancerTrainConfig(steps=4, batch_size=1)
+from idea_core.method.anchor import ROWS, mean_rows
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +25,6 @@ def pipeline():
 @pytest.fixture
 def backbone(pipeline) -> FlowBackbone:
     return FlowBackbone(pipeline)
-
-
-def across(backbone, config: EnhancerTrainConfig = QUICK, **options) -> EnhancerTrainer:
-    return EnhancerTrainer(backbone, enhancer_anchor(backbone, NAMES, 2), pictures(backbone, **options), config)
-
-
-def trained(backbone) -> PretrainedEnhancer:
-    run = across(backbone)
-    run.run()
-    return PretrainedEnhancer.of(run.model, backbone, base_checkpoint="tiny")
 
 
 def weights_hash(pipeline) -> str:
@@ -72,19 +59,9 @@ def test_all_steps_train_by_text_the_base_stays_and_the_loss_of_a_fixed_batch_fa
     before = weights_hash(pipeline)
     run = across(backbone, EnhancerTrainConfig(steps=1000, text_steps=10, batch_size=2))
     backbone.predict = None  # the network takes no part
-    (objective,) = run.objectives
-    batch = objective.draw()
-    with torch.no_grad():
-        first = objective.loss(batch)
-    start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
-    objective.draw = lambda: batch
-    for _ in range(12):
-        run.run_step()
-    with torch.no_grad():
-        assert objective.loss(batch) < 0.9 * first
-    assert weights_hash(pipeline) == before
-    moved = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
-    assert moved == set(start) - {"anchor", "start", "scale", "read_qwen3_4b"}
+    first, last, moved = losses_of_one_batch(run)
+    assert last < 0.9 * first and weights_hash(pipeline) == before
+    assert moved == set(run.model.state_dict()) - {"anchor", "start", "scale", "read_qwen3_4b"}
 
 
 def test_who_gives_what_the_name_gives_has_nothing_to_learn(backbone):

@@ -177,10 +177,12 @@ class TextObjective(Objective):
     """
 
     lr_setting = "text_lr"
+    exactly = True
+    """Whether names need exactly as many tokens as a person."""
 
     def __init__(self, steps: int, lr: float, data: TrainingData):
         super().__init__(steps, lr, data)
-        self._nameable = data.nameable(exactly=True)
+        self._nameable = data.nameable(self.exactly)
 
     def draw(self) -> PeopleBatch:
         return self._data.draw_text(self._nameable)
@@ -193,7 +195,7 @@ class TextObjective(Objective):
         return torch.stack([(part.float() - want.float()).square().mean() for part, want in pairs]).sum()
 
 
-class RowsObjective(Objective):
+class RowsObjective(TextObjective):
     """Faces give the rows of the text condition that the people's names give, there and in the words that follow.
 
     For language models: the network takes no part, and each prompt is encoded once. A name may have more tokens than a
@@ -203,16 +205,12 @@ class RowsObjective(Objective):
         TrainingError: nobody's name has as many tokens as a person.
     """
 
-    lr_setting = "text_lr"
+    exactly = False
 
     def __init__(self, steps: int, lr: float, data: TrainingData):
         super().__init__(steps, lr, data)
-        self._nameable = data.nameable(exactly=False)
         self._by_name = lru_cache(_PROMPTS_KEPT)(self._rows_of_name)
         self._plain = lru_cache(_PROMPTS_KEPT)(self._encode_mean_name)
-
-    def draw(self) -> PeopleBatch:
-        return self._data.draw_text(self._nameable)
 
     def loss(self, batch: PeopleBatch) -> Tensor:
         model, device = self._data.model, self._data.backbone.device
