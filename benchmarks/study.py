@@ -30,9 +30,10 @@ from idea_core.headless.jobs.photo_source import Prepared
 from idea_core.headless.jobs.trial import Trial
 from idea_core.training.config import PRESETS
 from idea_core.training.methods import CELEB_BASIS, CROSS_INITIALIZATION, ID_EA, TEXTUAL_INVERSION, Method
+from miniature.images import to_tensor
 from miniature.methods import CROSS_ID_EA, PUBLISHED, REFINED, SAME_FACE, SEEN
 from miniature.trial import Stranger, measure, world_comparison
-from miniature.world import BASE, GUIDANCE, to_tensor
+from miniature.world import BASE, GUIDANCE
 
 RESULTS = Path(__file__).parent / "results"
 SEARCH, REPORT, CONFIRM = (RESULTS / f"{name}.jsonl" for name in ("search", "study", "confirm"))

@@ -26,6 +26,7 @@ from idea_core.training.config import TrainConfig
 from idea_core.training.methods import Method
 from idea_core.training.trainer import Trainer
 
+from .images import to_photo
 from .people import PARAMETERS, held_out_people
 from .render import SIZE
 from .scenes import Scenes
@@ -45,7 +46,6 @@ from .world import (
     obeyed,
     photos_of,
     portraits,
-    to_photo,
 )
 
 NAME = "somebody"

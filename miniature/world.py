@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -24,6 +23,7 @@ from idea_core.text.captions import PLACEHOLDER
 
 from .align import TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser
+from .images import to_photo, to_tensor
 from .packed import unpack_once
 from .people import named_people, other_people
 from .render import render
@@ -94,16 +94,6 @@ def judge() -> Judge:
 def second() -> torch.nn.Module:
     """A recogniser of another architecture, trained on other people."""
     return _weights_into(second_recogniser(), FACES / "second.safetensors")
-
-
-def to_photo(picture: Tensor) -> np.ndarray:
-    """(3, H, W) in 0…1 → (H, W, 3) uint8."""
-    return (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-
-
-def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
-    """(B, 3, H, W) in 0…1."""
-    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 255
 
 
 def largest_faces(pictures: Tensor) -> list[Face | None]:

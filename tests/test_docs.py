@@ -11,8 +11,9 @@ from PIL import Image
 from idea_core import Identity
 from idea_core.headless.cli import idea
 from idea_core.headless.cli.published import PUBLISHED, translated
+from miniature.images import to_photo
 from miniature.people import held_out_people
-from miniature.world import BASE, FACES, draw_photos, photos_of, to_photo
+from miniature.world import BASE, FACES, draw_photos, photos_of
 
 sys.path.append(str(ROOT / "tools"))
 

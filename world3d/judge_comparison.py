@@ -17,7 +17,7 @@ import torch
 
 from idea_core.evaluation.paired import estimate
 from idea_core.headless.jobs.people import Person, find_people
-from miniature.world import to_tensor
+from miniature.images import to_signed
 
 from .judges import DlibJudge, HseJudge, PackJudge
 from .measure_base import Eye
@@ -65,7 +65,7 @@ def _measures(
     if asked:
         each = len(images) // len(person.prompts)
         wanted = torch.tensor([asked_for(prompt) for prompt in person.prompts for _ in range(each)])
-        answers = right(judge(), to_tensor(images) * 2 - 1, wanted)
+        answers = right(judge(), to_signed(images), wanted)
         result["obedience"] = float(torch.stack(list(answers.values())).mean())
     return result
 

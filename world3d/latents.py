@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from transformers import CLIPTokenizer
 
+from miniature.images import to_signed
 from miniature.training import half_precision
 
 from .album import load_pictures, person_of, scene_of
@@ -22,7 +23,6 @@ from .models import LATENT_CHANNELS, LATENT_SIZE
 from .names import NAMED_PEOPLE
 from .people import named_people
 from .scenes import ASKED
-from .train_vae import to_tensor
 from .words import LENGTH
 
 FILE = "latents.npy"
@@ -103,7 +103,7 @@ def _encoded(pictures: np.ndarray, vae: AutoencoderKL, file: Path) -> Tensor:
     known = np.load(file)[: len(pictures)] if file.exists() else latents[:0]
     latents[: len(known)] = known
     for begin in range(len(known), len(pictures), AT_ONCE):
-        batch = to_tensor(pictures[begin : begin + AT_ONCE])
+        batch = to_signed(pictures[begin : begin + AT_ONCE])
         with torch.autocast("cpu", torch.bfloat16, enabled=half_precision()):
             mode = vae.encode(batch).latent_dist.mode()
         end = min(begin + AT_ONCE, len(pictures))

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
+from miniature.images import to_signed
+
 from .judges import DlibJudge, HseJudge, PackJudge, cosines, shown
 from .obedience import judge, obeyed
 from .people import named_people
 from .picture import picture, prepare
 from .scenes import SIZE, draw_scene
 from .train_judge import indices
-from .train_vae import to_tensor
 
 SEED = 11
 AT_ONCE = 24  # pictures that are drawn together
@@ -49,7 +50,7 @@ def main(base, networks, count, guidance, steps, sheet) -> None:
     bounds = {name: [cosines(reference[name], again[name]), cosines(reference[name], np.roll(again[name], 1, 0))]
               for name in judges}  # fmt: skip
     wanted = torch.tensor([indices(scene) for scene in scenes])
-    true_obedience = obeyed(judge(), to_tensor(np.stack(truth)), wanted)
+    true_obedience = obeyed(judge(), to_signed(truth), wanted)
     print(json.dumps({"same person, another person": bounds, "judge on true pictures": true_obedience}), flush=True)
     prompts = [scene.caption(person.name) for scene, person in zip(scenes, chosen)]
     pipeline = DiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32)
@@ -59,7 +60,7 @@ def main(base, networks, count, guidance, steps, sheet) -> None:
         embeds = eye.embed(drawn)
         identity = {name: cosines(reference[name], embeds[name]) for name in judges}
         result = {"guidance": scale, "identity": identity, "detected": eye.found}
-        print(json.dumps(result | obeyed(judge(), to_tensor(np.stack(drawn)), wanted)), flush=True)
+        print(json.dumps(result | obeyed(judge(), to_signed(drawn), wanted)), flush=True)
     if sheet:
         write_sheet([truth, drawn], sheet)
 

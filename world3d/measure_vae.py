@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from miniature.images import to_signed
+
 from .judges import PackJudge, cosines, verification
 from .measure_base import Eye, write_sheet
 from .train_judge import held_out_pictures
-from .train_vae import to_tensor
 
 EACH = 4  # pictures of each person
 
@@ -29,7 +30,7 @@ EACH = 4  # pictures of each person
 def main(vae: Path, faces: Path, sheet: Path | None) -> None:
     net = AutoencoderKL.from_pretrained(vae, local_files_only=True).float()
     truth, _ = held_out_pictures(EACH)
-    parts = to_tensor(truth).split(32)
+    parts = to_signed(truth).split(32)
     rebuilt = torch.cat([net.decode(net.encode(part).latent_dist.mode()).sample.clamp(-1, 1) for part in parts])
     seen = ((rebuilt + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     eye = Eye({"pack": PackJudge(faces)})
@@ -37,7 +38,7 @@ def main(vae: Path, faces: Path, sheet: Path | None) -> None:
     found = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
     who = np.repeat(np.arange(len(truth) // EACH), EACH)[found]
     result = {
-        "difference of 1": round(float((rebuilt - to_tensor(truth)).abs().mean()) / 2, 4),
+        "difference of 1": round(float((rebuilt - to_signed(truth)).abs().mean()) / 2, 4),
         "faces in both": round(float(found.mean()), 4),
         "picture and reconstruction": cosines(first[found], second[found]),
         "pictures": verification(first[found], who),

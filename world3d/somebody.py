@@ -14,7 +14,7 @@ from torch import Tensor
 from idea_core.faces.score import similarities
 from idea_core.headless.jobs.people import Person
 from idea_core.headless.jobs.photo_source import PhotoSource, Prepared
-from miniature.world import to_tensor
+from miniature.images import to_signed
 
 from .obedience import judge, right
 from .scenes import ASKED, SIZE, asked_for
@@ -84,7 +84,7 @@ class Somebody:
 
     def _obeyed(self, images: Sequence[np.ndarray]) -> dict[str, Tensor]:
         wanted = torch.tensor([asked_for(prompt) for prompt in self.prompts("{}")])
-        return right(judge(), to_tensor(images) * 2 - 1, wanted)
+        return right(judge(), to_signed(images), wanted)
 
 
 def everybody(count: int, source: Path = PEOPLE) -> list[Somebody]:

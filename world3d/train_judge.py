@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
+from miniature.images import to_signed
 from miniature.training import Plan, Run, half_precision
 
 from .album import load_pictures, scene_of
@@ -23,7 +24,6 @@ from .obedience import Judge, obeyed, save_judge
 from .people import held_out_people
 from .picture import picture, prepare
 from .scenes import ASKED, SIZE, Scene, draw_scene
-from .train_vae import to_tensor
 
 BATCH, RATE = 64, 2e-3
 BLURRED, NOISE, SHIFT = 0.4, 0.06, 3  # share that is blurred; largest noise; pixels
@@ -46,7 +46,7 @@ def main(source: Path, crowd: Path, steps: int, work: Path, seed: int) -> None:
     for _ in run.steps():
         part = torch.randint(len(known), (BATCH // 2,), generator=run.generator).sort().values
         rest = torch.randint(len(others), (BATCH // 2,), generator=run.generator).sort().values
-        batch = _disturb(to_tensor(np.concatenate([known[part.numpy()], others[rest.numpy()]])), run.generator)
+        batch = _disturb(to_signed(np.concatenate([known[part.numpy()], others[rest.numpy()]])), run.generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=half_precision()):
             said = net(batch)
         chosen = wanted[torch.cat([part, len(known) + rest])]
@@ -54,7 +54,7 @@ def main(source: Path, crowd: Path, steps: int, work: Path, seed: int) -> None:
     trained = run.averages["judge"]
     save_judge(trained)
     truth, scenes = held_out_pictures()
-    print(json.dumps(obeyed(trained, to_tensor(truth), torch.tensor([indices(scene) for scene in scenes]))))
+    print(json.dumps(obeyed(trained, to_signed(truth), torch.tensor([indices(scene) for scene in scenes]))))
 
 
 def indices(scene: Scene) -> list[int]:

@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from miniature.images import to_signed
 from miniature.losses import vae_loss
 from miniature.training import Plan, Run
 from miniature.world import BASE
@@ -52,15 +53,10 @@ def main(source: Path, start: Path, steps: int, work: Path, output: Path, seed: 
     trained.save_pretrained(output)
 
 
-def to_tensor(pictures: np.ndarray) -> Tensor:
-    """Bytes (B, S, S, 3) → (B, 3, S, S) in −1…1."""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def _batch(pictures: np.ndarray, count: int, generator: torch.Generator) -> Tensor:
     """Pictures (B, 3, S, S) in −1…1, half of them mirrored."""
     chosen = torch.randint(len(pictures), (count,), generator=generator)
-    batch = to_tensor(pictures[np.sort(chosen.numpy())])
+    batch = to_signed(pictures[np.sort(chosen.numpy())])
     mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
     return torch.where(mirrored, batch.flip(3), batch)
 

@@ -21,7 +21,7 @@ from idea_core.headless.diffusers import load_pipeline
 from idea_core.headless.jobs.sources import FaceSource
 from miniature.align import TEMPLATE, align
 from miniature.face_nets import POOL, second_recogniser
-from miniature.world import to_tensor
+from miniature.images import to_tensor
 
 from .shipped import BASE, ENHANCER, FACES, SECOND, unpack
 

@@ -1,4 +1,4 @@
-"""The miniature world's base model, which comes with ID-EA (`idea demo`)."""
+"""The miniature world's base model, which comes with ID-EA."""
 
 from .base_model import BaseModel
 
