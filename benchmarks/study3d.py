@@ -83,11 +83,14 @@ ARMS: Mapping[str, Method] = {
 }
 PARTS = [arm for arm in ARMS if arm.startswith("whole: ")]
 GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "ti": {"token_lr": (3e-3, 1e-2, 3e-2, 1e-1)},
-    "ci": {"token_lr": (3e-2, 1e-1, 3e-1, 1.0)},
-    "celeb": {"axes_lr": (0.1, 0.3, 0.5, 1.0)},
+    "ti": {"token_lr": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)},
+    "ci": {"token_lr": (3e-2, 1e-1, 3e-1, 1.0, 3.0)},
+    "celeb": {"axes_lr": (0.1, 0.3, 0.5, 1.0, 2.0)},
     "whole": {"axes_lr": (0.1, 0.3), "kv_lr": (2e-3, 5e-3)},
 }
+
+LONG_GRIDS = {"ti": (1e-2, 3e-2, 1e-1), "ci": (1e-1, 3e-1, 1.0)}
+"""Rates that are tried for `LONG` steps; other methods take those for the most of `SHORT`."""
 
 
 class Laboratory:
@@ -182,6 +185,9 @@ def searched_cells() -> Iterator[Cell]:
     for person, steps, (arm, grid) in itertools.product(SEARCHED, SHORT, GRIDS.items()):
         for values in itertools.product(*grid.values()):
             yield Cell(arm, person, steps, 4, dict(zip(grid, values)))
+    for person, (arm, rates) in itertools.product(SEARCHED, LONG_GRIDS.items()):
+        for rate in rates:
+            yield Cell(arm, person, LONG, 4, {"token_lr": rate})
 
 
 def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Cell]:
@@ -203,7 +209,7 @@ def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
             yield Cell(arm, person, few, 4, rates)
     for arms in (("ti", "ci"), ("whole",)):
         for person, arm in itertools.product(REPORTED, arms):
-            yield Cell(arm, person, LONG, 4, chosen[str(more)][arm])
+            yield Cell(arm, person, LONG, 4, chosen[str(LONG)].get(arm, chosen[str(more)][arm]))
 
 
 def tables(lines: Sequence[Line], searched: Sequence[Line]) -> str:

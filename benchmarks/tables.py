@@ -61,7 +61,7 @@ def rates_tried(
     rows = []
     for arm, grid in grids.items():
         tried = "; ".join(f"{key} {', '.join(f'{value:g}' for value in values)}" for key, values in grid.items())
-        taken = [", ".join(f"{key} {value:g}" for key, value in arms[arm].items()) for arms in chosen.values()]
+        taken = [", ".join(f"{key} {value:g}" for key, value in arms.get(arm, {}).items()) for arms in chosen.values()]
         rows.append([titles[arm], tried, *taken])
     return markdown(title, ["", "tried", *(f"{steps} steps" for steps in chosen)], rows)
 
