@@ -1,4 +1,4 @@
-"""Train the world's base model on its named people:  python -m miniature.train_base --vae work/vae/vae
+"""Train the world's base model on its named people:  python -m miniature.train_base --vae work/miniature/vae/vae
 
 A CLIP text encoder and a UNet from scratch, on the latents of the world's VAE; saved as a StableDiffusionPipeline. It
 resumes from its last checkpoint.
@@ -22,7 +22,7 @@ from .people import NAMED_PEOPLE, named_people
 from .render import SIZE, render_with_keypoints
 from .scenes import Scenes, draw_scenes
 from .teach_text import teach_text
-from .training import PACE, STATE, Plan, Run
+from .training import PACE, STATE, WORK, Plan, Run
 from .words import LENGTH
 
 PICTURES = 64  # of each named person
@@ -38,8 +38,8 @@ MARGIN = 3.0  # pixels around a mouth
 @click.command()
 @click.option("--steps", type=int, default=7000, help="Steps to train for.")
 @click.option("--vae", type=click.Path(path_type=Path), required=True, help="The world's VAE, in diffusers' format.")
-@click.option("--work", type=click.Path(path_type=Path), default=Path("work/base"), help="Folder for checkpoints.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("work/models/base"))
+@click.option("--work", type=click.Path(path_type=Path), default=WORK / "base", help="Folder for checkpoints.")
+@click.option("--output", type=click.Path(path_type=Path), default=WORK / "models/base")
 @click.option("--seed", type=int, default=0)
 def main(steps: int, vae: Path, work: Path, output: Path, seed: int) -> None:
     torch.manual_seed(seed)

@@ -20,6 +20,7 @@ from idea_core.headless.jobs.sources import ModelSource
 from idea_core.training.run import Progress
 
 from .render import SIZE
+from .training import WORK
 from .world import AT_ONCE, BASE, DRAWING_STEPS, FACE_MODELS, GUIDANCE, all_names, portraits
 
 NUM_SYNTHETIC = 12_000  # people with made-up names
@@ -31,8 +32,8 @@ PROMPTS = 61  # not a multiple of PER_PERSON, so that people have different prom
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), default=Path("work/enhancer"), help="Folder for the images.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("work/models/enhancer.safetensors"))
+@click.option("--work", type=click.Path(path_type=Path), default=WORK / "enhancer", help="Folder for the images.")
+@click.option("--output", type=click.Path(path_type=Path), default=WORK / "models/enhancer.safetensors")
 @click.option("--shard", default=None, help="Only draw the images of this part of the people: 0/2, 1/2 …")
 @click.option("--device", default="cpu")
 @click.option("--threads", type=int, default=2, help="CPU threads.")

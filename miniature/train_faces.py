@@ -29,7 +29,7 @@ from .onnx_export import save_detector, save_recogniser
 from .people import PARAMETERS, other_people
 from .render import SIZE, render_with_keypoints
 from .scenes import draw_scenes
-from .training import PACE, Plan, Run
+from .training import PACE, WORK, Plan, Run
 
 PEOPLE, PICTURES = 2400, 12  # of the recogniser's training
 MARGIN, SCALE = 0.2, 32.0  # CosFace (arXiv 1801.09414)
@@ -38,8 +38,8 @@ SECOND_PEOPLE_SEED = 41
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), default=Path("work/faces"), help="Folder for checkpoints.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("work/models/faces"))
+@click.option("--work", type=click.Path(path_type=Path), default=WORK / "faces", help="Folder for checkpoints.")
+@click.option("--output", type=click.Path(path_type=Path), default=WORK / "models/faces")
 @click.option("--only", type=click.Choice(list(STEPS)), multiple=True, default=tuple(STEPS), help="What to train.")
 @click.option("--seed", type=int, default=0)
 def main(work: Path, output: Path, only: tuple[str, ...], seed: int) -> None:

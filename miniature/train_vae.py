@@ -16,7 +16,7 @@ from .models import LATENT_CHANNELS, LATENT_SIZE, build_vae
 from .people import PARAMETERS
 from .render import render
 from .scenes import draw_scenes
-from .training import PACE, Plan, Run
+from .training import PACE, WORK, Plan, Run
 
 BATCH = 16
 LR = 1e-3  # at 2e-3 it ends in images of one colour
@@ -24,8 +24,8 @@ LR = 1e-3  # at 2e-3 it ends in images of one colour
 
 @click.command()
 @click.option("--steps", type=int, default=7000, help="Steps to train for.")
-@click.option("--work", type=click.Path(path_type=Path), default=Path("work/vae"), help="Folder for checkpoints.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("work/vae/vae"), help="Folder for the VAE.")
+@click.option("--work", type=click.Path(path_type=Path), default=WORK / "vae", help="Folder for checkpoints.")
+@click.option("--output", type=click.Path(path_type=Path), default=WORK / "vae/vae", help="Folder for the VAE.")
 @click.option("--seed", type=int, default=0)
 def main(steps: int, work: Path, output: Path, seed: int) -> None:
     torch.manual_seed(seed)

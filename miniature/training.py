@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 PAUSE = 30.0  # seconds; a step that took longer was stopped in between
 PACE = {"average": 0.998, "warm_up": 100}  # of trainings in the drawn world
+WORK = Path("work/miniature")  # the drawn world's folder; the other world has its own
 COLUMNS = ("step", "minutes", "loss", "norm", "rate")
 STATE, CURVE = "state.pt", "curve.csv"
 

@@ -24,13 +24,13 @@ from idea_core.text.captions import PLACEHOLDER
 from .align import TEMPLATE, align
 from .face_nets import POOL, Judge, second_recogniser
 from .images import to_photo, to_tensor
-from .packed import unpack_once
+from .packed import unpack
 from .people import named_people, other_people
 from .render import render
 from .scenes import BACKGROUNDS, EXPRESSIONS, HATS, Scenes, draw_scenes
 
 SHIPPED = Path(__file__).parent / "data"
-MODELS = unpack_once(SHIPPED)
+MODELS = unpack(SHIPPED, Path(__file__).parent / ".expanded")
 BASE, FACES, ENHANCER = MODELS / "base", MODELS / "faces", MODELS / "enhancer.safetensors"
 FACE_MODELS = FaceSource(FACES, provider="cpu")
 AT_ONCE = 24  # images sampled together

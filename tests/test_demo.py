@@ -10,7 +10,8 @@ from idea_command import run
 from safetensors.torch import load_file
 
 from idea_core import Identity
-from miniature.packed import expand, shrink
+from miniature.packed import MARK, expand, pack, shrink, tree_digest
+from miniature.packed import unpack as unpack_folder
 from world3d.demo import DRAWING, NAME, REFINING, STAGES, Demo
 from world3d.shipped import DATA, unpack
 from world3d.somebody import PEOPLE, PER_PROMPT, Somebody, everybody
@@ -26,7 +27,8 @@ def test_matrices_in_bytes_are_near_what_they_stand_for():
     generator = torch.Generator().manual_seed(0)
     tensors = {"w": torch.randn(64, 32, 3, 3, generator=generator), "b": torch.randn(64, generator=generator)}
     small, again = shrink(tensors), expand(shrink(tensors))
-    assert {tensor.dtype for tensor in small.values()} == {torch.int8, torch.float16} and again.keys() == tensors.keys()
+    assert {tensor.dtype for tensor in small.values()} == {torch.int8, torch.float16, torch.float32}
+    assert again.keys() == tensors.keys()
     assert torch.equal(again["b"], tensors["b"].half())
     error = (again["w"].float() - tensors["w"]).flatten(1)
     largest = tensors["w"].flatten(1).abs().amax(1)
@@ -34,13 +36,37 @@ def test_matrices_in_bytes_are_near_what_they_stand_for():
 
 
 def test_models_are_expanded_once(world):
-    files = {path.relative_to(DATA) for path in DATA.rglob("*") if path.is_file()}
+    files = {path.relative_to(DATA) for path in DATA.rglob("*") if path.is_file()} | {Path(MARK)}
     assert files == {path.relative_to(world.folder) for path in world.folder.rglob("*") if path.is_file()}
     written = {path: path.stat().st_mtime_ns for path in world.folder.rglob("*")}
     unpack(world.folder)
     assert written == {path: path.stat().st_mtime_ns for path in world.folder.rglob("*")}
     weights = load_file(world.base / "unet" / "diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+
+
+def test_models_of_another_version_are_expanded_anew(world, tmp_path):
+    folder = Path(shutil.copytree(world.folder, tmp_path / "models"))
+    place = folder / "faces" / "det.onnx"
+    place.write_bytes(b"old")
+    unpack(folder)
+    assert place.read_bytes() == b"old"  # it is said to be there
+    (folder / MARK).write_text("of another version")
+    unpack(folder)
+    assert place.stat().st_size > 10**6 and (folder / MARK).read_text() == tree_digest(DATA)
+
+
+def test_what_is_packed_expands_to_the_same(world, tmp_path):
+    pack(world.folder, tmp_path / "packed")
+    again = unpack_folder(tmp_path / "packed", tmp_path / "again")
+    for part in ("base/unet/diffusion_pytorch_model.safetensors", "enhancer.safetensors"):
+        ours, theirs = load_file(again / part), load_file(world.folder / part)
+        assert max(float((ours[key].float() - theirs[key].float()).abs().max()) for key in theirs) < 5e-3
+    for source, target in ((tmp_path / "packed", tmp_path / "other"), (tmp_path, tmp_path / "packed")):
+        with pytest.raises(ValueError):
+            pack(source, target)
+    with pytest.raises(FileNotFoundError):
+        unpack_folder(tmp_path / "nothing", tmp_path / "other")
 
 
 def test_everybody_has_what_a_comparison_reads():

@@ -74,8 +74,24 @@ def test_who_gives_what_the_name_gives_has_nothing_to_learn(backbone):
     rows = named.context[0, named.places[0, -2:]]
     run.model.tokens = lambda faces, _dropout: {ROWS: rows.expand(len(faces), -1, -1)}
     assert objective.loss(batch) < far  # words that follow still see the mean name
-    objective._by_name = lambda _index: rows
+    objective._by_name = lambda _person, _caption: rows
     assert objective.loss(batch) == 0
+
+
+def test_rows_before_the_name_are_to_stay(backbone):
+    run = across(backbone)
+    (objective,) = run.objectives
+    batch = objective.draw()
+    before = objective.loss(batch).item()
+    first = objective._plain(0)[1]
+    assert first > 0
+    whole = run.model.adapter.forward
+
+    def disturbed(context: torch.Tensor, fused: torch.Tensor) -> torch.Tensor:
+        return whole(context, fused) + 5 * (torch.arange(context.shape[1])[:, None] < first)
+
+    run.model.adapter.forward = disturbed
+    assert objective.loss(batch).item() > before + 1
 
 
 def test_a_file_holds_it_and_a_person_from_it_stands_in_prompts(backbone, pipeline, tmp_path):

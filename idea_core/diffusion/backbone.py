@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..families import BASE_MODELS
 from .schedule import Schedule
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -176,15 +175,6 @@ class Backbone(Protocol):
             deltas: a state dict of `KVDeltas`, of live weights.
             scope: one of `kv_scopes`.
         """
-
-
-def in_batches(backbone: Backbone, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Numbers of the prompts that can be encoded together: all of them, or those of one length."""
-    transformer = BASE_MODELS[backbone.base_model].transformer
-    if transformer is None or not transformer.ragged:
-        return [list(range(len(prompts)))]
-    lengths = [prompt.length for prompt in prompts]
-    return [[number for number, one in enumerate(lengths) if one == length] for length in dict.fromkeys(lengths)]
 
 
 def prediction_error(

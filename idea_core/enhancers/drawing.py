@@ -10,12 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..diffusion.backbone import Backbone, Prompt, TextCondition, in_batches
+from ..diffusion.backbone import Backbone, Prompt, TextCondition
 from ..diffusion.memory import Memory, empty_cache, is_out_of_memory, memory_of, more_at_once, out_of_memory_as
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import TrainingError
 from ..faces import FaceEngine
 from ..faces.score import embed_images, only
+from ..families import BASE_MODELS
 from ..images import to_pixels
 from ..text.captions import PLACEHOLDER
 from ..text.tokenized import quoted, require_short
@@ -59,7 +60,7 @@ class ImageSampler:
         read = [self._backbone.read(prompt) for prompt in prompts]
         for prompt, one in zip(prompts, read):
             require_short(self._backbone, one.length, quoted(prompt))
-        return self._draw_batches(read, lambda part: self._backbone.encode([read[number] for number in part]), seeds)
+        return self._draw_batches(lambda part: self._backbone.encode([read[number] for number in part]), seeds)
 
     @torch.no_grad()
     def draw_faces(
@@ -75,25 +76,36 @@ class ImageSampler:
         def encode(part: list[int]) -> TextCondition:
             return face_condition(self._backbone, model, [captions[number] for number in part], faces[part])
 
-        return self._draw_batches(captions, encode, seeds, on_drawn)[1]
+        return self._draw_batches(encode, seeds, on_drawn)[1]
 
     def _draw_batches(
         self,
-        prompts: Sequence[Prompt],
         encode: Callable[[list[int]], TextCondition],
         seeds: Sequence[int],
         on_drawn: OnDrawn | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents and images of prompts, those together that can be encoded together."""
+        """Latents and images of prompts, which `encode` encodes by their numbers; those of one length together."""
         drawn: list[tuple[Tensor, Tensor]] = []
         order: list[int] = []
-        for part in in_batches(self._backbone, prompts):
+        for part, conditions in self._conditions(encode, len(seeds)):
             told = on_drawn and partial(_add, on_drawn, len(order))
-            drawn.append(self._draw_conditions(encode(part), [seeds[number] for number in part], told))
+            drawn.append(self._draw_conditions(conditions, [seeds[number] for number in part], told))
             order += part
         place = torch.tensor(order).argsort()
         latents, images = (torch.cat(parts)[place] for parts in zip(*drawn))
         return latents, images
+
+    def _conditions(
+        self, encode: Callable[[list[int]], TextCondition], count: int
+    ) -> list[tuple[list[int], TextCondition]]:
+        """Numbers of prompts and their conditions: all together, or those of one length."""
+        transformer = BASE_MODELS[self._backbone.base_model].transformer
+        if transformer is None or not transformer.ragged:
+            return [(list(range(count)), encode(list(range(count))))]
+        alone = [encode([number]) for number in range(count)]
+        lengths = [condition.context.shape[1] for condition in alone]
+        groups = [[number for number in range(count) if lengths[number] == one] for one in dict.fromkeys(lengths)]
+        return [(group, TextCondition.together([alone[number] for number in group])) for group in groups]
 
     def _draw_conditions(
         self, conditions: TextCondition, seeds: Sequence[int], on_drawn: OnDrawn | None = None

@@ -123,7 +123,7 @@ def face_condition(
 ) -> TextCondition:
     """Text condition of captions with the people of faces (B, 512); `dropout` as in `EnhancerModel.tokens`.
 
-    The captions are of one length, as `in_batches` says.
+    The captions are of one length, unless the base model pads them.
     """
     tokens, read = model.tokens(faces, dropout), model.read
     if read is None:

@@ -27,7 +27,8 @@ from .dataset import PeoplePictures
 from .model import BLOCKS, HIDDEN, EnhancerModel, face_condition
 
 _NAMES_KEPT = 4096  # embedded names on the device, of some kilobytes each
-_PROMPTS_KEPT = 8192  # prompts of language models in the CPU's memory, of up to a megabyte each
+_CAPTIONS_KEPT = 64  # of language models in the CPU's memory, of up to 16 megabytes each
+_NAMED_KEPT = 2048  # people in captions there, of up to a megabyte each
 _COMPARED = 32  # rows from the name on
 
 
@@ -46,7 +47,7 @@ class TrainingData:
         self.config, self.generator = config, generator
         self.names = [backbone.tokenize(name) for name in pictures.names]
         self._captions = tokenize_captions(backbone, pictures.prompts, model.num_tokens)
-        self._embedded = lru_cache(_NAMES_KEPT)(self._embed_name)
+        self.embedded_name = lru_cache(_NAMES_KEPT)(self._embed_name)
         self._order, self._counts = pictures.people.argsort(stable=True), pictures.people.bincount()
         self._first = self._counts.cumsum(0) - self._counts
         self._place = self._order.argsort()  # of each image in `_order`
@@ -83,7 +84,7 @@ class TrainingData:
     @torch.no_grad()
     def named_condition(self, chosen: Tensor) -> TextCondition:
         """Text condition of the captions of images (B,), with the names of the people in them."""
-        names = [self._embedded(person) for person in self.pictures.people[chosen].tolist()]
+        names = [self.embedded_name(person) for person in self.pictures.people[chosen].tolist()]
         vectors = {encoder: [name[encoder] for name in names] for encoder in names[0]}
         return self.backbone.encode(self._captions_of(chosen), vectors)
 
@@ -102,7 +103,7 @@ class TrainingData:
             raise TrainingError(
                 f"people whose names are of {wanted} tokens, to learn by text",
                 "none",
-                "Give such names, as most first and last names are, or set text_steps to 0.",
+                "Give such names, as most first and last names are" + (", or set text_steps to 0." if exactly else "."),
             )
         return found
 
@@ -199,7 +200,8 @@ class RowsObjective(TextObjective):
     """Faces give the rows of the text condition that the people's names give, there and in the words that follow.
 
     For language models: the network takes no part, and each prompt is encoded once. A name may have more tokens than a
-    person; its last ones count. Errors are counted in names' standard deviations.
+    person; its last ones count. Errors are counted in names' standard deviations. All other rows are to stay as they
+    are.
 
     Raises:
         TrainingError: nobody's name has as many tokens as a person.
@@ -209,37 +211,53 @@ class RowsObjective(TextObjective):
 
     def __init__(self, steps: int, lr: float, data: TrainingData):
         super().__init__(steps, lr, data)
-        self._by_name = lru_cache(_PROMPTS_KEPT)(self._rows_of_name)
-        self._plain = lru_cache(_PROMPTS_KEPT)(self._encode_mean_name)
+        first = {prompt: number for number, prompt in reversed(list(enumerate(data.pictures.prompts)))}
+        self._captions = [first[prompt] for prompt in data.pictures.prompts]  # the first image of the same
+        self._plain = lru_cache(_CAPTIONS_KEPT)(self._encode_mean_name)
+        self._by_name = lru_cache(_NAMED_KEPT)(self._rows_of_name)
 
     def loss(self, batch: PeopleBatch) -> Tensor:
         model, device = self._data.model, self._data.backbone.device
         faces = send(batch.faces, device)
         tokens = model.tokens(faces, send(batch.dropout, device))[ROWS]
-        fused, spread, errors = model.fused(faces), model.scale.mean(0), []
-        for index, rows, own in zip(batch.pictures.tolist(), tokens, fused):
-            condition = self._plain(index).map(lambda part: send(part, device)).with_rows(rows)
-            assert condition.places is not None
-            first = int(condition.places[0, 0])
-            got = model.adapter(condition.context, own)[0, first:]
-            wanted = send(self._by_name(index), device)[: len(got)]
-            errors.append(((got[: len(wanted)] - wanted) / spread).square().mean())
-        return torch.stack(errors).mean()
+        fused, spread = model.fused(faces), model.scale.mean(0)
+        pictures = batch.pictures.tolist()
+        groups: dict[int, list[int]] = {}
+        for place, index in enumerate(pictures):
+            groups.setdefault(self._captions[index], []).append(place)
+        total = torch.zeros((), device=device)
+        for caption, places in groups.items():
+            known, first = self._plain(caption)
+            plain = known.map(lambda part: send(part, device)).rows(torch.zeros(len(places), dtype=torch.long))
+            changed = model.adapter(plain.with_rows(tokens[places]).context, fused[places])
+            error = (changed - plain.context) / spread
+            for place, got, away in zip(places, changed, error):
+                wanted = send(self._by_name(self._person(pictures[place]), caption), device)
+                last = min(first + len(wanted), len(got))
+                near = ((got[first:last] - wanted[: last - first]) / spread).square().mean()
+                total = total + near + torch.cat([away[:first], away[last:]]).square().mean()
+        return total / len(pictures)
+
+    def _person(self, index: int) -> int:
+        return int(self._data.pictures.people[index])
 
     @torch.no_grad()
-    def _encode_mean_name(self, index: int) -> TextCondition:
+    def _encode_mean_name(self, caption: int) -> tuple[TextCondition, int]:
+        """The condition of an image's caption with the mean name, and the first row of that."""
         read = self._data.model.read
         assert read is not None
-        vectors = {encoder: [part] for encoder, part in read.items()}
-        return self._data.encode_caption(index, vectors).map(lambda part: part.cpu())
+        condition = self._data.encode_caption(caption, {encoder: [part] for encoder, part in read.items()})
+        assert condition.places is not None
+        return condition.map(lambda part: part.cpu()), int(condition.places[0, 0])
 
     @torch.no_grad()
-    def _rows_of_name(self, index: int) -> Tensor:
-        """The rows (r, d) that the name of the person in an image gives, and those after it."""
-        condition = self._data.named_condition(torch.tensor([index]))
+    def _rows_of_name(self, person: int, caption: int) -> Tensor:
+        """The rows (r, d) that a person's name gives in an image's caption, and those after it."""
+        name = self._data.embedded_name(person)
+        condition = self._data.encode_caption(caption, {encoder: [part] for encoder, part in name.items()})
         assert condition.places is not None
         first = int(condition.places[0, -self._data.model.num_tokens])
-        return condition.context[0, first : first + _COMPARED].float().cpu()
+        return condition.context[0, first : first + _COMPARED].float().cpu().clone()
 
 
 class DenoisingObjective(Objective):

@@ -231,6 +231,7 @@ def test_a_cancelled_training_goes_on_to_where_a_whole_one_ends(family, tmp_path
 @in_comfyui
 def test_an_id_enhancer_learns_by_text_and_its_people_stand_in_prompts(family):
     core, anchor = pack("idea_core.enhancers"), pack("idea_core.method.anchor")
+    _ = [pack(f"idea_core.enhancers.{room}") for room in ("config", "dataset", "drawing", "pretrained", "trainer")]
     names = ["brad pitt", "emma stone", "tom hanks"]
     faces = torch.nn.functional.normalize(torch.randn(6, 512, generator=torch.Generator().manual_seed(0)), dim=1)
     with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*load_transformer(family)) as backbone:
@@ -242,6 +243,11 @@ def test_an_id_enhancer_learns_by_text_and_its_people_stand_in_prompts(family):
             run = core.trainer.EnhancerTrainer(backbone, start, pictures, config)
             run.run()
         enhancer = core.pretrained.PretrainedEnhancer.of(run.model, backbone)
+        drawing = core.config.DatasetConfig(resolution=64, sampling_steps=1, sampling_batch_size=4)
+        captions = [backbone.read(caption) for caption in ("a photo of {}, x", "a photo of {} y", "{}, a photo")]
+        sampler = core.drawing.ImageSampler(backbone, drawing)
+        images = sampler.draw_faces(run.model, captions, faces[:3].to(backbone.device), range(3))
+        assert len(images) == 3 and images.isfinite().all()
     assert all(loss == loss for loss in run.losses) and len(run.losses) == 3
     identity = enhancer.identity("ann", faces[0])
     with torch.inference_mode():

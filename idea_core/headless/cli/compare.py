@@ -48,12 +48,13 @@ def _what(
 ) -> dict[str, Any]:
     """The fields of a `Comparison` that are read from files."""
     from ...evaluation import PROTOCOL_PROMPTS
+    from ..jobs.comparison import REFINING_SEED
 
     lines = read_text(prompts).split("\n") if prompts else PROTOCOL_PROMPTS
     chosen = tuple(line.strip() for line in lines if line.strip())
     require_prompts(chosen, "person")
     files = {"enhancer": enhancer and enhancer.absolute(), "clip": clip and clip.absolute()}
-    refining = RefineConfig(prompts=prompts_of(refine_prompts))
+    refining = RefineConfig(prompts=prompts_of(refine_prompts), seed=REFINING_SEED)
     names_read = parse_names(read_text(names) if names else "")
     return {"prompts": chosen, "names": names_read, "refining": refining, **files, **values}
 

@@ -15,6 +15,8 @@ from ..config import GenerateConfig
 from .photo_source import PhotoSource
 from .sources import FaceSource, ModelSource
 
+REFINING_SEED = 10**9  # far from the seeds of the images
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -29,7 +31,7 @@ class Comparison:
         drawing: how images are drawn; each has its own seed, counted up from this one's.
         names: celebrity names for the start.
         enhancer: file of a pretrained ID-Enhancer, for the methods that need one.
-        refining: how its answers are refined, for the methods that do so; each person's seed is the training's.
+        refining: how its answers are refined, for the methods that do so; never on the noise of images to be measured.
         drawing_dtype: precision of the model that draws; None: the training's.
         clip: folder of a CLIP model, for prompt similarity.
         witness: face models of the second recogniser.
@@ -45,7 +47,7 @@ class Comparison:
     drawing: GenerateConfig = GenerateConfig()
     names: tuple[str, ...] = dataclasses.field(default_factory=celebrity_names)
     enhancer: Path | None = None
-    refining: RefineConfig = RefineConfig()
+    refining: RefineConfig = RefineConfig(seed=REFINING_SEED)
     drawing_dtype: str | None = None
     clip: Path | None = None
     witness: FaceSource | None = None

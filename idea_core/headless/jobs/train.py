@@ -19,6 +19,7 @@ from ...identity.base_ref import load_if_same
 from ...identity.checks import require_name
 from ...identity.identity import Identity
 from ...method.anchor import celebrity_names
+from ...settings import MAX_SEED
 from ...text.captions import CAPTIONS
 from ...training.batches import count_photos
 from ...training.config import TrainConfig
@@ -49,7 +50,7 @@ class TrainJob:
         save_every: steps between two saves of the training's state; 0: only when it breaks off.
         resume: continue a run of the same inputs that broke off and saved its state.
         watch: previews on the way, and early stopping.
-        refine: refinement of a person of 0 steps, with the seed of `config`; None: no refinement.
+        refine: refinement of a person of 0 steps, its seed counted from that of `config`; None: no refinement.
     """
 
     name: str
@@ -145,7 +146,7 @@ class TrainJob:
         if self.refine is None:
             identity = enhancer.identity(self.name, face)
         else:
-            config = dataclasses.replace(self.refine, seed=self.config.seed)
+            config = dataclasses.replace(self.refine, seed=(self.refine.seed + self.config.seed) % (MAX_SEED + 1))
             layer = enhancer.base_ref.clip_layer if self.clip_layer is None else self.clip_layer
             refiner = Refiner(self._backbone(layer), enhancer, self.faces.load(), config)
             identity = refiner.identity(self.name, face, refiner.refine(face, on_picture), **self.model.provenance())
