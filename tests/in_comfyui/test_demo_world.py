@@ -39,13 +39,13 @@ SHORT = {
 }
 LEAST = 0.2  # identity; strangers have .0, and people whom the ID-Enhancer makes at once .36, with a spread of .1
 SHOWN = {  # example → whose likeness its images have
-    "01 From photos to a picture": "alice",
-    "02 Picture of a saved person": "alice",
-    "04 Strength and timing": "alice",
-    "05 Best of a batch": "alice",
-    "07 Two people in one picture": "bob",
-    "12 Person from one photo": "alice",
-    "13 Corrected person from one photo": "alice",
+    "01 From photos to a picture": ["alice"],
+    "02 Picture of a saved person": ["alice"],
+    "04 Strength and timing": ["alice"],
+    "05 Best of a batch": ["alice"],
+    "07 Two people in one picture": ["alice"],  # in a half of it; bob's face is drawn turned away there
+    "12 Person from one photo": ["alice"],
+    "13 Corrected person from one photo": ["alice"],
 }
 EXAMPLES = sorted(path.stem for path in (PACK / "workflows").glob("[0-9]*.json") if path.stem[:2] not in ("06", "09"))
 LOAD = "const [graph, done] = arguments; window.app.loadGraphData(graph).then(() => done(null), e => done(String(e)));"
@@ -115,9 +115,10 @@ def test_an_example_runs_as_it_stands_and_draws_the_person(browser, demo, place,
     ended, detail = heard[-1]
     assert ended == "execution_success", detail
     assert not front_end.complaints(browser)
-    if name in SHOWN:
-        found = [likeness(world, image, SHOWN[name]) for image in saved(demo, heard)]
-        print(name, [round(value, 3) for value in found])
+    images = saved(demo, heard)
+    for person in SHOWN.get(name, ()):
+        found = [likeness(world, image, person) for image in images]
+        print(name, person, [round(value, 3) for value in found])
         assert found and max(found) > LEAST
 
 
