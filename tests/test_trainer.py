@@ -18,7 +18,6 @@ from idea_core.method.losses import mahalanobis_to, squared_to
 from idea_core.text.captions import with_note
 from idea_core.training.batches import Photos
 from idea_core.training.loop import READ_EVERY, copied, divergence
-from idea_core.training.person import FreeTokens, PersonModel
 from idea_core.training.state import restore_state, save_state
 
 
@@ -230,17 +229,6 @@ def test_a_file_that_is_no_state_is_refused(backbone, tmp_path):
     run.identity("alice").save(tmp_path / "a.safetensors")
     with pytest.raises(IdentityFileError, match="a file of format id-ea-training, got format id-ea in"):
         restore_state(run, tmp_path / "a.safetensors", "")
-
-
-@pytest.mark.parametrize(("width", "share"), [(128, 1.0), (192, 1.0), (768, 0.25), (2048, 0.09375)])
-def test_what_reads_wide_text_gets_a_smaller_rate(width, share):
-    generator = torch.Generator().manual_seed(0)
-    for rank, shares in ((4, {4: share, 64: 1.0}), (0, {64: share})):
-        kv = KVDeltas({"a.to_k": (64, width), "a.to_v": (64, width)}, rank, generator, torch.device("cpu"))
-        person = PersonModel(FreeTokens({"x": torch.zeros(2, width)}), torch.zeros(2, width), face(), None, kv, {})
-        _, *groups = person.parameter_groups(TrainConfig(kv_lr=1e-2))
-        found = {weight.shape[0]: group["lr"] / 1e-2 for group in groups for weight in group["params"]}
-        assert found == pytest.approx(shares)
 
 
 def test_a_diverging_training_is_said_and_what_was_learnt_before_is_kept(backbone):

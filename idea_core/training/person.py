@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,12 +12,11 @@ from ..diffusion.backbone import TextCondition
 from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..method.anchor import ROWS, Anchor, NamesBasis
-from ..method.kv import UP, KVDeltas
+from ..method.kv import KVDeltas
 from ..method.modules import Adapter, Enhancer
 from .config import TrainConfig
 
 LR_WIDTH = 1024  # width of Enhancer and Adapter for which the learning rates of Enhancer and Adapter are given
-KV_WIDTH = 192  # width of the text up to which the learning rate of K/V deltas was found
 
 Distance = Callable[[Tensor], Tensor]
 """Pseudo-tokens (n, d_enc) → their distance to where they started, a scalar."""
@@ -152,21 +151,8 @@ class PersonModel(nn.Module):
         scale = LR_WIDTH / (self.anchor.shape[1] if self.adapter is None else self.adapter.width)
         enhancer_lr = config.adapter_lr if config.enhancer_lr is None else config.enhancer_lr
         token_lr = config.axes_lr if isinstance(self.pseudo_tokens, AxisTokens) else config.token_lr
-        parts: list[tuple[Iterable[Tensor], float]] = [(self.pseudo_tokens.parameters(), token_lr)]
-        parts += [(weights, config.kv_lr * share) for share, weights in self._kv_by_share().items()]
+        parts: list[tuple[nn.Module | KVDeltas, float]] = [(self.pseudo_tokens, token_lr), (self.kv, config.kv_lr)]
         if self.enhancer is not None and self.adapter is not None:
             self.enhancer.requires_grad_(enhancer_lr > 0)
-            parts += [(self.enhancer.parameters(), enhancer_lr * scale)]
-            parts += [(self.adapter.parameters(), config.adapter_lr * scale)]
-        return [{"params": list(weights), "lr": lr} for weights, lr in parts]
-
-    def _kv_by_share(self) -> dict[float, list[Tensor]]:
-        """Share of the learning rate → K/V weights.
-
-        A step of Adam changes what a matrix answers by its width: those that read wide text get a smaller rate.
-        """
-        found: dict[float, list[Tensor]] = {}
-        for key, weight in self.kv.weights.items():
-            share = 1.0 if key.endswith(UP) else min(1.0, KV_WIDTH / weight.shape[1])
-            found.setdefault(share, []).append(weight)
-        return found or {1.0: []}
+            parts += [(self.enhancer, enhancer_lr * scale), (self.adapter, config.adapter_lr * scale)]
+        return [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
