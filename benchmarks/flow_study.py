@@ -35,7 +35,7 @@ from idea_core.training.start import NamesStart, build_person
 from idea_core.training.trainer import Trainer
 from world3d.names import FIRST_NAMES, LAST_NAMES, known_names
 
-from .study import Cell, add_lines, choose, read_lines
+from .study import Cell, add_lines, choose, grid_cells, read_lines
 from .study3d import DRAWING, RESULTS, SHORT, Laboratory, Somebody, options
 
 SEARCH, REPORT, BLEED = (RESULTS / f"flow-{name}.jsonl" for name in ("search", "run", "bleed"))
@@ -236,11 +236,7 @@ def triggers(backbone: Backbone) -> list[str]:
 
 
 def searched_cells() -> Iterator[Cell]:
-    budgets = [(steps, *item) for steps in SHORT for item in GRIDS.items()]
-    budgets += [(LONG, *item) for item in LONG_GRIDS.items()]
-    for person, (steps, arm, grid) in itertools.product(SEARCHED, budgets):
-        for values in itertools.product(*grid.values()):
-            yield Cell(arm, person, steps, 4, dict(zip(grid, values)))
+    return grid_cells(SEARCHED, [*((steps, GRIDS) for steps in SHORT), (LONG, LONG_GRIDS)])
 
 
 def rates_of(arm: str, steps: int, chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Mapping[str, float]:

@@ -173,10 +173,20 @@ def prepared(number: int, photos: int) -> Prepared:
         return stranger(number, photos).prepared(Path(folder))
 
 
+Grids = Mapping[str, Mapping[str, Sequence[float]]]
+"""Arm → setting → values that are tried."""
+
+
+def grid_cells(people: Iterable[int], budgets: Iterable[tuple[int, Grids]]) -> Iterator[Cell]:
+    """All combinations of each arm's values, from four photos, by person and steps."""
+    for person, (steps, grids) in itertools.product(people, list(budgets)):
+        for arm, grid in grids.items():
+            for values in itertools.product(*grid.values()):
+                yield Cell(arm, person, steps, 4, dict(zip(grid, values)))
+
+
 def searched_cells() -> Iterator[Cell]:
-    for person, steps, (arm, grid) in itertools.product(SEARCHED, SHORT, GRIDS.items()):
-        for values in itertools.product(*grid.values()):
-            yield Cell(arm, person, steps, 4, dict(zip(grid, values)))
+    return grid_cells(SEARCHED, [(steps, GRIDS) for steps in SHORT])
 
 
 def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Cell]:

@@ -34,7 +34,6 @@ from idea_core.training.methods import METHODS, Method
 from idea_core.training.person import LR_WIDTH
 from world3d.demo import AT_ONCE, REFINING
 from world3d.judge_comparison import similarity
-from world3d.judges import DlibJudge, HseJudge, PackJudge
 from world3d.measure_base import Eye
 from world3d.models import WIDTH
 from world3d.names import known_names
@@ -44,7 +43,7 @@ from world3d.scenes import SIZE
 from world3d.somebody import TRUE, Somebody
 from world3d.world import GUIDANCE, SAMPLING_STEPS, World, read
 
-from .study import Cell, add_lines, choose, mean, read_lines
+from .study import Cell, add_lines, choose, grid_cells, mean, read_lines
 from .tables import markdown, rates_tried
 
 RESULTS = Path(__file__).parent / "results"
@@ -92,7 +91,7 @@ GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "whole": {"axes_lr": (0.1, 0.3), "kv_lr": (2e-3, 5e-3)},
 }
 
-LONG_GRIDS = {"ti": (1e-2, 3e-2, 1e-1), "ci": (1e-1, 3e-1, 1.0)}
+LONG_GRIDS = {"ti": {"token_lr": (1e-2, 3e-2, 1e-1)}, "ci": {"token_lr": (1e-1, 3e-1, 1.0)}}
 """Rates that are tried for `LONG` steps; other methods take those for the most of `SHORT`."""
 
 
@@ -111,8 +110,7 @@ class Laboratory:
         self.world, self.people, self.arms = World.shipped(work / "models"), work / "people", arms
         self.model = ModelSource(self.world.base, "fp32", "cpu")
         self.enhancer: Path | None = self.world.folder / "enhancer.safetensors"
-        judges = {"pack": PackJudge(networks / "faceplugin"), "dlib": DlibJudge(networks / "dlib")}
-        self.eye = Eye(judges | {"hse": HseJudge(networks / "hse")})
+        self.eye = Eye.of(networks)
         self._references: dict[Path, dict[str, Any]] = {}
 
     def trial(self, cell: Cell) -> dict[str, Any]:
@@ -185,12 +183,7 @@ class Laboratory:
 
 
 def searched_cells() -> Iterator[Cell]:
-    for person, steps, (arm, grid) in itertools.product(SEARCHED, SHORT, GRIDS.items()):
-        for values in itertools.product(*grid.values()):
-            yield Cell(arm, person, steps, 4, dict(zip(grid, values)))
-    for person, (arm, rates) in itertools.product(SEARCHED, LONG_GRIDS.items()):
-        for rate in rates:
-            yield Cell(arm, person, LONG, 4, {"token_lr": rate})
+    return grid_cells(SEARCHED, [*((steps, GRIDS) for steps in SHORT), (LONG, LONG_GRIDS)])
 
 
 def reported_cells(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Cell]:

@@ -19,7 +19,6 @@ from idea_core.evaluation.paired import estimate
 from idea_core.headless.jobs.people import Person, find_people
 from miniature.images import to_signed
 
-from .judges import DlibJudge, HseJudge, PackJudge
 from .measure_base import Eye
 from .obedience import judge, right
 from .scenes import asked_for
@@ -32,13 +31,7 @@ from .world import read
 @click.argument("comparison", type=click.Path(exists=True, path_type=Path))
 @click.option("--networks", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of the judges.")
 def main(people: Path, comparison: Path, networks: Path) -> None:
-    eye = Eye(
-        {
-            "pack": PackJudge(networks / "faceplugin"),
-            "dlib": DlibJudge(networks / "dlib"),
-            "hse": HseJudge(networks / "hse"),
-        }
-    )
+    eye = Eye.of(networks)
     found, _ = find_people(people)
     references = {one.name: eye.embed(list(map(read, one.references))) for one in found}
     measured: dict[str, list[dict[str, float]]] = {}

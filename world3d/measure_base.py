@@ -43,12 +43,10 @@ def main(base, networks, count, guidance, steps, sheet) -> None:
     portraits = [prepare(person.person) for person in chosen]
     truth = [picture(portrait, scene) for portrait, scene in zip(portraits, scenes)]
     others = [picture(portrait, draw_scene(rng)) for portrait in portraits]
-    judges = {"pack": PackJudge(networks / "faceplugin")}
-    judges |= {"dlib": DlibJudge(networks / "dlib"), "hse": HseJudge(networks / "hse")}
-    eye = Eye(judges)
+    eye = Eye.of(networks)
     reference, again = eye.embed(others), eye.embed(truth)
     bounds = {name: [cosines(reference[name], again[name]), cosines(reference[name], np.roll(again[name], 1, 0))]
-              for name in judges}  # fmt: skip
+              for name in eye.judges}  # fmt: skip
     wanted = torch.tensor([indices(scene) for scene in scenes])
     true_obedience = obeyed(judge(), to_signed(truth), wanted)
     print(json.dumps({"same person, another person": bounds, "judge on true pictures": true_obedience}), flush=True)
@@ -58,7 +56,7 @@ def main(base, networks, count, guidance, steps, sheet) -> None:
     for scale in guidance:
         drawn = draw(pipeline, prompts, scale, steps)
         embeds = eye.embed(drawn)
-        identity = {name: cosines(reference[name], embeds[name]) for name in judges}
+        identity = {name: cosines(reference[name], embeds[name]) for name in eye.judges}
         result = {"guidance": scale, "identity": identity, "detected": eye.found}
         print(json.dumps(result | obeyed(judge(), to_signed(drawn), wanted)), flush=True)
     if sheet:
@@ -70,6 +68,12 @@ class Eye:
 
     def __init__(self, judges: dict):
         self.judges, self.found = judges, 0.0
+
+    @classmethod
+    def of(cls, networks: Path) -> Eye:
+        """All judges by other makers, out of the folder of `tools/real_faces.py`."""
+        pack, dlib = PackJudge(networks / "faceplugin"), DlibJudge(networks / "dlib")
+        return cls({"pack": pack, "dlib": dlib, "hse": HseJudge(networks / "hse")})
 
     def embed(self, pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Embeddings (N, d) by judge, of no number where no face is found; `found` is the share with one."""

@@ -107,12 +107,6 @@ class TrainingData:
             )
         return found
 
-    def draw_text(self, among: Tensor) -> PeopleBatch:
-        """A batch of a text objective, among images (N,)."""
-        size = self.config.text_batch_size
-        chosen = among[torch.randint(len(among), (size,), generator=self.generator)]
-        return PeopleBatch(chosen, self.other_faces(chosen), self.dropout(size))
-
     def encode_caption(self, index: int, vectors: Vectors) -> TextCondition:
         """Text condition of an image's caption with a person's vectors."""
         return self.backbone.encode([self._captions[index]], vectors)
@@ -186,7 +180,9 @@ class TextObjective(Objective):
         self._nameable = data.nameable(self.exactly)
 
     def draw(self) -> PeopleBatch:
-        return self._data.draw_text(self._nameable)
+        data, size = self._data, self._data.config.text_batch_size
+        chosen = self._nameable[torch.randint(len(self._nameable), (size,), generator=data.generator)]
+        return PeopleBatch(chosen, data.other_faces(chosen), data.dropout(size))
 
     def loss(self, batch: PeopleBatch) -> Tensor:
         wanted = self._data.named_condition(batch.pictures)
