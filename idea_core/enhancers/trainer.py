@@ -22,16 +22,9 @@ from ..training.loop import TrainingLoop, adamw
 from .config import EnhancerTrainConfig
 from .dataset import PeoplePictures
 from .model import EnhancerModel
-from .objectives import (
-    DenoisingObjective,
-    LikenessObjective,
-    Objective,
-    PeopleBatch,
-    RowsObjective,
-    TextObjective,
-    TrainingData,
-)
+from .objectives import DenoisingObjective, LikenessObjective, Objective, RowsObjective, TextObjective
 from .pretrained import PretrainedEnhancer
+from .training_data import PeopleBatch, TrainingData
 
 
 class EnhancerTrainer(TrainingLoop):
