@@ -15,7 +15,7 @@ from idea_core.diffusion.precision import training_arithmetic
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.headless.diffusers.compiled import CompiledNetwork, can_compile
 from idea_core.method.kv import UP, KVDeltas
-from idea_core.training.preview import PreviewConfig, draw_person
+from idea_core.training.preview import Portrait, PreviewConfig
 
 
 def deltas(backbone: DiffusersBackbone, seed: int) -> dict[str, torch.Tensor]:
@@ -59,7 +59,7 @@ def test_a_persons_training_is_the_same_with_a_compiled_network(backend):
         usual = trainer(DiffusersBackbone(tiny_pipeline()), replace(config, seed=seed))
         run = trainer(compiled, replace(config, seed=seed))
         with run.active():
-            draw_person(run, PreviewConfig(steps=2))
+            Portrait(run, PreviewConfig(steps=2)).latents()
         assert run.run() == pytest.approx(usual.run(), abs=1e-6)
         moved = [weight for key, weight in run.person.kv.state_dict().items() if key.endswith(UP)]
         expected = [weight for key, weight in usual.person.kv.state_dict().items() if key.endswith(UP)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from idea_core.families import BASE_MODELS, HEADLESS_FLOWS, IN_ONE_FILE, UNETS, of_config, of_encoders, of_unet
+from idea_core.families import BASE_MODELS, HEADLESS_FLOWS, IN_ONE_FILE, UNETS, of_config, of_unet
 from idea_core.headless.diffusers.flow.networks import NETWORKS
 from idea_core.headless.diffusers.single_file import PIPELINES
 from miniature.world import BASE
@@ -53,7 +53,6 @@ def test_the_families():
 @pytest.mark.parametrize("base", UNETS, ids=lambda base: base.key)
 def test_a_description_is_of_one_piece(base):
     assert BASE_MODELS[base.key] is base
-    assert of_encoders(dict(base.encoders)) is base
     assert sum(base.encoders.values()) == base.width  # hidden states stand side by side
     assert base.pipeline in PIPELINES
     assert base.text_layer(None) == base.clip_layer and base.text_layer(-3) == -3
@@ -106,7 +105,6 @@ def test_other_unets_are_of_no_family():
     assert of_unet(1280, 2560) is None  # SDXL's refiner
     assert of_unet(2048, None) is None and of_unet(1024, 2048) is None  # the latter is unCLIP
     assert of_unet(128, None) is None  # the miniature world has no checkpoints in one file
-    assert of_encoders({"clip_l": 768, "clip_h": 1024}) is None
 
 
 def test_velocity_models_of_stable_diffusion_2_are_larger():

@@ -148,3 +148,13 @@ def test_it_does_not_learn_by_likeness(backbone):
 
     with pytest.raises(ConfigError, match="likeness_steps 0 on Z-Image, got 2"):
         require_trainable(backbone, Engine(), EnhancerTrainConfig(likeness_steps=2), None)
+
+
+def test_a_prompt_that_is_the_name_alone_has_no_other_rows(backbone, monkeypatch):
+    """As on models whose prompts have no template: nothing is left to stay as it is."""
+    run = across(backbone, EnhancerTrainConfig(steps=2, batch_size=2))
+    (objective,) = run.objectives
+    whole = objective._encode_mean_name(0)[0]
+    monkeypatch.setattr(objective, "_plain", lambda _caption: (whole, 0))
+    monkeypatch.setattr(objective, "_by_name", lambda _person, _caption: whole.context[0].float())
+    assert objective.loss(objective.draw()).isfinite()

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from tiny_flow import tiny_flow
 from tiny_pipeline import tiny_pipeline
 
 from idea_core.diffusion.sampling import empty_prompt, sample
 from idea_core.diffusion.schedule import FlowSchedule, Schedule
-from idea_core.headless.diffusers import DiffusersBackbone
+from idea_core.headless.diffusers import DiffusersBackbone, FlowBackbone
 
 SPREAD = 0.5  # standard deviation of the images
 
@@ -41,3 +42,20 @@ def test_the_second_order_needs_fewer_steps(kind):
         return ((sample(backbone, condition, condition, noise, steps, 1.0, order) - exact).norm() / exact.norm()).item()
 
     assert error(2, 12) < error(1, 48) / 2 < error(1, 12) / 4
+
+
+def test_a_transformer_is_told_where_the_person_stands_also_beside_an_empty_prompt_of_equal_length():
+    backbone, seen = FlowBackbone(tiny_flow("zimage")), []
+    ids = backbone.tokenize("brad pitt")
+    positive = backbone.encode(
+        [backbone.read("a photo of {}")], {key: [backbone.embed_tokens(key, own)] for key, own in ids.items()}
+    )
+    predict = backbone.predict
+
+    def watched(noisy, levels, condition):
+        seen.append(condition)
+        return predict(noisy, levels, condition)
+
+    backbone.predict = watched
+    sample(backbone, positive, positive._replace(places=None), torch.randn(2, 16, 4, 4), 1, 3.0)
+    assert [one.places is not None for one in seen] == [True, False]

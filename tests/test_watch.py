@@ -11,7 +11,7 @@ from idea_core.errors import ConfigError
 from idea_core.faces.likeness import likeness_to
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
 from idea_core.training.loop import copied
-from idea_core.training.preview import PreviewConfig, WatchConfig, draw_person, watch_person
+from idea_core.training.preview import Portrait, PreviewConfig, WatchConfig, watch_person
 from idea_core.training.run import TrainingRun
 from idea_core.training.trainer import Trainer
 from miniature.trial import Stranger
@@ -25,7 +25,9 @@ def backbone() -> DiffusersBackbone:
 
 def run_with(backbone, tmp_path, watch: WatchConfig, likeness=None, steps: int = 6) -> TrainingRun:
     run = trainer(backbone, TrainConfig(steps=steps, batch_size=1))
-    return TrainingRun(run, tmp_path / "a.training", "same", watch=watch_person(run, watch, likeness))
+    return TrainingRun(
+        run, tmp_path / "a.training", "same", watch=watch_person(Portrait(run, watch.preview), watch, likeness)
+    )
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -48,8 +50,8 @@ def test_a_perfect_unet_brings_the_picture_back(prediction):
 def test_a_prompt_and_a_seed_make_a_picture_of_their_own(backbone):
     run = trainer(backbone)
     with run.active():
-        drawn = draw_person(run, PreviewConfig(("a {}", "b {}"), (0, 1), steps=2))
-        alone = draw_person(run, PreviewConfig(("b {}",), (1,), steps=2))
+        drawn = Portrait(run, PreviewConfig(("a {}", "b {}"), (0, 1), steps=2)).latents()
+        alone = Portrait(run, PreviewConfig(("b {}",), (1,), steps=2)).latents()
     assert drawn.shape == (4, 4, 8, 8) and len(drawn.flatten(1).unique(dim=0)) == 4
     assert torch.allclose(drawn[3:], alone, rtol=1e-4, atol=1e-3)
     images = backbone.decode_images(drawn)
@@ -124,7 +126,9 @@ def test_a_person_of_the_miniature_world_is_learnt_until_the_pictures_are_like_t
         DiffusersBackbone(load_pipeline(BASE)), seen.photos, seen.embeds.mean, TrainConfig(steps=80), all_names()
     )
     preview = PreviewConfig(("a photo of {}",), (0, 1, 2, 3), guidance=3.0)
-    watch = watch_person(run, WatchConfig(4, preview, target=0.45), likeness_to(face_engine(), seen.embeds))
+    watch = watch_person(
+        Portrait(run, preview), WatchConfig(4, preview, target=0.45), likeness_to(face_engine(), seen.embeds)
+    )
     TrainingRun(run, tmp_path / "a.training", "same", watch=watch).run()
     assert "reached" in watch.stopping.reason and len(run.losses) < 80
     assert watch.stopping.scores[0][1] < 0.3 < 0.45 <= watch.stopping.scores[-1][1]

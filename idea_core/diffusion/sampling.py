@@ -67,13 +67,16 @@ def _extrapolated(ratios: Sequence[float]) -> float:
 
 
 def _batches(backbone: Backbone, positive: TextCondition, negative: TextCondition, count: int) -> list[TextCondition]:
-    """Conditions for `count` images each: both in one batch where they are of one length; the first alone without
-    guidance."""
+    """Conditions for `count` images each; the first alone without guidance.
+
+    Both are one batch in cross attention where they are of one length. A transformer's conditions stay apart: they also
+    say where the person stands, and nobody does in the second.
+    """
     transformer = BASE_MODELS[backbone.base_model].transformer
     alone = [one.map(lambda part: part.expand(count, *part.shape[1:])) for one in (positive, negative)]
     if transformer and not transformer.guided:
         return alone[:1]
-    if positive.context.shape[1] != negative.context.shape[1]:
+    if transformer or positive.context.shape[1] != negative.context.shape[1]:
         return alone
     pooled = [one.pooled for one in alone if one.pooled is not None]
     together = torch.cat(pooled) if len(pooled) == 2 else None

@@ -115,7 +115,8 @@ class RowsObjective(TextObjective):
                 wanted = send(self._by_name(self._person(pictures[place]), caption), device)
                 last = min(first + len(wanted), len(got))
                 near = ((got[first:last] - wanted[: last - first]) / spread).square().mean()
-                total = total + near + torch.cat([away[:first], away[last:]]).square().mean()
+                others = torch.cat([away[:first], away[last:]])  # none where a prompt begins and ends with the name
+                total = total + near + (others.square().mean() if len(others) else 0.0)
         return total / len(pictures)
 
     def _person(self, index: int) -> int:

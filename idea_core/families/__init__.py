@@ -35,7 +35,6 @@ __all__ = [
     "UNETS",
     "BaseModel",
     "of_config",
-    "of_encoders",
     "of_unet",
 ]
 
@@ -49,8 +48,3 @@ def of_config(config: str, width: int | None) -> BaseModel | None:
     """The family of a transformer, told by ComfyUI's name of its configuration and the width of its text condition."""
     known = (base for base in BASE_MODELS.values() if base.transformer and config in base.transformer.configs)
     return next((base for base in known if base.width == width), None)
-
-
-def of_encoders(encoders: Mapping[str, int]) -> BaseModel | None:
-    """The first family with text encoders of these keys and widths."""
-    return next((b for b in BASE_MODELS.values() if {**b.encoders, **b.plain_encoders} == encoders), None)

@@ -95,6 +95,7 @@ class Transformer:
         guidance: guidance scale that distilled models take as an input, in training; None: they take none.
         guided: whether images need classifier-free guidance.
         headless: how diffusers runs it; None: ID-EA does not run it there.
+        kv_lr_scale: share of the setting `kv_lr`, which is given for cross attention, that is learned with.
     """
 
     configs: tuple[str, ...]
@@ -105,6 +106,7 @@ class Transformer:
     guidance: float | None = None
     guided: bool = True
     headless: LanguagePipeline | None = None
+    kv_lr_scale: float = 0.1  # searched: docs/transformers.md
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..version import __version__
 from .batches import Photos, count_photos
 from .config import TrainConfig
 from .output import Output
-from .preview import Score, WatchConfig, preview_images, watch_person
+from .preview import Portrait, Score, WatchConfig, watch_person
 from .run import OnProgress, Progress, TrainingRun
 from .self_check import require_right_gradients
 from .start import NamesStart, Start
@@ -90,22 +90,23 @@ def train_person(
         show(Progress(0, doing=f"encoding {count_photos(spec.photos)} photos"))
         with axes_kept_in(output.path.parent / AXES_FOLDER):
             trainer = Trainer.of(backbone, spec.photos, face, spec.config, spec.names, captions, spec.start, engine)
-        watch = watch_person(trainer, spec.watch, score)
-        before_and_after = watch is not None and spec.watch.before_and_after
+        portrait = Portrait(trainer, spec.watch.preview) if spec.watch.every else None
+        watch = None if portrait is None else watch_person(portrait, spec.watch, score)
         run = TrainingRun(trainer, output.state_file, output.fingerprint, output.save_every, watch)
         try:
             with run:
-                if before_and_after:
+                if portrait and spec.watch.before_and_after:
                     show(Progress(0, doing="drawing the person before the training"))
-                    show(_preview(trainer, spec))
+                    show(_preview(trainer, portrait))
                 if output.resume:
                     run.resume()
                 if not trainer.losses and trainer.steps:
                     require_right_gradients(trainer)
                 show(Progress(len(trainer.losses), trainer.losses, doing="training"))
                 run.run(show)
-                if before_and_after and (run.stopping.reason or latest.step != len(trainer.losses)):
-                    show(_preview(trainer, spec))
+                ended_between = run.stopping.reason or latest.step != len(trainer.losses)
+                if portrait and spec.watch.before_and_after and ended_between:
+                    show(_preview(trainer, portrait))
                 identity = _identity(run, spec, output.fingerprint, latest, output.base())
                 output.write(identity, identity.trigger)
         except BaseException:
@@ -115,9 +116,9 @@ def train_person(
     return identity
 
 
-def _preview(trainer: Trainer, spec: PersonSpec) -> Progress:
+def _preview(trainer: Trainer, portrait: Portrait) -> Progress:
     with trainer.active():
-        return Progress(len(trainer.losses), trainer.losses, preview_images(trainer, spec.watch.preview))
+        return Progress(len(trainer.losses), trainer.losses, portrait.images())
 
 
 def _save_partial(run: TrainingRun[Trainer], spec: PersonSpec, latest: Progress, path: Path) -> None:

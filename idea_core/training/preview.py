@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.backbone import Prompt
 from ..diffusion.sampling import empty_prompt, sample
 from ..errors import ConfigError
 from ..settings import Settings, setting
@@ -77,38 +76,42 @@ class WatchConfig(Settings):
             raise ConfigError("previews at which likeness is measured", got, "Set the steps between two previews.")
 
 
-def watch_person(trainer: Trainer, config: WatchConfig, score: Score | None) -> Watch | None:
-    """The previews of a person's training; None if there are none.
+class Portrait:
+    """Draws a person in training, as trained so far.
+
+    Its prompts are read once, before the training, while the text encoders are at hand; one that is too long is an
+    error then.
+    """
+
+    def __init__(self, trainer: Trainer, config: PreviewConfig = PreviewConfig()):
+        self._trainer, self._config = trainer, config
+        self._captions = tokenize_captions(trainer.backbone, config.prompts, trainer.config.num_tokens)
+        self._negative = empty_prompt(trainer.backbone)
+
+    def images(self) -> Tensor:
+        """Images (B, H, W, 3) in 0…1, on the CPU; inside `trainer.active`."""
+        return self._trainer.backbone.decode_images(self.latents())
+
+    @torch.no_grad()
+    def latents(self) -> Tensor:
+        """Latents (B, c, h, w), in the photos' first size; inside `trainer.active`."""
+        trainer, config, backbone = self._trainer, self._config, self._trainer.backbone
+        shape = trainer.dataset.buckets[0].latents.mean.shape[1:]
+        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(one)) for one in config.seeds])
+        positives = (trainer.condition([caption]) for caption in self._captions)
+        drawn = [sample(backbone, one, self._negative, noise, config.steps, config.guidance) for one in positives]
+        return torch.cat(drawn)
+
+
+def watch_person(portrait: Portrait, config: WatchConfig, score: Score | None) -> Watch:
+    """The previews of a person's training, every `config.every` steps.
 
     Args:
         score: measures the previews; None: they are only shown.
     """
-    if not config.every:
-        return None
-    _captions(trainer, config.preview)  # a prompt that is too long is an error before the training
 
     def draw() -> Preview:
-        images = preview_images(trainer, config.preview)
+        images = portrait.images()
         return Preview(images, None if score is None else score(images))
 
     return Watch(config.every, draw, EarlyStopping(config.target))
-
-
-def preview_images(trainer: Trainer, config: PreviewConfig) -> Tensor:
-    """Images (B, H, W, 3) in 0…1 of the person as trained so far, on the CPU; inside `trainer.active`."""
-    return trainer.backbone.decode_images(draw_person(trainer, config))
-
-
-def _captions(trainer: Trainer, config: PreviewConfig) -> list[Prompt]:
-    return tokenize_captions(trainer.backbone, config.prompts, trainer.config.num_tokens)
-
-
-@torch.no_grad()
-def draw_person(trainer: Trainer, config: PreviewConfig = PreviewConfig()) -> Tensor:
-    """Latents (B, c, h, w) of the person as trained so far, in the photos' first size; inside `trainer.active`."""
-    backbone = trainer.backbone
-    negative = empty_prompt(backbone)
-    shape = trainer.dataset.buckets[0].latents.mean.shape[1:]
-    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in config.seeds])
-    positives = (trainer.condition([caption]) for caption in _captions(trainer, config))
-    return torch.cat([sample(backbone, one, negative, noise, config.steps, config.guidance) for one in positives])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...idea_core.files.digest import Digest
 from .autograd import is_quantised
-from .models import layer_of
+from .models import family_of, layer_of
 
 UNUSED = ("logit_scale", "text_projection.weight")
 """Text encoder weights without effect on the text condition. SD 1.x checkpoints lack them, and ComfyUI leaves them
@@ -30,7 +30,9 @@ def training_fingerprint(model, clip, vae, tensors: Iterable[Tensor], settings: 
         digest.add_tensor(tensor)
     for patcher in (model, clip.patcher, vae.patcher):
         _add_patcher(digest, patcher)
-    digest.add_text(repr(layer_of(clip)))
+    digest.add_text(repr(layer_of(clip, family_of(model))))
+    if getattr(clip, "tokenizer_options", None):
+        digest.add_json(clip.tokenizer_options)
     sampling = model.get_model_object("model_sampling")
     digest.add_text(repr(type(sampling).__bases__)).add_tensor(sampling.sigmas)
     return digest.hex()

@@ -41,7 +41,7 @@ class LoadedModels:
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
         self.base_model = require_pair(model, clip, trainable=True)
         self.prompt_length = BASE_MODELS[self.base_model].prompt_length
-        self.clip_layer = layer_of(clip)
+        self.clip_layer = layer_of(clip, self.base_model)
         self._vae = vae
         self._patcher = trainable_clone(model)
         self._text_patcher = trainable_clone(clip.patcher)

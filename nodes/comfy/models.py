@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...idea_core.diffusion.schedule import DISCRETE, FLOW, DiscreteSchedule, FlowSchedule, Schedule
 from ...idea_core.errors import BaseModelError
-from ...idea_core.families import BASE_MODELS, IN_COMFYUI, BaseModel, of_config, of_encoders, of_unet
+from ...idea_core.families import BASE_MODELS, IN_COMFYUI, BaseModel, of_config, of_unet
 from ...idea_core.families.ldm_names import KV_LAYERS
 from ...idea_core.method.kv import FusedKV
 from .stand_ins import reader_of
@@ -63,7 +63,7 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
     Raises:
         BaseModelError: an unsupported or mismatched pair; for training also an unsupported prediction.
     """
-    key = _family_of(model)
+    key = family_of(model)
     encoders = text_encoders_of(clip) if clip is not None else {}
     wanted = {**BASE_MODELS[key].encoders, **BASE_MODELS[key].plain_encoders}
     if encoders != wanted:
@@ -108,20 +108,19 @@ def current_layer(clip_model, encoder: str) -> int | None:
     return {"last": -1, "hidden": part.layer_idx}.get(part.layer) if isinstance(part.layer, str) else None
 
 
-def layer_of(clip) -> int | None:
+def layer_of(clip, base_model: str) -> int | None:
     """The layer from CLIP Set Last Layer; None if it is the base model's own."""
     encoders, layer = text_encoders_of(clip), clip.layer_idx
-    base = of_encoders(encoders)
     depths = [getattr(clip.cond_stage_model, key).num_layers for key in encoders]
     if layer is not None and abs(layer) > max(depths):
         layer = -1  # ComfyUI uses the last layer then
-    return None if layer in (None, base and base.clip_layer) else layer
+    return None if layer in (None, BASE_MODELS[base_model].clip_layer) else layer
 
 
 def prediction_of(model) -> str:
     """ "eps" or "v", or "flow" of a transformer; BaseModelError for any other parameterisation."""
     prediction = described_prediction(model)
-    flows = BASE_MODELS[_family_of(model)].transformer is not None
+    flows = BASE_MODELS[family_of(model)].transformer is not None
     if prediction not in ((FLOW,) if flows else DISCRETE):
         wanted = "a flow" if flows else "noise (eps) or velocity (v)"
         fix = "Take the MODEL from before any ModelSampling node, or load another checkpoint."
@@ -159,7 +158,7 @@ def described_prediction(model) -> str:
     return " + ".join(parent.__name__ for parent in type(sampling).__bases__)
 
 
-def _family_of(model) -> str:
+def family_of(model) -> str:
     inner = getattr(model, "model", None)
     config = getattr(inner, "model_config", None)
     base, got = None, type(config).__name__

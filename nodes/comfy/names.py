@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 import comfy.sd1_clip
-import torch
 from torch import Tensor
 
 from ...idea_core.errors import ConfigError
 from ...idea_core.identity.identity import Identity
 from ...idea_core.text.prompts import near_misses, texts_around, unknown_names, with_name
 from .notices import running_node, running_server, show_on_node
-from .stand_ins import spliced
+from .stand_ins import signed, spliced, stands_for
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +69,19 @@ class AppliedPerson:
     def trigger(self) -> str:
         return self.identity.trigger
 
-    def vectors(self, encoder: str) -> Tensor | None:
-        """Pseudo-tokens (n, width) of an encoder by ComfyUI's name, such as "l"; None: it reads none of them."""
+    def vectors(self, encoder: str) -> list[Tensor]:
+        """Pseudo-tokens (width,) of an encoder by ComfyUI's name, such as "l", with this person's signature.
+
+        Empty: the encoder reads none of them.
+        """
         tokens = self.identity.tokens
         own = tokens.get(f"clip_{encoder}", tokens.get(encoder))
-        return None if own is None else own.float()
+        return [] if own is None else signed(own.float(), self.key)
 
     def holds(self, encoder: str, chunk: Sequence) -> bool:
         """Whether a chunk of tokens holds this person."""
-        vectors = self.vectors(encoder)
-        return vectors is not None and _holds(chunk, vectors[0])
+        first = self.vectors(encoder)[:1]
+        return bool(first) and _any(chunk, lambda token: stands_for(token, first, self.key))
 
 
 class PeopleTokenizer:
@@ -191,11 +194,11 @@ def _replaced(tokens, stand_in: int, vectors: Iterator[Tensor]):
     return next(vectors) if isinstance(tokens, Integral) and tokens == stand_in else tokens
 
 
-def _holds(tokens, vector: Tensor) -> bool:
-    """Whether nested lists of tokens hold a vector."""
+def _any(tokens, is_one: Callable[[Any], bool]) -> bool:
+    """Whether one of nested lists of tokens is such a one."""
     if isinstance(tokens, (list, tuple)):
-        return any(_holds(token, vector) for token in tokens)
-    return torch.is_tensor(tokens) and tokens.shape == vector.shape and torch.equal(tokens.to(vector), vector)
+        return any(_any(token, is_one) for token in tokens)
+    return is_one(tokens)
 
 
 def _segments(text: str) -> list[tuple[str, float]]:

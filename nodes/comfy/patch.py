@@ -84,11 +84,12 @@ class AdapterSchedule:
             own: the conditioning's text, which other nodes may have lengthened or zeroed out.
             text: (1, L, d), the same as the network is given it: MODELs may pad it on the left.
         """
-        held = adapted is not None and self.key in adapted.strengths
+        zeroed = own is not None and not own.any()
+        held = adapted is not None and self.key in adapted.strengths and not zeroed
         if self.scope == "prompt":
             return torch.full((1, 1, 1), float(held))
         marks = torch.zeros(1, text.shape[1], 1)
-        if adapted is None or own is None or self.key not in adapted.places or not own.any():
+        if adapted is None or own is None or self.key not in adapted.places or zeroed:
             return marks
         first, places = text.shape[1] - own.shape[1], adapted.places[self.key]
         marks[:, first : first + places.shape[1]] = places if self.scope == "person" else 1.0

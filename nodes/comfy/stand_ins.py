@@ -22,6 +22,8 @@ Vectors = Mapping[str, Sequence[Tensor]]
 Read = Callable[[str], dict[str, list]]
 """A tokenizer's own `tokenize_with_weights`."""
 
+_PERSON = "idea_person"  # attribute of a vector among tokens: the person's key
+
 
 def spliced(read: Read, tokenizer, base: BaseModel, parts: Parts, people: Sequence[Vectors]) -> dict[str, list]:
     """ComfyUI's tokens of a prompt, with people's vectors in the places of their names.
@@ -48,14 +50,33 @@ def spliced(read: Read, tokenizer, base: BaseModel, parts: Parts, people: Sequen
     return tokens
 
 
-def places(chunks: Sequence[Sequence[tuple]], vectors: Sequence[Tensor], length: int) -> list[int]:
+def signed(vectors: Tensor, person: str) -> list[Tensor]:
+    """Pseudo-tokens (n, d_enc) that say whose they are.
+
+    People whose own vectors are rows of the text condition may have equal ones here: an ID-Enhancer's mean name.
+    """
+    rows = list(vectors.unbind())
+    for row in rows:
+        setattr(row, _PERSON, person)
+    return rows
+
+
+def stands_for(token, vectors: Sequence[Tensor], person: str = "") -> bool:
+    """Whether a token is one of a person's vectors; one that ComfyUI or another pack put there is not signed."""
+    if not isinstance(token, Tensor):
+        return False
+    signature = getattr(token, _PERSON, person)
+    return signature == person and any(token is one or _equal(token, one) for one in vectors)
+
+
+def places(chunks: Sequence[Sequence[tuple]], vectors: Sequence[Tensor], length: int, person: str = "") -> list[int]:
     """Rows of a text condition of `length` rows at which vectors of a person stand.
 
     Encoders that cut a template off begin later than their tokens.
     """
     flat = [entry[0] for chunk in chunks for entry in chunk]
     cut = len(flat) - length
-    found = [number - cut for number, token in enumerate(flat) if _is_one_of(token, vectors)]
+    found = [number - cut for number, token in enumerate(flat) if stands_for(token, vectors, person)]
     return [row for row in found if 0 <= row < length]
 
 
@@ -83,10 +104,6 @@ def _id(reader, stand_in: str) -> int:
 def _replaced(entry: tuple, vectors: Mapping[int, Iterator[Tensor]]) -> tuple:
     token, *rest = entry
     return (next(vectors[token]), *rest) if isinstance(token, int) and token in vectors else entry
-
-
-def _is_one_of(token, vectors: Sequence[Tensor]) -> bool:
-    return isinstance(token, Tensor) and any(token is one or _equal(token, one) for one in vectors)
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

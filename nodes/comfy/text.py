@@ -24,7 +24,7 @@ from ...idea_core.identity.identity import Identity
 from ...idea_core.text.names import alike
 from .models import current_layer
 from .names import AppliedPerson, PeopleTokenizer
-from .stand_ins import places
+from .stand_ins import places, stands_for
 
 ADAPTED = "idea_people"
 """Entry of a conditioning: its `AdaptedText`."""
@@ -88,6 +88,7 @@ class PeopleTextEncoder:
         everywhere = {person.key for person in self.idea_people if person.everywhere}
         marks = _marks(self.idea_people, tokens, context.shape[1])
         context = _with_rows(self.idea_people, marks, context)
+        _tell_of_weights(self.idea_people, tokens)
         for person in self.idea_people:
             held = [[person.holds(encoder, chunk) for chunk in chunks] for encoder, chunks in tokens.items()]
             here = [any(chunk) for chunk in itertools.zip_longest(*held, fillvalue=False)]
@@ -153,8 +154,7 @@ def _marks(people: Sequence[AppliedPerson], tokens: Mapping[str, list], length: 
     encoder = next(iter(base.encoders))
     found: dict[str, Tensor] = {}
     for person in people if base.transformer is not None else ():
-        vectors = person.vectors(encoder)
-        rows = [] if vectors is None else places(tokens[encoder], list(vectors), length)
+        rows = places(tokens[encoder], person.vectors(encoder), length, person.key)
         if rows:
             found[person.key] = torch.zeros(1, length, 1)
             found[person.key][:, rows] = 1
@@ -169,6 +169,18 @@ def _with_rows(people: Sequence[AppliedPerson], marks: Mapping[str, Tensor], con
             where = marks[person.key][0, :, 0].nonzero()[:, 0].to(context.device)
             context = context.index_copy(1, where, rows.to(context).repeat(len(where) // len(rows), 1)[None])
     return context
+
+
+def _tell_of_weights(people: Sequence[AppliedPerson], tokens: Mapping[str, list]) -> None:
+    """Tell the user where a weight has no effect: it scales what the text encoder gives, and own rows replace that."""
+    for person in people:
+        for encoder in person.identity.base.encoders if person.identity.rows is not None else ():
+            vectors, entries = person.vectors(encoder), (entry for chunk in tokens[encoder] for entry in chunk)
+            if any(weight != 1 and stands_for(token, vectors, person.key) for token, weight, *_ in entries):
+                person.seen.tell(
+                    f"A weight on {person.trigger} in a prompt does nothing: this person stands in the text encoder's "
+                    "output. Change the strength of Apply ID-Adapter."
+                )
 
 
 def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bool]) -> Tensor:

@@ -36,12 +36,12 @@ _TRAINED = "idea_trained"
 class ReadPrompt:
     """A prompt with a place for a person. Its tokens are read once for each number of pseudo-tokens."""
 
-    def __init__(self, tokenizer, base: BaseModel, prompt: str):
+    def __init__(self, clip, base: BaseModel, prompt: str):
         before, *after = prompt.split(PLACEHOLDER, 1)
         self.parts = [part for part in (before, *([0, after[0]] if after else [])) if part != ""]
-        self._tokenizer, self._base = tokenizer, base
-        self._read = cache(tokenizer.tokenize_with_weights)
-        readers = [reader_of(tokenizer, encoder) for encoder in base.encoders]
+        self._tokenizer, self._base = clip.tokenizer, base
+        self._read = cache(clip.tokenize)  # with the options of its tokenizer
+        readers = [reader_of(clip.tokenizer, encoder) for encoder in base.encoders]
         self.length = max(len(reader.tokenizer(prompt)["input_ids"]) for reader in readers)
 
     def filled(self, vectors: Mapping[str, Sequence[Tensor]]) -> dict[str, list]:
@@ -60,7 +60,7 @@ class TransformerBackbone(LoadedModels):
                 "a ComfyUI that can train transformers", "an older version", "Update ComfyUI to 0.33 or newer."
             )
         super().__init__(model, clip, vae, precision, gradient_checkpointing=True)
-        self._base, self._clip_tokenizer = BASE_MODELS[self.base_model], clip.tokenizer
+        self._base, self._clip = BASE_MODELS[self.base_model], clip
         assert self._base.transformer is not None
         self._how = self._base.transformer
         self.schedule = flow_of(model)
@@ -68,7 +68,8 @@ class TransformerBackbone(LoadedModels):
         self.kv_shapes = {
             name: (self._in_features(layer),) * 2 for layer, kv in self.kv_layers.items() for name in kv[:2]
         }
-        self._text_used, self._kv_scope = True, "whole"
+        self._network_used = self._text_used = False
+        self._kv_scope = "whole"
 
     def __enter__(self) -> TransformerBackbone:
         super().__enter__()
@@ -80,12 +81,11 @@ class TransformerBackbone(LoadedModels):
         return super().tokenize(f" {text}" if text else text)  # a language model's words carry the blank before them
 
     def read(self, prompt: str) -> Prompt:
-        return ReadPrompt(self._clip_tokenizer, self._base, prompt)
+        return ReadPrompt(self._clip, self._base, prompt)
 
     def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
-        if not self._text_used:
-            self._text_used, self._pushed_out = True, self._loaded
-        self._load()
+        traced = torch.is_grad_enabled() and any(row.requires_grad for rows in vectors.values() for row in rows)
+        self._use(network=traced, text=True)
         own = [{encoder: rows[number] for encoder, rows in vectors.items()} for number in range(len(prompts))]
         # A prompt may be there several times with the same vectors, which `own` keeps alive: their identity tells.
         keys = [(id(prompt), *map(id, mine.values())) for prompt, mine in zip(prompts, own)]
@@ -109,15 +109,26 @@ class TransformerBackbone(LoadedModels):
             dict(*extra),
         )
 
+    def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
+        self._use(network=False, text=True)
+        return super().embed_tokens(encoder, ids)
+
     def free_text(self) -> None:
-        self._text_used, self._pushed_out = False, self._loaded
+        self._network_used, self._text_used, self._pushed_out = True, False, self._loaded
+
+    def _use(self, network: bool, text: bool) -> None:
+        """Load what a computation needs: network and text encoder together only for a gradient through both."""
+        if (network and not self._network_used) or (text and not self._text_used):
+            self._network_used, self._text_used, self._pushed_out = network, text, self._loaded
+        self._load()
 
     def _needed(self) -> list:
-        return super()._needed() if self._text_used else [self._patcher]
+        used = ((self._network_used, self._patcher), (self._text_used, self._text_patcher))
+        return [patcher for needed, patcher in used if needed]
 
     def predict(self, noisy: Tensor, levels: Tensor, condition: TextCondition) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._load()
+        self._use(network=True, text=False)
         model = self._patcher.model
         inputs = self._inputs(noisy, condition)
         marks = marks_of(condition, inputs["c_crossattn"].shape[1], self._kv_scope)

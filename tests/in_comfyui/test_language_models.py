@@ -65,7 +65,7 @@ def test_a_prompt_is_the_same_text_condition(written):
     for prompt in PROMPTS:
         held = {"qwen3_4b": list(vectors)} if "{}" in prompt else {}
         with torch.inference_mode():
-            tokens = read(clip.tokenizer, ours.base, prompt).filled(held)
+            tokens = read(clip, ours.base, prompt).filled(held)
             theirs = clip.cond_stage_model.encode_token_weights(tokens)[0]
             mine, rows = ours.encode(ours.read(prompts.split_prompt(prompt, ["ann"])), [[vectors]] if held else [])
         assert mine.shape == theirs.shape

@@ -15,8 +15,9 @@ from inside import INSIDE, in_comfyui
 
 if INSIDE:
     import folder_paths
-    from probes import apply, encode, error, face, pack, photos, weights_hash
+    from probes import apply, encode, error, face, notices, pack, photos, weights_hash
     from probes_transformers import denoised, load_transformer
+    from tiny_transformers import FILES
 
     import nodes
 
@@ -44,11 +45,15 @@ def family_of_flux(base, comfyui, python) -> str:
     return _with_files("flux1", base, comfyui, python)
 
 
-def trained(family: str, steps: int, name: str = "ann", **settings):
-    """A person after some steps on one batch, in full precision, and the batch's losses before and after each."""
+def trained(family: str, steps: int, name: str = "ann", loaded: tuple | None = None, **settings):
+    """A person after some steps on one batch, in full precision, and the batch's losses before and after each.
+
+    `loaded`: MODEL, CLIP and VAE other than the family's.
+    """
     core, losses = pack("idea_core"), []
-    config = core.TrainConfig(batch_size=2, kv_lr=1e-2, **settings)
-    with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*load_transformer(family)) as backbone:
+    config = core.TrainConfig(batch_size=2, kv_lr=0.1, **settings)
+    models = loaded or load_transformer(family)
+    with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*models) as backbone:
         names = ["brad pitt", "emma stone", "tom hanks"]
         run = core.Trainer.of(backbone, photos(), face(), config, names, [PROMPT])
         batch = run.sampler.draw()
@@ -167,6 +172,20 @@ def test_two_people_are_the_same_in_either_order_and_whoever_is_not_named_does_n
 
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
 @in_comfyui
+def test_people_of_one_mean_name_are_told_apart(family):
+    """Those of one ID-Enhancer differ in their rows alone."""
+    ann = stranger(family, "ann", 1)
+    bob = replace(stranger(family, "bob", 2), tokens=ann.tokens)
+    with torch.inference_mode():
+        alone = [apply(family, one, kv_strength=1.0, on=on(family)) for one in (ann, bob)]
+        both = apply(family, bob, kv_strength=1.0, on=alone[0])
+        for name, applied in zip(("<ann>", "<bob>"), alone):
+            assert torch.equal(drawn(*both, f"{name} here"), drawn(*applied, f"{name} here"))
+        assert error(drawn(*both, "<ann> here"), drawn(*both, "<bob> here")) > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
 def test_the_stock_lora_loader_reads_keys_and_values_that_were_trained_on_the_whole_model(family):
     identity, losses, seen = trained(family, 2, space="output", kv_scope="whole")
     path = Path(folder_paths.get_folder_paths("loras")[0], f"ann_{family}.safetensors")
@@ -208,11 +227,82 @@ def test_keys_and_values_without_a_layer_are_left_out_and_the_text_acts(family_o
         assert error(drawn(model, named, "<ann>"), drawn(model, named, "nobody")) > 1e-3
 
 
+@in_comfyui
+def test_network_and_text_encoder_are_loaded_together_only_for_a_gradient_through_both(family_of_flux):
+    model, clip, vae = load_transformer(family_of_flux)
+    with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(model, clip, vae) as backbone:
+        caption, ids = backbone.read(PROMPT), backbone.tokenize("brad pitt")
+        vectors = {key: [backbone.embed_tokens(key, part).clone()] for key, part in ids.items()}
+        network, text = backbone._patcher, backbone._text_patcher
+        condition = backbone.encode([caption], vectors)
+        assert backbone._needed() == [text]
+        latents = torch.zeros(1, 16, 8, 8)
+        backbone.predict(latents, torch.ones(1), condition)
+        assert backbone._needed() == [network]
+        backbone.encode([backbone.read("a dog")])
+        assert backbone._needed() == [text]
+        with torch.inference_mode(False), torch.enable_grad():
+            traced = {key: [rows.clone().requires_grad_() for rows in parts] for key, parts in vectors.items()}
+            backbone.predict(latents.clone(), torch.ones(1), backbone.encode([caption], traced))
+        assert backbone._needed() == [network, text]
+        backbone.encode([caption], vectors)
+        assert backbone._needed() == [network, text]  # both are in use: nothing is moved for a preview
+        backbone.free_text()
+        assert backbone._needed() == [network]
+
+
+@in_comfyui
+def test_a_weight_that_does_nothing_is_said(family_of_flux):
+    def said(person, text: str) -> list[str]:
+        with torch.inference_mode():
+            _, named = apply(family_of_flux, person, on=on(family_of_flux))
+            return notices(lambda: encode(named, PROMPT.format(text)))
+
+    ann = stranger(family_of_flux, "ann", 1)
+    assert said(ann, "<ann>") == [] == said(replace(ann, rows=None), "(<ann>:1.3)")
+    (line,) = said(ann, "(<ann>:1.3)")
+    assert "A weight on <ann> in a prompt does nothing" in line
+
+
+@in_comfyui
+def test_a_zeroed_negative_of_a_persons_prompt_gets_no_keys_and_values(family_of_flux):
+    family = family_of_flux
+    ann = replace(stranger(family, "ann", 1, scope="whole"), rows=None)
+    with torch.inference_mode():
+        model, named = apply(family, ann, kv_strength=1.0, kv_scope="prompts with the person", on=on(family))
+        prompt = nodes.ConditioningZeroOut().zero_out(positive(model, named, NAMED))[0]
+        latent = {"samples": torch.zeros(1, 16, 8, 8)}
+        got, wanted = (
+            nodes.KSampler().sample(one, 5, 1, 1.0, "euler", "simple", prompt, prompt, latent, 1.0)[0]["samples"]
+            for one in (model, on(family)[0])
+        )
+        assert torch.equal(got, wanted)
+
+
+@in_comfyui
+def test_a_transformer_in_8_bits_trains_and_draws(family_of_flux):
+    family = family_of_flux
+    _, clip, vae = load_transformer(family)
+    with torch.inference_mode():
+        (small,) = nodes.UNETLoader().load_unet(FILES[family][0], "fp8_e4m3fn")
+    kinds = {weight.dtype for weight in small.model.diffusion_model.state_dict().values()}
+    before = weights_hash(small, clip.patcher)
+    identity, losses, seen = trained(family, 3, loaded=(small, clip, vae), space="output")
+    assert torch.float8_e4m3fn in kinds and min(losses) < losses[0]
+    with torch.inference_mode():
+        patched, named = apply(family, identity, kv_strength=1.0, on=(small, clip))
+        assert abs(sampled_loss(patched, named, seen) - losses[-1]) <= 1e-5
+        without, _ = apply(family, identity, kv_strength=0.0, on=(small, clip))
+        assert abs(sampled_loss(without, named, seen) - losses[-1]) > 1e-4
+        assert torch.equal(drawn(patched, named, "a dog"), drawn(small, clip, "a dog"))
+    assert weights_hash(small, clip.patcher) == before
+
+
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
 @in_comfyui
 def test_a_cancelled_training_goes_on_to_where_a_whole_one_ends(family, tmp_path):
     core, state = pack("idea_core"), pack("idea_core.training.state")
-    config = core.TrainConfig(steps=3, batch_size=1, space="output", kv_lr=1e-2)
+    config = core.TrainConfig(steps=3, batch_size=1, space="output", kv_lr=0.1)
     captions = ["a photo of {}", "{} alone in a garden with a red wall"]
     ends, path = [], Path(tmp_path, "state")
     for part in ("whole", "broken", "resumed"):
