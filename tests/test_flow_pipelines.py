@@ -45,7 +45,7 @@ def photos(count: int = 2) -> torch.Tensor:
 
 
 def training(backbone, **settings) -> Trainer:
-    config = TrainConfig(**{"steps": 2, "batch_size": 2, "kv_lr": 1e-2, **settings})
+    config = TrainConfig(**{"steps": 2, "batch_size": 2, "kv_lr": 0.1, **settings})
     return Trainer.of(backbone, photos(), face(), config, ["brad pitt", "emma stone", "tom hanks"], [PROMPT])
 
 

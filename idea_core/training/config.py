@@ -72,11 +72,15 @@ class TrainConfig(Settings):
         "Learning rate of ID-Adapter, and of ID-Enhancer unless enhancer_lr is set. 0 leaves both out, unless "
         "enhancer_lr is above 0.",
     )
-    kv_lr: float = learning_rate(5e-3, "Learning rate of the cross attention's keys and values. 0 leaves them out.")
+    kv_lr: float = learning_rate(
+        5e-3,
+        "Learning rate of the cross attention's keys and values. 0 leaves them out. FLUX, Z-Image and Chroma use a "
+        "tenth of it.",
+    )
     kv_rank: int | None = setting(
         None,
         "Rank of the change to keys and values. 0 trains full matrices, which need a kv_lr ten times lower. Unset: 8, "
-        "or 2 for SDXL.",
+        "2 for SDXL, or 4 for FLUX, Z-Image and Chroma.",
         min=0,
         soft_max=128,
     )
@@ -165,21 +169,21 @@ class TrainConfig(Settings):
     space: str = setting(
         "input",
         "Place of the pseudo-tokens. input: among the prompt's tokens. output: in the text encoder's output, which "
-        "needs less memory and time. Only FLUX and Z-Image have output.",
+        "needs less memory and time. Only FLUX, Z-Image and Chroma have output.",
         choices=SPACES,
         advanced=True,
     )
     kv_scope: str = setting(
         "auto",
-        "Scope of the change to keys and values in FLUX and Z-Image. person: the name's tokens. text: the person's "
-        "prompts. whole: everything, as a LoRA. auto: person. Stable Diffusion has whole alone.",
+        "Scope of the change to keys and values in FLUX, Z-Image and Chroma. person: the name's tokens. text: the "
+        "person's prompts. whole: everything, as a LoRA. auto: person. Stable Diffusion has whole alone.",
         choices=("auto", *KV_SCOPES),
         advanced=True,
     )
     adapter_width: int | None = setting(
         None,
-        "Width at which ID-Enhancer and ID-Adapter work. Unset: that of the text condition, or 256 for FLUX and "
-        "Z-Image. A lower width makes files smaller.",
+        "Width at which ID-Enhancer and ID-Adapter work. Unset: that of the text condition, or 256 for FLUX, "
+        "Z-Image and Chroma. A lower width makes files smaller.",
         min=8,
         soft_max=4096,
         advanced=True,

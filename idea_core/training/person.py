@@ -146,12 +146,19 @@ class PersonModel(nn.Module):
             kv=self.kv.state_dict(),
         ).to(torch.float16)
 
-    def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
-        """AdamW's groups, each with its own learning rate. An Enhancer whose rate is 0 gets no gradients any more."""
+    def parameter_groups(self, config: TrainConfig, kv_scale: float = 1.0) -> list[dict[str, Any]]:
+        """AdamW's groups, each with its own learning rate. An Enhancer whose rate is 0 gets no gradients any more.
+
+        Args:
+            kv_scale: factor of the base model on the rate of keys and values.
+        """
         scale = LR_WIDTH / (self.anchor.shape[1] if self.adapter is None else self.adapter.width)
         enhancer_lr = config.adapter_lr if config.enhancer_lr is None else config.enhancer_lr
         token_lr = config.axes_lr if isinstance(self.pseudo_tokens, AxisTokens) else config.token_lr
-        parts: list[tuple[nn.Module | KVDeltas, float]] = [(self.pseudo_tokens, token_lr), (self.kv, config.kv_lr)]
+        parts: list[tuple[nn.Module | KVDeltas, float]] = [
+            (self.pseudo_tokens, token_lr),
+            (self.kv, config.kv_lr * kv_scale),
+        ]
         if self.enhancer is not None and self.adapter is not None:
             self.enhancer.requires_grad_(enhancer_lr > 0)
             parts += [(self.enhancer, enhancer_lr * scale), (self.adapter, config.adapter_lr * scale)]

@@ -19,6 +19,7 @@ from ..diffusion.backbone import Backbone, Prompt, TextCondition
 from ..diffusion.memory import send, with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..faces import FaceEngine
+from ..families import BASE_MODELS
 from ..identity.base_ref import BaseModelRef
 from ..identity.identity import Identity
 from ..method.anchor import celebrity_names
@@ -62,7 +63,8 @@ class Trainer(TrainingLoop):
         self.config, self.person, self.likeness, self.dataset = config, person, likeness, dataset
         self.sampler = BatchSampler(dataset.buckets, backbone.schedule, config)
         self._denoising = DenoisingLoss(backbone, person, dataset)
-        groups, eps = person.parameter_groups(config), config.adam_epsilon
+        transformer, eps = BASE_MODELS[backbone.base_model].transformer, config.adam_epsilon
+        groups = person.parameter_groups(config, 1.0 if transformer is None else transformer.kv_lr_scale)
         optimizer = adamw(groups, backbone.device, weight_decay=config.weight_decay, eps=eps)
         super().__init__(backbone, optimizer, self.sampler.generator, config.steps, config.batch_size)
         self._good: dict[str, Tensor] = {}  # weights at the start, then at each reading of the losses
