@@ -237,9 +237,12 @@ def rates_of(arm: str, steps: int, chosen: Mapping[str, Mapping[str, Mapping[str
 
 
 def choose(
-    lines: Sequence[Mapping[str, Any]], grids: Mapping[str, Mapping[str, Sequence[float]]] = GRIDS
+    lines: Sequence[Mapping[str, Any]],
+    grids: Mapping[str, Mapping[str, Sequence[float]]] = GRIDS,
+    obedient: float = OBEDIENT,
+    measure: str = "identity",
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """By steps and arm: the rates with the highest identity among those that obey in 95 % of pictures, or obey best."""
+    """By steps and arm: the rates with the most likeness among those that obey in so many pictures, or obey best."""
     trials: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
     for line in lines:
         if any(value not in grids[line["arm"]][key] for key, value in line["settings"].items()):
@@ -248,8 +251,8 @@ def choose(
         trials.setdefault((str(line["steps"]), line["arm"]), {}).setdefault(settings, []).append(line)
     chosen: dict[str, dict[str, dict[str, float]]] = {}
     for (steps, arm), found in trials.items():
-        means = {key: (mean(same, "obedience"), mean(same, "identity")) for key, same in found.items()}
-        best = max(means, key=lambda key: (min(means[key][0], OBEDIENT), means[key][1]))
+        means = {key: (mean(same, "obedience"), mean(same, measure)) for key, same in found.items()}
+        best = max(means, key=lambda key: (min(means[key][0], obedient), means[key][1]))
         chosen.setdefault(steps, {})[arm] = json.loads(best)
     return chosen
 

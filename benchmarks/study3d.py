@@ -219,28 +219,33 @@ def tables(lines: Sequence[Line], searched: Sequence[Line]) -> str:
         ("published", few),
         ("seen", few),
     ]
-    rows = [[BOUNDS[bound], "", *_cells(select(lines, bound))] for bound in BOUNDS]
+    rows = [[BOUNDS[bound], "", *cells(select(lines, bound))] for bound in BOUNDS]
     for arm, steps in everything:
         found = select(lines, arm, steps)
         if len(found) == len(REPORTED):  # means of other people do not compare
-            rows.append([ARMS[arm].title, str(steps), *_cells(found)])
+            rows.append([ARMS[arm].title, str(steps), *cells(found)])
     heads = ["", "steps", *MEASURES]
     title = f"{len(REPORTED)} people, four photos, {6 * PER_PROMPT} images of each person"
     photos = [
-        ["one photo, " + ARMS[arm].title, str(steps), *_cells(select(lines, arm, steps, 1))] for arm, steps in ONE_PHOTO
+        ["one photo, " + ARMS[arm].title, str(steps), *cells(select(lines, arm, steps, 1))] for arm, steps in ONE_PHOTO
     ]
     parts = [("whole", few, part, few) for part in PARTS]
     rivals = [("whole", steps, arm, steps) for steps in (*SHORT, LONG) for arm in ("ti", "ci", "celeb")]
     fewer = [("whole", steps, arm, LONG) for steps in SHORT for arm in ("ti", "ci")]
     fewer += [("seen: refined", 0, "seen", 0), ("seen", few, "whole", few), ("seen", few, "seen", 0)]
-    titles = {arm: ARMS[arm].title for arm in GRIDS}
+    titles, everyones = ({arm: ARMS[arm].title for arm in arms} for arms in (GRIDS, ARMS))
     return "\n\n".join(
         [
             markdown(title, heads, rows),
             markdown("One photo", heads, photos),
-            _differences("At equal steps", lines, rivals),
-            _differences("Fewer steps against more, and the pretrained Enhancer", lines, fewer),
-            _differences("Part by part", lines, parts),
+            *(
+                differences(title, lines, some, everyones, len(REPORTED))
+                for title, some in (
+                    ("At equal steps", rivals),
+                    ("Fewer steps against more, and the pretrained Enhancer", fewer),
+                    ("Part by part", parts),
+                )
+            ),
             rates_tried("Rates, searched on two other people", chosen, GRIDS, titles),
         ]
     )
@@ -250,23 +255,37 @@ def select(lines: Sequence[Line], arm: str, steps: int = 0, photos: int = 4) -> 
     return [line for line in lines if (line["arm"], line["steps"], line["photos"]) == (arm, steps, photos)]
 
 
-def _cells(found: Sequence[Line]) -> list[str]:
-    return [f"{mean(found, measure):.3f}" if found else "–" for measure in MEASURES]
+def cells(found: Sequence[Line], measures: Sequence[str] = MEASURES) -> list[str]:
+    return [f"{mean(found, measure):.3f}" if found else "–" for measure in measures]
 
 
-def _differences(title: str, lines: Sequence[Line], pairs: Sequence[tuple[str, int, str, int]]) -> str:
-    """Differences of two methods, paired over the people whom both learned, with 95 % intervals."""
+def differences(
+    title: str,
+    lines: Sequence[Line],
+    pairs: Sequence[tuple[str, int, str, int]],
+    titles: Mapping[str, str],
+    people: int,
+) -> str:
+    """Differences of two methods after their steps, paired over all people, with 95 % intervals."""
     rows = []
     for arm, steps, other, theirs in pairs:
         mine, others = select(lines, arm, steps), select(lines, other, theirs)
-        if not len(mine) == len(others) == len(REPORTED):
+        if not len(mine) == len(others) == people:
             continue
-        cells = []
-        for measure in COMPARED:
-            found = difference(*({line["person"]: line[measure] for line in part} for part in (mine, others)))
-            cells.append("–" if found is None else shown(found, signed=True))
-        rows.append([f"{ARMS[arm].title}, {steps} − {ARMS[other].title}, {theirs}", *cells])
+        found = [
+            difference(*({line["person"]: line[measure] for line in part} for part in (mine, others)))
+            for measure in COMPARED
+        ]
+        said = ["–" if one is None else shown(one, signed=True) for one in found]
+        rows.append([f"{titles[arm]}, {steps} − {titles[other]}, {theirs}", *said])
     return markdown(title, ["", *COMPARED], rows)
+
+
+def write_page(page: Path, text: str) -> None:
+    """Put tables into a page, where its comments say so."""
+    body = "<!-- study -->\n" + text + "\n<!-- end -->"
+    changed = re.sub(r"<!-- study -->.*<!-- end -->", lambda _: body, page.read_text("utf-8"), flags=re.S)
+    page.write_text(changed, "utf-8")
 
 
 @click.group()
@@ -305,9 +324,7 @@ def run(networks: Path, work: Path, shard: str, threads: int) -> None:
 @study.command("tables")
 def write_tables() -> None:
     """Write the tables of the page."""
-    text = PAGE.read_text("utf-8")
-    body = "<!-- study -->\n" + tables(read_lines(REPORT), read_lines(SEARCH)) + "\n<!-- end -->"
-    PAGE.write_text(re.sub(r"<!-- study -->.*<!-- end -->", lambda _: body, text, flags=re.S), "utf-8")
+    write_page(PAGE, tables(read_lines(REPORT), read_lines(SEARCH)))
 
 
 if __name__ == "__main__":

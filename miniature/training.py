@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from . import processes
+
 PAUSE = 30.0  # seconds; a step that took longer was stopped in between
 PACE = {"average": 0.998, "warm_up": 100}  # of trainings in the drawn world
 WORK = Path("work/miniature")  # the drawn world's folder; the other world has its own
@@ -96,6 +98,7 @@ class Run:
             group["lr"] = rate * fall * min(1.0, (self.count + 1) / self.plan.warm_up)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        processes.average_gradients(self._parameters)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.clip)
         self.count += 1
         if not norm.isfinite():
@@ -117,6 +120,8 @@ class Run:
 
     def save(self) -> None:
         """Write the state in one move, so that a stop at any time leaves a whole one."""
+        if processes.number():
+            return
         state = {
             "models": {name: model.state_dict() for name, model in self.models.items()},
             "averages": {name: model.state_dict() for name, model in self.averages.items()},
@@ -143,6 +148,8 @@ class Run:
         print(f"goes on at step {self.count}", flush=True)
 
     def _tell(self, now: float) -> None:
+        if processes.number():
+            return
         loss = sum(self._losses) / max(len(self._losses), 1)
         rate = self._optimizer.param_groups[0]["lr"]
         line = (self.count, f"{self._spent / 60:.1f}", f"{loss:.5f}", f"{self._norm:.3f}", f"{rate:.2e}")

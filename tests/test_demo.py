@@ -107,7 +107,7 @@ def test_demo(tmp_path, world):
         "Textual Inversion, 3 steps",
         "Cross Initialization, 3 steps",
         "ID-EA, 25 steps",
-        "ID-EA, Enhancer that has seen people, 25 steps",
+        "ID-EA, pretrained ID-Enhancer, 25 steps",
         "at once",
         "at once, refined",
     ]

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from diffusers import ZImagePipeline
@@ -11,7 +12,7 @@ from idea_core.families import BASE_MODELS
 from idea_core.headless.diffusers import backbone_of
 from idea_core.method.anchor import ROWS, names_basis
 from world3d import captions, names, people, scenes, words
-from world3d.flow import models, teach_text, tokenizer
+from world3d.flow import models, pairs, teach_text, tokenizer
 from world3d.flow.loss import MULTIPLE, Batches, Loss
 from world3d.latents import Pictures
 from world3d.models import build_vae
@@ -91,10 +92,35 @@ def test_batches_hold_texts_of_one_padded_length_and_every_caption(language):
     data, generator = pictures(language), torch.Generator().manual_seed(0)
     batches = Batches(data, language)
     assert sum(map(len, batches.groups)) == 24 * captions.CAPTIONS
-    for _ in range(8):
+    shapes = set()
+    for _ in range(32):
         latents, ids = batches.draw(6, generator)
         padded = (tokenizer.lengths(ids, language) - 1) // MULTIPLE
-        assert latents.shape == (6, 4, 24, 24) and len(padded.unique()) == 1
+        assert len(latents) == len(ids) and len(padded.unique()) == 1
+        shapes.add(tuple(latents.shape))
+    assert shapes == {(6, 4, 24, 24), (4, 4, 24, 36)}  # of one person, and of two
+
+
+def test_a_batch_of_two_people_shows_the_middles_of_their_pictures_and_names_them(language):
+    data = pictures(language)
+    latents, ids = Batches(data, language).pairs(9, torch.Generator().manual_seed(0))
+    known, told = [person.name for person in people.named_people()], 0
+    for latent, spoken in zip(latents, language.batch_decode(ids, skip_special_tokens=True)):
+        if " photo of " not in spoken:
+            continue
+        both = spoken.split(" photo of ")[1].splitlines()[0].split(" and ")
+        for side, name in zip(latent.split(18, dim=-1), both):
+            assert torch.equal(side, data.latents[known.index(name), ..., 3:21].float())
+        told += 1
+    assert told > 4
+
+
+def test_the_halves_of_a_picture_of_two_are_the_middles_of_both():
+    left, right = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8)
+    both = pairs.beside(*(torch.from_numpy(one).movedim(-1, 0) for one in (left, right))).movedim(0, -1).numpy()
+    assert both.shape == (96, pairs.WIDTH, 3)
+    for half, one in zip(pairs.halves(both), (left, right)):
+        assert np.array_equal(half, pairs.middle(one)) and np.array_equal(half[:, 12:84], one[:, 12:84])
 
 
 def test_training_reads_prompts_as_the_pipeline_does(language, pipeline):

@@ -22,11 +22,11 @@ PEOPLE = ("alice", "bob", "carla", "dan")
 @click.option("--comfyui", type=PATH, help="Folder of a ComfyUI. Writes the models into it instead of the comparison.")
 @reports
 def demo(output: Path, person: str, count: int, steps: int, seed: int, comfyui: Path | None) -> Result:
-    """Compare ID-EA with other methods on a drawn person: minutes on a laptop, without any download.
+    """Compare ID-EA with other methods on a person in three dimensions: minutes on a laptop, without any download.
 
-    The people, the base model and the face models are small and come with ID-EA. The methods are ID-EA, ID-EA with a
-    pretrained ID-Enhancer, Textual Inversion and Cross Initialization. The report shows images, face similarity, how
-    well the images follow the prompt, and times.
+    The people, the base model and the face models are small and come with ID-EA. The methods are Textual Inversion,
+    Cross Initialization, ID-EA, ID-EA with a pretrained ID-Enhancer, and that ID-Enhancer's answer alone, as it is and
+    refined. The report shows images, face similarity, how well the images follow the prompt, and times.
 
     With --comfyui, the same world is written into a ComfyUI: an ordinary Stable Diffusion 1.x checkpoint (2.1 GB), face
     models, an ID-Enhancer, photos, people, and this pack's examples with them, in its list of workflows.

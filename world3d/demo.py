@@ -93,7 +93,7 @@ class Demo:
         known = known_names()[0]
         rows.append(self._row(world, f"Base model, “{known}”", self._drawn(world, None, known)))
         others = [(method, method.config(steps=self.steps, token_lr=rate)) for method, rate in RATES.items()]
-        seen_people = Method("ID-EA, Enhancer that has seen people", {}, world.enhancer)
+        seen_people = Method("ID-EA, pretrained ID-Enhancer", {}, world.enhancer)
         for method, config in (*others, (ID_EA, PRESETS["fast"]), (seen_people, PRESETS["fast"])):
             on_stage(f"{method.title}, {config.steps} steps")
             rows.append(self._learned(world, backbone, seen, method, config))

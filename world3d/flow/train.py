@@ -12,6 +12,7 @@ import click
 import torch
 from diffusers import AutoencoderKL
 
+from miniature import processes
 from miniature.training import STATE, Plan, Run
 
 from ..latents import load_data
@@ -35,6 +36,7 @@ LESSON = 1200  # steps of the language model's first lesson
 @click.option("--export", is_flag=True, help="Only save the averaged weights of the last state to the output.")
 @click.option("--seed", type=int, default=0)
 def main(source, vae, steps, batch, work, output, export, seed) -> None:
+    processes.join()
     torch.manual_seed(seed)
     autoencoder = AutoencoderKL.from_pretrained(vae, local_files_only=True)
     autoencoder.register_to_config(_name_or_path="")  # no path of this machine in what is saved
@@ -58,6 +60,8 @@ def main(source, vae, steps, batch, work, output, export, seed) -> None:
         loss, batches = Loss(tokenizer, text_encoder, transformer), Batches(data, tokenizer)
         for _ in run.steps():
             run.step(loss(*batches.draw(batch, run.generator), run.generator))
+    if processes.number():
+        return
     averages = run.averages
     averages["text_encoder"].set_attn_implementation("sdpa")
     build_pipeline(tokenizer, averages["text_encoder"], averages["transformer"], autoencoder).save_pretrained(output)
