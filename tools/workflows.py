@@ -1,10 +1,11 @@
 """Make the front-end files of the example workflows from those in API format, in numbered groups and columns.
 
-    python tools/workflows.py URL
+    python tools/workflows.py URL [NAME…]
 
-URL is the oldest supported ComfyUI with this pack: all later versions have its inputs and outputs. The API file holds,
-under `_meta`, each node's title, group and column, and whether it is to be filled in (`fill`). Node 1 also holds the
-workflow's name in the template browser, the note, and the first and last column below the note.
+URL is the oldest supported ComfyUI that has the nodes of these workflows (all, or those of the API files NAME), with
+this pack: all later versions have its inputs and outputs. The API file holds, under `_meta`, each node's title, group
+and column, and whether it is to be filled in (`fill`). Node 1 also holds the workflow's name in the template browser,
+the note, and the first and last column below the note.
 """
 
 from __future__ import annotations
@@ -37,13 +38,21 @@ FILL = {"color": "#232", "bgcolor": "#353"}  # ComfyUI's green
 NOTED = {"color": "#432", "bgcolor": "#653"}  # and its colour of notes
 COLORS = ("#6aa5d8", "#8A8", "#c77dd0", "#d6a93b", "#99b", "#d98a5b", "#6bb", "#c88")  # and of groups
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-# Links as in ComfyUI's own templates.
+# Links as in ComfyUI's own templates: folder of a file → name → its place.
 MODELS = {
-    name: f"https://huggingface.co/{place}/resolve/main/{name}?download=true"
-    for name, place in {
-        "v1-5-pruned-emaonly-fp16.safetensors": "Comfy-Org/stable-diffusion-v1-5-archive",
-        "sd_xl_base_1.0.safetensors": "stabilityai/stable-diffusion-xl-base-1.0",
-    }.items()
+    "checkpoints": {
+        "v1-5-pruned-emaonly-fp16.safetensors": "Comfy-Org/stable-diffusion-v1-5-archive/resolve/main",
+        "sd_xl_base_1.0.safetensors": "stabilityai/stable-diffusion-xl-base-1.0/resolve/main",
+    },
+    "diffusion_models": {
+        "z_image_bf16.safetensors": "Comfy-Org/z_image/resolve/main/split_files/diffusion_models",
+        "flux-2-klein-base-4b.safetensors": "Comfy-Org/flux2-klein/resolve/main/split_files/diffusion_models",
+    },
+    "text_encoders": {"qwen_3_4b.safetensors": "Comfy-Org/z_image_turbo/resolve/main/split_files/text_encoders"},
+    "vae": {
+        "ae.safetensors": "Comfy-Org/z_image_turbo/resolve/main/split_files/vae",
+        "flux2-vae.safetensors": "Comfy-Org/flux2-dev/resolve/main/split_files/vae",
+    },
 }
 Graph = Mapping[str, Mapping[str, Any]]
 
@@ -118,9 +127,10 @@ def front_end(api: Graph, info: Mapping[str, Any]) -> dict[str, Any]:
 def known_models(inputs: Mapping[str, Any]) -> dict[str, list]:
     """Links to the files in a node's inputs, for the front end's list of missing models."""
     models = [
-        {"name": value, "url": MODELS[value], "directory": "checkpoints"}
-        for value in inputs.values()
-        if isinstance(value, str) and value in MODELS
+        {"name": name, "url": f"https://huggingface.co/{place}/{name}?download=true", "directory": folder}
+        for folder, known in MODELS.items()
+        for name, place in known.items()
+        if name in inputs.values()
     ]
     return {"models": models} if models else {}
 
@@ -212,9 +222,11 @@ def note_node(number: int, title: str, text: str, box: list[int]) -> dict[str, A
 
 
 if __name__ == "__main__":
-    with urllib.request.urlopen(f"{sys.argv[1]}/object_info", timeout=60) as answer:
+    URL, *NAMES = sys.argv[1:]
+    with urllib.request.urlopen(f"{URL}/object_info", timeout=60) as answer:
         known = json.loads(answer.read())
     for path in sorted((WORKFLOWS / "api").glob("*.json")):
         graph = json.loads(path.read_text("utf-8"))
-        text = json.dumps(front_end(graph, known), ensure_ascii=False, indent=1)
-        (WORKFLOWS / f"{graph['1']['_meta']['template']}.json").write_text(text + "\n", "utf-8")
+        if path.stem in NAMES or (not NAMES and all(node["class_type"] in known for node in graph.values())):
+            text = json.dumps(front_end(graph, known), ensure_ascii=False, indent=1)
+            (WORKFLOWS / f"{graph['1']['_meta']['template']}.json").write_text(text + "\n", "utf-8")
