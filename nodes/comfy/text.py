@@ -99,7 +99,8 @@ class PeopleTextEncoder:
                 here = [True] * len(here)
             if any(here):
                 if person.key not in differences:
-                    differences[person.key] = _difference(person.identity, context, here)
+                    others = sum(mark for key, mark in marks.items() if key != person.key)
+                    differences[person.key] = _difference(person.identity, context, here, others)
                 strengths[person.key] += person.strength
         if differences:
             adapted = combine(context, differences, strengths)
@@ -183,10 +184,13 @@ def _tell_of_weights(people: Sequence[AppliedPerson], tokens: Mapping[str, list]
                 )
 
 
-def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bool]) -> Tensor:
+def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bool], others: Tensor | int) -> Tensor:
     """The adapter's difference (1, L, d) to the chunks that hold the person; zero elsewhere.
 
     CLIP's adapter sees the 77 tokens of a chunk, as in training, whatever the prompt's length.
+
+    Args:
+        others: (1, L, 1), 1 at the tokens of other people in a transformer's prompt, where it is zero too.
     """
     if not identity.has_adapter or identity.grounding is None:  # the chunks are marked all the same
         return torch.zeros_like(context, dtype=torch.float32)
@@ -199,4 +203,5 @@ def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bo
         adapter.difference(chunk.float(), grounding) if held else torch.zeros_like(chunk, dtype=torch.float32)
         for chunk, held in zip(chunks, here)
     ]
-    return torch.cat(parts, dim=1)
+    whole = torch.cat(parts, dim=1)
+    return whole * (1 - others.to(whole)) if isinstance(others, Tensor) else whole

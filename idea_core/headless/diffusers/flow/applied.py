@@ -57,6 +57,8 @@ class FlowPeople:
     def encode(self, prompt: str) -> PeopleText:
         """``y' = y + strength · Σ difference`` of the people who are named; weights in brackets are plain text.
 
+        Nobody's adapter changes the rows of another person.
+
         Raises:
             ConfigError: `{}` with several people, or a prompt that is too long.
         """
@@ -67,7 +69,11 @@ class FlowPeople:
             if identity.rows is not None and rows:
                 own = identity.rows.to(context).repeat(len(rows) // len(identity.rows), 1)
                 context = context.index_copy(1, torch.tensor(rows, device=context.device), own[None])
-        differences = [self._difference(identity, context) for identity, rows in zip(self.identities, places) if rows]
+        differences = [
+            self._difference(identity, context, [row for other in places if other is not rows for row in other])
+            for identity, rows in zip(self.identities, places)
+            if rows
+        ]
         marks = [self._marks(*one, context) for one in zip(self.identities, places)]
         return PeopleText(
             context + self.strength * sum(differences),
@@ -139,11 +145,13 @@ class FlowPeople:
         marks = marked(places, context.shape[1], identity.kv_scope)
         return context.new_ones(1, context.shape[1]) if marks is None else marks[..., 0]
 
-    def _difference(self, identity: Identity, context: Tensor) -> Tensor | float:
+    def _difference(self, identity: Identity, context: Tensor, elsewhere: list[int]) -> Tensor | float:
+        """The adapter's difference (1, L, d), zero at the rows of others."""
         if identity.grounding is None:
             return 0.0
         adapter = identity.build_adapter(context.device)
-        return adapter.difference(context, identity.grounding.to(context))
+        difference = adapter.difference(context, identity.grounding.to(context))
+        return difference.index_fill(1, torch.tensor(elsewhere, dtype=torch.long, device=context.device), 0.0)
 
 
 def _scaled(state: Mapping[str, Tensor], strength: float, transformer: Any) -> dict[str, Tensor]:
