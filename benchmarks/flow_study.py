@@ -128,30 +128,40 @@ def paired_cells(chosen: Chosen) -> Iterator[Cell]:
 
 
 def tables(lines: Sequence[Line], two: Sequence[Line], searched: Sequence[Line]) -> str:
-    """Every method after its steps, two people at once, what one method has more than another, and rates."""
-    chosen, people = choose(searched, GRIDS, OBEDIENT, CHOOSING), len(REPORTED)
+    """Every method after its steps, two people at once, what one method has more than another, and rates.
+
+    On the people whom LoRA and ID-EA have both learned, so that means are of the same people.
+    """
+    chosen = choose(searched, GRIDS, OBEDIENT, CHOOSING)
     current = {cell.key for cell in (*reported_cells(chosen, True), *paired_cells(chosen))}
-    lines, two = ([line for line in some if line["key"] in current] for some in (lines, two))
+    lines, two = (_of_everybody([line for line in some if line["key"] in current]) for some in (lines, two))
+    people = len(select(lines, LORA, MORE))
     rows = [[BOUNDS[bound], "", *cells(select(lines, bound))] for bound in BOUNDS]
     for arm, steps in [("seen", 0), *itertools.product([*GRIDS, *PARTS], (FEW, MORE, LONG))]:
         found = select(lines, arm, steps)
-        if len(found) == people:  # means of other people do not compare
+        if found and len(found) == people:  # means of other people do not compare
             rows.append([TITLES[arm], str(steps), *cells(found)])
     rivals = [(arm, steps, LORA, steps) for steps in SHORT for arm in ("in", "out")]
     rivals += [(arm, MORE, LORA, LONG) for arm in ("in", "out")]
     rivals += [("in", steps, "ti-in", steps) for steps in SHORT]
-    parts = [(arm.split(": ")[0], MORE, arm, MORE) for arm in PARTS]
+    parts = [(arm.split(": ")[0], MORE, arm, MORE) for arm in PARTS if len(select(lines, arm, MORE)) == people]
     title = f"{people} people, four photos, 6 images of each person"
     return "\n\n".join(
         [
             _beside_a_lora(lines, two),
             markdown(title, ["", "steps", *MEASURES], rows),
             differences("Against a LoRA and Textual Inversion", lines, rivals, TITLES, people),
-            differences("Part by part", lines, parts, TITLES, people),
+            *([differences("Part by part", lines, parts, TITLES, people)] if parts else []),
             _bleeding(two),
             rates_tried("Rates, searched on two other people", chosen, GRIDS, TITLES),
         ]
     )
+
+
+def _of_everybody(lines: Sequence[Line]) -> list[Line]:
+    """The lines of people, or pairs, whom each of the first methods has."""
+    known = [{line["person"] for line in select(lines, arm, MORE)} for arm in MAIN[:3]]
+    return [line for line in lines if line["person"] in set.intersection(*known)]
 
 
 def _beside_a_lora(lines: Sequence[Line], two: Sequence[Line]) -> str:
@@ -165,13 +175,13 @@ def _beside_a_lora(lines: Sequence[Line], two: Sequence[Line]) -> str:
 
     rows = []
     for arm, steps in itertools.product(("in", "out", *PARTS), (FEW, MORE)):
-        if len(select(lines, arm, steps)) < len(REPORTED):
+        if len(select(lines, arm, steps)) < len(select(lines, LORA, MORE)):
             continue
         likeness = [above(arm, steps, one) / above(LORA, MORE, one) for one in ("identity", "pack", "hse")]
         obeyed = above(arm, steps, "obedience") - above(LORA, MORE, "obedience")
         said = [*(f"{100 * share:.0f} %" for share in likeness), f"{obeyed:+.3f}"]
         for measure in ("together bleed pack", "alone bleed pack"):
-            known = steps == MORE and len(select(two, arm, MORE)) == len(PAIRS)
+            known = steps == MORE and len(select(two, arm, MORE)) == len(select(two, LORA, MORE))
             said.append(f"{bled(arm, measure):+.3f} for {bled(LORA, measure):+.3f}" if known else "")
         rows.append([TITLES[arm], str(steps), *said])
     heads = [
@@ -192,11 +202,11 @@ def _bleeding(two: Sequence[Line]) -> str:
     rows = []
     for arm, steps in (("true", 0), *((arm, MORE) for arm in BLEEDING)):
         found = select(two, arm, steps)
-        if len(found) == len(PAIRS):
+        if found and len(found) == len(select(two, LORA, MORE)):
             asked = [measure for measure in TWO if measure in found[0]]
             said = [f"{mean(found, measure):.3f}" for measure in asked]
             rows.append([TITLES.get(arm, BOUNDS.get(arm, "")), *said, *[""] * (len(TWO) - len(asked))])
-    return markdown(f"Two people applied, {len(PAIRS)} pairs, {MORE} steps", ["", *TWO], rows)
+    return markdown(f"Two people applied, {len(select(two, LORA, MORE))} pairs, {MORE} steps", ["", *TWO], rows)
 
 
 @click.group()
