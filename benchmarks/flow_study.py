@@ -136,6 +136,7 @@ def tables(lines: Sequence[Line], two: Sequence[Line], searched: Sequence[Line])
     current = {cell.key for cell in (*reported_cells(chosen, True), *paired_cells(chosen))}
     lines, two = (_of_everybody([line for line in some if line["key"] in current]) for some in (lines, two))
     people = len(select(lines, LORA, MORE))
+    searched_grids = {arm: grid for arm, grid in GRIDS.items() if any(arm in rates for rates in chosen.values())}
     rows = [[BOUNDS[bound], "", *cells(select(lines, bound))] for bound in BOUNDS]
     for arm, steps in [("seen", 0), *itertools.product([*GRIDS, *PARTS], (FEW, MORE, LONG))]:
         found = select(lines, arm, steps)
@@ -153,7 +154,7 @@ def tables(lines: Sequence[Line], two: Sequence[Line], searched: Sequence[Line])
             differences("Against a LoRA and Textual Inversion", lines, rivals, TITLES, people),
             *([differences("Part by part", lines, parts, TITLES, people)] if parts else []),
             _bleeding(two),
-            rates_tried("Rates, searched on two other people", chosen, GRIDS, TITLES),
+            rates_tried("Rates, searched on two other people", chosen, searched_grids, TITLES),
         ]
     )
 

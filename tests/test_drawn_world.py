@@ -48,6 +48,7 @@ def test_the_default_preset_learns_people(pipeline, tmp_path):
     assert sum(obedience) / PEOPLE > 0.85
 
 
+@pytest.mark.slow  # the gate trains one across people in ComfyUI
 def test_an_enhancer_from_the_base_models_own_pictures(tmp_path):
     names, file = tmp_path / "names.txt", tmp_path / "enhancer.safetensors"
     names.write_text("\n".join(named_people().names()[:5]), "utf-8")

@@ -63,6 +63,7 @@ FILES = ("deviceid", "onnxruntime.db", "onnxruntime.db-wal", "onnxruntime.db-shm
 IN_TIME = 12  # seconds after which onnxruntime has sent what it noted at its start
 
 
+@pytest.mark.slow  # the commands, which use all of it, are watched in the gate
 @needs_strace
 def test_the_library_reaches_no_host_and_writes_nothing(tmp_path):
     seen = trace(command(LIBRARY, "diffusers,idea_core,onnxruntime", IN_TIME), tmp_path)

@@ -130,7 +130,7 @@ def missing(graph: dict, known: dict) -> set[str]:
     return found
 
 
-@BOTH_LOOKS
+@NODES_2_NOW_AND_THEN
 @pytest.mark.parametrize(
     "name", [name if name in OPENED else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
