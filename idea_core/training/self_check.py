@@ -17,7 +17,8 @@ from ..errors import TrainingError
 from .batches import Batch, BatchSampler
 from .trainer import Trainer
 
-TOLERANCE = 0.25  # of a slope: half precision and curvature move it, what is wrong moves it more
+TOLERANCE = 0.25  # of a slope: two steps that agree so far have found it
+WRONG = 0.45  # of a slope: where the loss is flat, curvature was seen to move a right one by .4
 _SHARES = (
     1e-2,
     3e-3,
@@ -42,7 +43,7 @@ class Slopes(NamedTuple):
     @property
     def disagree(self) -> bool:
         """Whether the finite differences have settled, on another slope than the gradient's."""
-        return self.settled and not _alike(self.gradient, self.measured[-1])
+        return self.settled and not _alike(self.gradient, self.measured[-1], WRONG)
 
 
 def require_right_gradients(trainer: Trainer) -> None:
@@ -107,8 +108,8 @@ def _move(weights: Sequence[Tensor], before: Sequence[Tensor], direction: Sequen
         weight.copy_(start + step * along if step else start)
 
 
-def _alike(one: float, other: float) -> bool:
-    return abs(one - other) <= TOLERANCE * max(abs(one), abs(other))
+def _alike(one: float, other: float, tolerance: float = TOLERANCE) -> bool:
+    return abs(one - other) <= tolerance * max(abs(one), abs(other))
 
 
 def _norm(parts: Sequence[Tensor]) -> float:
