@@ -90,6 +90,11 @@ def searched_cells() -> Iterator[Cell]:
         yield from grid_cells(SEARCHED, [budget])
 
 
+def chosen_rates(searched: Sequence[Line]) -> Chosen:
+    """By steps and arm: the rates that the search found best."""
+    return choose(searched, GRIDS, OBEDIENT, CHOOSING)
+
+
 def rates_of(arm: str, steps: int, chosen: Chosen) -> Mapping[str, float]:
     """The rates that the search chose for an arm; a part takes those of the whole that it has."""
     whole = arm.split(": ")[0]
@@ -132,7 +137,7 @@ def tables(lines: Sequence[Line], two: Sequence[Line], searched: Sequence[Line])
 
     On the people whom LoRA and ID-EA have both learned, so that means are of the same people.
     """
-    chosen = choose(searched, GRIDS, OBEDIENT, CHOOSING)
+    chosen = chosen_rates(searched)
     current = {cell.key for cell in (*reported_cells(chosen, True), *paired_cells(chosen))}
     lines, two = (_of_everybody([line for line in some if line["key"] in current]) for some in (lines, two))
     people = len(select(lines, LORA, MORE))
@@ -235,7 +240,7 @@ def search(networks: Path, work: Path, shard: str, threads: int, base: Path, enh
 def run(networks: Path, work: Path, shard: str, threads: int, base: Path, enhancer: Path | None) -> None:
     """Measure every cell on the people who are reported."""
     torch.set_num_threads(threads)
-    todo = reported_cells(choose(read_lines(SEARCH), GRIDS, OBEDIENT, CHOOSING), enhancer is not None)
+    todo = reported_cells(chosen_rates(read_lines(SEARCH)), enhancer is not None)
     add_lines(todo, REPORT, shard, FlowLaboratory(work, networks, ARMS, base, enhancer).trial)
 
 
@@ -244,7 +249,7 @@ def run(networks: Path, work: Path, shard: str, threads: int, base: Path, enhanc
 def bleed(networks: Path, work: Path, shard: str, threads: int, base: Path, enhancer: Path | None) -> None:
     """Apply two people at once, ask for one of them, then for both."""
     torch.set_num_threads(threads)
-    todo = paired_cells(choose(read_lines(SEARCH), GRIDS, OBEDIENT, CHOOSING))
+    todo = paired_cells(chosen_rates(read_lines(SEARCH)))
     add_lines(todo, BLEED, shard, FlowLaboratory(work, networks, ARMS, base, enhancer).pair)
 
 
