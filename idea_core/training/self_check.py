@@ -17,8 +17,7 @@ from ..errors import TrainingError
 from .batches import Batch, BatchSampler
 from .trainer import Trainer
 
-TOLERANCE = 0.25  # of a slope: two steps that agree so far have found it
-WRONG = 0.45  # of a slope: where the loss is flat, curvature was seen to move a right one by .4
+TOLERANCE = 0.25  # of a slope: half precision and curvature move it, what is wrong moves it more
 _SHARES = (
     1e-2,
     3e-3,
@@ -36,14 +35,20 @@ class Slopes(NamedTuple):
     measured: tuple[float, ...]  # with smaller and smaller steps
 
     @property
+    def found(self) -> float | None:
+        """The slope that two steps one after the other agree on, of the smallest such steps."""
+        pairs = zip(self.measured, self.measured[1:])
+        return next((later for earlier, later in reversed(list(pairs)) if _alike(earlier, later)), None)
+
+    @property
     def settled(self) -> bool:
         """Whether two steps one after the other have found one slope."""
-        return len(self.measured) > 1 and _alike(*self.measured[-2:])
+        return self.found is not None
 
     @property
     def disagree(self) -> bool:
         """Whether the finite differences have settled, on another slope than the gradient's."""
-        return self.settled and not _alike(self.gradient, self.measured[-1], WRONG)
+        return self.found is not None and not _alike(self.gradient, self.found)
 
 
 def require_right_gradients(trainer: Trainer) -> None:
@@ -87,7 +92,7 @@ def compare_slopes(trainer: Trainer, batch: Batch) -> Slopes:
             ends = [_loss_at(trainer, batch, before, direction, sign * step) for sign in (1, -1)]
             slope = (ends[0] - ends[1]) / (2 * step) / level
             slopes = slopes._replace(measured=(*slopes.measured, slope))
-            if slopes.settled:
+            if slopes.settled and not slopes.disagree:  # else smaller steps: curvature may have ruled these
                 break
     finally:
         _move(weights, before, direction, 0.0)
@@ -108,8 +113,8 @@ def _move(weights: Sequence[Tensor], before: Sequence[Tensor], direction: Sequen
         weight.copy_(start + step * along if step else start)
 
 
-def _alike(one: float, other: float, tolerance: float = TOLERANCE) -> bool:
-    return abs(one - other) <= tolerance * max(abs(one), abs(other))
+def _alike(one: float, other: float) -> bool:
+    return abs(one - other) <= TOLERANCE * max(abs(one), abs(other))
 
 
 def _norm(parts: Sequence[Tensor]) -> float:
