@@ -31,7 +31,8 @@ def textual_inversion(pipeline, captions: Sequence[str], batch_size: int, words:
     texts = [captions[number % len(captions)].format(words) for number in range(batch_size)]
 
     def step(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        loss = _denoising_loss(pipeline, texts, latents, noise, timesteps)
+        with _autocast(pipeline, latents):
+            loss = _denoising_loss(pipeline, texts, latents, noise, timesteps)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -57,7 +58,7 @@ def lora(pipeline, captions: Sequence[str], batch_size: int, rank: int = 8) -> S
     texts = [captions[number % len(captions)].format("a person") for number in range(batch_size)]
 
     def step(latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        with torch.autocast(latents.device.type, pipeline.unet.dtype, enabled=pipeline.unet.dtype != torch.float32):
+        with _autocast(pipeline, latents):
             loss = _denoising_loss(pipeline, texts, latents, noise, timesteps)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -66,6 +67,11 @@ def lora(pipeline, captions: Sequence[str], batch_size: int, rank: int = 8) -> S
         return loss.detach()
 
     return step
+
+
+def _autocast(pipeline, latents: Tensor) -> torch.autocast:
+    dtype = pipeline.unet.dtype
+    return torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _denoising_loss(pipeline, texts: Sequence[str], latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ Models have random weights; on a GPU the UNets are in bfloat16. The most importa
 and written to `benchmarks/results/speed.jsonl` as soon as it is measured, so a run that is cut off leaves what it has.
 
 Columns: seconds of a step without waiting for each one, as a training does it, and alone; images a second; share of the
-rate that a large matrix product reaches in the same run; peak memory; seconds of the set-up, and until the first step
-at full speed; kernels of a step, and the seconds in which the GPU works; the first losses' largest relative difference
-to those of computed steps.
+rate that a large matrix product reaches in the same run; peak memory, what PyTorch keeps of the device, and what of it
+recordings have; seconds of the set-up, and until the first step at full speed; kernels of a step, and the seconds in
+which the GPU works; the first losses' largest relative difference to those of computed steps.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from idea_core import Trainer
-from idea_core.diffusion.precision import training_arithmetic
+from idea_core.diffusion.precision import TrainingArithmetic
 from idea_core.text.captions import CAPTIONS
 from idea_core.training.config import PRESETS
 from idea_core.training.faster import TRIAL
@@ -47,8 +48,10 @@ class Way:
     """How a step is computed, or whose step it is."""
 
     name: str
+    static: bool = False  # all batches have one shape, as a recording needs it
     recorded: bool = False
-    arithmetic: bool = False  # TF32 for text encoders and Adapter, cuDNN's attention first
+    tf32: bool = False  # for text encoders and Adapter
+    cudnn: bool = False  # its attention first
     channels_last: bool = False
     compiled: bool = False
     other: str = ""
@@ -56,20 +59,23 @@ class Way:
 
     @property
     def on_gpu_alone(self) -> bool:
-        return self.recorded or self.arithmetic or self.channels_last or self.compiled
+        return self.recorded or self.tf32 or self.cudnn or self.channels_last or self.compiled
 
 
 COMPUTED = Way("computed")
+STATIC = Way("computed, of one shape", static=True)
 RECORDED = Way("CUDA graph", recorded=True)
-PRODUCT = Way("CUDA graph, TF32, cuDNN attention (what a training does)", recorded=True, arithmetic=True)
+TF32 = Way("CUDA graph, TF32", recorded=True, tf32=True)
+CUDNN = Way("CUDA graph, cuDNN attention", recorded=True, cudnn=True)
+PRODUCT = Way("CUDA graph, TF32, cuDNN attention (what a training does)", recorded=True, tf32=True, cudnn=True)
 LAST = replace(PRODUCT, name="the same, channels last", channels_last=True)
 COMPILED = replace(LAST, name="the same, compiled", compiled=True, estimate=150)
 PUBLISHED = Way("published loop", other="published")
-INVERSION = Way("diffusers' Textual Inversion", other="textual_inversion")
-LORA = Way("LoRA of peft", other="lora")
+INVERSION = Way("diffusers' Textual Inversion", other="textual_inversion", tf32=True)
+LORA = Way("LoRA of peft", other="lora", tf32=True)
 
 CASES: Sequence[tuple[str, int, Sequence[Way]]] = (
-    ("sd2", 8, (COMPUTED, RECORDED, PRODUCT, PUBLISHED, INVERSION, LORA, LAST, COMPILED)),
+    ("sd2", 8, (COMPUTED, PRODUCT, PUBLISHED, INVERSION, LORA, STATIC, RECORDED, TF32, CUDNN, LAST, COMPILED)),
     ("sd1", 4, (COMPUTED, PRODUCT, INVERSION, LORA)),
     ("sd2", 4, (COMPUTED, PRODUCT)),
     ("sdxl", 4, (COMPUTED, PRODUCT)),
@@ -114,7 +120,7 @@ def speed(steps: int, budget: float, device: str, models: Sequence[str], sizes: 
             continue
         flops, losses = None, None
         for way in ways:
-            if way.on_gpu_alone and not machine.full:
+            if way.on_gpu_alone and not way.other and not machine.full:
                 continue
             row: dict[str, Any] = {"model": family, "batch_size": batch_size, "way": way.name}
             if time.perf_counter() - start + way.estimate > budget:
@@ -154,8 +160,7 @@ def _measure(family: str, batch_size: int, way: Way, machine: Machine, count: bo
     trainer = _trainer(pipeline, config, side)
     set_up = now(device) - begin
     with ExitStack() as stack:
-        if way.arithmetic:
-            stack.enter_context(training_arithmetic(torch.device(device), machine.dtype))
+        stack.enter_context(TrainingArithmetic(torch.device(device), machine.dtype, way.tf32, way.cudnn))
         if way.other:
             step = _other(way, pipeline, trainer, family, batch_size, side)
             if step is None:
@@ -166,7 +171,7 @@ def _measure(family: str, batch_size: int, way: Way, machine: Machine, count: bo
                 trainer.backbone.compile()
             if not way.recorded:
                 trainer.faster = None
-            step = trainer.step
+            step = partial(trainer.computed_step, fixed=True) if way.static else trainer.step
         begin = now(device)
         losses = [float(step(trainer.sampler.draw())) for _ in range(FIRST)]
         ready = now(device) - begin
@@ -211,6 +216,8 @@ def _timed(step: Callable[[Any], Any], trainer: Trainer, batch_size: int, machin
     found = {"seconds": seconds, "alone": statistics.median(alone), "images_per_second": batch_size / seconds}
     if machine.full:
         found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30  # what a recording keeps, too
+        found["graph_gib"] = trainer.graph_bytes / 2**30
         found |= _profiled(lambda: step(trainer.sampler.draw()))
     return found
 

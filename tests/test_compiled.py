@@ -11,7 +11,7 @@ from tiny_pipeline import tiny_pipeline
 
 from idea_core import TrainConfig
 from idea_core.diffusion.backbone import TextCondition
-from idea_core.diffusion.precision import training_arithmetic
+from idea_core.diffusion.precision import TrainingArithmetic
 from idea_core.headless.diffusers import DiffusersBackbone
 from idea_core.headless.diffusers.compiled import CompiledNetwork, can_compile
 from idea_core.method.kv import UP, KVDeltas
@@ -95,13 +95,46 @@ def test_a_trainings_arithmetic_ends_with_it(dtype, precision):
         return torch.get_float32_matmul_precision(), torch._C._get_sdp_priority_order()
 
     before = now()
-    with pytest.raises(KeyboardInterrupt), training_arithmetic(torch.device("cuda"), dtype):
+    with pytest.raises(KeyboardInterrupt), TrainingArithmetic(torch.device("cuda"), dtype):
         assert now()[0] == precision
         assert now()[1][0] == int(torch.nn.attention.SDPBackend.CUDNN_ATTENTION)
         raise KeyboardInterrupt
     assert now() == before
-    with training_arithmetic(torch.device("cpu"), dtype):
+    with TrainingArithmetic(torch.device("cpu"), dtype):
         assert now() == before
+
+
+def test_attention_without_cudnn_after_its_error():
+    def first() -> int:
+        return torch._C._get_sdp_priority_order()[0]
+
+    usual, cudnn = first(), int(torch.nn.attention.SDPBackend.CUDNN_ATTENTION)
+    with TrainingArithmetic(torch.device("cuda"), torch.bfloat16) as arithmetic:
+        assert first() == cudnn and not arithmetic.gives_up(RuntimeError("CUDA error: misaligned address"))
+        assert first() == cudnn and arithmetic.gives_up(RuntimeError("cuDNN: no valid execution plan"))
+        assert first() == usual and torch.get_float32_matmul_precision() == "high"
+        assert not arithmetic.gives_up(RuntimeError("cuDNN: no valid execution plan"))
+    assert first() == usual
+    with TrainingArithmetic(torch.device("cpu"), torch.bfloat16) as arithmetic:
+        assert not arithmetic.gives_up(RuntimeError("cuDNN: no valid execution plan"))
+
+
+def test_gradients_that_cannot_be_compiled_are_computed_as_always(caplog):
+    """They are compiled when they are first computed, not with the network's call."""
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    def broken(_graph, _inputs):
+        raise torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("no such GPU"))
+
+    backend = aot_autograd(fw_compiler=lambda graph, _: make_boxed_func(graph.forward), bw_compiler=broken)
+    config = TrainConfig(steps=3, batch_size=2)
+    compiled = DiffusersBackbone(tiny_pipeline())
+    compiled.compile(backend)
+    usual, run = trainer(DiffusersBackbone(tiny_pipeline()), config), trainer(compiled, config)
+    with caplog.at_level(logging.WARNING):
+        assert run.run() == pytest.approx(usual.run(), abs=1e-6)
+    assert sum("the network is not compiled" in line for line in caplog.messages) == 1
 
 
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older PyTorch")
@@ -109,7 +142,7 @@ def test_a_precision_that_was_set_in_the_newer_way_stays():
     before = torch.backends.fp32_precision
     torch.backends.fp32_precision = "tf32"
     try:
-        with training_arithmetic(torch.device("cuda"), torch.bfloat16):
+        with TrainingArithmetic(torch.device("cuda"), torch.bfloat16):
             assert torch.backends.fp32_precision == "tf32"
         assert torch.backends.fp32_precision == "tf32"
     finally:

@@ -92,6 +92,9 @@ def test_rows_of_a_fused_layer_change_as_its_whole_weight_would(rank):
     there[1, 2] = True
     assert torch.equal(changed[~there], output[~there])
     assert torch.allclose(changed[1, 2], (output[1, 2] + layer(x)[1, 2]) / 2, atol=1e-4)
+    later = fused.changed(x, output, state, marks, first=2)  # two rows before the text
+    assert torch.allclose(later[1, 4], (output[1, 4] + layer(x)[1, 4]) / 2, atol=1e-4)
+    assert torch.equal(later[:, :4], output[:, :4]) and torch.equal(later[:, 5:], output[:, 5:])
 
 
 def test_rows_of_a_text_condition_are_replaced_where_a_person_stands():

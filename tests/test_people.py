@@ -86,6 +86,7 @@ def test_what_is_missing_is_drawn_again_to_the_same_bytes(drawn, base, tmp_path)
 def test_shards_draw_everybody_once_and_the_same(drawn, base, tmp_path):
     assert blocks(config()) == [range(2), range(2, 4), range(4, 6), range(6, 8)]
     assert blocks(config(), (1, 3)) == [range(2, 4)] and blocks(config(), (0, 3)) == [range(2), range(6, 8)]
+    assert blocks(config(sampling_batch_size=1), at_once=9) == [range(3), range(3, 6), range(6, 8)]
     assert blocks(config(sampling_batch_size=1)) == [range(number, number + 1) for number in range(8)]
     assert (
         blocks(config(sampling_batch_size=100)) == [range(8)] and blocks(config(sampling_batch_size=100), (1, 2)) == []

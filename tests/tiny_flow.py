@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from chat_template import TEMPLATE
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
@@ -21,11 +22,6 @@ from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM, Qwen3Mod
 from idea_core.families import BASE_MODELS
 from idea_core.families.language_models import QWEN3_STAND_INS
 
-TEMPLATE = (  # Qwen3's own, for one question
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
-)
 SIDE = 32  # pixels of images
 _BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
 

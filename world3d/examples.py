@@ -12,7 +12,7 @@ from .scenes import SIZE, portraits
 
 NAME = "idea-world"
 SIDE = 2 * SIZE  # pixels: the widened VAE doubles them
-LEFT_OUT = ("SDXL", "LoRA")  # the world is one checkpoint of Stable Diffusion 1.x, and has no LoRA
+LEFT_OUT = ("SDXL", "LoRA", "Z-Image", "FLUX")  # the world is one checkpoint of Stable Diffusion 1.x, and has no LoRA
 SCENE = "smiling, wearing a red hat, in front of a blue wall"
 STEPS, GUIDANCE = 20, 3.0
 CROP_MARGIN = 1.4  # the frame of the world's own pictures; of a wider one nobody is learned here

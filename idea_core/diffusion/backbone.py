@@ -153,6 +153,9 @@ class Backbone(Protocol):
     def resting_weights(self) -> Sequence[Tensor] | None:
         """All that prompt tables and `predict` read; None: it moves, or is made anew each time."""
 
+    def gives_up(self, error: BaseException, /) -> bool:
+        """After an error of a faster way to compute: leave it from now on. False: there is none that made it."""
+
     def free_text(self) -> None:
         """Let the text encoders' memory go, until the next prompt is encoded."""
 

@@ -124,7 +124,8 @@ class ImageSampler:
                 if on_drawn:
                     on_drawn(begin)
             drawn = torch.cat(latents)
-            return drawn.half().cpu(), self._backbone.decode_images(drawn)
+            images = [self._backbone.decode_images(part) for part in drawn.split(self._batch_size)]
+            return drawn.half().cpu(), torch.cat(images)
 
     def _sample(self, positive: TextCondition, noise: Tensor) -> Tensor | None:
         """Latents; None if memory ran out, after halving the batch size."""
@@ -188,7 +189,8 @@ def draw_people(
     """
     dataset.write_manifest()
     sampler = None
-    for block in blocks(dataset.config, shard):
+    alone = shard == (0, 1)  # machines that share the work agree on blocks by the settings
+    for block in blocks(dataset.config, shard, MOST if alone and backbone.device.type == "cuda" else 0):
         missing = [number for number in block if dataset.stored(number) is None]
         if missing:
             sampler = sampler or ImageSampler(backbone, dataset.config)
@@ -197,13 +199,15 @@ def draw_people(
             yield number, images[number] if number in missing else None
 
 
-def blocks(config: DatasetConfig, shard: tuple[int, int] = (0, 1)) -> list[range]:
+def blocks(config: DatasetConfig, shard: tuple[int, int] = (0, 1), at_once: int = 0) -> list[range]:
     """Numbers of the people who are drawn together.
 
     Args:
         shard: (i, k): every k-th block from the i-th on, so that several machines share the work.
+        at_once: images, where that is more than the settings say.
     """
-    size, people = max(1, config.sampling_batch_size // config.images_per_person), range(len(config.all_names))
+    images, people = max(config.sampling_batch_size, at_once), range(len(config.all_names))
+    size = max(1, images // config.images_per_person)
     return [people[begin : begin + size] for begin in people[::size]][shard[0] :: shard[1]]
 
 

@@ -94,17 +94,21 @@ class FusedKV(NamedTuple):
     values: str
     text_only: bool  # whether the layer sees text alone; otherwise the text comes before the image
 
-    def changed(self, x: Tensor, output: Tensor, state: Mapping[str, Tensor], marks: Tensor | None) -> Tensor:
+    def changed(
+        self, x: Tensor, output: Tensor, state: Mapping[str, Tensor], marks: Tensor | None, first: int = 0
+    ) -> Tensor:
         """The layer's output for `x` (B, L, h) with the deltas in `state`.
 
         Args:
             marks: (B, L_text, 1), factor of the change at each token of the text; None: it acts on all of `x`.
+            first: row at which the text begins.
         """
-        seen = x if marks is None else x[:, : marks.shape[1]]
+        seen = x if marks is None else x[:, first : first + marks.shape[1]]
         change = torch.cat([_applied(state, name, seen) for name in (self.keys, self.values)], dim=-1)
         change = change if marks is None else change * marks.to(change)
-        width = x.shape[-1]
-        return output + pad(change, (width, output.shape[-1] - 3 * width, 0, x.shape[1] - seen.shape[1]))
+        width, before = x.shape[-1], 0 if marks is None else first
+        after = x.shape[1] - before - seen.shape[1]
+        return output + pad(change, (width, output.shape[-1] - 3 * width, before, after))
 
 
 class WholeKV(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -13,14 +13,16 @@ from ..diffusion.backbone import Backbone
 from .batches import Batch
 from .config import TrainConfig
 from .loop import copied
-from .recorded import RecordedStep, Recorder
+from .recorded import RecordedStep, Recorder, addresses
 
 logger = logging.getLogger(__name__)
 
 TRIAL = 3  # steps that are computed and then repeated
 TOLERANCE = 1e-3  # relative, of their losses
 WORTH = 10  # steps left, from which a recording pays
-TRIALS = 3  # at most: weights that move again and again are no ground for recordings
+ALIKE = 0.95  # cosine of a weight's changes
+LOST = 3  # times: weights that move, or memory that runs out, again and again are no ground for recordings
+_MOVE = "weights of the base model move"
 
 
 class Recordable(Protocol):
@@ -37,18 +39,28 @@ class Recordable(Protocol):
     @property
     def reads_captions_on_host(self) -> bool: ...
 
-    def computed_step(self, batch: Batch) -> Tensor:
-        """A step as any device can do it."""
+    def computed_step(self, batch: Batch, fixed: bool = False) -> Tensor:
+        """A step as any device can do it; `fixed`: in the shapes of a recorded one."""
 
     def recorded_step(self, recorder: Recorder, batch: Batch) -> RecordedStep:
         """A recording for batches of this one's bucket."""
 
+    def weights(self) -> Mapping[str, Tensor]:
+        """All that is trained, by name."""
+
     def changing(self) -> Mapping[str, Tensor]:
         """All tensors that a step changes, by name."""
 
+    def resting(self) -> Sequence[Tensor] | None:
+        """All tensors that a step reads or changes where they are; None: some move."""
 
-def obstacle(training: Recordable) -> str:
-    """Why steps cannot be recorded as things are; "" if they can."""
+
+def obstacle(training: Recordable, rests: bool) -> str:
+    """Why steps cannot be recorded as things are; "" if they can.
+
+    Args:
+        rests: whether all weights stay where they are.
+    """
     backbone = training.backbone
     found = {
         "the likeness loss finds faces on the host": bool(training.config.likeness_weight),
@@ -56,7 +68,7 @@ def obstacle(training: Recordable) -> str:
         "half precision scales the loss": backbone.scales_loss,
         "memory ran out": training.micro_batch < training.config.batch_size,
         "gradients are checkpointed": backbone.gradient_checkpointing,
-        "weights of the base model move": backbone.resting_weights() is None,
+        _MOVE: not rests,
     }
     return next((reason for reason, there in found.items() if there), "")
 
@@ -65,8 +77,8 @@ class FasterSteps:
     """Steps of a training, recorded where that is possible.
 
     The first steps of a bucket are computed, and remembered with the state before them. Then a step is recorded, and
-    the recording repeats them from that state. If it gives the same losses, it does all further steps. Otherwise the
-    training continues from its computed state, and all steps are computed.
+    the recording repeats them from that state. If it gives the same losses and changes of the weights, it does all
+    further steps. Otherwise the training continues from its computed state, and all steps are computed.
 
     Attributes:
         reason: why all further steps are computed; "" if they need not be.
@@ -76,53 +88,79 @@ class FasterSteps:
     def __init__(self, training: Recordable, recorder: Recorder):
         self._training, self._recorder = training, recorder
         self._recordings: dict[int, RecordedStep] = {}  # by bucket
+        self._addresses: tuple[int, ...] = ()  # of all that they read and change
         self._tried: list[tuple[Batch, Tensor]] = []  # batches and their computed losses
         self._before: dict[str, Tensor] = {}
-        self._trials = 0
+        self._lost = 0  # times that all recordings had to be given up
         self.reason, self.repeated = "", 0
+
+    @property
+    def bytes(self) -> int:
+        """Of memory that the recordings have for themselves."""
+        return self._recorder.bytes
 
     def __call__(self, batch: Batch) -> Tensor:
         if not self.reason:
-            self._stop(obstacle(self._training))
+            resting = self._training.resting()
+            self._stop(obstacle(self._training, resting is not None))
+            self._drop_moved(resting or ())
         if self.reason:
             return self._training.computed_step(batch)
-        self._drop_moved()
         if len(self._tried) == TRIAL:
             self._try()
-        recording = self._recordings.get(batch.bucket)
+        # While a bucket is tried, steps of the others are a part of the trial: it repeats all of them.
+        recording = None if self._tried else self._recordings.get(batch.bucket)
         loss = self._computed(batch) if recording is None else recording(batch)
         self.repeated += recording is not None
         return loss
+
+    def release(self, why: str = "") -> bool:
+        """Give back the memory of recordings; False: there was none.
+
+        Args:
+            why: they had to be given up; where that happens again and again, no more are made.
+        """
+        had = bool(self._recordings)
+        self._recordings.clear()
+        self._tried.clear()
+        self._before.clear()
+        if had and why:
+            self._lose(why)
+        return had
 
     def _computed(self, batch: Batch) -> Tensor:
         if self.reason or (self._training.steps_left < WORTH and not self._tried):
             return self._training.computed_step(batch)
         self._before = self._before or copied(self._training.changing())
         with self._recorder.warming():
-            loss = self._training.computed_step(batch)
+            loss = self._training.computed_step(batch, fixed=True)
         self._tried.append((batch, loss))
         return loss
 
     def _try(self) -> None:
         """Record, repeat the steps that were computed, and compare."""
         tried, before, after = self._tried, self._before, copied(self._training.changing())
-        self._tried, self._before, self._trials = [], {}, self._trials + 1
+        self._tried, self._before = [], {}
         reason = "the recording broke off"
         try:
             for batch, _ in tried:
                 if batch.bucket not in self._recordings:
                     self._recordings[batch.bucket] = self._training.recorded_step(self._recorder, batch)
+            self._addresses = addresses(self._training.resting() or ())
             self._put_back(before)
             repeated = torch.stack([self._recordings[batch.bucket](batch) for batch, _ in tried])
             computed = torch.stack([loss for _, loss in tried])
             same = torch.allclose(repeated, computed, rtol=TOLERANCE, atol=0)
             reason = "" if same else f"losses of {repeated.tolist()} in place of {computed.tolist()}"
+            reason = reason or _other_changes(before, after, self._training.weights())
         except RuntimeError as error:  # something cannot be recorded, or has no memory
             reason = str(error).strip().split("\n")[0] or type(error).__name__
         finally:
             if reason:
                 self._put_back(after)
                 self._stop(reason)
+            else:
+                logger.info("ID-EA: steps are repeated as a CUDA graph, with %.0f MiB of its own.", self.bytes / 2**20)
 
     @torch.no_grad()
     def _put_back(self, state: Mapping[str, Tensor]) -> None:
@@ -133,18 +171,31 @@ class FasterSteps:
             else:
                 tensor.zero_()
 
-    def _drop_moved(self) -> None:
+    def _drop_moved(self, resting: Sequence[Tensor]) -> None:
         """Forget recordings whose weights have moved, so that new ones are tried."""
-        if all(recording.holds for recording in self._recordings.values()):
-            return
-        self._recordings.clear()
-        if self._trials == TRIALS:
-            self._stop("weights of the base model move")
+        if self._recordings and addresses(resting) != self._addresses:
+            self.release(_MOVE)
+
+    def _lose(self, why: str) -> None:
+        self._lost += 1
+        if self._lost == LOST:
+            self._stop(why)
 
     def _stop(self, reason: str) -> None:
         if reason:
             logger.info("ID-EA: steps are computed one by one, not as a CUDA graph: %s.", reason)
             self.reason = reason
-            self._recordings.clear()
-            self._tried.clear()
-            self._before.clear()
+            self.release()
+
+
+def _other_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> str:
+    """The weight whose change from `before` to `now` is another than that to `after`; "" if there is none."""
+    likeness = {
+        key: torch.cosine_similarity((after[key] - before[key]).flatten(), (weight - before[key]).flatten(), dim=0)
+        for key, weight in now.items()
+        if (after[key] - before[key]).any() or (weight - before[key]).any()
+    }
+    if not likeness:
+        return ""
+    least, key = min(zip(torch.stack(list(likeness.values())).tolist(), likeness))
+    return "" if least > ALIKE else f"a change of {key} with a cosine of {least:.3f} to the computed one"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone
-from ..diffusion.precision import training_arithmetic
+from ..diffusion.precision import TrainingArithmetic
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
 EXPLODED = 5.0  # times the loss of the first steps
@@ -35,6 +35,7 @@ class TrainingLoop(ABC):
     Attributes:
         losses: loss of each step done, as far as they were read.
         average: mean weights of the last steps, by name; empty without averaging.
+        graph_bytes: of GPU memory that recorded steps had for themselves.
     """
 
     def __init__(
@@ -60,6 +61,14 @@ class TrainingLoop(ABC):
     def run_step(self) -> None:
         """Draw a batch and do a step with it."""
 
+    @property
+    def graph_bytes(self) -> int:
+        return 0
+
+    def release(self, _why: str = "", /) -> bool:
+        """Give back memory that only makes steps faster, for a reason; False: there is none."""
+        return False
+
     @abstractmethod
     def active(self) -> AbstractContextManager[None]:
         """While open, the backbone computes with the trained weights."""
@@ -78,21 +87,30 @@ class TrainingLoop(ABC):
             DivergedError: a loss or a weight is no longer finite, or the loss too high.
         """
         backbone = self.backbone
-        with torch.enable_grad(), self.active(), training_arithmetic(backbone.device, backbone.dtype):
-            for step in range(len(self.losses) + 1, self.steps + 1):
-                if self._stopped:
-                    break
-                random = self.generator.get_state()
-                try:
-                    self.run_step()
-                except BaseException:
-                    self.generator.set_state(random)  # the step was not done: it is drawn again after a resume
-                    raise
-                self.finish_step(step)
-                if on_step:
-                    on_step(step, self.losses)
-            self.read_losses()
+        with torch.enable_grad(), self.active(), TrainingArithmetic(backbone.device, backbone.dtype) as arithmetic:
+            try:
+                for step in range(len(self.losses) + 1, self.steps + 1):
+                    if self._stopped:
+                        break
+                    self._do_step(arithmetic)
+                    self.finish_step(step)
+                    if on_step:
+                        on_step(step, self.losses)
+                self.read_losses()
+            finally:
+                self.release()
         return tuple(self.losses)
+
+    def _do_step(self, arithmetic: TrainingArithmetic) -> None:
+        """A step, or nothing: where it breaks off, it is drawn again, in slower ways as long as there are any."""
+        random = self.generator.get_state()
+        while True:
+            try:
+                return self.run_step()
+            except BaseException as error:
+                self.generator.set_state(random)
+                if not (arithmetic.gives_up(error) or self.backbone.gives_up(error)):
+                    raise
 
     def stop(self) -> None:
         """End `run` after the present step."""
@@ -107,13 +125,13 @@ class TrainingLoop(ABC):
 def adamw(
     parameters: Iterable[Any], device: torch.device, lr: float = 1e-3, weight_decay: float = 1e-2, eps: float = 1e-8
 ) -> torch.optim.AdamW:
-    """AdamW, in one kernel where there is one; on CUDA that counts its own steps: the host reads nothing back."""
-    cuda, groups = device.type == "cuda", list(parameters)
+    """AdamW, in one kernel where there is one; that one counts its steps on the device: the host reads nothing back."""
+    groups = list(parameters)
     try:
         fused = True if device.type in _FUSED else None
-        return torch.optim.AdamW(groups, lr, eps=eps, weight_decay=weight_decay, fused=fused, capturable=cuda)
+        return torch.optim.AdamW(groups, lr, eps=eps, weight_decay=weight_decay, fused=fused)
     except RuntimeError:  # PyTorch before 2.4 has none for the CPU
-        if cuda:
+        if device.type == "cuda":
             raise
         return torch.optim.AdamW(groups, lr, eps=eps, weight_decay=weight_decay)
 

@@ -20,7 +20,13 @@ Step = Callable[[Batch], Tensor]
 
 
 class Recorder(Protocol):
-    """Records what a device computes."""
+    """Records what a device computes.
+
+    Attributes:
+        bytes: of memory that the recordings have for themselves.
+    """
+
+    bytes: int
 
     def warming(self) -> AbstractContextManager[None]:
         """While open, work is done as it has to be before it is recorded."""
@@ -34,21 +40,39 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs, whole-network capture)."""
+    """CUDA graphs (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs, whole-network capture).
+
+    All graphs share one pool of memory: each writes what it reads, and its result is copied out at once.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device, self.bytes = device, 0
+        self._side = torch.cuda.Stream(device)  # of warm-up and capture: what libraries set up is set up for a stream
+        self._pool = torch.cuda.graph_pool_handle()
 
     @contextmanager
     def warming(self) -> Iterator[None]:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            yield
-        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.device(self._device):
+            usual = torch.cuda.current_stream()
+            self._side.wait_stream(usual)
+            try:
+                with torch.cuda.stream(self._side):
+                    yield
+            finally:  # after a cancel the state is saved, of what has been computed
+                usual.wait_stream(self._side)
 
     def record(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.empty_cache()  # the graph has memory of its own
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the device
-            result = compute()
+        with torch.cuda.device(self._device):
+            usual, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+            torch.cuda.empty_cache()  # the graphs have memory of their own
+            before = torch.cuda.memory_reserved()
+            mode = "thread_local"  # other threads may use the device
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode=mode):
+                    result = compute()
+            finally:
+                torch.cuda.set_stream(usual)  # where a capture breaks off, PyTorch leaves the other one
+            self.bytes += torch.cuda.memory_reserved() - before
 
         def replay() -> Tensor:
             graph.replay()
@@ -59,16 +83,28 @@ class CudaRecorder:
 
 def recorder_for(device: torch.device) -> Recorder | None:
     """What records the work of a device; None: nothing does."""
-    return CudaRecorder() if device.type == "cuda" else None
+    return CudaRecorder(device) if device.type == "cuda" else None
+
+
+@contextmanager
+def capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> Iterator[None]:
+    """While open, PyTorch lets CUDA graphs have the optimiser's step. Where nothing is recorded, it warns of that."""
+    before = [group.get("capturable") for group in optimizer.param_groups]
+    try:
+        for group in optimizer.param_groups if device.type == "cuda" else ():
+            group["capturable"] = True
+        yield
+    finally:
+        for group, value in zip(optimizer.param_groups, before):
+            group["capturable"] = value
 
 
 class RecordedStep:
-    """A recording of one step, for batches of the same shapes.
+    """A recording of one step, for batches of the same shapes. All tensors that it reads and changes have to stay.
 
     Args:
         compute: a whole step on the device, from its inputs to changed weights.
         inputs_of: sends a batch to the device.
-        weights: all tensors that stay where they are; a recording reads and changes them there.
     """
 
     def __init__(
@@ -77,17 +113,10 @@ class RecordedStep:
         compute: Callable[[Inputs], Tensor],
         inputs_of: Callable[[Batch], Inputs],
         batch: Batch,
-        weights: Callable[[], Iterable[Tensor]],
     ):
-        self._inputs_of, self._weights = inputs_of, weights
+        self._inputs_of = inputs_of
         self._buffers = inputs_of(batch).map(torch.clone)
-        self._addresses = addresses(weights())
         self._repeat = recorder.record(lambda: compute(self._buffers))
-
-    @property
-    def holds(self) -> bool:
-        """Whether all weights are still where they were."""
-        return addresses(self._weights()) == self._addresses
 
     def __call__(self, batch: Batch) -> Tensor:
         for buffer, part in zip(self._buffers, self._inputs_of(batch)):

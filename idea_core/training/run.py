@@ -12,10 +12,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ..diffusion.memory import empty_cache, is_out_of_memory
 from ..errors import DivergedError, IdentityFileError
 from .loop import TrainingLoop, copied
 from .state import restore_state, save_state
-from .stopping import EarlyStopping, Verdict, Watch
+from .stopping import EarlyStopping, Preview, Verdict, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class TrainingRun(Generic[_Loop]):
             "seconds": {part: round(value, 2) for part, value in self._seconds.items()},
             "micro_batch": self.training.micro_batch,
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            "graph_bytes": self.training.graph_bytes,
             "final_loss": round(sum(recent) / len(recent), 6) if recent else None,
             "likeness": stopping.scores,
             "ended_early": stopping.reason,
@@ -142,7 +144,7 @@ class TrainingRun(Generic[_Loop]):
 
     def _preview(self, watch: Watch, step: int) -> Tensor | None:
         """Draw and measure what is trained, and act on the score; the images."""
-        preview = self._timed("looks", watch.draw)
+        preview = self._timed("looks", lambda: self._drawn(watch))
         verdict = Verdict.CONTINUE if preview.score is None else watch.stopping.update(step, preview.score)
         if verdict is Verdict.BEST:
             watch.stopping.best = copied(self.training.weights())
@@ -151,6 +153,15 @@ class TrainingRun(Generic[_Loop]):
         if verdict is Verdict.RESTORE_BEST:
             self.training.set_weights(watch.stopping.best)
         return preview.images
+
+    def _drawn(self, watch: Watch) -> Preview:
+        try:
+            return watch.draw()
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not self.training.release("memory runs out while images are drawn"):
+                raise
+        empty_cache()
+        return watch.draw()
 
     def _repeat_preview(self, on_progress: OnProgress | None) -> None:
         """Draw the preview during which the training broke off."""

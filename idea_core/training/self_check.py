@@ -18,13 +18,8 @@ from .batches import Batch, BatchSampler
 from .trainer import Trainer
 
 TOLERANCE = 0.25  # of a slope: half precision and curvature move it, what is wrong moves it more
-_SHARES = (
-    1e-2,
-    3e-3,
-    1e-3,
-    3e-4,
-    1e-4,
-)  # of the loss, by which a step should change it: curvature rules the first, noise the last
+# Of the loss, by which a step should change it: curvature rules the first, noise the last.
+_SHARES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 _BLIND_STEP = 1e-2  # of the weights' norm, where no gradient tells the step
 
 
@@ -64,7 +59,7 @@ def require_right_gradients(trainer: Trainer) -> None:
     if slopes.disagree:
         raise TrainingError(
             "gradients that say how the loss changes",
-            f"a slope of {slopes.gradient:.3g} where the loss has {slopes.measured[-1]:.3g}",
+            f"a slope of {slopes.gradient:.3g} where the loss has {slopes.found:.3g}",
             "The base model's code does not allow a training in this version: update ID-EA, or take another version "
             "of ComfyUI or diffusers.",
         )

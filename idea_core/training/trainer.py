@@ -32,7 +32,7 @@ from .inputs import Inputs
 from .likeness_loss import LikenessLoss
 from .loop import MAX_LOSS, READ_EVERY, TrainingLoop, adamw, copied, divergence, moments
 from .person import PersonModel
-from .recorded import RecordedStep, Recorder, recorder_for
+from .recorded import RecordedStep, Recorder, capturable, recorder_for
 from .start import NamesStart, Start, fitted
 
 _LOWER_LR = "Lower the learning rates, kv_lr first."
@@ -153,21 +153,21 @@ class Trainer(TrainingLoop):
         """One optimiser step, inside `active`; the batch's denoising loss, a detached scalar on the device."""
         return self.faster(batch) if self.faster else self.computed_step(batch)
 
-    def computed_step(self, batch: Batch) -> Tensor:
-        """`step` on any device.
+    def computed_step(self, batch: Batch, fixed: bool = False) -> Tensor:
+        """`step` on any device; `fixed`: in the shapes of a recorded one.
 
         If memory runs out, gradients are checkpointed from then on. If it still runs out, the batch is halved, which
         changes the result only by rounding.
         """
-        loss = with_less_memory(self, lambda: self._gradients(batch))
+        loss = with_less_memory(self, lambda: self._gradients(batch, fixed))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
 
     def recorded_step(self, recorder: Recorder, batch: Batch) -> RecordedStep:
         """A recording of `step` for batches of this one's bucket, which may have other captions."""
-        whole = partial(self._whole_step, batch.bucket)
-        return RecordedStep(recorder, whole, self._denoising.fixed_inputs, batch, self._resting)
+        with capturable(self.optimizer, self.backbone.device):
+            return RecordedStep(recorder, partial(self._whole_step, batch.bucket), self._denoising.fixed_inputs, batch)
 
     def _whole_step(self, bucket: int, inputs: Inputs) -> Tensor:
         """`computed_step` of what is on the device; nothing in it waits for the host."""
@@ -178,8 +178,20 @@ class Trainer(TrainingLoop):
         self.optimizer.step()
         return loss.detach()
 
-    def _resting(self) -> list[Tensor]:
-        return [*(self.backbone.resting_weights() or ()), *self.changing().values()]
+    def resting(self) -> list[Tensor] | None:
+        """All tensors that a step reads or changes where they are; None: some of the base model's move."""
+        weights = self.backbone.resting_weights()
+        return None if weights is None else [*weights, *self.changing().values()]
+
+    @property
+    def graph_bytes(self) -> int:
+        return self.faster.bytes if self.faster else 0
+
+    def release(self, why: str = "", /) -> bool:
+        if self.faster is None or not self.faster.release(why):
+            return False
+        self.optimizer.zero_grad(set_to_none=True)  # gradients lie in the recordings' memory
+        return True
 
     def changing(self) -> dict[str, Tensor]:
         """All tensors that a step changes, by name: weights and the optimiser's moments."""
@@ -193,12 +205,12 @@ class Trainer(TrainingLoop):
     def reads_captions_on_host(self) -> bool:
         return self._denoising.captions_device != self.backbone.device
 
-    def _gradients(self, batch: Batch) -> Tensor:
+    def _gradients(self, batch: Batch, fixed: bool = False) -> Tensor:
         """Add up gradients of denoising loss, likeness loss and regulariser; the denoising loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.backbone.device)
         for part in self._denoising.parts(batch, self.micro_batch):
-            loss = self.loss(part) * (len(part.photos) / len(batch.photos))
+            loss = self.loss(part, fixed) * (len(part.photos) / len(batch.photos))
             self.scaler.scale(loss).backward()
             total += loss.detach()
         if batch.drawn is not None:
@@ -221,9 +233,10 @@ class Trainer(TrainingLoop):
             share = len(noise) / len(batch.drawn)
             self.scaler.scale(self.config.likeness_weight * share * loss).backward()
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch, fixed: bool = False) -> Tensor:
         """Mean squared error of the network's prediction, a scalar."""
-        return self._denoising(batch.bucket, self._denoising.inputs(batch))
+        inputs = self._denoising.fixed_inputs if fixed else self._denoising.inputs
+        return self._denoising(batch.bucket, inputs(batch))
 
     def condition(self, captions: Sequence[Prompt]) -> TextCondition:
         """The person's text condition of each caption."""

@@ -85,7 +85,8 @@ class GradientWeights:
                 plain = Parameter(weight.dequantize().clone(), requires_grad=False)
                 self._plain[part] = plain, weight
                 part._parameters["weight"] = plain
-                part.comfy_force_cast_weights = True  # else ComfyUI's layer quantises its input
+        for part in self._plain:  # ComfyUI takes this back when it loads the model again
+            part.comfy_force_cast_weights = True  # else its layer quantises the input
 
     def restore(self) -> None:
         """Put the quantised weights back, unless ComfyUI has already done so."""

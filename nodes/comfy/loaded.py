@@ -105,6 +105,9 @@ class LoadedModels:
         """None: ComfyUI may move weights between two steps."""
         return None
 
+    def gives_up(self, _error: BaseException) -> bool:
+        return False
+
     def free_text(self) -> None:
         """Text encoders stay where they are, unless a family's are large."""
 

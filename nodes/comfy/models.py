@@ -21,6 +21,8 @@ from .stand_ins import reader_of
 
 _TEXT_WIDTHS = ("context_dim", "context_in_dim", "cap_feat_dim")  # ComfyUI's names, by network
 _FLOWS = (comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.ModelSamplingFlux)
+_QUANTISED = "Nunchaku"  # before the name of a configuration whose network is that pack's
+_KERNELS_OWN = "qweight"  # of Nunchaku's layers, which a kernel reads without calling the layer
 _FIX = "Load a checkpoint of a supported family; MODEL and CLIP belong to the same one."
 
 
@@ -166,7 +168,7 @@ def family_of(model) -> str:
         sizes = config.unet_config
         width = next((sizes[name] for name in _TEXT_WIDTHS if sizes.get(name)), None)
         unet = isinstance(getattr(inner, "diffusion_model", None), UNetModel)
-        base = of_unet(width, sizes.get("adm_in_channels")) if unet else of_config(got, width)
+        base = of_unet(width, sizes.get("adm_in_channels")) if unet else of_config(got.removeprefix(_QUANTISED), width)
         got += f" with text width {width}"
     if base is None:
         raise BaseModelError(f"a MODEL of {', '.join(base.title for base in IN_COMFYUI)}", got, _FIX)
@@ -208,7 +210,7 @@ def fused_layers(network: torch.nn.Module, base: BaseModel) -> dict[str, FusedKV
     for name, part in network.named_modules():
         for rule in base.transformer.kv:
             match = re.fullmatch(rule.layer, name)
-            if match and hasattr(part, "in_features"):
+            if match and hasattr(part, "in_features") and not hasattr(part, _KERNELS_OWN):
                 found[name] = FusedKV(match.expand(rule.keys), match.expand(rule.values), rule.text_only)
     return found
 

@@ -10,8 +10,8 @@ only on the batch rows of prompts with the person.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import comfy.conds
 import comfy.lora
@@ -26,7 +26,7 @@ from ...idea_core.method.kv import FusedKV, layers_of, shape_of
 from .kept_changes import Samplings
 from .models import fused_layers, layer_shape
 from .names import Seen
-from .scoped_kv import FusedBranch, SideBranch, rows_marked
+from .scoped_kv import FusedBranch, SideBranch, rows_before_text, rows_marked
 from .text import ADAPTED, AdaptedText
 
 WRAPPER = "id-ea"
@@ -40,6 +40,10 @@ _MIXED = (
 )
 _NO_LAYERS = (
     "The change to keys and values of {} does not act: this MODEL has no such layers. The name and the adapter act."
+)
+_OTHER_ROWS = (
+    "The change to keys and values of {} does not act: another node adds rows to the text inside the MODEL. The name "
+    "and the adapter act."
 )
 _PASSED_BY = (
     "The adapter of {} does not act: a node encoded the prompt past Apply's CLIP. The name's word and kv_strength act. "
@@ -126,8 +130,19 @@ class PeopleWrapper:
         """Wrapper of the UNet: marks the batch rows with the person for the side branches."""
         keys = {schedule.key: schedule.rows_key for schedule in self.schedules}
         here = {key: more.pop(rows_key) for key, rows_key in keys.items() if rows_key in more}
-        with rows_marked(context, here):
+        first = rows_before_text(executor.class_obj, more.get("ref_latents") or (), more.get("ref_contexts") or ())
+        if _has_rows_of_others((*rest, *more.values())):
+            here = self._of_whole_prompts(here)
+        with rows_marked(context, here, first):
             return executor(x, timesteps, context, *rest, **more)
+
+    def _of_whole_prompts(self, here: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The marks that need no place in the text; the user is told of the others."""
+        whole = {key: rows for key, rows in here.items() if rows.shape[1] == 1}
+        for schedule in self.schedules:
+            if schedule.key in here.keys() - whole.keys() and here[schedule.key].any():
+                schedule.tell(_OTHER_ROWS)
+        return whole
 
     def _strengths(self, sampling, sigmas: Tensor) -> dict[str, float]:
         """Key of a person → strength at this step; the sum for a person who was applied twice."""
@@ -179,17 +194,17 @@ def patch_model(model, identity: Identity, schedule: AdapterSchedule, kv_strengt
     Raises:
         BaseModelError: a K/V delta has no layer in this MODEL of cross attention.
     """
-    model = model.clone()
+    model, fused = model.clone(), None
+    acts = kv_strength != 0 and bool(identity.kv)
+    if acts and identity.base.transformer is None:
+        _require_layers(model, identity)
+    elif acts:
+        fused = fused_layers(model.model.diffusion_model, identity.base)
+        if not _all_there(identity, fused, model.model.diffusion_model):
+            schedule.tell(_NO_LAYERS)
+            acts, schedule = False, replace(schedule, scope="")
     _add_schedule(model, schedule)
-    if kv_strength != 0 and identity.kv:
-        fused = None
-        if identity.base.transformer is None:
-            _require_layers(model, identity)
-        else:
-            fused = fused_layers(model.model.diffusion_model, identity.base)
-            if not _all_there(identity, fused, model.model.diffusion_model):
-                schedule.tell(_NO_LAYERS)
-                return model
+    if acts:
         if schedule.scope:
             branch = (
                 SideBranch(schedule.key, schedule.tell, identity.kv, kv_strength)
@@ -213,6 +228,12 @@ def _add_schedule(model, schedule: AdapterSchedule) -> None:
     for kind, wrapper in wrappers.items():
         model.remove_wrappers_with_key(kind, WRAPPER)
         model.add_wrapper_with_key(kind, WRAPPER, wrapper)
+
+
+def _has_rows_of_others(given: Sequence[object]) -> bool:
+    """Whether another node's patch, in the transformer options among a network's arguments, may lengthen the text."""
+    options = next((part for part in given if isinstance(part, dict) and "patches" in part), {})
+    return bool(options.get("patches", {}).get("post_input"))
 
 
 def _padded(text: Tensor, length: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -32,11 +32,13 @@ class Rows:
         here: key of a person → (B, 1, 1), 1 for each row whose prompt holds the person, else 0; for a transformer
             (B, L, 1), 1 at each token of the text where the person's K/V deltas act.
         kept: changes of the sampling's earlier calls; None: there is no sampling.
+        first: row at which the text begins in a transformer's layers.
     """
 
     context: Tensor | None
     here: Mapping[str, Tensor]
     kept: KeptChanges | None = None
+    first: int = 0
 
     def is_text(self, x: Tensor) -> bool:
         """Whether a layer's input shares memory with the texts: other nodes may give it texts of regions."""
@@ -63,9 +65,9 @@ _rows: ContextVar[Rows] = ContextVar("rows", default=Rows(None, {}))  # noqa: B0
 
 
 @contextmanager
-def rows_marked(context: Tensor | None, here: Mapping[str, Tensor]) -> Iterator[None]:
+def rows_marked(context: Tensor | None, here: Mapping[str, Tensor], first: int = 0) -> Iterator[None]:
     """While open, side branches know the rows of each person."""
-    before = _rows.set(Rows(context, here, kept_changes()))
+    before = _rows.set(Rows(context, here, kept_changes(), first))
     try:
         yield
     finally:
@@ -157,7 +159,7 @@ class FusedBranch(SideBranch):
             return output
         state, marks = self._state_on(x), self.strength * rows
         if rows.shape[1] > 1:
-            return self.layers[layer].changed(x, output, state, marks)
+            return self.layers[layer].changed(x, output, state, marks, _rows.get().first)
         changed = self.layers[layer].changed(x, output, state, None)  # all of the prompt, image and text
         return output + marks.to(output) * (changed - output)
 
@@ -167,6 +169,23 @@ class FusedBranch(SideBranch):
         if place not in self._weights:
             self._weights[place] = tuple(weight.to(like) for weight in self.kv.values())
         return dict(zip(self.kv, self._weights[place]))
+
+
+def rows_before_text(network: torch.nn.Module, references: Sequence[Tensor], texts: Sequence[Tensor]) -> int:
+    """Rows that Z-Image puts before the prompt's: each reference image's text, or padding where it has none.
+
+    FLUX takes references as images, which come after the text.
+
+    Args:
+        references: latents.
+        texts: (B, L, d) each, of the first of them.
+    """
+    multiple = getattr(network, "pad_tokens_multiple", None)
+    if not multiple:
+        return 0
+    lengths = [text.shape[1] for text in texts[: len(references)]]
+    lengths += [1] * (len(references) - len(lengths))
+    return sum(-(-length // multiple) * multiple for length in lengths)
 
 
 def _is_whole(x: Tensor, context: Tensor | None) -> bool:

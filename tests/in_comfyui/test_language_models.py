@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from chat_template import TEMPLATE
 from inside import INSIDE, in_comfyui
-from tiny_flow import TEMPLATE
 
 if INSIDE:
     import comfy.sd

@@ -17,7 +17,7 @@ if INSIDE:
     import folder_paths
     from probes import apply, encode, error, face, notices, pack, photos, weights_hash
     from probes_transformers import denoised, load_transformer
-    from tiny_transformers import FILES
+    from tiny_transformers import FILES, NETWORKS, PUBLISHED
 
     import nodes
 
@@ -243,6 +243,79 @@ def test_keys_and_values_without_a_layer_are_left_out_and_the_text_acts(family_o
 
 
 @in_comfyui
+def test_keys_and_values_that_a_kernel_reads_past_its_layer_are_left_out(family_of_flux):
+    """Nunchaku's layers hold their weights as `qweight`, and are never called."""
+    family, ann = family_of_flux, stranger(family_of_flux, "ann", 1)
+    with torch.inference_mode():
+        model, clip = on(family)
+        whole = pack("nodes.comfy.models").fused_layers(model.model.diffusion_model, ann.base)
+        layer = model.model.diffusion_model.get_submodule(next(iter(whole)))
+        layer.qweight = None
+        try:
+            assert len(pack("nodes.comfy.models").fused_layers(model.model.diffusion_model, ann.base)) == len(whole) - 1
+            found = []
+            said = notices(lambda: found.append(apply(family, ann, kv_strength=1.0, on=(model, clip))))
+        finally:
+            del layer.qweight
+        ((patched, named),) = found
+        assert not patched.injections and "this MODEL has no such layers" in said[0]
+        without, _ = apply(family, ann, kv_strength=0.0, on=on(family))
+        assert torch.equal(drawn(patched, named, "<ann>"), drawn(without, named, "<ann>"))
+
+
+@in_comfyui
+def test_where_another_node_puts_rows_before_the_text_keys_and_values_are_left_out(family_of_flux):
+    """As stock USO Style Reference does."""
+    family, ann = family_of_flux, stranger(family_of_flux, "ann", 1)
+
+    def with_rows(given: dict) -> dict:
+        text, ids = given["txt"], given["txt_ids"]
+        own = torch.ones_like(text[:, :3])
+        return given | {"txt": torch.cat([own, text], 1), "txt_ids": torch.cat([torch.zeros_like(ids[:, :3]), ids], 1)}
+
+    with torch.inference_mode():
+        (model, named), (without, same) = (
+            apply(family, ann, kv_strength=strength, on=on(family)) for strength in (1.0, 0.0)
+        )
+        assert not torch.equal(drawn(model, named, "<ann>"), drawn(without, same, "<ann>"))
+        seen = []
+        for one in (model, without):
+            one.set_model_post_input_patch(with_rows)
+        (said,) = notices(lambda: seen.append(drawn(model, named, "<ann>")))
+        assert "adds rows to the text" in said
+        assert not notices(lambda: seen.append(drawn(without, same, "<ann>")))
+    assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize("family", [pytest.param("zimage", marks=slow)], indirect=True)
+@in_comfyui
+def test_reference_images_put_their_rows_before_the_text(family):
+    """Where Z-Image's own code has the prompt, beside a reference with a text and one without."""
+    ann = stranger(family, "ann", 1)
+    with torch.inference_mode():
+        model, named = apply(family, ann, kv_strength=1.0, on=on(family))
+        network, seen = model.model.diffusion_model, {}
+        ((context, entries),) = positive(model, named, "<ann> here")
+        described = [torch.randn(1, 33, context.shape[-1])]
+        more = {"reference_latents": [torch.zeros(1, 16, 4, 4)] * 2, "reference_latents_text_embeds": described}
+        marked = pack("nodes.comfy.scoped_kv")._rows
+        watch = [
+            network.cap_embedder.register_forward_hook(lambda _m, _x, made: seen.update(text=made)),
+            network.context_refiner[0].register_forward_pre_hook(
+                lambda _m, given: seen.update(all=given[0].clone(), first=marked.get().first)
+            ),
+        ]
+        try:
+            denoised(model, [[context, {**entries, **more}]], torch.zeros(1, 16, 8, 8), 0.5)
+        finally:
+            for one in watch:
+                one.remove()
+    first, count = seen["first"], seen["text"].shape[1]
+    assert first == 64 + 32 and count == context.shape[1]
+    assert torch.equal(seen["all"][:, first : first + count], seen["text"])
+
+
+@in_comfyui
 def test_network_and_text_encoder_are_loaded_together_only_for_a_gradient_through_both(family_of_flux):
     model, clip, vae = load_transformer(family_of_flux)
     with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(model, clip, vae) as backbone:
@@ -360,3 +433,29 @@ def test_an_id_enhancer_learns_by_text_and_its_people_stand_in_prompts(family):
         _, named = apply(family, identity, on=(model, clip))
         assert not torch.equal(encode(named, NAMED)[0][0], encode(named, PROMPT.format("somebody"))[0][0])
         assert torch.equal(encode(named, "a dog")[0][0], encode(clip, "a dog")[0][0])
+
+
+@pytest.mark.parametrize("family", ["flux1", "klein4b", "zimage", "chroma"])
+@in_comfyui
+def test_a_file_of_the_real_sizes_is_small(family, tmp_path):
+    core = pack("idea_core")
+    base, generator = core.BASE_MODELS[family], torch.Generator().manual_seed(0)
+    network = NETWORKS[family](**PUBLISHED[family])()  # on the device "meta"
+    layers, kv = pack("nodes.comfy.models").fused_layers(network, base), {}
+    for layer, fused in layers.items():
+        width = network.get_submodule(layer).in_features
+        for part in (fused.keys, fused.values):
+            kv[f"{part}.lora_up.weight"] = torch.randn(width, base.kv_rank, generator=generator)
+            kv[f"{part}.lora_down.weight"] = torch.randn(base.kv_rank, width, generator=generator)
+    whole = core.Identity(
+        name="ann",
+        base_ref=core.BaseModelRef(family, "flow", None, heads=8, beta=0.4),
+        tokens={encoder: torch.randn(2, width) for encoder, width in base.encoders.items()},
+        rows=torch.randn(2, base.width),
+        grounding=torch.randn(2, base.module_width()),
+        adapter=core.GatedAttention(base.width, width=base.module_width()).state_dict(),
+        kv=kv,
+    ).to(torch.float16)
+    bare = replace(whole, kv={}, adapter={}, grounding=None)
+    sizes = [one.save(Path(tmp_path, "ann.safetensors"), None).stat().st_size for one in (whole, bare)]
+    assert len(layers) >= 25 and sizes[0] <= 12e6 and sizes[1] <= 48e3, sizes

@@ -59,42 +59,44 @@ def encoders_of(family: str) -> dict[str, dict]:
     return config
 
 
-def flux1() -> Build:
+def flux1(**sizes_of: int) -> Build:
     import comfy.ldm.flux.model
     import comfy.ops
 
     sizes = {"in_channels": 16, "out_channels": 16, "vec_in_dim": 768, "context_in_dim": 4096, "mlp_ratio": 4.0}
     kind = {"axes_dim": [16, 56, 56], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True}
-    return _flux(comfy.ldm.flux.model.Flux, {**sizes, **kind, "txt_ids_dims": []}, comfy.ops.disable_weight_init)
+    return _flux(
+        comfy.ldm.flux.model.Flux, {**sizes, **kind, "txt_ids_dims": []}, comfy.ops.disable_weight_init, **sizes_of
+    )
 
 
-def klein4b() -> Build:
+def klein4b(**sizes_of: int) -> Build:
     import comfy.ldm.flux.model
     import comfy.ops
 
     sizes = {"in_channels": 128, "out_channels": 128, "vec_in_dim": None, "context_in_dim": 7680, "mlp_ratio": 3.0}
     kind = {"axes_dim": [32] * 4, "theta": 2000, "patch_size": 1, "qkv_bias": False, "guidance_embed": False}
     kind |= {"txt_ids_dims": [3], "global_modulation": True, "mlp_silu_act": True, "ops_bias": False}
-    return _flux(comfy.ldm.flux.model.Flux, {**sizes, **kind}, comfy.ops.disable_weight_init)
+    return _flux(comfy.ldm.flux.model.Flux, {**sizes, **kind}, comfy.ops.disable_weight_init, **sizes_of)
 
 
-def _flux(kind: type, options: dict, operations) -> Build:
-    depth = {"hidden_size": 256, "num_heads": 2, "depth": 2, "depth_single_blocks": 2}
+def _flux(kind: type, options: dict, operations, **sizes_of: int) -> Build:
+    depth = {"hidden_size": 256, "num_heads": 2, "depth": 2, "depth_single_blocks": 2, **sizes_of}
     return lambda: kind(**options, **depth, dtype=torch.bfloat16, device="meta", operations=operations)
 
 
-def zimage() -> Build:
+def zimage(**sizes_of: int) -> Build:
     import comfy.ldm.lumina.model
     import comfy.ops
 
     sizes = {"patch_size": 2, "in_channels": 16, "dim": 3840, "cap_feat_dim": 2560, "n_layers": 1, "n_heads": 30}
     kind = {"n_kv_heads": 30, "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "rope_theta": 256.0}
     kind |= {"qk_norm": True, "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True, "time_scale": 1000.0}
-    options = {**sizes, **kind, "pad_tokens_multiple": 32, "operations": comfy.ops.disable_weight_init}
+    options = {**sizes, **kind, **sizes_of, "pad_tokens_multiple": 32, "operations": comfy.ops.disable_weight_init}
     return lambda: comfy.ldm.lumina.model.NextDiT(**options, dtype=torch.bfloat16, device="meta")
 
 
-def chroma() -> Build:
+def chroma(**sizes_of: int) -> Build:
     """As wide as the real one: ComfyUI fixes the width of what makes its modulations."""
     import comfy.ldm.chroma.model
     import comfy.ops
@@ -102,10 +104,25 @@ def chroma() -> Build:
     sizes = {"in_channels": 64, "out_channels": 64, "context_in_dim": 4096, "hidden_size": 3072, "mlp_ratio": 4.0}
     sizes |= {"num_heads": 24, "depth": 1, "depth_single_blocks": 1, "axes_dim": [16, 56, 56], "theta": 10000}
     kind = {"patch_size": 2, "qkv_bias": True, "in_dim": 64, "out_dim": 3072, "hidden_dim": 5120, "n_layers": 5}
-    options = {**sizes, **kind, "txt_ids_dims": [], "vec_in_dim": None, "operations": comfy.ops.disable_weight_init}
+    options = {
+        **sizes,
+        **kind,
+        **sizes_of,
+        "txt_ids_dims": [],
+        "vec_in_dim": None,
+        "operations": comfy.ops.disable_weight_init,
+    }
     return lambda: comfy.ldm.chroma.model.Chroma(**options, dtype=torch.bfloat16, device="meta")
 
 
+_LIKE_FLUX = {"hidden_size": 3072, "num_heads": 24}
+PUBLISHED = {
+    "flux1": {**_LIKE_FLUX, "depth": 19, "depth_single_blocks": 38},
+    "klein4b": {**_LIKE_FLUX, "depth": 5, "depth_single_blocks": 20},
+    "zimage": {"n_layers": 30},
+    "chroma": {"depth": 19, "depth_single_blocks": 38},
+}
+"""Sizes of the real networks."""
 NETWORKS = {"flux1": flux1, "klein4b": klein4b, "zimage": zimage, "chroma": chroma}
 
 

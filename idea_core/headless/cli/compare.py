@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ def compare(place: Path, output: Path, model: ModelSource, faces: FaceSource, en
     """
     import torch
 
-    from ..jobs.compare_report import write_comparison
+    from ..jobs.compare_report import write_comparison, write_tables
     from ..jobs.comparison import Comparison
     from ..jobs.people import find_people
     from ..jobs.sources import forget_models
@@ -164,15 +164,28 @@ def compare(place: Path, output: Path, model: ModelSource, faces: FaceSource, en
     if not engine.cluster:
         torch.set_num_threads(engine.threads)
     trials, results = list(trials_of(comparison, people, how["repeats"])), []
+    of_a_person = len(methods) * how["repeats"]
     _ = model.digest, faces.digest()  # computed once, and sent to all machines
     with progress(len(trials), "comparing", "trial") as bar:
         for result in _results(trials, engine):
             results.append(result)
-            bar.set_postfix_str(f"{result['person']}, {result['method']}", refresh=False)
+            said = f"{result['person']}, {result['method']}"
+            bar.set_postfix_str(said, refresh=False)
             bar.update()
+            if bar.disable:  # no terminal, but the log of a job
+                click.echo(f"{len(results)} of {len(trials)} trials: {said}{outcome(result)}", err=True)
+            if len(results) % of_a_person == 0:
+                write_tables(comparison, people, results, against)
     report = write_comparison(comparison, people, results, against, faults)
     failed = len(report.failed) + len(faults)
     return Result({"folder": str(comparison.folder), "faults": faults, **report.as_json()}, report.text, failed > 0)
+
+
+def outcome(result: Mapping[str, Any]) -> str:
+    """What a line of a log says of a trial."""
+    if "error" in result:
+        return f": {result['error']}"
+    return f": identity {result['mean_similarity_strict']:.3f}, {result['seconds']:.0f} s of training"
 
 
 def _results(trials: Sequence[Trial], engine: Engine) -> Iterator[dict[str, Any]]:

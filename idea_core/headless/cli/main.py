@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import click
@@ -53,7 +54,9 @@ class _Lazily(MutableMapping[str, click.Command]):
     def __init__(self) -> None:
         self._known: dict[str, click.Command] = {}
         self._modules = {name: one.module for section in SECTIONS.values() for name, one in section.items()}
-        self._additions = {one.name: one for one in entry_points(group="idea.commands")}  # such as `idea demo`
+        # Such as `idea demo`, whose package the archive of ComfyUI's registry leaves out.
+        found = entry_points(group="idea.commands")
+        self._additions = {one.name: one for one in found if find_spec(one.module.partition(".")[0])}
 
     @property
     def additions(self) -> list[str]:

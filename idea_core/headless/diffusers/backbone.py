@@ -22,7 +22,7 @@ from .images import PlainScale, VaeImages
 from .schedule import prediction_of
 from .text import TextEncoders, text_encoders_of
 
-_MOVERS = ("_hf_hook", "_diffusers_hook")  # of accelerate and diffusers, which offload or cast weights
+_MOVERS = {"_hf_hook", "_diffusers_hook"}  # of accelerate and diffusers, which offload or cast weights
 
 
 class DiffusersBackbone:
@@ -57,7 +57,7 @@ class DiffusersBackbone:
             name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self._layers.items()
         }
 
-    def compile(self, backend: str = "inductor") -> None:
+    def compile(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile the UNet from now on. It pays in long trainings alone: the first steps take minutes."""
         self._network = CompiledNetwork(self._unet, backend)
 
@@ -104,11 +104,14 @@ class DiffusersBackbone:
         return self._text.tabulate(filled, n)
 
     def resting_weights(self) -> Sequence[Tensor] | None:
-        modules = [self._unet, *self._text.models]
-        if any(hasattr(part, mark) for module in modules for part in module.modules() for mark in _MOVERS):
+        modules, device = [self._unet, *self._text.models], self.device  # which diffusers looks for in all modules
+        if not all(_MOVERS.isdisjoint(vars(part)) for module in modules for part in module.modules()):
             return None
         weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-        return weights if all(weight.device == self.device for weight in weights) else None
+        return weights if all(weight.device == device for weight in weights) else None
+
+    def gives_up(self, error: BaseException) -> bool:
+        return isinstance(self._network, CompiledNetwork) and self._network.gives_up(error)
 
     def free_text(self) -> None:
         """A pipeline's text encoders stay where the user has put them."""

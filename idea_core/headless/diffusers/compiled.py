@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,7 +24,7 @@ class CompiledNetwork:
         backend: of torch.compile.
     """
 
-    def __init__(self, network: nn.Module, backend: str = "inductor"):
+    def __init__(self, network: nn.Module, backend: str | Callable[..., Any] = "inductor"):
         self._network, self._compiled = network, torch.compile(network, backend=backend, dynamic=False)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -31,9 +32,16 @@ class CompiledNetwork:
             with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False):
                 return self._compiled(*inputs, **options)
         except torch._dynamo.exc.TorchDynamoException as error:
-            logger.warning("ID-EA: the network is not compiled. %s", str(error).strip().split("\n")[0])
-            self._compiled = self._network
+            self.gives_up(error)
             return self._network(*inputs, **options)
+
+    def gives_up(self, error: BaseException) -> bool:
+        """After an error of the compiler: compute as always. Gradients are compiled only when they are computed."""
+        if self._compiled is self._network or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            return False
+        logger.warning("ID-EA: the network is not compiled. %s", str(error).strip().split("\n")[0])
+        self._compiled = self._network
+        return True
 
 
 def can_compile(device: torch.device) -> bool:

@@ -30,12 +30,21 @@ def write_comparison(
         against: method that the others are subtracted from.
         faults: folder of a person who could not be read → the message.
     """
+    tables = write_tables(comparison, people, results, against)
+    page = comparison_page(tables, list(_sheets(comparison, people, tables)), faults)
+    write_atomically(comparison.folder / PAGE, partial(_write, page))
+    return tables
+
+
+def write_tables(
+    comparison: Comparison, people: Sequence[Person], results: Sequence[dict[str, Any]], against: str
+) -> ComparisonTables:
+    """Write the tables alone, of the trials so far."""
     order = {person.name: number for number, person in enumerate(people)}
     results = sorted(results, key=lambda result: order[result["person"]])  # Ray gives them as they finish
     titles = {name: method.title for name, method in comparison.methods.items()}
     tables = ComparisonTables(titles, results, against)
-    pages = {PAGE: comparison_page(tables, list(_sheets(comparison, people, tables)), faults)}
-    for name, text in (tables.files() | pages).items():
+    for name, text in tables.files().items():
         write_atomically(comparison.folder / name, partial(_write, text))
     return tables
 

@@ -113,6 +113,9 @@ class FlowBackbone:
     def resting_weights(self) -> Sequence[Tensor] | None:
         return None
 
+    def gives_up(self, _error: BaseException) -> bool:
+        return False
+
     def free_text(self) -> None:
         """A pipeline's text encoder stays where the user has put it."""
 
