@@ -30,6 +30,12 @@ from miniature.trial import PER_PROMPT, Stranger
 from miniature.world import BASE, ENHANCER, FACES, GUIDANCE, SAMPLING_STEPS, all_names
 
 FOUR = range(4)  # of the people of the study
+SHORT = [  # methods of the command, what the study calls them, and rates
+    ("ti", "ti", {"token_lr": 0.01}),
+    ("ci", "ci", {"token_lr": 0.03}),
+    ("celeb", "celeb", {"axes_lr": 0.3}),
+    ("id-ea", "whole", {"axes_lr": 0.3, "kv_lr": 0.002}),
+]
 QUICK = ["--steps", "1", "--resolution", "16", "--sampling-steps", "1", "--count", "1"]
 
 
@@ -198,8 +204,8 @@ SCRIPT = "from idea_core.headless.cli import idea; idea()"
 def test_kills_cost_at_most_the_trial_at_hand(studio, people, tmp_path):
     shutil.rmtree(people / "nobody")
     shutil.rmtree(people / "a<b")
-    output, chance = tmp_path / "out", random.Random(0)
-    line = [sys.executable, "-c", SCRIPT, *map(str, command(studio, people, output))]
+    output, chance, twice = tmp_path / "out", random.Random(0), ("--repeats", "2")
+    line = [sys.executable, "-c", SCRIPT, *map(str, command(studio, people, output, *twice))]
     kills, times = 0, {}
     while True:
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
@@ -220,8 +226,8 @@ def test_kills_cost_at_most_the_trial_at_hand(studio, people, tmp_path):
             json.loads(path.read_text())
         if process.returncode == 0:
             break
-    assert kills >= 3 and len(times) == 10
-    run(*command(studio, people, tmp_path / "unbroken"))
+    assert kills == 10 and len(times) == 20
+    run(*command(studio, people, tmp_path / "unbroken", *twice))
 
     def figures(folder: Path) -> list[dict]:
         trials = json.loads((folder / "comparison.json").read_text())["trials"]
@@ -237,9 +243,9 @@ def test_the_command_gives_the_studys_figures(tmp_path):
     for number in FOUR:
         Stranger(number, 2).person(tmp_path / "people" / f"p{number}")
     (tmp_path / "names.txt").write_text("\n".join(all_names()))
-    (tmp_path / "methods.jsonl").write_text(
-        '{"method": "celeb", "steps": 4, "axes_lr": 0.3}\n{"method": "instant"}\n{"method": "refined"}'
-    )
+    lines = [{"method": method, "steps": 4, **rates} for method, _, rates in SHORT]
+    lines += [{"method": "instant"}, {"method": "refined"}]
+    (tmp_path / "methods.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "looks.txt").write_text("\n".join(REFINING.prompts))
     model = ["--model", BASE, "--device", "cpu", "--draw-dtype", "bf16", "--face-models", FACES, "--provider", "cpu"]
     drawing = ["--sampling-steps", SAMPLING_STEPS, "--guidance", GUIDANCE, "--batch-size", "24", "--count", PER_PROMPT]
@@ -250,10 +256,11 @@ def test_the_command_gives_the_studys_figures(tmp_path):
     by_command = {(one["person"], one["method"]): one for one in said["trials"]}
     laboratory = Laboratory("cpu")
     for number in FOUR:
-        line = laboratory.trial(Cell("celeb", number, 4, 2, {"axes_lr": 0.3}))
-        one = by_command[f"p{number}", "celeb"]
-        assert line["identity"] == pytest.approx(one["mean_similarity_strict"], abs=1e-4)
-        assert line["detected"] == pytest.approx(one["detection_rate"], abs=1e-4)
+        for method, arm, rates in SHORT:
+            line = laboratory.trial(Cell(arm, number, 4, 2, rates))
+            one = by_command[f"p{number}", method]
+            assert line["identity"] == pytest.approx(one["mean_similarity_strict"], abs=1e-4)
+            assert line["detected"] == pytest.approx(one["detection_rate"], abs=1e-4)
         instant = laboratory.trial(Cell("seen", number, 0, 2))
         assert instant["identity"] == pytest.approx(
             by_command[f"p{number}", "instant"]["mean_similarity_strict"], abs=0.01
