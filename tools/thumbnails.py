@@ -126,6 +126,9 @@ def sheets(world: World) -> Mapping[str, Image.Image]:
         "train_enhancer": square(celebrities),
         "instant_person": square([photos[0], instant]),
         "refined_person": square([photos[0], instant, refined], marked=2),
+        "zimage_photos_to_picture": square([photos[0], other], marked=1),
+        "zimage_two_people": square([half]),
+        "klein_photos_to_picture": square([photos[1], *alice.images(HATLESS, seed=7)], marked=1),
     }
 
 

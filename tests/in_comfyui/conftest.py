@@ -77,6 +77,19 @@ def examples_files(server, base, untouched) -> None:
 
 
 @pytest.fixture(scope="session")
+def tiny_family(base, comfyui, python) -> Callable[[str], str]:
+    """Puts a transformer family's tiny models into ComfyUI's folders, and gives its name."""
+
+    def written(family: str) -> str:
+        if not (base / "models" / "diffusion_models" / f"tiny_{family}.ckpt").exists():
+            command = [python, HERE / "tiny_transformers.py", base / "models", family]
+            subprocess.run(command, cwd=comfyui, check=True)
+        return family
+
+    return written
+
+
+@pytest.fixture(scope="session")
 def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[Callable]]:
     """Starts a ComfyUI process with more options; where it is watched, nothing may reach beyond it."""
 

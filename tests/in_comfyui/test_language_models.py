@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,12 +23,8 @@ PROMPTS = ["a photo of {}, smiling", "{} (by the sea:1.2)", "a dog on a hill"]
 
 
 @pytest.fixture
-def written(request, base, comfyui, python) -> str:
-    family = request.param
-    if not (base / "models" / "diffusion_models" / f"tiny_{family}.ckpt").exists():
-        script = Path(__file__).with_name("tiny_transformers.py")
-        subprocess.run([python, script, base / "models", family], cwd=comfyui, check=True)
-    return family
+def written(request, tiny_family) -> str:
+    return tiny_family(request.param)
 
 
 def language_model(family: str):

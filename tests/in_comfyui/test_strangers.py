@@ -20,7 +20,9 @@ if INSIDE:
     import folder_paths
     from probes import apply, encode, error, load, make_identity, notices, pack, sample, training_job
     from probes_stored_weights import pictures, trained
+    from probes_transformers import drawn, load_transformer, stranger, trained_transformer
     from safetensors.torch import load_file, save_file
+    from tiny_transformers import FILES
 
     import nodes
 
@@ -107,32 +109,36 @@ def stock_inputs(checkpoint: str, person, text: str, strength: float) -> tuple:
     return model, encode(clip, text), encode(load(checkpoint)[1], NEGATIVE)
 
 
+def write_gguf(path: Path, kind: str, weights: dict, change: float = 1.0) -> dict:
+    """A file of 8-bit weights for a kind of network; what they stand for, in the precision of `weights`."""
+    import gguf as writer  # that pack's own requirement
+
+    stored_as, stand_for = writer.GGMLQuantizationType.Q8_0, dict(weights)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = writer.GGUFWriter(str(path), kind)
+    for key, value in weights.items():
+        array = value.float().numpy() * change
+        if array.ndim == 2 and array.shape[1] % 32 == 0:
+            stored = writer.quants.quantize(array, stored_as)
+            file.add_tensor(key, stored, raw_dtype=stored_as)
+            stand_for[key] = torch.from_numpy(writer.quants.dequantize(stored, stored_as)).to(value.dtype)
+        else:
+            file.add_tensor(key, array)
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+    return stand_for
+
+
 @beside_pack("ComfyUI-GGUF")
 def test_a_gguf_model_trains_applies_and_stays_as_it_was(tmp_path):
     """A UNet of GGUF weights, against the weights that it stands for."""
-    import gguf as writer  # that pack's own requirement
-
     checkpoint = load_file(folder_paths.get_full_path("checkpoints", "tiny_sd15.safetensors"))
-    prefix, kind = "model.diffusion_model.", writer.GGMLQuantizationType.Q8_0
-    place = folder_paths.get_folder_paths("diffusion_models")[0]
-    Path(place).mkdir(parents=True, exist_ok=True)
+    prefix, place = "model.diffusion_model.", Path(folder_paths.get_folder_paths("diffusion_models")[0])
     plain = {key.removeprefix(prefix): value for key, value in checkpoint.items() if key.startswith(prefix)}
-    for number, change in enumerate((1.0, 1.01)):
-        file = writer.GGUFWriter(f"{place}/tiny_{number}.gguf", "sd1")
-        for key, value in plain.items():
-            array = value.float().numpy() * change
-            if array.ndim == 2 and array.shape[1] % 32 == 0:
-                stored = writer.quants.quantize(array, kind)
-                file.add_tensor(key, stored, raw_dtype=kind)
-                if not number:
-                    plain[key] = torch.from_numpy(writer.quants.dequantize(stored, kind)).to(value.dtype)
-            else:
-                file.add_tensor(key, array)
-        file.write_header_to_file()
-        file.write_kv_data_to_file()
-        file.write_tensors_to_file()
-        file.close()
-    save_file(plain, f"{place}/tiny_gguf_plain.safetensors")
+    write_gguf(place / "tiny_1.gguf", "sd1", plain, 1.01)
+    save_file(write_gguf(place / "tiny_0.gguf", "sd1", plain), place / "tiny_gguf_plain.safetensors")
     with torch.inference_mode():
         models = [run("UnetLoaderGGUF", unet_name=f"tiny_{number}.gguf") for number in range(2)]
         same = nodes.UNETLoader().load_unet("tiny_gguf_plain.safetensors", "default")[0]
@@ -155,6 +161,34 @@ def test_a_gguf_model_trains_applies_and_stays_as_it_was(tmp_path):
     assert torch.equal(before[0], after[0])
     assert torch.equal(before[1], after[1])
     assert prints[0] == prints[2] != prints[1]
+
+
+@pytest.fixture
+def flux_files(tiny_family) -> str:
+    return tiny_family("flux1")
+
+
+@beside_pack("ComfyUI-GGUF")
+def test_a_gguf_transformer_trains_applies_and_stays_as_it_was(flux_files):
+    family, place = flux_files, Path(folder_paths.get_folder_paths("diffusion_models")[0])
+    weights = torch.load(place / FILES[family][0], weights_only=True)
+    stands_for = write_gguf(place / "tiny_flux.gguf", "flux", weights)
+    save_file({key: value.contiguous() for key, value in stands_for.items()}, place / "tiny_flux_plain.safetensors")
+    _, clip, vae = load_transformer(family)
+    with torch.inference_mode():
+        model = run("UnetLoaderGGUF", unet_name="tiny_flux.gguf")
+        same = nodes.UNETLoader().load_unet("tiny_flux_plain.safetensors", "default")[0]
+        person = stranger(family, "ann", 1)
+        patched, named = apply(family, person, kv_strength=1.0, on=(model, clip))
+        without, _ = apply(family, person, kv_strength=0.0, on=(model, clip))
+        before = drawn(model, clip, "a dog"), drawn(patched, named, "<ann>")
+        assert error(before[1], drawn(without, named, "<ann>")) > 1e-3  # keys and values act
+    learnt, losses, _ = trained_transformer(family, 3, loaded=(model, clip, vae))
+    assert losses == pytest.approx(trained_transformer(family, 3, loaded=(same, clip, vae))[1], rel=2e-3)
+    assert min(losses) < losses[0] and max(weight.abs().max() for weight in learnt.kv.values()) > 0
+    with torch.inference_mode():
+        assert torch.equal(before[0], drawn(model, clip, "a dog"))
+        assert torch.equal(before[1], drawn(patched, named, "<ann>"))
 
 
 @pytest.mark.parametrize("weights", ["comfy", "A1111", "compel", "comfy++", "down_weight"])

@@ -5,7 +5,6 @@ The models are tiny and of random weights: nothing here says how like a person i
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from inside import INSIDE, in_comfyui
 if INSIDE:
     import folder_paths
     from probes import apply, encode, error, face, notices, pack, photos, weights_hash
-    from probes_transformers import denoised, load_transformer
+    from probes_transformers import denoised, drawn, load_transformer, on, positive, stranger, trained_transformer
     from tiny_transformers import FILES, NETWORKS, PUBLISHED
 
     import nodes
@@ -28,61 +27,14 @@ FAMILIES = ["flux1", *(pytest.param(name, marks=slow) for name in ("klein4b", "z
 
 
 @pytest.fixture
-def family(request, base, comfyui, python) -> str:
+def family(request, tiny_family) -> str:
     """A family's tiny models are in ComfyUI's folders."""
-    return _with_files(request.param, base, comfyui, python)
-
-
-def _with_files(family: str, base: Path, comfyui: Path, python: Path) -> str:
-    if not (base / "models" / "diffusion_models" / f"tiny_{family}.ckpt").exists():
-        script = Path(__file__).with_name("tiny_transformers.py")
-        subprocess.run([python, script, base / "models", family], cwd=comfyui, check=True)
-    return family
+    return tiny_family(request.param)
 
 
 @pytest.fixture
-def family_of_flux(base, comfyui, python) -> str:
-    return _with_files("flux1", base, comfyui, python)
-
-
-def trained(family: str, steps: int, name: str = "ann", loaded: tuple | None = None, **settings):
-    """A person after some steps on one batch, in full precision, and the batch's losses before and after each.
-
-    `loaded`: MODEL, CLIP and VAE other than the family's.
-    """
-    core, losses = pack("idea_core"), []
-    config = core.TrainConfig(batch_size=2, kv_lr=0.1, **settings)
-    models = loaded or load_transformer(family)
-    with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*models) as backbone:
-        names = ["brad pitt", "emma stone", "tom hanks"]
-        run = core.Trainer.of(backbone, photos(), face(), config, names, [PROMPT])
-        batch = run.sampler.draw()
-        with run.active():
-            if config.space == "input":  # through the text encoder, too
-                slopes = pack("idea_core.training.self_check").compare_slopes(run, batch.parts(1)[0])
-                assert slopes.settled and slopes.measured[-1] == pytest.approx(slopes.gradient, rel=0.2)
-            losses += [run.step(batch).item() for _ in range(steps)]
-            with torch.no_grad():
-                losses.append(run.loss(batch).item())
-        person, grounding = run.person, run.person.grounding()
-        exact = {
-            "tokens": {key: tokens.detach().clone() for key, tokens in person.tokens.items()},
-            "rows": None if person.rows is None else person.rows.detach().clone(),
-            "grounding": grounding.detach().clone(),
-            "adapter": {key: weight.detach().clone() for key, weight in person.adapter.applied_weights().items()},
-            "kv": {key: weight.clone() for key, weight in person.kv.state_dict().items()},
-        }
-        latents = run.dataset.buckets[0].latents.mean[batch.photos]
-        noisy = backbone.schedule.add_noise(latents, batch.noise, batch.levels)
-        identity = replace(run.identity(name), **exact)
-    return identity, losses, (latents.clone(), noisy.clone(), batch.levels)
-
-
-def positive(model, clip, text: str) -> list:
-    """A prompt at the guidance of the training, where a model takes one."""
-    base = pack("idea_core").BASE_MODELS[pack("nodes.comfy.models").require_pair(model, clip)]
-    own = {} if base.transformer.guidance is None else {"guidance": base.transformer.guidance}
-    return [[context, {**entries, **own}] for context, entries in encode(clip, text)]
+def family_of_flux(tiny_family) -> str:
+    return tiny_family("flux1")
 
 
 def sampled_loss(model, clip, seen: tuple) -> float:
@@ -95,24 +47,13 @@ def sampled_loss(model, clip, seen: tuple) -> float:
     return sum(errors) / len(errors)
 
 
-def on(family: str) -> tuple:
-    return load_transformer(family)[:2]
-
-
-def drawn(model, clip, text: str) -> torch.Tensor:
-    channels = model.model.latent_format.latent_channels
-    latent = {"samples": torch.zeros(1, channels, 8, 8)}
-    wanted, unwanted = positive(model, clip, text), positive(model, clip, "")
-    return nodes.KSampler().sample(model, 5, 1, 1.0, "euler", "simple", wanted, unwanted, latent, 1.0)[0]["samples"]
-
-
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
 @pytest.mark.parametrize("space", ["output", "input"])
 @in_comfyui
 def test_the_sampler_sees_what_the_training_saw_and_the_base_stays(family, space):
     model, clip, _ = load_transformer(family)
     before = weights_hash(model, clip.patcher)
-    identity, losses, seen = trained(family, 3, space=space)
+    identity, losses, seen = trained_transformer(family, 3, space=space)
     assert min(losses) < losses[0]
     assert identity.kv_scope == "person" and identity.has_rows == (space == "output")
     with torch.inference_mode():
@@ -122,35 +63,6 @@ def test_the_sampler_sees_what_the_training_saw_and_the_base_stays(family, space
         assert abs(sampled_loss(without, named, seen) - losses[-1]) > 1e-4
         assert torch.equal(drawn(patched, named, "a dog"), drawn(model, clip, "a dog"))
     assert weights_hash(model, clip.patcher) == before
-
-
-def stranger(family: str, name: str, seed: int, scope: str = "person"):
-    """A person of random weights that fits a family."""
-    core, models = pack("idea_core"), pack("nodes.comfy.models")
-    model, clip, _ = load_transformer(family)
-    key = models.require_pair(model, clip)
-    base, generator = core.BASE_MODELS[key], torch.Generator().manual_seed(seed)
-
-    def random(*shape, scale=1.0):
-        return torch.randn(*shape, generator=generator) * scale
-
-    adapter = core.GatedAttention(base.width, width=base.module_width()).state_dict()
-    kv = {}
-    for layer, fused in models.fused_layers(model.model.diffusion_model, base).items():
-        width = model.model.diffusion_model.get_submodule(layer).in_features
-        for part in (fused.keys, fused.values):
-            kv[f"{part}.lora_up.weight"] = random(width, 2, scale=0.1)
-            kv[f"{part}.lora_down.weight"] = random(2, width, scale=0.1)
-    return core.Identity(
-        name=name,
-        base_ref=core.BaseModelRef(key, "flow", None, heads=8, beta=0.4),
-        tokens={encoder: random(2, width, scale=0.05) for encoder, width in base.encoders.items()},
-        rows=random(2, base.width),
-        grounding=random(2, base.module_width()),
-        adapter={part: random(*weight.shape, scale=0.05) for part, weight in adapter.items()},
-        kv=kv,
-        kv_scope=scope,
-    )
 
 
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
@@ -202,7 +114,7 @@ def test_people_of_one_mean_name_are_told_apart(family):
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
 @in_comfyui
 def test_the_stock_lora_loader_reads_keys_and_values_that_were_trained_on_the_whole_model(family):
-    identity, losses, seen = trained(family, 2, space="output", kv_scope="whole")
+    identity, losses, seen = trained_transformer(family, 2, space="output", kv_scope="whole")
     path = Path(folder_paths.get_folder_paths("loras")[0], f"ann_{family}.safetensors")
     identity.save(path, None)
     with torch.inference_mode():
@@ -375,7 +287,7 @@ def test_a_transformer_in_8_bits_trains_and_draws(family_of_flux):
         (small,) = nodes.UNETLoader().load_unet(FILES[family][0], "fp8_e4m3fn")
     kinds = {weight.dtype for weight in small.model.diffusion_model.state_dict().values()}
     before = weights_hash(small, clip.patcher)
-    identity, losses, seen = trained(family, 3, loaded=(small, clip, vae), space="output")
+    identity, losses, seen = trained_transformer(family, 3, loaded=(small, clip, vae), space="output")
     assert torch.float8_e4m3fn in kinds and min(losses) < losses[0]
     with torch.inference_mode():
         patched, named = apply(family, identity, kv_strength=1.0, on=(small, clip))
