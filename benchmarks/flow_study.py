@@ -159,6 +159,7 @@ def tables(lines: Sequence[Line], two: Sequence[Line], searched: Sequence[Line])
             differences("Against a LoRA and Textual Inversion", lines, rivals, TITLES, people),
             *([differences("Part by part", lines, parts, TITLES, people)] if parts else []),
             _bleeding(two),
+            *_bleeding_differences(two),
             rates_tried("Rates, searched on two other people", chosen, searched_grids, TITLES),
         ]
     )
@@ -213,6 +214,16 @@ def _bleeding(two: Sequence[Line]) -> str:
             said = [f"{mean(found, measure):.3f}" for measure in asked]
             rows.append([TITLES.get(arm, BOUNDS.get(arm, "")), *said, *[""] * (len(TWO) - len(asked))])
     return markdown(f"Two people applied, {len(select(two, LORA, MORE))} pairs, {MORE} steps", ["", *TWO], rows)
+
+
+def _bleeding_differences(two: Sequence[Line]) -> list[str]:
+    """A table for images of one of the two, and one for images of both."""
+    rivals, pairs = [(arm, MORE, LORA, MORE) for arm in ("in", "out")], len(select(two, LORA, MORE))
+    return [
+        differences(f"Two people applied, {asked}, against LoRAs", two, rivals, TITLES, pairs, measures)
+        for asked in ("together", "alone")
+        if (measures := [measure for measure in TWO if measure.startswith(asked)])
+    ]
 
 
 @click.group()

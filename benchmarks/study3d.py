@@ -265,6 +265,7 @@ def differences(
     pairs: Sequence[tuple[str, int, str, int]],
     titles: Mapping[str, str],
     people: int,
+    measures: Sequence[str] = COMPARED,
 ) -> str:
     """Differences of two methods after their steps, paired over all people, with 95 % intervals."""
     rows = []
@@ -274,11 +275,11 @@ def differences(
             continue
         found = [
             difference(*({line["person"]: line[measure] for line in part} for part in (mine, others)))
-            for measure in COMPARED
+            for measure in measures
         ]
         said = ["–" if one is None else shown(one, signed=True) for one in found]
         rows.append([f"{titles[arm]}, {steps} − {titles[other]}, {theirs}", *said])
-    return markdown(title, ["", *COMPARED], rows)
+    return markdown(title, ["", *measures], rows)
 
 
 def write_page(page: Path, text: str) -> None:

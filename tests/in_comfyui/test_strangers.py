@@ -171,7 +171,7 @@ def flux_files(tiny_family) -> str:
 @beside_pack("ComfyUI-GGUF")
 def test_a_gguf_transformer_trains_applies_and_stays_as_it_was(flux_files):
     family, place = flux_files, Path(folder_paths.get_folder_paths("diffusion_models")[0])
-    weights = torch.load(place / FILES[family][0], weights_only=True)
+    weights = torch.load(folder_paths.get_full_path_or_raise("diffusion_models", FILES[family][0]), weights_only=True)
     stands_for = write_gguf(place / "tiny_flux.gguf", "flux", weights)
     save_file({key: value.contiguous() for key, value in stands_for.items()}, place / "tiny_flux_plain.safetensors")
     _, clip, vae = load_transformer(family)
