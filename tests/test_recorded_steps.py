@@ -35,8 +35,11 @@ class ByComputing:
     def warming(self):
         return nullcontext()
 
+    def forget(self):
+        self.bytes = 0
+
     def record(self, compute):
-        self.recorded += 1
+        self.recorded, self.bytes = self.recorded + 1, self.bytes + 1
         return lambda: self.change(compute())
 
 
@@ -322,7 +325,32 @@ def test_where_memory_runs_out_for_an_image_recordings_give_way(backbone, tmp_pa
     whole.run()
     assert watch.calls == 2 and run.faster.repeated == 6 - TRIAL and run.faster.reason == ""
     assert run.losses == pytest.approx(usual.run(), abs=1e-5)
-    assert not run.faster._recordings and whole.report()["graph_bytes"] == 0
+    assert not run.faster._recordings and whole.report()["graph_bytes"] == 1
+
+
+def test_where_memory_runs_out_beside_recordings_they_give_way_before_checkpointing(backbone):
+    """For the first step of another size."""
+    wide, config = (
+        torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(4)),
+        TrainConfig(steps=20, batch_size=1),
+    )
+    sizes = [Photos(photos()), Photos(wide)]
+    usual, run = trainer(backbone, config, sizes), recorded(backbone, config, pictures=sizes)
+    for training in (usual, run):
+        batches = [training.sampler.draw() for _ in range(60)]
+        first, other = ([batch for batch in batches if batch.bucket == bucket] for bucket in (0, 1))
+        order = iter([*first[:5], *other[:4], *first[5:16]])
+        training.sampler.draw = lambda order=order: next(order)
+    gradients = run._gradients
+
+    def short_of_memory(batch, fixed):
+        if batch.bucket and run.faster._recordings:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return gradients(batch, fixed)
+
+    run._gradients = short_of_memory
+    assert run.run() == pytest.approx(usual.run(), abs=1e-5)
+    assert not backbone.gradient_checkpointing and run.micro_batch == 1 and run.faster.repeated > 5
 
 
 def test_a_repeated_step_looks_for_the_device_once(backbone, monkeypatch):

@@ -28,6 +28,9 @@ class Training(Protocol):
     @property
     def backbone(self) -> Backbone: ...
 
+    def release(self, why: str = "", /) -> bool:
+        """Give back memory that only makes steps faster, for a reason; False: there is none."""
+
 
 class Memory(Protocol):
     """The memory of a device that tells of it."""
@@ -81,7 +84,8 @@ def is_out_of_memory(error: Exception) -> bool:
 def with_less_memory(training: Training, compute: Callable[[], Result]) -> Result:
     """`compute()`, repeated with less memory each time that memory runs out, while something is left to save.
 
-    First the backbone's gradients are checkpointed, then `training.micro_batch` is halved, from then on.
+    First goes what only makes steps faster. Then the backbone's gradients are checkpointed, and at last
+    `training.micro_batch` is halved, all from then on.
     """
     while True:
         try:
@@ -120,7 +124,9 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 def _save_memory(training: Training) -> bool:
     """Use less memory from now on; False if nothing more can be saved."""
-    if not training.backbone.gradient_checkpointing:
+    if training.release("memory runs out"):
+        logger.info("ID-EA: out of memory; going on without recorded steps for now.")
+    elif not training.backbone.gradient_checkpointing:
         training.backbone.gradient_checkpointing = True
         logger.warning("ID-EA: out of memory; going on with gradient checkpointing.")
     elif training.micro_batch > 1:

@@ -83,6 +83,7 @@ class FasterSteps:
     Attributes:
         reason: why all further steps are computed; "" if they need not be.
         repeated: number of steps that a recording did.
+        bytes: of memory that recordings had for themselves, at most.
     """
 
     def __init__(self, training: Recordable, recorder: Recorder):
@@ -92,12 +93,7 @@ class FasterSteps:
         self._tried: list[tuple[Batch, Tensor]] = []  # batches and their computed losses
         self._before: dict[str, Tensor] = {}
         self._lost = 0  # times that all recordings had to be given up
-        self.reason, self.repeated = "", 0
-
-    @property
-    def bytes(self) -> int:
-        """Of memory that the recordings have for themselves."""
-        return self._recorder.bytes
+        self.reason, self.repeated, self.bytes = "", 0, 0
 
     def __call__(self, batch: Batch) -> Tensor:
         if not self.reason:
@@ -123,7 +119,9 @@ class FasterSteps:
         had = bool(self._recordings)
         self._recordings.clear()
         self._tried.clear()
-        self._before.clear()
+        self._before = {}
+        if had:
+            self._recorder.forget()
         if had and why:
             self._lose(why)
         return had
@@ -134,7 +132,8 @@ class FasterSteps:
         self._before = self._before or copied(self._training.changing())
         with self._recorder.warming():
             loss = self._training.computed_step(batch, fixed=True)
-        self._tried.append((batch, loss))
+        if self._before:  # else memory ran out, and recordings were given up for the step
+            self._tried.append((batch, loss))
         return loss
 
     def _try(self) -> None:
@@ -156,6 +155,7 @@ class FasterSteps:
         except RuntimeError as error:  # something cannot be recorded, or has no memory
             reason = str(error).strip().split("\n")[0] or type(error).__name__
         finally:
+            self.bytes = max(self.bytes, self._recorder.bytes)
             if reason:
                 self._put_back(after)
                 self._stop(reason)

@@ -6,7 +6,8 @@ A graph repeats work on tensors that stay where they are. What changes from step
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -31,6 +32,9 @@ class Recorder(Protocol):
     def warming(self) -> AbstractContextManager[None]:
         """While open, work is done as it has to be before it is recorded."""
 
+    def forget(self) -> None:
+        """Begin anew: there are no recordings any more."""
+
     def record(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """A function that repeats `compute` and gives a new tensor with its result.
 
@@ -46,9 +50,11 @@ class CudaRecorder:
     """
 
     def __init__(self, device: torch.device):
-        self._device, self.bytes = device, 0
-        self._side = torch.cuda.Stream(device)  # of warm-up and capture: what libraries set up is set up for a stream
-        self._pool = torch.cuda.graph_pool_handle()
+        self._device, self._side = device, _side_stream(device)
+        self.forget()
+
+    def forget(self) -> None:
+        self._pool, self.bytes = torch.cuda.graph_pool_handle(), 0
 
     @contextmanager
     def warming(self) -> Iterator[None]:
@@ -70,6 +76,10 @@ class CudaRecorder:
             try:
                 with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode=mode):
                     result = compute()
+            except BaseException:
+                with suppress(RuntimeError):  # where PyTorch itself has not done so
+                    torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+                raise
             finally:
                 torch.cuda.set_stream(usual)  # where a capture breaks off, PyTorch leaves the other one
             self.bytes += torch.cuda.memory_reserved() - before
@@ -79,6 +89,12 @@ class CudaRecorder:
             return result.clone()
 
         return replay
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Of warm-ups and captures: what libraries set up, they set up for each stream."""
+    return torch.cuda.Stream(device)
 
 
 def recorder_for(device: torch.device) -> Recorder | None:

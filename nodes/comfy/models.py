@@ -73,10 +73,9 @@ def require_pair(model, clip, *, trainable: bool = False) -> str:
         raise BaseModelError(f"the CLIP of {BASE_MODELS[key].title} ({own})", _describe_encoders(encoders), _FIX)
     if trainable:
         prediction_of(model)
-        channels, wanted = model.model.latent_format.latent_channels, BASE_MODELS[key].latent_channels
-        if BASE_MODELS[key].transformer is None:
-            channels = model.model.model_config.unet_config.get("in_channels")
-        if channels != wanted:
+        sizes, wanted = model.model.model_config.unet_config, BASE_MODELS[key].latent_channels
+        channels, patched = sizes.get("in_channels"), wanted * sizes.get("patch_size", 1) ** 2
+        if channels not in (wanted, patched):  # some networks count those of a whole patch
             fix = "Load a checkpoint that is not for inpainting or editing; the person fits those of its family too."
             raise BaseModelError(f"a MODEL of {wanted} latent channels to train on", str(channels), fix)
     return key

@@ -10,8 +10,9 @@ only on the batch rows of prompts with the person.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 import comfy.conds
 import comfy.lora
@@ -26,7 +27,7 @@ from ...idea_core.method.kv import FusedKV, layers_of, shape_of
 from .kept_changes import Samplings
 from .models import fused_layers, layer_shape
 from .names import Seen
-from .scoped_kv import FusedBranch, SideBranch, rows_before_text, rows_marked
+from .scoped_kv import FusedBranch, SideBranch, rows_before_text, rows_marked, watched
 from .text import ADAPTED, AdaptedText
 
 WRAPPER = "id-ea"
@@ -42,7 +43,7 @@ _NO_LAYERS = (
     "The change to keys and values of {} does not act: this MODEL has no such layers. The name and the adapter act."
 )
 _OTHER_ROWS = (
-    "The change to keys and values of {} does not act: another node adds rows to the text inside the MODEL. The name "
+    "The change to keys and values of {} does not act: another node has changed the text inside the MODEL. The name "
     "and the adapter act."
 )
 _PASSED_BY = (
@@ -131,18 +132,18 @@ class PeopleWrapper:
         keys = {schedule.key: schedule.rows_key for schedule in self.schedules}
         here = {key: more.pop(rows_key) for key, rows_key in keys.items() if rows_key in more}
         first = rows_before_text(executor.class_obj, more.get("ref_latents") or (), more.get("ref_contexts") or ())
-        if _has_rows_of_others((*rest, *more.values())):
-            here = self._of_whole_prompts(here)
-        with rows_marked(context, here, first):
-            return executor(x, timesteps, context, *rest, **more)
 
-    def _of_whole_prompts(self, here: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The marks that need no place in the text; the user is told of the others."""
-        whole = {key: rows for key, rows in here.items() if rows.shape[1] == 1}
+        def watching(given):  # transformer options are among the arguments, by name or by place
+            return watched(given, lambda: self._tell_lost(here)) if _is_options(given) else given
+
+        with rows_marked(context, here, first):
+            more = {name: watching(given) for name, given in more.items()}
+            return executor(x, timesteps, context, *map(watching, rest), **more)
+
+    def _tell_lost(self, here: Mapping[str, Tensor]) -> None:
         for schedule in self.schedules:
-            if schedule.key in here.keys() - whole.keys() and here[schedule.key].any():
+            if schedule.key in here and here[schedule.key].shape[1] > 1 and here[schedule.key].any():
                 schedule.tell(_OTHER_ROWS)
-        return whole
 
     def _strengths(self, sampling, sigmas: Tensor) -> dict[str, float]:
         """Key of a person → strength at this step; the sum for a person who was applied twice."""
@@ -230,10 +231,8 @@ def _add_schedule(model, schedule: AdapterSchedule) -> None:
         model.add_wrapper_with_key(kind, WRAPPER, wrapper)
 
 
-def _has_rows_of_others(given: Sequence[object]) -> bool:
-    """Whether another node's patch, in the transformer options among a network's arguments, may lengthen the text."""
-    options = next((part for part in given if isinstance(part, dict) and "patches" in part), {})
-    return bool(options.get("patches", {}).get("post_input"))
+def _is_options(given: object) -> TypeGuard[dict]:
+    return isinstance(given, dict) and "patches" in given
 
 
 def _padded(text: Tensor, length: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import comfy.utils
@@ -169,6 +169,36 @@ class FusedBranch(SideBranch):
         if place not in self._weights:
             self._weights[place] = tuple(weight.to(like) for weight in self.kv.values())
         return dict(zip(self.kv, self._weights[place]))
+
+
+def watched(options: dict, lost: Callable[[], None]) -> dict:
+    """A network's transformer options, under which side branches know where other nodes' patches leave the text.
+
+    Such as stock USO Style Reference, which puts rows of its own before it.
+
+    Args:
+        lost: called where the text is not found again; then places in it are unmarked.
+    """
+    theirs = options.get("patches", {}).get("post_input")
+    if not theirs:
+        return options
+    before: list[Tensor] = []
+
+    def remember(given: dict) -> dict:
+        before[:] = [given["txt"]]
+        return given
+
+    def find(given: dict) -> dict:
+        own, text, rows = before[0], given["txt"], _rows.get()
+        added = text.shape[1] - own.shape[1]
+        if added > 0 and torch.equal(text[:, added:], own):
+            _rows.set(replace(rows, first=added))
+        elif added < 0 or (added > 0 and not torch.equal(text[:, : own.shape[1]], own)):
+            lost()
+            _rows.set(replace(rows, here={key: here for key, here in rows.here.items() if here.shape[1] == 1}))
+        return given
+
+    return {**options, "patches": {**options["patches"], "post_input": [remember, *theirs, find]}}
 
 
 def rows_before_text(network: torch.nn.Module, references: Sequence[Tensor], texts: Sequence[Tensor]) -> int:

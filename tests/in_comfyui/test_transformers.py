@@ -176,27 +176,60 @@ def test_keys_and_values_that_a_kernel_reads_past_its_layer_are_left_out(family_
 
 
 @in_comfyui
-def test_where_another_node_puts_rows_before_the_text_keys_and_values_are_left_out(family_of_flux):
-    """As stock USO Style Reference does."""
+def test_a_model_that_also_takes_an_image_is_refused_for_training(family_of_flux):
+    """FLUX.1 Canny and Depth take twice the channels."""
+    model, clip, _ = load_transformer(family_of_flux)
+    require, sizes = pack("nodes.comfy.models").require_pair, model.model.model_config.unet_config
+    before = sizes["in_channels"]
+    assert require(model, clip, trainable=True) == "flux1" == require(model, clip)
+    try:
+        sizes["in_channels"] = 2 * before
+        assert require(model, clip) == "flux1"
+        with pytest.raises(
+            pack("idea_core.errors").BaseModelError, match="a MODEL of 16 latent channels to train on, got 32"
+        ):
+            require(model, clip, trainable=True)
+    finally:
+        sizes["in_channels"] = before
+
+
+@pytest.mark.parametrize("where", ["before", "after", "in place", "between"])
+@in_comfyui
+def test_keys_and_values_find_the_text_among_rows_of_another_node(family_of_flux, where):
+    """Stock USO Style Reference puts them before the text, and Flux KV Cache changes the image alone."""
     family, ann = family_of_flux, stranger(family_of_flux, "ann", 1)
 
     def with_rows(given: dict) -> dict:
         text, ids = given["txt"], given["txt_ids"]
-        own = torch.ones_like(text[:, :3])
-        return given | {"txt": torch.cat([own, text], 1), "txt_ids": torch.cat([torch.zeros_like(ids[:, :3]), ids], 1)}
+        own, own_ids, n = torch.ones_like(text[:, :3]), torch.zeros_like(ids[:, :3]), text.shape[1] // 2
+        parts = {
+            "before": ([own, text], [own_ids, ids]),
+            "after": ([text, own], [ids, own_ids]),
+            "in place": ([text], [ids]),
+            "between": ([text[:, :n], own, text[:, n:]], [ids[:, :n], own_ids, ids[:, n:]]),
+        }[where]
+        return given | {"txt": torch.cat(parts[0], 1), "txt_ids": torch.cat(parts[1], 1)}
 
+    seen: list[torch.Tensor] = []
     with torch.inference_mode():
-        (model, named), (without, same) = (
-            apply(family, ann, kv_strength=strength, on=on(family)) for strength in (1.0, 0.0)
-        )
-        assert not torch.equal(drawn(model, named, "<ann>"), drawn(without, same, "<ann>"))
-        seen = []
+        model, named = apply(family, ann, kv_strength=1.0, on=on(family))
+        without, same = apply(family, ann, kv_strength=0.0, on=on(family))
         for one in (model, without):
             one.set_model_post_input_patch(with_rows)
-        (said,) = notices(lambda: seen.append(drawn(model, named, "<ann>")))
-        assert "adds rows to the text" in said
-        assert not notices(lambda: seen.append(drawn(without, same, "<ann>")))
-    assert torch.equal(*seen)
+        norm = model.model.diffusion_model.double_blocks[0].txt_attn.norm  # of the text's queries and keys
+        watch = norm.register_forward_pre_hook(lambda _norm, given: seen.append(given[1].clone()))
+        try:
+            said = notices(lambda: drawn(model, named, "<ann>"))
+            drawn(without, same, "<ann>")
+        finally:
+            watch.remove()
+        ((_, entries),) = encode(named, "<ann>")
+    changed = (seen[0] - seen[1]).abs().amax((0, 1, 3)).nonzero().flatten().tolist()
+    (marks,) = (mark[0, :, 0].nonzero().flatten() for mark in entries["idea_people"].places.values())
+    if where == "between":
+        assert changed == [] and "has changed the text" in said[0]
+    else:
+        assert changed == (marks + 3 * (where == "before")).tolist() and not said
 
 
 @pytest.mark.parametrize("family", [pytest.param("zimage", marks=slow)], indirect=True)
