@@ -1,10 +1,10 @@
 """Steps whose shapes are fixed: what they compute, what they wait for, and when they are recorded."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from by_computing import ByComputing
 from helpers import FAMILIES, MANY_NAMES, face, photos, trainer
 from tiny_pipeline import tiny_pipeline
 from torch.utils import _pytree
@@ -24,23 +24,6 @@ from idea_core.training.state import restore_state, save_state
 from idea_core.training.stopping import EarlyStopping, Preview
 
 STEPS = TrainConfig(steps=13, batch_size=2)
-
-
-class ByComputing:
-    """Records nothing, and computes the same on the same buffers again."""
-
-    def __init__(self, change=lambda loss: loss):
-        self.change, self.recorded, self.bytes = change, 0, 0
-
-    def warming(self):
-        return nullcontext()
-
-    def forget(self):
-        self.bytes = 0
-
-    def record(self, compute):
-        self.recorded, self.bytes = self.recorded + 1, self.bytes + 1
-        return lambda: self.change(compute())
 
 
 @pytest.fixture

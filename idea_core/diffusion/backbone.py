@@ -99,6 +99,19 @@ class Latents(NamedTuple):
     std: Tensor  # (B, c, h, w), standard deviation of its posterior; 0 where it has none
 
 
+class Recordings(Protocol):
+    """Recorded work that is repeated, in memory of its own.
+
+    Attributes:
+        bytes: of that memory, at most.
+    """
+
+    bytes: int
+
+    def release(self, why: str = "", /) -> bool:
+        """Give back the memory, for a reason; False: there was none."""
+
+
 class Backbone(Protocol):
     """A frozen base model, ready for gradients with respect to its text condition."""
 
@@ -117,6 +130,8 @@ class Backbone(Protocol):
     LDM's for Stable Diffusion ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k")."""
     kv_scopes: Sequence[str]
     """Where K/V deltas can act, of `KV_SCOPES`; the first is the family's own."""
+    recordings: Recordings | None
+    """Of `predict` alone, where the backbone repeats it as CUDA graphs itself; None: it does not."""
 
     @property
     def device(self) -> torch.device: ...

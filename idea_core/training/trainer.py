@@ -69,7 +69,7 @@ class Trainer(TrainingLoop):
         super().__init__(backbone, optimizer, self.sampler.generator, config.steps, config.batch_size)
         self._good: dict[str, Tensor] = {}  # weights at the start, then at each reading of the losses
         self._unread: list[Tensor] = []
-        recorder = recorder_for(backbone.device)
+        recorder = recorder_for(backbone.device) if backbone.recordings is None else None
         self.faster = FasterSteps(self, recorder) if recorder else None
 
     @classmethod
@@ -185,10 +185,12 @@ class Trainer(TrainingLoop):
 
     @property
     def graph_bytes(self) -> int:
-        return self.faster.bytes if self.faster else 0
+        recordings = self.faster or self.backbone.recordings
+        return recordings.bytes if recordings else 0
 
     def release(self, why: str = "", /) -> bool:
-        if self.faster is None or not self.faster.release(why):
+        recordings = self.faster or self.backbone.recordings
+        if recordings is None or not recordings.release(why):
             return False
         self.optimizer.zero_grad(set_to_none=True)  # gradients lie in the recordings' memory
         return True

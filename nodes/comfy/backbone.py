@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import cast
 
@@ -18,7 +18,9 @@ from ...idea_core.diffusion.backbone import Prompt, PromptTable, TextCondition, 
 from ...idea_core.families import BASE_MODELS
 from ...idea_core.method.kv import kv_added
 from ...idea_core.text.tokenized import SplitPrompt, fill, places_of, too_long
-from .autograd import CopiedNormInputs, differentiable_attention, recomputed
+from ...idea_core.training.recorded import recorder_for
+from ...idea_core.training.repeated import RepeatedPasses
+from .autograd import CopiedNormInputs, differentiable_attention, may_record, recomputed, resting_weights
 from .kept_prompts import KeptPrompts
 from .loaded import LoadedModels
 from .models import cross_attention_shapes, require_pair, schedule_of
@@ -46,6 +48,10 @@ class ComfyBackbone(LoadedModels):
         self.kv_shapes = cross_attention_shapes(self._patcher.model)
         self._sizes: dict[tuple[int, ...], Tensor] = {}
         self._kv_layers = {name: comfy.utils.get_attr(self._patcher.model, name) for name in self.kv_shapes}
+        self._deltas: Mapping[str, Tensor] = {}
+        recorder = None if self.scales_loss else recorder_for(self.device)
+        if recorder is not None and may_record(self.device):
+            self.recordings = RepeatedPasses(recorder)
 
     def _precisions(self) -> Mapping[torch.nn.Module, torch.dtype]:
         return {self._network: self._dtype, **dict.fromkeys(self._text.models.values(), torch.float32)}
@@ -99,13 +105,22 @@ class ComfyBackbone(LoadedModels):
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._load()
-        timesteps = self._timesteps[timesteps]
-        options = {"optimized_attention_override": differentiable_attention}
         vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
-        noisy, context = noisy.to(self._dtype), condition.context.to(self._dtype)
-        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        with recomputed(self._network, _BLOCKS) if recompute else nullcontext():
-            return self._network(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
+        inputs = noisy.to(self._dtype), self._timesteps[timesteps], condition.context.to(self._dtype), vector
+        if not torch.is_grad_enabled():
+            return self._computed(*inputs)
+        if self.gradient_checkpointing:
+            with recomputed(self._network, _BLOCKS):
+                return self._computed(*inputs)
+        resting = None if self.recordings is None else resting_weights(self._network, self.device)
+        if self.recordings is None or resting is None:
+            return self._computed(*inputs)
+        trained = [weight for weight in self._deltas.values() if weight.requires_grad]
+        return self.recordings(self._computed, inputs, trained, resting)
+
+    def _computed(self, noisy: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        options = {"optimized_attention_override": differentiable_attention}
+        return self._network(noisy, timesteps, context=context, y=vector, transformer_options=options).float()
 
     def _vector(self, pooled: Tensor, noisy: Tensor) -> Tensor:
         """Pooled text and image size for the UNet of Stable Diffusion XL, as ComfyUI computes them."""
@@ -116,5 +131,11 @@ class ComfyBackbone(LoadedModels):
             self._sizes[size] = vector[:, pooled.shape[1] :].to(noisy.device)
         return torch.cat([pooled, self._sizes[size].to(pooled).expand(len(pooled), -1)], dim=1)
 
-    def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> AbstractContextManager[None]:
-        return kv_added(self._kv_layers, deltas)
+    @contextmanager
+    def kv_deltas(self, deltas: Mapping[str, Tensor], _scope: str = "whole") -> Iterator[None]:
+        with kv_added(self._kv_layers, deltas):
+            before, self._deltas = self._deltas, deltas
+            try:
+                yield
+            finally:
+                self._deltas = before

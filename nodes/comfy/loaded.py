@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from ...idea_core.diffusion.backbone import PRECISIONS, Latents, Prompt, PromptTable, TokenIds
 from ...idea_core.errors import BaseModelError
 from ...idea_core.families import BASE_MODELS
+from ...idea_core.training.repeated import RepeatedPasses
 from .autograd import GradientWeights, gradients_allowed, trainable_clone
 from .converted import ConvertedWeights
 from .models import TextEncoders, best_dtype, layer_of, require_pair
@@ -37,6 +38,8 @@ class LoadedModels:
     Raises:
         BaseModelError: the MODEL is of no supported family, or the CLIP is another model's.
     """
+
+    recordings: RepeatedPasses | None = None
 
     def __init__(self, model, clip, vae, precision: str = "auto", gradient_checkpointing: bool = False):
         self.base_model = require_pair(model, clip, trainable=True)
@@ -184,6 +187,8 @@ class LoadedModels:
         """Restore the modules: changes of the training outlive the patcher otherwise."""
         if not self._loaded:
             return
+        if self.recordings is not None:
+            self.recordings.release()
         self._converted.restore()
         self._weights.restore()
         self._patcher.detach()

@@ -11,7 +11,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from ...diffusion.backbone import Latents, Prompt, PromptTable, TextCondition, TokenIds, Vectors
+from ...diffusion.backbone import Latents, Prompt, PromptTable, Recordings, TextCondition, TokenIds, Vectors
 from ...diffusion.schedule import DiscreteSchedule, Schedule
 from ...families import BASE_MODELS
 from ...families.ldm_names import KV_LAYERS, to_ldm
@@ -51,6 +51,7 @@ class DiffusersBackbone:
             module.requires_grad_(False).eval()
         self.gradient_checkpointing = gradient_checkpointing
         self.kv_scopes: Sequence[str] = ("whole",)  # the layers see text alone
+        self.recordings: Recordings | None = None  # a whole step can be recorded
         self._sizes: dict[tuple[int, int], Tensor] = {}
         self._layers = cross_attention_layers(self._unet)
         self.kv_shapes: Mapping[str, tuple[int, int]] = {

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ....diffusion.backbone import KV_SCOPES, Latents, Prompt, PromptTable, TextCondition, TokenIds, Vectors
+from ....diffusion.backbone import KV_SCOPES, Latents, Prompt, PromptTable, Recordings, TextCondition, TokenIds, Vectors
 from ....diffusion.memory import send
 from ....diffusion.schedule import FlowSchedule, Schedule
 from ....errors import ConfigError
@@ -50,6 +50,7 @@ class FlowBackbone:
         self.prompt_length = base.prompt_length
         self.kv_shapes: Mapping[str, tuple[int, int]] = self._kv.shapes
         self.kv_scopes: Sequence[str] = KV_SCOPES
+        self.recordings: Recordings | None = None
         self._scope: str | None = None
         for module in (self._transformer, pipeline.vae, self._text.model):
             module.requires_grad_(False).eval()
