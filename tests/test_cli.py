@@ -555,3 +555,15 @@ def test_many_people_in_one_file(studio, tmp_path):
     assert all(part in message for part, message in zip(expected, messages))
     assert Identity.load(tmp_path / "out" / "robert.safetensors").training["steps"] == 3
     assert again.count("finished before") == 2 and "2 of 9 people done" in again
+
+
+def test_a_command_whose_package_was_left_out_is_not_there(tmp_path):
+    """Such as `idea demo` in the archive of ComfyUI's registry."""
+    known = tmp_path / "gone-1.0.dist-info"
+    known.mkdir()
+    (known / "METADATA").write_text("Metadata-Version: 2.1\nName: gone\nVersion: 1.0\n")
+    (known / "entry_points.txt").write_text("[idea.commands]\ngone = package_that_was_left_out.command:gone\n")
+    script = "from idea_core.headless.cli import idea; idea(['--help'])"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert "demo" in said.stdout and "gone" not in said.stdout

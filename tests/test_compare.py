@@ -131,6 +131,7 @@ def test_a_comparison(studio, people, tmp_path):
     output = tmp_path / "out"
     said = run(*command(studio, people, output, "--clip", studio / "clip", "--methods", "ti,id-ea"), code=1)
     assert "nobody is left out. Expected at least one photo" in said.output and "(no image)" not in said.output
+    assert "1 of 4 trials: alice, ti: identity " in said.output and "4 of 4 trials: bob, id-ea: " in said.output
     data = json.loads((output / "comparison.json").read_text())
     assert [(one["person"], one["method"]) for one in data["trials"]] == [
         ("alice", "ti"),
