@@ -29,7 +29,7 @@ LESSON = 1200  # steps of the language model's first lesson
 @click.command()
 @click.option("--pictures", "source", type=click.Path(path_type=Path), required=True, help="Folder of the pictures.")
 @click.option("--vae", type=click.Path(path_type=Path), required=True, help="The world's VAE, in diffusers' format.")
-@click.option("--steps", type=int, default=6000, help="Steps to train for, over all runs.")
+@click.option("--steps", type=int, default=9600, help="Steps to train for, over all runs.")
 @click.option("--batch", type=int, default=48, help="Pictures of a step.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("work/flow"), help="Folder for the state.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("work/flow/base"), help="Folder for the model.")
