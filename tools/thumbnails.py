@@ -127,7 +127,7 @@ def sheets(world: World) -> Mapping[str, Image.Image]:
         "instant_person": square([photos[0], instant]),
         "refined_person": square([photos[0], instant, refined], marked=2),
         "zimage_photos_to_picture": square([photos[0], other], marked=1),
-        "zimage_two_people": square([half]),
+        "zimage_two_people": square([one, two]),
         "klein_photos_to_picture": square([photos[1], *alice.images(HATLESS, seed=7)], marked=1),
     }
 
