@@ -107,7 +107,7 @@ class Likeness:
         if self.scale.ends:
             low, high = self.scale.ends
             scale = f"100 % is a cosine of {high:.2f}; 0 % one of {low:.2f}"
-        lines = [f"image {i + 1}: {described(self.cosines[i], self.scale)}" for i in self.order]
+        lines = [f"image {i}: {described(self.cosines[i], self.scale)}" for i in self.order]
         lines.append(
             f"mean: {described(self.mean, self.scale)}, a face in {100 * self.detection_rate:.0f} % of the images"
         )

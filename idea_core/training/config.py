@@ -167,10 +167,10 @@ class TrainConfig(Settings):
         0.0, "Share of the steps, counted from the end, whose weights are averaged. 0 uses the last step.", min=0, max=1
     )
     space: str = setting(
-        "input",
+        "auto",
         "Place of the pseudo-tokens. input: among the prompt's tokens. output: in the text encoder's output, which "
-        "needs less memory and time. Only FLUX, Z-Image and Chroma have output.",
-        choices=SPACES,
+        "needs less memory and time. auto: output for FLUX, Z-Image and Chroma, which alone have it, else input.",
+        choices=("auto", *SPACES),
         advanced=True,
     )
     kv_scope: str = setting(

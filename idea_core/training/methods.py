@@ -85,9 +85,10 @@ class WordStart(NamesStart):
 
 _BARE = {"start": "cross", "adapter_lr": 0.0, "enhancer_lr": None, "kv_lr": 0.0, "regularizer_weight": 0.0}
 _PAPER = PRESETS["paper"].as_dict()
-TEXTUAL_INVERSION = Method("Textual Inversion", {**_BARE, "token_lr": 1e-2}, WordStart())
+_INPUT = {"space": "input"}  # as both methods are published
+TEXTUAL_INVERSION = Method("Textual Inversion", {**_BARE, **_INPUT, "token_lr": 1e-2}, WordStart())
 CROSS_INITIALIZATION = Method(
-    "Cross Initialization", {**_BARE, "token_lr": 1e-2, "regularizer": "l2", "regularizer_weight": 1e-5}
+    "Cross Initialization", {**_BARE, **_INPUT, "token_lr": 1e-2, "regularizer": "l2", "regularizer_weight": 1e-5}
 )
 CELEB_BASIS = Method("Celeb Basis", {**_BARE, "start": "names", "axes": 64})
 PUBLISHED = Method(

@@ -110,12 +110,14 @@ def fitted(config: TrainConfig, backbone: Backbone) -> TrainConfig:
         raise ConfigError(f"heads to divide the width {width}", str(config.heads), "Change heads.")
     if config.space == "output" and base.transformer is None:
         raise ConfigError("space = input", f"output on {base.title}", "Set space to input.")
+    own = "input" if base.transformer is None else "output"  # measured: docs/transformers.md
+    space = own if config.space == "auto" else config.space
     scope = scopes[0] if config.kv_scope == "auto" else config.kv_scope
     if scope not in scopes:
         fix = "Set kv_scope to auto."
         raise ConfigError(f"kv_scope {' or '.join(scopes)} on {base.title}", config.kv_scope, fix)
     rank = base.kv_rank if config.kv_rank is None else config.kv_rank
-    return replace(config, kv_rank=rank, kv_scope=scope)
+    return replace(config, kv_rank=rank, kv_scope=scope, space=space)
 
 
 def _free_start(backbone: Backbone, names: Sequence[str], anchor: Tensor, config: TrainConfig) -> Anchor:

@@ -41,6 +41,7 @@ def test_repeated_passes_train_the_same_person(checkpoint):
     assert recordings.bytes == 2
 
 
+@pytest.mark.slow
 @in_comfyui
 def test_blocks_that_are_computed_twice_are_not_recorded():
     losses, _, recordings = trained("tiny_sd15", ByComputing(), checkpointing=True)
@@ -48,6 +49,7 @@ def test_blocks_that_are_computed_twice_are_not_recorded():
     assert recordings.repeated == 0 and recordings.bytes == 0
 
 
+@pytest.mark.slow
 @in_comfyui
 def test_a_recording_of_another_network_is_not_used():
     losses, _, recordings = trained("tiny_sd15", ByComputing(lambda output: 0.9 * output))

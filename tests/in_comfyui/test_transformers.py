@@ -193,7 +193,9 @@ def test_a_model_that_also_takes_an_image_is_refused_for_training(family_of_flux
         sizes["in_channels"] = before
 
 
-@pytest.mark.parametrize("where", ["before", "after", "in place", "between"])
+@pytest.mark.parametrize(
+    "where", ["before", *(pytest.param(one, marks=slow) for one in ("after", "in place", "between"))]
+)
 @in_comfyui
 def test_keys_and_values_find_the_text_among_rows_of_another_node(family_of_flux, where):
     """Stock USO Style Reference puts them before the text, and Flux KV Cache changes the image alone."""
@@ -380,7 +382,9 @@ def test_an_id_enhancer_learns_by_text_and_its_people_stand_in_prompts(family):
         assert torch.equal(encode(named, "a dog")[0][0], encode(clip, "a dog")[0][0])
 
 
-@pytest.mark.parametrize("family", ["flux1", "klein4b", "zimage", "chroma"])
+@pytest.mark.parametrize(
+    "family", ["klein4b", *(pytest.param(one, marks=slow) for one in ("flux1", "zimage", "chroma"))]
+)
 @in_comfyui
 def test_a_file_of_the_real_sizes_is_small(family, tmp_path):
     core = pack("idea_core")
