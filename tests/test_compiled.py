@@ -119,6 +119,7 @@ def test_attention_without_cudnn_after_its_error():
         assert not arithmetic.gives_up(RuntimeError("cuDNN: no valid execution plan"))
 
 
+@pytest.mark.slow
 def test_gradients_that_cannot_be_compiled_are_computed_as_always(caplog):
     """They are compiled when they are first computed, not with the network's call."""
     from functorch.compile import make_boxed_func

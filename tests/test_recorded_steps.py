@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from by_computing import ByComputing
-from helpers import FAMILIES, MANY_NAMES, face, photos, trainer
+from helpers import MANY_NAMES, face, photos, trainer
 from tiny_pipeline import tiny_pipeline
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -115,8 +115,15 @@ def move_to_meta(run: Trainer) -> None:
     run.optimizer = torch.optim.SGD(run.person.parameter_groups(run.config))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("preset", ["fast", "paper"])
+@pytest.mark.parametrize(
+    ("family", "preset"),
+    [
+        ("sd1", "fast"),
+        ("sd2", "paper"),
+        ("sdxl", "fast"),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in [("sd1", "paper"), ("sd2", "fast"), ("sdxl", "paper")]),
+    ],
+)
 def test_a_step_waits_for_nothing_and_copies_nothing_from_the_host(family, preset):
     config = replace(PRESETS[preset], regularizer_weight=0)  # its distance keeps where the tokens started
     run = Trainer.of(DiffusersBackbone(tiny_pipeline(family)), photos(), face(), config, MANY_NAMES)
@@ -201,6 +208,7 @@ def test_a_recording_that_trains_otherwise_is_not_used(backbone):
     assert run.faster.reason.startswith("losses of")
 
 
+@pytest.mark.slow
 def test_a_recording_whose_last_change_is_another_is_not_used(backbone):
     usual, run = trainer(backbone, STEPS), recorded(backbone)
     whole, calls = run._whole_step, []
@@ -311,6 +319,7 @@ def test_where_memory_runs_out_for_an_image_recordings_give_way(backbone, tmp_pa
     assert not run.faster._recordings and whole.report()["graph_bytes"] == 1
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_beside_recordings_they_give_way_before_checkpointing(backbone):
     """For the first step of another size."""
     wide, config = (

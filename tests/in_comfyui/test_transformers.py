@@ -141,6 +141,7 @@ def test_a_stock_embedding_prompt_reads_the_vectors_and_nothing_else_of_the_file
     assert not [token for token, *_ in tokens["l"][0] if isinstance(token, torch.Tensor)]
 
 
+@slow
 @in_comfyui
 def test_keys_and_values_without_a_layer_are_left_out_and_the_text_acts(family_of_flux):
     family = family_of_flux
@@ -154,6 +155,7 @@ def test_keys_and_values_without_a_layer_are_left_out_and_the_text_acts(family_o
         assert error(drawn(model, named, "<ann>"), drawn(model, named, "nobody")) > 1e-3
 
 
+@slow
 @in_comfyui
 def test_keys_and_values_that_a_kernel_reads_past_its_layer_are_left_out(family_of_flux):
     """Nunchaku's layers hold their weights as `qweight`, and are never called."""
