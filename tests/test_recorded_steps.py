@@ -181,7 +181,11 @@ def require_close(run: Trainer, usual: Trainer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [(lambda loss: loss * 1.01, "losses of .* in place of"), (lambda loss: loss / 0, "losses of")]
+    ("change", "said"),
+    [
+        (lambda loss: loss * 1.01, "losses of .* in place of"),
+        pytest.param(lambda loss: loss / 0, "losses of", marks=pytest.mark.slow),
+    ],
 )
 def test_a_recording_with_other_losses_is_not_used(backbone, caplog, change, said):
     caplog.set_level("INFO")
@@ -393,6 +397,7 @@ def test_weights_that_accelerate_moves_do_not_rest(backbone):
     assert backbone.resting_weights() is None
 
 
+@pytest.mark.slow
 def test_a_broken_training_with_recorded_steps_goes_on_to_the_same_losses(backbone, tmp_path):
     whole, broken, resumed = (recorded(backbone) for _ in range(3))
     losses = whole.run()

@@ -82,6 +82,7 @@ def test_two_people_are_the_same_in_either_order_and_whoever_is_not_named_does_n
         assert torch.equal(drawn(*first, "nobody"), drawn(*on(family), "nobody"))
 
 
+@slow
 @in_comfyui
 def test_nobodys_adapter_changes_the_tokens_of_another_person(family_of_flux):
     family, texts = family_of_flux, []
@@ -127,6 +128,7 @@ def test_the_stock_lora_loader_reads_keys_and_values_that_were_trained_on_the_wh
         assert abs(sampled_loss(model, named, seen) - losses[-1]) > 1e-4
 
 
+@slow
 @in_comfyui
 def test_a_stock_embedding_prompt_reads_the_vectors_and_nothing_else_of_the_file(family_of_flux):
     _, clip, _ = load_transformer(family_of_flux)
