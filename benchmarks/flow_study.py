@@ -206,14 +206,14 @@ def _beside_a_lora(lines: Sequence[Line], two: Sequence[Line]) -> str:
 
 def _bleeding(two: Sequence[Line]) -> str:
     """Likeness to whom an image should show and to the other, where two people are applied."""
-    rows = []
+    rows, pairs = [], len(select(two, LORA, MORE))
     for arm, steps in (("true", 0), *((arm, MORE) for arm in BLEEDING)):
         found = select(two, arm, steps)
-        if found and len(found) == len(select(two, LORA, MORE)):
+        if found and len(found) == pairs:
             asked = [measure for measure in TWO if measure in found[0]]
             said = [f"{mean(found, measure):.3f}" for measure in asked]
             rows.append([TITLES.get(arm, BOUNDS.get(arm, "")), *said, *[""] * (len(TWO) - len(asked))])
-    return markdown(f"Two people applied, {len(select(two, LORA, MORE))} pairs, {MORE} steps", ["", *TWO], rows)
+    return markdown(f"Two people applied, {pairs} pairs, {MORE} steps", ["", *TWO], rows)
 
 
 def _bleeding_differences(two: Sequence[Line]) -> list[str]:

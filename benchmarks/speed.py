@@ -59,7 +59,7 @@ class Way:
 
     @property
     def on_gpu_alone(self) -> bool:
-        return self.recorded or self.tf32 or self.cudnn or self.channels_last or self.compiled
+        return self.recorded or self.channels_last or self.compiled
 
 
 COMPUTED = Way("computed")
@@ -120,7 +120,7 @@ def speed(steps: int, budget: float, device: str, models: Sequence[str], sizes: 
             continue
         flops, losses = None, None
         for way in ways:
-            if way.on_gpu_alone and not way.other and not machine.full:
+            if way.on_gpu_alone and not machine.full:
                 continue
             row: dict[str, Any] = {"model": family, "batch_size": batch_size, "way": way.name}
             if time.perf_counter() - start + way.estimate > budget:

@@ -82,3 +82,8 @@ def require_shape(name: str, tensor: Tensor, *shape: int | str) -> None:
     if not fits:
         wanted = ", ".join(map(str, shape))
         raise ShapeError(f"{name} of shape ({wanted})", f"{tuple(tensor.shape)}", "Pass a tensor of that shape.")
+
+
+def first_line(error: BaseException) -> str:
+    """What a log says of an error of another package: its first line, or its kind where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

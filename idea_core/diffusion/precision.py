@@ -9,6 +9,8 @@ from inspect import signature
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..errors import first_line
+
 logger = logging.getLogger(__name__)
 
 _ATTENTION = [
@@ -53,7 +55,7 @@ class TrainingArithmetic:
             return False
         self._cudnn = False
         self._attention.close()
-        logger.info("ID-EA: attention is computed without cuDNN first. %s", str(error).strip().split("\n")[0])
+        logger.info("ID-EA: attention is computed without cuDNN first. %s", first_line(error))
         return True
 
 

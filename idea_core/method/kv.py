@@ -5,7 +5,7 @@ Keys are those of ComfyUI's own LoRA loader, so a stock LoraLoader applies them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -103,12 +103,8 @@ class FusedKV(NamedTuple):
             marks: (B, L_text, 1), factor of the change at each token of the text; None: it acts on all of `x`.
             first: row at which the text begins.
         """
-        seen = x if marks is None else x[:, first : first + marks.shape[1]]
-        change = torch.cat([_applied(state, name, seen) for name in (self.keys, self.values)], dim=-1)
-        change = change if marks is None else change * marks.to(change)
-        width, before = x.shape[-1], 0 if marks is None else first
-        after = x.shape[1] - before - seen.shape[1]
-        return output + pad(change, (width, output.shape[-1] - 3 * width, before, after))
+        change, width = _on_text((self.keys, self.values), x, state, marks, first), x.shape[-1]
+        return output + pad(change, (width, output.shape[-1] - 3 * width))
 
 
 class WholeKV(NamedTuple):
@@ -126,12 +122,17 @@ class WholeKV(NamedTuple):
             marks: (B, L_text, 1), factor of the change at each token of the text; None: it acts on all of `x`.
             first: row at which the text begins.
         """
-        seen = x if marks is None else x[:, first : first + marks.shape[1]]
-        change = _applied(state, self.name, seen)
-        if marks is None:
-            return output + change
-        change = change * marks[:, : seen.shape[1]].to(change)
-        return output + pad(change, (0, 0, first, x.shape[1] - first - seen.shape[1]))
+        return output + _on_text((self.name,), x, state, marks, first)
+
+
+def _on_text(names: Sequence[str], x: Tensor, state: Mapping[str, Tensor], marks: Tensor | None, first: int) -> Tensor:
+    """Changes of keys and values (B, L, names × h) beside each other, zero but at the text; arguments as above."""
+    seen = x if marks is None else x[:, first : first + marks.shape[1]]
+    change = torch.cat([_applied(state, name, seen) for name in names], dim=-1)
+    if marks is None:
+        return change
+    change = change * marks[:, : seen.shape[1]].to(change)
+    return pad(change, (0, 0, first, x.shape[1] - first - seen.shape[1]))
 
 
 def _applied(state: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

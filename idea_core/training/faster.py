@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -10,19 +9,16 @@ import torch
 from torch import Tensor
 
 from ..diffusion.backbone import Backbone
+from ..errors import first_line
 from .batches import Batch
 from .config import TrainConfig
 from .loop import copied
-from .recorded import RecordedStep, Recorder, addresses
-
-logger = logging.getLogger(__name__)
+from .recorded import MOVED, RecordedStep, Recorder, Recordings, addresses
 
 TRIAL = 3  # steps that are computed and then repeated
 TOLERANCE = 1e-3  # relative, of their losses
 WORTH = 10  # steps left, from which a recording pays
 ALIKE = 0.95  # cosine of a weight's changes
-LOST = 3  # times: weights that move, or memory that runs out, again and again are no ground for recordings
-_MOVE = "weights of the base model move"
 
 
 class Recordable(Protocol):
@@ -68,38 +64,34 @@ def obstacle(training: Recordable, rests: bool) -> str:
         "half precision scales the loss": backbone.scales_loss,
         "memory ran out": training.micro_batch < training.config.batch_size,
         "gradients are checkpointed": backbone.gradient_checkpointing,
-        _MOVE: not rests,
+        MOVED: not rests,
     }
     return next((reason for reason, there in found.items() if there), "")
 
 
-class FasterSteps:
+class FasterSteps(Recordings[int, RecordedStep]):
     """Steps of a training, recorded where that is possible.
 
     The first steps of a bucket are computed, and remembered with the state before them. Then a step is recorded, and
     the recording repeats them from that state. If it gives the same losses and changes of the weights, it does all
     further steps. Otherwise the training continues from its computed state, and all steps are computed.
-
-    Attributes:
-        reason: why all further steps are computed; "" if they need not be.
-        repeated: number of steps that a recording did.
-        bytes: of memory that recordings had for themselves, at most.
     """
 
+    computed = "steps are computed one by one, not as a CUDA graph"
+    recorded = "steps are repeated as a CUDA graph"
+
     def __init__(self, training: Recordable, recorder: Recorder):
-        self._training, self._recorder = training, recorder
-        self._recordings: dict[int, RecordedStep] = {}  # by bucket
-        self._addresses: tuple[int, ...] = ()  # of all that they read and change
+        super().__init__(recorder)
+        self._training = training
         self._tried: list[tuple[Batch, Tensor]] = []  # batches and their computed losses
         self._before: dict[str, Tensor] = {}
-        self._lost = 0  # times that all recordings had to be given up
-        self.reason, self.repeated, self.bytes = "", 0, 0
 
     def __call__(self, batch: Batch) -> Tensor:
         if not self.reason:
             resting = self._training.resting()
-            self._stop(obstacle(self._training, resting is not None))
-            self._drop_moved(resting or ())
+            if reason := obstacle(self._training, resting is not None):
+                self.stop(reason)
+            self._drop_moved(addresses(resting or ()))
         if self.reason:
             return self._training.computed_step(batch)
         if len(self._tried) == TRIAL:
@@ -110,21 +102,9 @@ class FasterSteps:
         self.repeated += recording is not None
         return loss
 
-    def release(self, why: str = "") -> bool:
-        """Give back the memory of recordings; False: there was none.
-
-        Args:
-            why: they had to be given up; where that happens again and again, no more are made.
-        """
-        had = bool(self._recordings)
-        self._recordings.clear()
+    def _forget_trials(self) -> None:
         self._tried.clear()
         self._before = {}
-        if had:
-            self._recorder.forget()
-        if had and why:
-            self._lose(why)
-        return had
 
     def _computed(self, batch: Batch) -> Tensor:
         if self.reason or (self._training.steps_left < WORTH and not self._tried):
@@ -153,14 +133,11 @@ class FasterSteps:
             reason = "" if same else f"losses of {repeated.tolist()} in place of {computed.tolist()}"
             reason = reason or _other_changes(before, after, self._training.weights())
         except RuntimeError as error:  # something cannot be recorded, or has no memory
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            reason = first_line(error)
         finally:
-            self.bytes = max(self.bytes, self._recorder.bytes)
             if reason:
                 self._put_back(after)
-                self._stop(reason)
-            else:
-                logger.info("ID-EA: steps are repeated as a CUDA graph, with %.0f MiB of its own.", self.bytes / 2**20)
+            self._end_trial(reason)
 
     @torch.no_grad()
     def _put_back(self, state: Mapping[str, Tensor]) -> None:
@@ -170,22 +147,6 @@ class FasterSteps:
                 tensor.copy_(state[key])
             else:
                 tensor.zero_()
-
-    def _drop_moved(self, resting: Sequence[Tensor]) -> None:
-        """Forget recordings whose weights have moved, so that new ones are tried."""
-        if self._recordings and addresses(resting) != self._addresses:
-            self.release(_MOVE)
-
-    def _lose(self, why: str) -> None:
-        self._lost += 1
-        if self._lost == LOST:
-            self._stop(why)
-
-    def _stop(self, reason: str) -> None:
-        if reason:
-            logger.info("ID-EA: steps are computed one by one, not as a CUDA graph: %s.", reason)
-            self.reason = reason
-            self.release()
 
 
 def _other_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> str:

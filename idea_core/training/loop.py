@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion.backbone import Backbone
+from ..diffusion.backbone import Backbone, Recordings
 from ..diffusion.precision import TrainingArithmetic
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
@@ -62,12 +62,20 @@ class TrainingLoop(ABC):
         """Draw a batch and do a step with it."""
 
     @property
-    def graph_bytes(self) -> int:
-        return 0
+    def recordings(self) -> Recordings | None:
+        """What repeats recorded work; None: nothing does."""
+        return self.backbone.recordings
 
-    def release(self, _why: str = "", /) -> bool:
+    @property
+    def graph_bytes(self) -> int:
+        return self.recordings.bytes if self.recordings else 0
+
+    def release(self, why: str = "", /) -> bool:
         """Give back memory that only makes steps faster, for a reason; False: there is none."""
-        return False
+        if self.recordings is None or not self.recordings.release(why):
+            return False
+        self.optimizer.zero_grad(set_to_none=True)  # gradients lie in the recordings' memory
+        return True
 
     @abstractmethod
     def active(self) -> AbstractContextManager[None]:

@@ -5,10 +5,11 @@ A graph repeats work on tensors that stay where they are. What changes from step
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,12 @@ from torch import Tensor
 from .batches import Batch
 from .inputs import Inputs
 
+logger = logging.getLogger(__name__)
+
+LOST = 3  # times: weights that move, or memory that runs out, again and again are no ground for recordings
+MOVED = "weights of the base model move"
+_Key = TypeVar("_Key")
+_Recording = TypeVar("_Recording")
 Step = Callable[[Batch], Tensor]
 """A step with a batch; its loss, a detached scalar on the device."""
 
@@ -115,6 +122,65 @@ def capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> Iterat
             group["capturable"] = value
 
 
+class Recordings(Generic[_Key, _Recording]):
+    """Recordings of one training, for as long as they are right and worth their memory.
+
+    Attributes:
+        bytes: of memory that they had for themselves, at most.
+        reason: why all further work is computed; "" if it need not be.
+        repeated: how often a recording did it.
+    """
+
+    computed = "it is computed"  # what is said where nothing is recorded
+    recorded = "it is repeated"
+
+    def __init__(self, recorder: Recorder):
+        self._recorder = recorder
+        self._recordings: dict[_Key, _Recording] = {}
+        self._addresses: tuple[int, ...] = ()  # of all that they read and change
+        self._lost = 0  # times that all of them had to be given up
+        self.reason, self.repeated, self.bytes = "", 0, 0
+
+    def release(self, why: str = "", /) -> bool:
+        """Give back the memory of recordings; False: there was none.
+
+        Args:
+            why: they had to be given up; where that happens again and again, no more are made.
+        """
+        had = bool(self._recordings)
+        self._recordings.clear()
+        self._forget_trials()
+        if had:
+            self._recorder.forget()
+        if had and why:
+            self._lost += 1
+            if self._lost == LOST:
+                self.stop(why)
+        return had
+
+    def stop(self, reason: str) -> None:
+        """Compute all further work, for a reason."""
+        logger.info("ID-EA: %s: %s.", self.computed, reason)
+        self.reason = reason
+        self.release()
+
+    def _forget_trials(self) -> None:
+        """Begin anew what has not led to a recording yet."""
+
+    def _drop_moved(self, where: tuple[int, ...]) -> None:
+        """Forget recordings whose weights have moved, so that new ones are tried."""
+        if self._recordings and where != self._addresses:
+            self.release(MOVED)
+
+    def _end_trial(self, reason: str) -> None:
+        """Say how a trial has ended, and stop where there is a reason."""
+        self.bytes = max(self.bytes, self._recorder.bytes)
+        if reason:
+            self.stop(reason)
+        else:
+            logger.info("ID-EA: %s, with %.0f MiB for itself.", self.recorded, self.bytes / 2**20)
+
+
 class RecordedStep:
     """A recording of one step, for batches of the same shapes. All tensors that it reads and changes have to stay.
 
@@ -135,10 +201,16 @@ class RecordedStep:
         self._repeat = recorder.record(lambda: compute(self._buffers))
 
     def __call__(self, batch: Batch) -> Tensor:
-        for buffer, part in zip(self._buffers, self._inputs_of(batch)):
-            if buffer is not None and part is not None:
-                buffer.copy_(part, non_blocking=True)
+        refill(self._buffers, self._inputs_of(batch))
         return self._repeat()
+
+
+@torch.no_grad()
+def refill(buffers: Iterable[Tensor | None], parts: Iterable[Tensor | None]) -> None:
+    """Copy what a recording shall work on into its buffers; some may be nothing."""
+    for buffer, part in zip(buffers, parts):
+        if buffer is not None and part is not None:
+            buffer.copy_(part, non_blocking=True)
 
 
 def addresses(tensors: Iterable[Tensor]) -> tuple[int, ...]:

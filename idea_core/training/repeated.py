@@ -6,7 +6,6 @@ time can: the network.
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,86 +14,66 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .recorded import Recorder, addresses
-
-logger = logging.getLogger(__name__)
+from ..errors import first_line
+from .recorded import MOVED, Recorder, Recordings, addresses, refill
 
 TRIAL = 3  # passes that are computed, before one is recorded
 TOLERANCE = 1e-2  # of an output's size, for its difference to the computed one
 ALIKE = 0.99  # cosine of gradients
-LOST = 3  # times: weights that move, or memory that runs out, again and again are no ground for recordings
 
 Compute = Callable[..., Tensor]
 """Inputs → output, differentiable. Weights are read where they are."""
 
 
-class RepeatedPasses:
+class RepeatedPasses(Recordings[tuple, "_Passes"]):
     """A network whose passes are recorded for inputs of the same shapes, once they have been computed a few times.
 
     A recording is used if output and gradients are those of the computed pass, for the same inputs. Otherwise all
     passes are computed.
-
-    Attributes:
-        bytes: of memory that recordings had for themselves, at most.
-        reason: why all further passes are computed; "" if they need not be.
-        repeated: number of forward passes that a recording did.
     """
 
+    computed = "the network is computed at each step, not repeated as CUDA graphs"
+    recorded = "the network is repeated as CUDA graphs"
+
     def __init__(self, recorder: Recorder):
-        self._recorder = recorder
-        self._passes: dict[tuple, _Passes] = {}
+        super().__init__(recorder)
         self._counts: Counter[tuple] = Counter()
-        self._addresses: tuple[int, ...] = ()
-        self._pending: Callable[[], object | None] = lambda: None  # a forward pass whose backward pass is still to come
-        self._lost = 0
-        self.bytes, self.reason, self.repeated = 0, "", 0
+        self._pending: Callable[[], object | None] = _nothing  # a forward pass whose backward pass is still to come
 
     def __call__(
-        self, compute: Compute, inputs: Sequence[Tensor | None], trained: Sequence[Tensor], resting: Sequence[Tensor]
+        self,
+        compute: Compute,
+        inputs: Sequence[Tensor | None],
+        trained: Sequence[Tensor],
+        resting: Callable[[], Sequence[Tensor] | None],
     ) -> Tensor:
         """`compute(*inputs)`, or the same by a recording.
 
         Args:
             trained: weights whose gradients are wanted; they are changed in place between calls.
-            resting: all other weights.
+            resting: gives all other weights; None: some move.
         """
         if self.reason or self._pending() is not None:  # a recording's memory holds one pass at a time
             return compute(*inputs)
-        where = addresses((*trained, *resting))
-        if self._passes and where != self._addresses:
-            self.release("weights of the base model move")
+        others = resting()
+        if others is None:
+            self.stop(MOVED)
+            return compute(*inputs)
+        where = addresses((*trained, *others))
+        self._drop_moved(where)
         key = tuple(None if part is None else (part.shape, part.dtype, part.requires_grad) for part in inputs)
-        passes = self._passes.get(key)
-        if passes is None and not self.reason:
+        if key not in self._recordings and not self.reason:
             self._counts[key] += 1
             if self._counts[key] <= TRIAL:
                 with self._recorder.warming():
                     return compute(*inputs)
-            passes = self._try(compute, inputs, trained)
+            self._try(key, compute, inputs, trained)
             self._addresses = where
+        passes = self._recordings.get(key)
         if passes is None:
             return compute(*inputs)
-        self._passes[key] = passes
         self.repeated += 1
         return passes(self, inputs, trained)
-
-    def release(self, why: str = "", /) -> bool:
-        """Give back the memory of recordings; False: there was none.
-
-        Args:
-            why: they had to be given up; where that happens again and again, no more are made.
-        """
-        had = bool(self._passes)
-        self._passes.clear()
-        self._counts.clear()
-        self._pending = lambda: None
-        if had:
-            self._recorder.forget()
-        if had and why:
-            self._lost += 1
-            if self._lost == LOST:
-                self._stop(why)
-        return had
 
     def begin(self) -> object:
         """Say that a pass is under way. It is over when `done`, or when nobody holds the token any more."""
@@ -103,25 +82,28 @@ class RepeatedPasses:
         return token
 
     def done(self) -> None:
-        self._pending = lambda: None
+        self._pending = _nothing
 
-    def _try(self, compute: Compute, inputs: Sequence[Tensor | None], trained: Sequence[Tensor]) -> _Passes | None:
+    def _forget_trials(self) -> None:
+        self._counts.clear()
+        self.done()
+
+    def _try(self, key: tuple, compute: Compute, inputs: Sequence[Tensor | None], trained: Sequence[Tensor]) -> None:
+        """Record both passes, and compare them with the computed ones for the same inputs."""
         try:
-            passes = _Passes(self._recorder, compute, inputs, trained)
-            reason = passes.difference(compute, inputs, trained)
+            leaves = [None if part is None else _leaf(part) for part in inputs]
+            with torch.enable_grad():
+                output = compute(*leaves)
+            gradients = torch.autograd.grad(output, _wanted(leaves, trained), output.detach(), allow_unused=True)
+            self._recordings[key] = _Passes(self._recorder, compute, leaves, trained, output.detach().clone())
+            reason = self._recordings[key].difference(output.detach(), gradients)
         except RuntimeError as error:  # something cannot be recorded, or has no memory
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-        self.bytes = max(self.bytes, self._recorder.bytes)
-        if reason:
-            self._stop(reason)
-            return None
-        logger.info("ID-EA: the network is repeated as CUDA graphs, with %.0f MiB of their own.", self.bytes / 2**20)
-        return passes
+            reason = first_line(error)
+        self._end_trial(reason)
 
-    def _stop(self, reason: str) -> None:
-        logger.info("ID-EA: the network is computed at each step, not repeated as CUDA graphs: %s.", reason)
-        self.reason = reason
-        self.release()
+
+def _nothing() -> None:
+    """No pass is under way."""
 
 
 class _Token:
@@ -129,57 +111,57 @@ class _Token:
 
 
 class _Passes:
-    """Both passes for inputs of the same shapes, on buffers of their own."""
+    """Both passes for inputs of the same shapes, on buffers of their own.
+
+    Args:
+        buffers: inputs of these shapes, which they keep.
+        gradient: of the output, a buffer too.
+    """
 
     def __init__(
-        self, recorder: Recorder, compute: Compute, inputs: Sequence[Tensor | None], trained: Sequence[Tensor]
+        self,
+        recorder: Recorder,
+        compute: Compute,
+        buffers: Sequence[Tensor | None],
+        trained: Sequence[Tensor],
+        gradient: Tensor,
     ):
-        self._buffers = [None if part is None else _leaf(part) for part in inputs]
-        self.wanted = [*(part for part in self._buffers if part is not None and part.requires_grad), *trained]
-        self.gradient: Tensor | None = None
-        self.gradients: Sequence[Tensor | None] = ()
-        self._output: Tensor | None = None
+        self._buffers, self._gradient = buffers, gradient
+        self._gradients: Sequence[Tensor | None] = ()
+        output = torch.empty(0)
 
         def forward() -> Tensor:
+            nonlocal output
             with torch.enable_grad():
-                self._output = compute(*self._buffers)
-            return self._output.detach()
+                output = compute(*buffers)
+            return output.detach()
 
         def backward() -> Tensor:
-            assert self._output is not None
-            self.gradients = torch.autograd.grad(self._output, self.wanted, self.gradient, allow_unused=True)
-            return self._output.detach()
+            self._gradients = torch.autograd.grad(output, _wanted(buffers, trained), gradient, allow_unused=True)
+            return output.detach()
 
-        self.forward = recorder.record(forward)
-        self.gradient = torch.zeros_like(self.forward() if self._output is None else self._output.detach())
-        self.backward = recorder.record(backward)
-
-    def load(self, inputs: Sequence[Tensor | None]) -> None:
-        for buffer, part in zip(self._buffers, inputs):
-            if buffer is not None and part is not None:
-                buffer.detach().copy_(part.detach(), non_blocking=True)
+        self.forward, self._backward = recorder.record(forward), recorder.record(backward)
 
     def __call__(self, owner: RepeatedPasses, inputs: Sequence[Tensor | None], trained: Sequence[Tensor]) -> Tensor:
-        live = [part for part in inputs if part is not None and part.requires_grad]
-        self.load(inputs)
-        return _Repeat.apply(self, owner, *live, *trained)
+        refill(self._buffers, inputs)
+        return _Repeat.apply(self, owner, *_wanted(inputs, trained))
 
-    def difference(self, compute: Compute, inputs: Sequence[Tensor | None], trained: Sequence[Tensor]) -> str:
-        """What differs from the computed passes for the same inputs; "" if nothing does."""
-        leaves = [None if part is None else _leaf(part) for part in inputs]
-        wanted = [*(part for part in leaves if part is not None and part.requires_grad), *trained]
-        with torch.enable_grad():
-            output = compute(*leaves)
-        computed = torch.autograd.grad(output, wanted, output.detach(), allow_unused=True)
-        self.load(inputs)
-        repeated = self.forward()
-        assert self.gradient is not None
-        self.gradient.copy_(output.detach())
-        self.backward()
-        error = float((repeated - output.detach()).norm() / output.detach().norm())
+    def backward(self, gradient: Tensor) -> list[Tensor | None]:
+        """Gradients of the inputs and trained weights that want them, after `forward`."""
+        self._gradient.copy_(gradient)
+        self._backward()
+        return [None if one is None else one.clone() for one in self._gradients]
+
+    def difference(self, output: Tensor, gradients: Sequence[Tensor | None]) -> str:
+        """What differs from the computed passes, for what is in the buffers; "" if nothing does.
+
+        Args:
+            gradients: where the output's own gradient is the output.
+        """
+        error = float((self.forward() - output).norm() / output.norm())
         if not error <= TOLERANCE:
             return f"an output that differs by {error:.2g} of its size"
-        for mine, theirs in zip(computed, self.gradients):
+        for mine, theirs in zip(gradients, self.backward(output)):
             if mine is None or not mine.any():
                 continue
             alike = 0.0 if theirs is None else float(torch.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0))
@@ -199,12 +181,14 @@ class _Repeat(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        passes: _Passes = ctx.passes
-        assert passes.gradient is not None
-        passes.gradient.copy_(gradient)
-        passes.backward()
+        gradients = ctx.passes.backward(gradient)
         ctx.owner.done()
-        return None, None, *(None if one is None else one.clone() for one in passes.gradients)
+        return None, None, *gradients
+
+
+def _wanted(inputs: Sequence[Tensor | None], trained: Sequence[Tensor]) -> list[Tensor]:
+    """All of which gradients are wanted."""
+    return [*(part for part in inputs if part is not None and part.requires_grad), *trained]
 
 
 def _leaf(part: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion.backbone import Backbone, Prompt, TextCondition
+from ..diffusion.backbone import Backbone, Prompt, Recordings, TextCondition
 from ..diffusion.memory import send, with_less_memory
 from ..errors import ConfigError, DivergedError
 from ..faces import FaceEngine
@@ -184,16 +184,8 @@ class Trainer(TrainingLoop):
         return None if weights is None else [*weights, *self.changing().values()]
 
     @property
-    def graph_bytes(self) -> int:
-        recordings = self.faster or self.backbone.recordings
-        return recordings.bytes if recordings else 0
-
-    def release(self, why: str = "", /) -> bool:
-        recordings = self.faster or self.backbone.recordings
-        if recordings is None or not recordings.release(why):
-            return False
-        self.optimizer.zero_grad(set_to_none=True)  # gradients lie in the recordings' memory
-        return True
+    def recordings(self) -> Recordings | None:
+        return self.faster or super().recordings
 
     def changing(self) -> dict[str, Tensor]:
         """All tensors that a step changes, by name: weights and the optimiser's moments."""

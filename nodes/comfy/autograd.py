@@ -6,7 +6,6 @@ write in place, and some attention functions have no gradients.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
@@ -22,8 +21,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from ...idea_core.errors import BaseModelError
-
-logger = logging.getLogger(__name__)
 
 _CHECKPOINT = {"use_reentrant": False, "preserve_rng_state": False}
 _NORMS = "LayerNorm"  # end of the names of classes that save their input; blocks then add to it in place
@@ -163,17 +160,6 @@ class _WithoutOut(TorchFunctionMode):
         if kwargs.get("out") is not None and torch.is_grad_enabled():
             kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         return function(*args, **kwargs)
-
-
-def may_record(device: torch.device) -> bool:
-    """Whether PyTorch's allocator keeps recordings' memory apart; ComfyUI's usual one for NVIDIA was not tried."""
-    if device.type != "cuda" or torch.cuda.get_allocator_backend() == "native":
-        return True
-    logger.info(
-        "ID-EA: the network is computed at each step, not repeated as CUDA graphs: ComfyUI uses cudaMallocAsync "
-        "(--disable-cuda-malloc turns it off)."
-    )
-    return False
 
 
 def resting_weights(network: torch.nn.Module, device: torch.device) -> list[Tensor] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import cast
 
@@ -20,7 +21,7 @@ from ...idea_core.method.kv import kv_added
 from ...idea_core.text.tokenized import SplitPrompt, fill, places_of, too_long
 from ...idea_core.training.recorded import recorder_for
 from ...idea_core.training.repeated import RepeatedPasses
-from .autograd import CopiedNormInputs, differentiable_attention, may_record, recomputed, resting_weights
+from .autograd import CopiedNormInputs, differentiable_attention, recomputed, resting_weights
 from .kept_prompts import KeptPrompts
 from .loaded import LoadedModels
 from .models import cross_attention_shapes, require_pair, schedule_of
@@ -50,8 +51,10 @@ class ComfyBackbone(LoadedModels):
         self._kv_layers = {name: comfy.utils.get_attr(self._patcher.model, name) for name in self.kv_shapes}
         self._deltas: Mapping[str, Tensor] = {}
         recorder = None if self.scales_loss else recorder_for(self.device)
-        if recorder is not None and may_record(self.device):
+        if recorder is not None:
             self.recordings = RepeatedPasses(recorder)
+            if torch.cuda.get_allocator_backend() != "native":  # how it keeps recordings' memory apart was not tried
+                self.recordings.stop("ComfyUI uses cudaMallocAsync (--disable-cuda-malloc turns it off)")
 
     def _precisions(self) -> Mapping[torch.nn.Module, torch.dtype]:
         return {self._network: self._dtype, **dict.fromkeys(self._text.models.values(), torch.float32)}
@@ -107,15 +110,12 @@ class ComfyBackbone(LoadedModels):
         self._load()
         vector = None if condition.pooled is None else self._vector(condition.pooled, noisy).to(self._dtype)
         inputs = noisy.to(self._dtype), self._timesteps[timesteps], condition.context.to(self._dtype), vector
-        if not torch.is_grad_enabled():
-            return self._computed(*inputs)
-        if self.gradient_checkpointing:
-            with recomputed(self._network, _BLOCKS):
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        if self.recordings is None or recompute or not torch.is_grad_enabled():
+            with recomputed(self._network, _BLOCKS) if recompute else nullcontext():
                 return self._computed(*inputs)
-        resting = None if self.recordings is None else resting_weights(self._network, self.device)
-        if self.recordings is None or resting is None:
-            return self._computed(*inputs)
         trained = [weight for weight in self._deltas.values() if weight.requires_grad]
+        resting = partial(resting_weights, self._network, self.device)
         return self.recordings(self._computed, inputs, trained, resting)
 
     def _computed(self, noisy: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:

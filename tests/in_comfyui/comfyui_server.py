@@ -41,6 +41,12 @@ class Server:
             self._process = subprocess.Popen([str(c) for c in command], cwd=comfyui, stdout=log, stderr=log)
         self._wait_until_up()
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
     @property
     def pid(self) -> int:
         return self._process.pid

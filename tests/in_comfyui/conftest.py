@@ -51,9 +51,8 @@ def base(comfyui, python, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(comfyui, python, base) -> Iterator[Server]:
-    server = Server(comfyui, python, base)
-    yield server
-    server.stop()
+    with Server(comfyui, python, base) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

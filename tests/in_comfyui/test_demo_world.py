@@ -70,9 +70,8 @@ def place(base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(comfyui, python, place) -> Iterator[Server]:
-    server = Server(comfyui, python, place)
-    yield server
-    server.stop()
+    with Server(comfyui, python, place) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -82,9 +82,8 @@ def fresh(comfyui, python, base, tmp_path_factory) -> Iterator[Server]:
     (place / "input").mkdir()
     shutil.copy(base / "input" / "example.png", place / "input")
     (place / "custom_nodes").symlink_to(base / "custom_nodes")
-    server = Server(comfyui, python, place)
-    yield server
-    server.stop()
+    with Server(comfyui, python, place) as server:
+        yield server
 
 
 class User:

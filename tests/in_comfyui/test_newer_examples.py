@@ -46,9 +46,8 @@ def place(family, base, tiny_family, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def newer(comfyui, python, place) -> Iterator[Server]:
-    server = Server(comfyui, python, place)
-    yield server
-    server.stop()
+    with Server(comfyui, python, place) as server:
+        yield server
 
 
 def graph(family: str, name: str, **changes: dict) -> dict:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...errors import first_line
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,7 +41,7 @@ class CompiledNetwork:
         """After an error of the compiler: compute as always. Gradients are compiled only when they are computed."""
         if self._compiled is self._network or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
             return False
-        logger.warning("ID-EA: the network is not compiled. %s", str(error).strip().split("\n")[0])
+        logger.warning("ID-EA: the network is not compiled. %s", first_line(error))
         self._compiled = self._network
         return True
 
