@@ -99,8 +99,8 @@ class PeopleTextEncoder:
                 here = [True] * len(here)
             if any(here):
                 if person.key not in differences:
-                    others = sum(mark for key, mark in marks.items() if key != person.key)
-                    differences[person.key] = _difference(person.identity, context, here, others)
+                    there = _acts_at(person.key, marks)
+                    differences[person.key] = _difference(person.identity, context, here, there)
                 strengths[person.key] += person.strength
         if differences:
             adapted = combine(context, differences, strengths)
@@ -184,13 +184,23 @@ def _tell_of_weights(people: Sequence[AppliedPerson], tokens: Mapping[str, list]
                 )
 
 
-def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bool], others: Tensor | int) -> Tensor:
+def _acts_at(key: str, marks: Mapping[str, Tensor]) -> Tensor | None:
+    """Where a person's adapter acts in a transformer's prompt (1, L, 1); None: at all tokens.
+
+    Beside other people it acts at its person's own tokens alone: in the words between them, people mix.
+    """
+    if key in marks:
+        return marks[key] if len(marks) > 1 else None
+    return 1 - torch.stack(list(marks.values())).sum(0) if marks else None
+
+
+def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bool], there: Tensor | None) -> Tensor:
     """The adapter's difference (1, L, d) to the chunks that hold the person; zero elsewhere.
 
     CLIP's adapter sees the 77 tokens of a chunk, as in training, whatever the prompt's length.
 
     Args:
-        others: (1, L, 1), 1 at the tokens of other people in a transformer's prompt, where it is zero too.
+        there: (1, L, 1), 1 where it acts; None: everywhere.
     """
     if not identity.has_adapter or identity.grounding is None:  # the chunks are marked all the same
         return torch.zeros_like(context, dtype=torch.float32)
@@ -204,4 +214,4 @@ def _difference(identity: Identity, context: Tensor, chunks_with_person: list[bo
         for chunk, held in zip(chunks, here)
     ]
     whole = torch.cat(parts, dim=1)
-    return whole * (1 - others.to(whole)) if isinstance(others, Tensor) else whole
+    return whole if there is None else whole * there.to(whole)

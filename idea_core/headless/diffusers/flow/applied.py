@@ -57,7 +57,7 @@ class FlowPeople:
     def encode(self, prompt: str) -> PeopleText:
         """``y' = y + strength · Σ difference`` of the people who are named; weights in brackets are plain text.
 
-        Nobody's adapter changes the rows of another person.
+        Beside other people an adapter acts at its person's own rows alone: in the words between them, people mix.
 
         Raises:
             ConfigError: `{}` with several people, or a prompt that is too long.
@@ -69,8 +69,9 @@ class FlowPeople:
             if identity.rows is not None and rows:
                 own = identity.rows.to(context).repeat(len(rows) // len(identity.rows), 1)
                 context = context.index_copy(1, torch.tensor(rows, device=context.device), own[None])
+        alone = sum(map(bool, places)) == 1
         differences = [
-            self._difference(identity, context, [row for other in places if other is not rows for row in other])
+            self._difference(identity, context, None if alone else rows)
             for identity, rows in zip(self.identities, places)
             if rows
         ]
@@ -145,13 +146,16 @@ class FlowPeople:
         marks = marked(places, context.shape[1], identity.kv_scope)
         return context.new_ones(1, context.shape[1]) if marks is None else marks[..., 0]
 
-    def _difference(self, identity: Identity, context: Tensor, elsewhere: list[int]) -> Tensor | float:
-        """The adapter's difference (1, L, d), zero at the rows of others."""
+    def _difference(self, identity: Identity, context: Tensor, only: list[int] | None) -> Tensor | float:
+        """The adapter's difference (1, L, d), zero at other rows than `only`."""
         if identity.grounding is None:
             return 0.0
         adapter = identity.build_adapter(context.device)
         difference = adapter.difference(context, identity.grounding.to(context))
-        return difference.index_fill(1, torch.tensor(elsewhere, dtype=torch.long, device=context.device), 0.0)
+        if only is None:
+            return difference
+        rows = torch.tensor(only, device=context.device)
+        return torch.zeros_like(difference).index_copy(1, rows, difference[:, rows])
 
 
 def _scaled(state: Mapping[str, Tensor], strength: float, transformer: Any) -> dict[str, Tensor]:
