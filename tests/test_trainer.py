@@ -17,7 +17,7 @@ from idea_core.method.kv import KVDeltas, delta_of, kv_added
 from idea_core.method.losses import mahalanobis_to, squared_to
 from idea_core.text.captions import with_note
 from idea_core.training.batches import Photos
-from idea_core.training.loop import READ_EVERY, copied, divergence
+from idea_core.training.loop import READ_EVERY, copied, explosion, not_finite
 from idea_core.training.state import restore_state, save_state
 
 
@@ -260,12 +260,14 @@ def test_what_was_taken_up_is_kept_when_it_diverges_at_once(backbone, tmp_path):
 
 
 def test_what_counts_as_diverging():
-    weights, calm = {"a": torch.ones(2)}, [0.3] * READ_EVERY
-    assert not divergence([*calm, 0.1, 0.9], READ_EVERY, weights)
-    assert not divergence([1.4] * 10 + [4.0] * 10, 10, weights)  # a random network is bad from the start
-    assert divergence([*calm, 2.0, 4.0], READ_EVERY, weights) == "3.0 on average of the steps up to 12, 0.30 at first"
-    assert divergence([*calm, 0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
-    assert "not finite after step 10" in divergence(calm, 0, {"a": torch.tensor([1.0, float("inf")])})
+    calm = [0.3] * READ_EVERY
+    assert not explosion([*calm, 0.1, 0.9], READ_EVERY)
+    assert not explosion([1.4] * 10 + [4.0] * 10, 10)  # a random network is bad from the start
+    assert explosion([*calm, 2.0, 4.0], READ_EVERY) == "3.0 on average of the steps up to 12, 0.30 at first"
+    weights = {"a": torch.ones(2)}
+    assert not not_finite([*calm, 0.1], READ_EVERY, weights)
+    assert not_finite([*calm, 0.1, float("nan")], READ_EVERY, weights) == "nan at step 12"
+    assert "not finite after step 10" in not_finite(calm, 0, {"a": torch.tensor([1.0, float("inf")])})
 
 
 def test_weights_too_large_for_the_file_are_said(backbone):

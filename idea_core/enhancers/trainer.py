@@ -6,8 +6,8 @@ follow each other: text, denoising, likeness (`objectives.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from ..errors import ConfigError, DivergedError
 from ..families import BASE_MODELS
 from ..method.anchor import ROWS, Anchor, mean_name, mean_rows
 from ..training.likeness_loss import LikenessLoss
-from ..training.loop import TrainingLoop, adamw
+from ..training.loop import TrainingLoop, adamw, not_finite
 from .config import EnhancerTrainConfig
 from .dataset import PeoplePictures
 from .model import EnhancerModel
@@ -69,26 +69,25 @@ class EnhancerTrainer(TrainingLoop):
     def active(self) -> AbstractContextManager[None]:
         return nullcontext()  # the model's output is the backbone's input; the backbone does not change
 
-    def run_step(self) -> None:
-        """Draw a batch and do a step with it.
-
-        Raises:
-            DivergedError: a loss that is not finite; the weights are unchanged.
-        """
+    def run_step(self) -> Tensor:
         objective, done = self._now()
         if not done:  # Adam's moments of another objective do not fit this one
             self.optimizer.state.clear()
         for group in self.optimizer.param_groups:
             group["lr"] = objective.lr_after(done)
         batch = objective.draw()
-        value = with_less_memory(self, lambda: self._gradients(objective, batch))
+        loss = with_less_memory(self, lambda: self._gradients(objective, batch))
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        if not self.scaler.is_enabled() and not norm.isfinite():
-            raise self._diverged(objective, f"gradients of norm {norm.item()}")
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.losses.append(value)
+        return loss
+
+    def problem(self, losses: Sequence[float], read: int) -> str:
+        return not_finite(losses, read, self.weights())  # objectives have losses of different sizes
+
+    def diverged(self, problem: str) -> DivergedError:
+        return DivergedError("a finite loss", problem, f"Lower {self._now()[0].lr_setting}.")
 
     def _objectives(self, likeness: LikenessLoss | None) -> list[Objective]:
         config, data = self.config, self.data
@@ -107,29 +106,23 @@ class EnhancerTrainer(TrainingLoop):
 
     def _now(self) -> tuple[Objective, int]:
         """The objective of the next step, and the number of its steps that are done."""
-        done = len(self.losses)
+        done = self.steps_done
         for objective in self.objectives[:-1]:
             if done < objective.steps:
                 return objective, done
             done -= objective.steps
         return self.objectives[-1], done
 
-    def _gradients(self, objective: Objective, batch: PeopleBatch) -> float:
-        """Gradients of a batch, in parts that fit into memory; its loss."""
+    def _gradients(self, objective: Objective, batch: PeopleBatch) -> Tensor:
+        """Gradients of a batch, in parts that fit into memory; its loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
-        total, count = 0.0, len(batch)
+        total, count = torch.zeros((), device=self.backbone.device), len(batch)
         self.micro_batch = min(self.micro_batch, count)
         for part in batch.parts(self.micro_batch):
             loss = objective.loss(part) * (len(part) / count)
-            value = loss.item()
-            if not isfinite(value):
-                raise self._diverged(objective, f"{value}")
             self.scaler.scale(loss).backward()
-            total += value
+            total += loss.detach()
         return total
-
-    def _diverged(self, objective: Objective, got: str) -> DivergedError:
-        return DivergedError("a finite loss", f"{got} at step {len(self.losses) + 1}", f"Lower {objective.lr_setting}.")
 
 
 def _seeded(backbone: Backbone, anchor: Anchor, pictures: PeoplePictures, config: EnhancerTrainConfig) -> EnhancerModel:

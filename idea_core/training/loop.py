@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..diffusion.backbone import Backbone, Recordings
 from ..diffusion.precision import TrainingArithmetic
+from ..errors import DivergedError
 
 READ_EVERY = 10  # steps between two reads of the losses, each of which waits for the device
 EXPLODED = 5.0  # times the loss of the first steps
@@ -33,7 +34,7 @@ class TrainingLoop(ABC):
         micro_batch: samples whose gradients are computed together.
 
     Attributes:
-        losses: loss of each step done, as far as they were read.
+        losses: loss of each step done, as far as they were read: a reading waits for the device.
         average: mean weights of the last steps, by name; empty without averaging.
         graph_bytes: of GPU memory that recorded steps had for themselves.
     """
@@ -51,6 +52,8 @@ class TrainingLoop(ABC):
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.scales_loss)
         self.losses: list[float] = []
         self.average: dict[str, Tensor] = {}
+        self._unread: list[Tensor] = []
+        self._good: dict[str, Tensor] = {}  # weights at the start, then at each reading of the losses
         self._stopped = False
 
     @abstractmethod
@@ -58,8 +61,20 @@ class TrainingLoop(ABC):
         """All that is trained, by name, detached; writing to the tensors changes the model."""
 
     @abstractmethod
-    def run_step(self) -> None:
-        """Draw a batch and do a step with it."""
+    def run_step(self) -> Tensor:
+        """Draw a batch and do a step with it; its loss, a detached scalar on the device."""
+
+    @abstractmethod
+    def problem(self, losses: Sequence[float], read: int) -> str:
+        """What went wrong in the losses after the first `read` ones, or in the weights; "" if all is well."""
+
+    @abstractmethod
+    def diverged(self, problem: str) -> DivergedError:
+        """What to raise for a `problem`, after which the weights of the last reading are there again."""
+
+    @property
+    def steps_done(self) -> int:
+        return len(self.losses) + len(self._unread)
 
     @property
     def recordings(self) -> Recordings | None:
@@ -81,11 +96,26 @@ class TrainingLoop(ABC):
     def active(self) -> AbstractContextManager[None]:
         """While open, the backbone computes with the trained weights."""
 
-    def finish_step(self, step: int) -> None:  # noqa: B027
+    def finish_step(self, step: int) -> None:
         """Called after step number `step`, counted from 1; it makes no random choice."""
+        if len(self._unread) == READ_EVERY or step == self.steps:
+            self.read_losses()
 
     def read_losses(self) -> list[float]:
-        """The losses of all steps so far."""
+        """The losses of all steps so far; it waits for the device.
+
+        Raises:
+            DivergedError: the training diverged; the weights are those of the reading before.
+        """
+        if self._unread:
+            losses = self.losses + torch.stack(self._unread).tolist()
+            self._unread.clear()
+            problem = self.problem(losses, len(self.losses))
+            if problem:
+                self.set_weights(self._good)
+                raise self.diverged(problem)
+            self.losses = losses
+            self._good = copied(self.weights())
         return self.losses
 
     def run(self, on_step: OnStep | None = None) -> tuple[float, ...]:
@@ -100,7 +130,8 @@ class TrainingLoop(ABC):
                 for step in range(len(self.losses) + 1, self.steps + 1):
                     if self._stopped:
                         break
-                    self._do_step(arithmetic)
+                    self._good = self._good or copied(self.weights())
+                    self._unread.append(self._do_step(arithmetic))
                     self.finish_step(step)
                     if on_step:
                         on_step(step, self.losses)
@@ -109,7 +140,7 @@ class TrainingLoop(ABC):
                 self.release()
         return tuple(self.losses)
 
-    def _do_step(self, arithmetic: TrainingArithmetic) -> None:
+    def _do_step(self, arithmetic: TrainingArithmetic) -> Tensor:
         """A step, or nothing: where it breaks off, it is drawn again, in slower ways as long as there are any."""
         random = self.generator.get_state()
         while True:
@@ -163,15 +194,20 @@ def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: weight.clone() for key, weight in weights.items()}
 
 
-def divergence(losses: Sequence[float], read: int, weights: Mapping[str, Tensor]) -> str:
-    """What went wrong in the losses after the first `read` ones, or in the weights; "" if all is well."""
+def explosion(losses: Sequence[float], read: int) -> str:
+    """How much higher the losses after the first `read` ones are than the first ones; "" if they are not too high."""
+    first, recent = (float(torch.tensor(some).mean()) for some in (losses[:READ_EVERY], losses[read:]))
+    if recent > max(EXPLODED * first, MAX_LOSS):
+        return f"{recent:.1f} on average of the steps up to {len(losses)}, {first:.2f} at first"
+    return ""
+
+
+def not_finite(losses: Sequence[float], read: int, weights: Mapping[str, Tensor]) -> str:
+    """Which of the losses after the first `read` ones is not finite, or that weights are not; "" if all are."""
     fresh = torch.tensor(losses[read:])
     if not fresh.isfinite().all():
         step = read + int(fresh.isfinite().logical_not().nonzero()[0]) + 1
         return f"{losses[step - 1]} at step {step}"
-    first, recent = float(torch.tensor(losses[:READ_EVERY]).mean()), float(fresh.mean())
-    if recent > max(EXPLODED * first, MAX_LOSS):
-        return f"{recent:.1f} on average of the steps up to {len(losses)}, {first:.2f} at first"
     if not torch.stack([weight.isfinite().all() for weight in weights.values()]).all():
         return f"weights that are not finite after step {len(losses)}"
     return ""

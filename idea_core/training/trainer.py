@@ -30,7 +30,7 @@ from .denoising import DenoisingLoss
 from .faster import FasterSteps
 from .inputs import Inputs
 from .likeness_loss import LikenessLoss
-from .loop import MAX_LOSS, READ_EVERY, TrainingLoop, adamw, copied, divergence, moments
+from .loop import MAX_LOSS, TrainingLoop, adamw, explosion, moments, not_finite
 from .person import PersonModel
 from .recorded import RecordedStep, Recorder, capturable, recorder_for
 from .start import NamesStart, Start, fitted
@@ -67,8 +67,6 @@ class Trainer(TrainingLoop):
         groups = person.parameter_groups(config, 1.0 if transformer is None else transformer.kv_lr_scale)
         optimizer = adamw(groups, backbone.device, weight_decay=config.weight_decay, eps=eps)
         super().__init__(backbone, optimizer, self.sampler.generator, config.steps, config.batch_size)
-        self._good: dict[str, Tensor] = {}  # weights at the start, then at each reading of the losses
-        self._unread: list[Tensor] = []
         recorder = recorder_for(backbone.device) if backbone.recordings is None else None
         self.faster = FasterSteps(self, recorder) if recorder else None
 
@@ -108,33 +106,19 @@ class Trainer(TrainingLoop):
             return nullcontext()
         return self.backbone.kv_deltas(self.person.kv.weights, self.config.kv_scope)
 
-    def run_step(self) -> None:
-        self._good = self._good or copied(self.weights())
-        self._unread.append(self.step(self.sampler.draw()))
+    def run_step(self) -> Tensor:
+        return self.step(self.sampler.draw())
+
+    def problem(self, losses: Sequence[float], read: int) -> str:
+        return not_finite(losses, read, self.weights()) or explosion(losses, read)
+
+    def diverged(self, problem: str) -> DivergedError:
+        remedy = f"{_LOWER_LR} What was learnt in {len(self.losses)} steps is kept."
+        return DivergedError(f"a finite loss of at most {MAX_LOSS:g}", problem, remedy)
 
     def finish_step(self, step: int) -> None:
         self._add_to_average(step)
-        if len(self._unread) == READ_EVERY or step == self.steps:
-            self.read_losses()
-
-    def read_losses(self) -> list[float]:
-        """The losses of all steps so far; it waits for the device.
-
-        Raises:
-            DivergedError: the training diverged; the person has the weights of the reading before.
-        """
-        if self._unread:
-            losses = self.losses + torch.stack(self._unread).tolist()
-            self._unread.clear()
-            weights = self.weights()
-            problem = divergence(losses, len(self.losses), weights)
-            if problem:
-                self.set_weights(self._good)
-                remedy = f"{_LOWER_LR} What was learnt in {len(self.losses)} steps is kept."
-                raise DivergedError(f"a finite loss of at most {MAX_LOSS:g}", problem, remedy)
-            self.losses = losses
-            self._good = copied(weights)
-        return self.losses
+        super().finish_step(step)
 
     def weights(self) -> dict[str, Tensor]:
         return self.person.weights()
@@ -193,7 +177,7 @@ class Trainer(TrainingLoop):
 
     @property
     def steps_left(self) -> int:
-        return self.steps - len(self.losses) - len(self._unread)
+        return self.steps - self.steps_done
 
     @property
     def reads_captions_on_host(self) -> bool:
