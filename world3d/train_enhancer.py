@@ -36,12 +36,15 @@ MIN_SIMILARITY = 0.25  # to the person's other images; strangers have less
 @click.option("--synthetic", type=click.IntRange(0), default=NUM_SYNTHETIC, help="Number of people with made-up names.")
 @click.option("--text-steps", type=click.IntRange(0), default=TEXT_STEPS)
 @click.option("--steps", type=click.IntRange(1), default=STEPS)
+@click.option("--dtype", type=click.Choice(["fp32", "bf16"]), default="bf16", help="Of the base model while it draws.")
 @click.option("--threads", type=int, default=2, help="CPU threads.")
 @click.option("--seed", type=int, default=0)
-def main(models: Path, work: Path, synthetic: int, text_steps: int, steps: int, threads: int, seed: int) -> None:
+def main(
+    models: Path, work: Path, synthetic: int, text_steps: int, steps: int, dtype: str, threads: int, seed: int
+) -> None:
     torch.set_num_threads(threads)
     world = World(models)
-    job = PeopleJob(work, ModelSource(world.base, dtype="bf16", device="cpu"), world.faces, people_config(synthetic))
+    job = PeopleJob(work, ModelSource(world.base, dtype, "cpu"), world.faces, people_config(synthetic))
     people = job.open()
     for number in job.draw(people):
         print(f"person {number}", flush=True)
