@@ -29,7 +29,7 @@ from .tables import markdown, rates_tried
 SEARCH, REPORT, BLEED = (RESULTS / f"flow-{name}.jsonl" for name in ("search", "run", "bleed"))
 PAGE = Path(__file__).parents[1] / "docs" / "transformers.md"
 REPORTED, SEARCHED = range(32), range(32, 34)  # people
-PAIRS = range(0, 16, 2)  # the first of two
+PAIRS = range(0, 32, 2)  # the first of two
 FEW, MORE = SHORT
 OBEDIENT = 0.85  # of what is asked for, among which rates are chosen; the base model's own people obey .94
 CHOOSING = "hse"
@@ -64,29 +64,34 @@ ARMS: Mapping[str, Method] = {
 }
 TITLES = {arm: method.title for arm, method in ARMS.items()} | {LORA: "LoRA"}
 _TOKENS, _AXES = (3e-3, 1e-2, 3e-2, 1e-1), (0.03, 0.1, 0.3, 1.0)
-_KV = {"axes_lr": (0.1, 0.3), "kv_lr": (2e-4, 5e-4, 1e-3, 2e-3, 5e-3)}
+_RATES = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
+_KV = {"axes_lr": (0.1, 0.3), "kv_lr": _RATES}
+_WIDER = {"axes_lr": (0.1,), "kv_lr": _RATES}
 GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
-    LORA: {"kv_lr": (3e-4, 1e-3, 3e-3, 1e-2)},  # of all its matrices
+    LORA: {"kv_lr": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)},  # of all its matrices
     "in": _KV,
     "out": _KV,
     "ti-in": {"token_lr": _TOKENS},
     "ti-out": {"token_lr": tuple(10 * rate for rate in _TOKENS)},
     "axes-in": {"axes_lr": _AXES},
     "axes-out": {"axes_lr": _AXES},
+    "out: text": _WIDER,
+    "out: whole": _WIDER,
 }
 LONG_GRIDS = {"ti-in": {"token_lr": (1e-2, 3e-2, 1e-1)}, LORA: {"kv_lr": (3e-4, 1e-3, 3e-3)}}
 """Rates that are tried for `LONG` steps."""
 PARTS = [arm for arm in ARMS if ": " in arm]
-BLEEDING = (LORA, "in", "out", "in: text", "in: whole")
+PARTS_OUT = [arm for arm in PARTS if arm.startswith("out")]
+ALONE = [arm for arm in GRIDS if arm not in (*MAIN, *PARTS)]  # Textual Inversion and axes
+BLEEDING = (LORA, "in", "out")
 TWO = [f"{asked} {kind} {judge}" for asked in ("together", "alone") for judge in JUDGES for kind in ("own", "bleed")]
 Chosen = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def searched_cells() -> Iterator[Cell]:
     """What is measured first is searched first."""
-    main = {arm: GRIDS[arm] for arm in MAIN}
-    others = {arm: grid for arm, grid in GRIDS.items() if arm not in MAIN}
-    for budget in ((MORE, main), (FEW, main), (MORE, others), (FEW, others), (LONG, LONG_GRIDS)):
+    main, alone, parts = ({arm: GRIDS[arm] for arm in arms if arm in GRIDS} for arms in (MAIN, ALONE, PARTS))
+    for budget in ((MORE, main), (FEW, main), (MORE, alone), (MORE, parts), (FEW, alone), (LONG, LONG_GRIDS)):
         yield from grid_cells(SEARCHED, [budget])
 
 
@@ -96,21 +101,27 @@ def chosen_rates(searched: Sequence[Line]) -> Chosen:
 
 
 def rates_of(arm: str, steps: int, chosen: Chosen) -> Mapping[str, float]:
-    """The rates that the search chose for an arm; a part takes those of the whole that it has."""
-    whole = arm.split(": ")[0]
-    rates = chosen[str(steps)][whole]
-    return rates if arm == LORA else {key: value for key, value in rates.items() if ARMS[arm].settings.get(key) != 0.0}
+    """The rates that the search chose for an arm; a part without its own takes those of the whole that it has."""
+    known = chosen[str(steps)]
+    if arm in known:
+        return known[arm]
+    return {key: value for key, value in known[_whole(arm)].items() if ARMS[arm].settings.get(key) != 0.0}
+
+
+def _whole(part: str) -> str:
+    return part.split(": ")[0]
 
 
 def reported_cells(chosen: Chosen, enhancer: bool) -> Iterator[Cell]:
     """What is most telling first, and only where rates were searched."""
-    others = [arm for arm in GRIDS if arm not in MAIN]
     rounds: list[list[tuple[str, int]]] = [
         [(arm, MORE) for arm in MAIN[:3]],
         [(arm, MORE) for arm in MAIN[3:]],
         [(arm, FEW) for arm in MAIN],
-        [(arm, MORE) for arm in (*PARTS, *others)],
-        [(arm, FEW) for arm in others],
+        [(arm, MORE) for arm in ALONE],
+        [(arm, MORE) for arm in PARTS_OUT],
+        [(arm, MORE) for arm in PARTS if arm not in PARTS_OUT],
+        [(arm, FEW) for arm in ALONE],
         [(arm, LONG) for arm in LONG_GRIDS],
     ]
     for person, arm in itertools.product(REPORTED, BOUNDS):
@@ -120,16 +131,15 @@ def reported_cells(chosen: Chosen, enhancer: bool) -> Iterator[Cell]:
             yield Cell("seen", person, 0, 4)
     for some, person in itertools.product(rounds, REPORTED):
         for arm, steps in some:
-            if arm.split(": ")[0] in chosen.get(str(steps), {}):
+            if _whole(arm) in chosen.get(str(steps), {}):
                 yield Cell(arm, person, steps, 4, rates_of(arm, steps, chosen))
 
 
 def paired_cells(chosen: Chosen) -> Iterator[Cell]:
     for first in PAIRS:
         yield Cell("true", first, 0, 4)
-    for some, first in itertools.product((BLEEDING[:3], BLEEDING[3:]), PAIRS):
-        for arm in some:
-            yield Cell(arm, first, MORE, 4, rates_of(arm, MORE, chosen))
+    for first, arm in itertools.product(PAIRS, BLEEDING):
+        yield Cell(arm, first, MORE, 4, rates_of(arm, MORE, chosen))
 
 
 def tables(lines: Sequence[Line], two: Sequence[Line], searched: Sequence[Line]) -> str:
@@ -143,14 +153,15 @@ def tables(lines: Sequence[Line], two: Sequence[Line], searched: Sequence[Line])
     people = len(select(lines, LORA, MORE))
     searched_grids = {arm: grid for arm, grid in GRIDS.items() if any(arm in rates for rates in chosen.values())}
     rows = [[BOUNDS[bound], "", *cells(select(lines, bound))] for bound in BOUNDS]
-    for arm, steps in [("seen", 0), *itertools.product([*GRIDS, *PARTS], (FEW, MORE, LONG))]:
+    for arm, steps in [("seen", 0), *itertools.product([*MAIN, *ALONE, *PARTS], (FEW, MORE, LONG))]:
         found = select(lines, arm, steps)
         if found and len(found) == people:  # means of other people do not compare
             rows.append([TITLES[arm], str(steps), *cells(found)])
     rivals = [(arm, steps, LORA, steps) for steps in SHORT for arm in ("in", "out")]
     rivals += [(arm, MORE, LORA, LONG) for arm in ("in", "out")]
-    rivals += [("in", steps, "ti-in", steps) for steps in SHORT]
-    parts = [(arm.split(": ")[0], MORE, arm, MORE) for arm in PARTS if len(select(lines, arm, MORE)) == people]
+    rivals += [(arm, steps, "ti-in", steps) for steps in SHORT for arm in ("in", "out")]
+    rivals += [("out", MORE, "ti-out", MORE)]
+    parts = [(_whole(arm), MORE, arm, MORE) for arm in PARTS if len(select(lines, arm, MORE)) == people]
     title = f"{people} people, four photos, 6 images of each person"
     return "\n\n".join(
         [
