@@ -82,16 +82,17 @@ LONG_GRIDS = {"ti-in": {"token_lr": (1e-2, 3e-2, 1e-1)}, LORA: {"kv_lr": (3e-4, 
 """Rates that are tried for `LONG` steps."""
 PARTS = [arm for arm in ARMS if ": " in arm]
 PARTS_OUT = [arm for arm in PARTS if arm.startswith("out")]
-ALONE = [arm for arm in GRIDS if arm not in (*MAIN, *PARTS)]  # Textual Inversion and axes
+WITHOUT_ADAPTER = [arm for arm in GRIDS if arm not in (*MAIN, *PARTS)]  # Textual Inversion and axes
 BLEEDING = (LORA, "in", "out")
+LOST = 0.9  # by dlib, to whom any two faces are more alike: some image has no face, which counts as 0
 TWO = [f"{asked} {kind} {judge}" for asked in ("together", "alone") for judge in JUDGES for kind in ("own", "bleed")]
 Chosen = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def searched_cells() -> Iterator[Cell]:
     """What is measured first is searched first."""
-    main, alone, parts = ({arm: GRIDS[arm] for arm in arms if arm in GRIDS} for arms in (MAIN, ALONE, PARTS))
-    for budget in ((MORE, main), (FEW, main), (MORE, alone), (MORE, parts), (FEW, alone), (LONG, LONG_GRIDS)):
+    main, bare, parts = ({arm: GRIDS[arm] for arm in arms if arm in GRIDS} for arms in (MAIN, WITHOUT_ADAPTER, PARTS))
+    for budget in ((MORE, main), (FEW, main), (MORE, bare), (MORE, parts), (FEW, bare), (LONG, LONG_GRIDS)):
         yield from grid_cells(SEARCHED, [budget])
 
 
@@ -118,10 +119,10 @@ def reported_cells(chosen: Chosen, enhancer: bool) -> Iterator[Cell]:
         [(arm, MORE) for arm in MAIN[:3]],
         [(arm, MORE) for arm in MAIN[3:]],
         [(arm, FEW) for arm in MAIN],
-        [(arm, MORE) for arm in ALONE],
+        [(arm, MORE) for arm in WITHOUT_ADAPTER],
         [(arm, MORE) for arm in PARTS_OUT],
         [(arm, MORE) for arm in PARTS if arm not in PARTS_OUT],
-        [(arm, FEW) for arm in ALONE],
+        [(arm, FEW) for arm in WITHOUT_ADAPTER],
         [(arm, LONG) for arm in LONG_GRIDS],
     ]
     for person, arm in itertools.product(REPORTED, BOUNDS):
@@ -153,7 +154,7 @@ def tables(lines: Sequence[Line], two: Sequence[Line], searched: Sequence[Line])
     people = len(select(lines, LORA, MORE))
     searched_grids = {arm: grid for arm, grid in GRIDS.items() if any(arm in rates for rates in chosen.values())}
     rows = [[BOUNDS[bound], "", *cells(select(lines, bound))] for bound in BOUNDS]
-    for arm, steps in [("seen", 0), *itertools.product([*MAIN, *ALONE, *PARTS], (FEW, MORE, LONG))]:
+    for arm, steps in [("seen", 0), *itertools.product([*MAIN, *WITHOUT_ADAPTER, *PARTS], (FEW, MORE, LONG))]:
         found = select(lines, arm, steps)
         if found and len(found) == people:  # means of other people do not compare
             rows.append([TITLES[arm], str(steps), *cells(found)])
@@ -228,13 +229,19 @@ def _bleeding(two: Sequence[Line]) -> str:
 
 
 def _bleeding_differences(two: Sequence[Line]) -> list[str]:
-    """A table for images of one of the two, and one for images of both."""
-    rivals, pairs = [(arm, MORE, LORA, MORE) for arm in ("in", "out")], len(select(two, LORA, MORE))
-    return [
-        differences(f"Two people applied, {asked}, against LoRAs", two, rivals, TITLES, pairs, measures)
-        for asked in ("together", "alone")
-        if (measures := [measure for measure in TWO if measure.startswith(asked)])
-    ]
+    """Tables for images of both of the two, for the pairs in which all faces are there, and for images of one."""
+    rivals = [(arm, MORE, LORA, MORE) for arm in ("in", "out")]
+    lost = {line["person"] for line in two if line["together own dlib"] < LOST}
+    whole, found = [line for line in two if line["person"] not in lost], []
+    for title, lines in (
+        ("together", two),
+        (f"together, the {len(select(whole, LORA, MORE))} in which every method shows all faces", whole),
+        ("alone", two),
+    ):
+        measures = [measure for measure in TWO if measure.startswith(title.split(",")[0])]
+        pairs = len(select(lines, LORA, MORE))
+        found.append(differences(f"Two people applied, {title}, against LoRAs", lines, rivals, TITLES, pairs, measures))
+    return found
 
 
 @click.group()

@@ -50,7 +50,7 @@ def main(work: Path, output: Path, shard: str | None, device: str, threads: int,
 
     def train(config: EnhancerTrainConfig, name: str, start: PretrainedEnhancer | None = None) -> PretrainedEnhancer:
         def on_progress(done: Progress) -> None:
-            print(f"{name}: step {done.step}  loss {done.loss:.4f}", flush=True)
+            print(f"{name}: step {done.step}  loss {done.loss}", flush=True)
 
         return job.train(EnhancerSpec(people, config, start=start), work / f"{name}.safetensors", 200, on_progress)
 

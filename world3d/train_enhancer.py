@@ -50,7 +50,7 @@ def main(
         print(f"person {number}", flush=True)
 
     def on_progress(done: Progress) -> None:
-        print(f"step {done.step}  loss {done.loss:.4f}", flush=True)
+        print(f"step {done.step}  loss {done.loss}", flush=True)
 
     config = EnhancerTrainConfig(steps=steps, text_steps=text_steps, seed=seed)
     job.train(EnhancerSpec(people, config), models / ENHANCER, 200, on_progress)

@@ -69,7 +69,7 @@ class EnhancerTrainer(TrainingLoop):
     def active(self) -> AbstractContextManager[None]:
         return nullcontext()  # the model's output is the backbone's input; the backbone does not change
 
-    def run_step(self) -> Tensor:
+    def drawn_step(self) -> Tensor:
         objective, done = self._now()
         if not done:  # Adam's moments of another objective do not fit this one
             self.optimizer.state.clear()
@@ -88,6 +88,11 @@ class EnhancerTrainer(TrainingLoop):
 
     def diverged(self, problem: str) -> DivergedError:
         return DivergedError("a finite loss", problem, f"Lower {self._now()[0].lr_setting}.")
+
+    def finish_step(self, step: int) -> None:
+        super().finish_step(step)
+        if not self._now()[1]:  # an error is to name the rate of the objective that it is of
+            self.read_losses()
 
     def _objectives(self, likeness: LikenessLoss | None) -> list[Objective]:
         config, data = self.config, self.data

@@ -53,7 +53,8 @@ class LikenessLoss:
     def drawn(self, condition: TextCondition, noise: Tensor) -> Tensor:
         """Latents (B, c, h, w) of the images.
 
-        By DDIM: at so few steps DPM-Solver++ 2M draws faces less alike, and gives gradients that lead less far.
+        Of first order: at so few steps DPM-Solver++ 2M draws faces less alike, and its gradients agree less with those
+        of many steps.
         """
         return sample(self._backbone, condition, self.negative, noise, self._steps, self._guidance)
 

@@ -61,7 +61,7 @@ class TrainingLoop(ABC):
         """All that is trained, by name, detached; writing to the tensors changes the model."""
 
     @abstractmethod
-    def run_step(self) -> Tensor:
+    def drawn_step(self) -> Tensor:
         """Draw a batch and do a step with it; its loss, a detached scalar on the device."""
 
     @abstractmethod
@@ -96,6 +96,11 @@ class TrainingLoop(ABC):
     def active(self) -> AbstractContextManager[None]:
         """While open, the backbone computes with the trained weights."""
 
+    def run_step(self) -> None:
+        """A step of the training."""
+        self._good = self._good or copied(self.weights())
+        self._unread.append(self.drawn_step())
+
     def finish_step(self, step: int) -> None:
         """Called after step number `step`, counted from 1; it makes no random choice."""
         if len(self._unread) == READ_EVERY or step == self.steps:
@@ -127,11 +132,10 @@ class TrainingLoop(ABC):
         backbone = self.backbone
         with torch.enable_grad(), self.active(), TrainingArithmetic(backbone.device, backbone.dtype) as arithmetic:
             try:
-                for step in range(len(self.losses) + 1, self.steps + 1):
+                for step in range(self.steps_done + 1, self.steps + 1):
                     if self._stopped:
                         break
-                    self._good = self._good or copied(self.weights())
-                    self._unread.append(self._do_step(arithmetic))
+                    self._do_step(arithmetic)
                     self.finish_step(step)
                     if on_step:
                         on_step(step, self.losses)
@@ -140,7 +144,7 @@ class TrainingLoop(ABC):
                 self.release()
         return tuple(self.losses)
 
-    def _do_step(self, arithmetic: TrainingArithmetic) -> Tensor:
+    def _do_step(self, arithmetic: TrainingArithmetic) -> None:
         """A step, or nothing: where it breaks off, it is drawn again, in slower ways as long as there are any."""
         random = self.generator.get_state()
         while True:

@@ -106,7 +106,7 @@ class Trainer(TrainingLoop):
             return nullcontext()
         return self.backbone.kv_deltas(self.person.kv.weights, self.config.kv_scope)
 
-    def run_step(self) -> Tensor:
+    def drawn_step(self) -> Tensor:
         return self.step(self.sampler.draw())
 
     def problem(self, losses: Sequence[float], read: int) -> str:

@@ -187,7 +187,8 @@ def _tell_of_weights(people: Sequence[AppliedPerson], tokens: Mapping[str, list]
 def _acts_at(key: str, marks: Mapping[str, Tensor]) -> Tensor | None:
     """Where a person's adapter acts in a transformer's prompt (1, L, 1); None: at all tokens.
 
-    Beside other people it acts at its person's own tokens alone: in the words between them, people mix.
+    Beside other people it acts at its person's own tokens alone: in the words between them, people mix. The adapter of
+    somebody who is not named acts at nobody's tokens.
     """
     if key in marks:
         return marks[key] if len(marks) > 1 else None

@@ -1,4 +1,4 @@
-"""A step with a person is the same through ComfyUI's transformers and diffusers', from the same weights."""
+"""Keys and values of a person act alike in ComfyUI's transformers and diffusers', on one text condition."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def written(request, tiny_family) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("written", ["klein4b", "zimage"], indirect=True)
 @in_comfyui
-def test_a_step_with_a_person_is_the_same(written):
+def test_a_step_with_a_persons_keys_and_values_is_the_same(written):
     base, name = pack("idea_core").BASE_MODELS[written], FILES[written][0]
     flow = {part: pack(f"idea_core.headless.diffusers.flow.{part}") for part in ("networks", "layers")}
     model, clip, _ = load_transformer(written)

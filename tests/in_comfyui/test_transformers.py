@@ -88,19 +88,25 @@ def test_beside_other_people_an_adapter_acts_at_its_persons_own_tokens(family_of
     family = family_of_flux
     ann, bob = (replace(stranger(family, name, seed), rows=None) for seed, name in enumerate(("ann", "bob")))
 
-    def texts(prompt: str):
+    def changed(prompt: str, marked: str, **options):
+        """The text's tokens that ann's adapter changes, and those of a person."""
+        texts = []
         with torch.inference_mode():
             for one in (ann, replace(ann, grounding=-3 * ann.grounding)):
-                _, named = apply(family, bob, on=apply(family, one, on=on(family)))
-                yield encode(named, prompt)[0]
+                _, named = apply(family, bob, on=apply(family, one, on=on(family), **options))
+                texts.append(encode(named, prompt)[0])
+        (first, entries), (second, _) = texts
+        key = f"idea_{ {'ann': ann, 'bob': bob}[marked].digest()[:16] }"
+        own = entries["idea_people"].places[key][0, :, 0].bool()
+        assert own.sum() == 2
+        return (first - second).abs().amax(-1)[0] > 0, own
 
-    def changed(prompt: str):
-        (first, entries), (second, _) = texts(prompt)
-        return (first - second).abs().amax(-1)[0] > 0, entries["idea_people"].places
-
-    rows, places = changed("<ann> beside <bob>")
-    assert any(torch.equal(rows, mark[0, :, 0].bool()) for mark in places.values())
-    assert changed("<ann> beside a dog")[0].all()
+    rows, own = changed("<ann> beside <bob>", "ann")
+    assert torch.equal(rows, own)
+    rows, _ = changed("<ann> beside a dog", "ann")
+    assert rows.all()
+    rows, own = changed("a dog beside <bob>", "bob", branch="all prompts")
+    assert torch.equal(rows, ~own)
 
 
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)

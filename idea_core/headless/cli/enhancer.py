@@ -131,7 +131,8 @@ def train_enhancer(
 
         def on_progress(done: Progress) -> None:
             bar.update(done.step - bar.n)
-            bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
+            if done.loss is not None:
+                bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
 
         spec = EnhancerSpec(people, config, when.validate_every, pretrained)
         training = job.train(spec, output, when.save_every, on_progress, how["compiled"]).training
