@@ -169,7 +169,7 @@ def steps_of(precision: str, left: float = 0, checkpointed: bool = False) -> dic
     return {"counts": counts, "losses": losses, "gradients": gradients, "said": [line for line in said if "MB" in line]}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @in_comfyui
 def test_weights_of_another_precision_are_converted_once(precision):
     """The text encoder is stored in half precision and computes in single; for bf16 all of the UNet is another."""
