@@ -207,7 +207,7 @@ FLAGS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpoint", ["tiny_sd15", pytest.param("tiny_sdxl", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("checkpoint", ["tiny_sd15", "tiny_sdxl"])
 def test_comfyuis_options_change_no_more_than_rounding(start_probe, probe, tmp_path, checkpoint):
     call = {"checkpoint": checkpoint, "prompt": "photo of <ann> smiling", "strength": 1.0, "kv_strength": 1.0}
     plain = seen_by_unet(probe, tmp_path / "plain", **call)["output"]
