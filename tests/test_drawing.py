@@ -64,7 +64,7 @@ def test_as_many_at_once_as_half_of_the_free_memory_holds(count, used, free, exp
     ("free", "expected"),
     [
         pytest.param(10**6, [2, 4, 8, 10], id="much", marks=pytest.mark.slow),
-        pytest.param(2 * 500, [2, 4, 5, 5, 5, 3], id="some", marks=pytest.mark.slow),
+        pytest.param(2 * 500, [2, 4, 5, 5, 5, 3], id="some"),
         pytest.param(0, [2] * 12, id="none", marks=pytest.mark.slow),
     ],
 )
