@@ -233,14 +233,15 @@ def _bleeding_differences(two: Sequence[Line]) -> list[str]:
     rivals = [(arm, MORE, LORA, MORE) for arm in ("in", "out")]
     lost = {line["person"] for line in two if line["together own dlib"] < LOST}
     whole, found = [line for line in two if line["person"] not in lost], []
-    for title, lines in (
-        ("together", two),
-        (f"together, the {len(select(whole, LORA, MORE))} in which every method shows all faces", whole),
-        ("alone", two),
+    for asked, which, lines in (
+        ("together", "", two),
+        ("together", ", the {} in which every method shows all faces", whole),
+        ("alone", "", two),
     ):
-        measures = [measure for measure in TWO if measure.startswith(title.split(",")[0])]
+        measures = [measure for measure in TWO if measure.startswith(asked)]
         pairs = len(select(lines, LORA, MORE))
-        found.append(differences(f"Two people applied, {title}, against LoRAs", lines, rivals, TITLES, pairs, measures))
+        title = f"Two people applied, {asked}{which.format(pairs)}, against LoRAs"
+        found.append(differences(title, lines, rivals, TITLES, pairs, measures))
     return found
 
 

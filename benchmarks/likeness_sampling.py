@@ -14,19 +14,20 @@ from collections.abc import Iterator
 import click
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity
 
 from idea_core.diffusion.backbone import TextCondition
 from idea_core.diffusion.sampling import sample
 from idea_core.enhancers.model import face_condition
 from idea_core.headless.diffusers import DiffusersBackbone, load_pipeline
+from idea_core.training.config import TrainConfig
 from idea_core.training.likeness_loss import LikenessLoss
 from miniature.trial import Stranger
-from miniature.world import BASE, embed, enhancer, face_engine, largest_faces, portraits
+from miniature.world import BASE, enhancer, face_engine, mean_face, portraits
 
 from .study import UNSEEN
 
-GUIDANCE = 5.0  # the default of the loss
+GUIDANCE = TrainConfig().likeness_guidance
 MANY = (2, 20)
 SAMPLERS = ((1, 6), (2, 6), (2, 5), (2, 4), (1, 4), (2, 3))  # order and steps
 IMAGES = 6  # of each person
@@ -37,7 +38,7 @@ def drawn_people(backbone: DiffusersBackbone, people: int) -> Iterator[tuple[Tex
     model, captions = enhancer().build("cpu"), [backbone.read(prompt) for prompt in portraits(IMAGES)]
     for number in UNSEEN[:people]:
         photos = Stranger(number, 4).photos
-        face = normalize(embed(photos, largest_faces(photos)).mean(0), dim=0)
+        face = mean_face(photos)
         shape = backbone.encode_images(photos[:1].permute(0, 2, 3, 1)).mean.shape
         for place, caption in enumerate(captions):
             with torch.no_grad():

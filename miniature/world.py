@@ -82,6 +82,11 @@ def strangers_face() -> Tensor:
     """The embedding (512,) of one more person."""
     generator = torch.Generator().manual_seed(9)
     pictures = photos_of(other_people(1, seed=9)[0], draw_photos(4, generator), generator)
+    return mean_face(pictures)
+
+
+def mean_face(pictures: Tensor) -> Tensor:
+    """The embedding (512,) of one person, of images (B, 3, H, W)."""
     return normalize(embed(pictures, largest_faces(pictures)).mean(0), dim=0)
 
 

@@ -88,6 +88,12 @@ def tiny_family(base, comfyui, python) -> Callable[[str], str]:
     return written
 
 
+@pytest.fixture
+def family(request, tiny_family) -> str:
+    """A family's tiny models are in ComfyUI's folders."""
+    return tiny_family(request.param)
+
+
 @pytest.fixture(scope="session")
 def start_probe(comfyui, python, base) -> Callable[..., AbstractContextManager[Callable]]:
     """Starts a ComfyUI process with more options; where it is watched, nothing may reach beyond it."""

@@ -22,11 +22,6 @@ if INSIDE:
 PROMPTS = ["a photo of {}, smiling", "{} (by the sea:1.2)", "a dog on a hill"]
 
 
-@pytest.fixture
-def written(request, tiny_family) -> str:
-    return tiny_family(request.param)
-
-
 def language_model(family: str):
     """The tiny language model of a family in transformers' class, behind diffusers' part of the pack."""
     sizes, (name,) = encoders_of(family)["qwen3_4b_model_config"], FILES[family][1]
@@ -47,10 +42,10 @@ def language_model(family: str):
 
 
 @pytest.mark.slow  # a table of 151,936 tokens, twice
-@pytest.mark.parametrize("written", ["zimage", "klein4b"], indirect=True)
+@pytest.mark.parametrize("family", ["zimage", "klein4b"], indirect=True)
 @in_comfyui
-def test_a_prompt_is_the_same_text_condition(written):
-    family, prompts, ours = written, pack("idea_core.text.prompts"), language_model(written)
+def test_a_prompt_is_the_same_text_condition(family):
+    prompts, ours = pack("idea_core.text.prompts"), language_model(family)
     paths = [folder_paths.get_full_path_or_raise("text_encoders", name) for name in FILES[family][1]]
     kind = comfy.sd.CLIPType[CLIP_TYPES[family]]
     clip = comfy.sd.load_clip(paths, clip_type=kind, model_options=encoders_of(family))

@@ -47,30 +47,25 @@ def zimage():
     return network, from_zimage, {"vae": vae}
 
 
-@pytest.fixture
-def written(request, tiny_family) -> str:
-    return tiny_family(request.param)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("written", ["klein4b", "zimage"], indirect=True)
+@pytest.mark.parametrize("family", ["klein4b", "zimage"], indirect=True)
 @in_comfyui
-def test_a_step_with_a_persons_keys_and_values_is_the_same(written):
-    base, name = pack("idea_core").BASE_MODELS[written], FILES[written][0]
+def test_a_step_with_a_persons_keys_and_values_is_the_same(family):
+    base, name = pack("idea_core").BASE_MODELS[family], FILES[family][0]
     flow = {part: pack(f"idea_core.headless.diffusers.flow.{part}") for part in ("networks", "layers")}
-    model, clip, _ = load_transformer(written)
-    ann = stranger(written, "ann", 1)
+    model, clip, _ = load_transformer(family)
+    ann = stranger(family, "ann", 1)
     ann = replace(ann, kv={key: 4 * tensor for key, tensor in ann.kv.items()})
     noisy = torch.randn(1, model.model.latent_format.latent_channels, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        patched, named = apply(written, ann, kv_strength=1.0, on=(model, clip))
+        patched, named = apply(family, ann, kv_strength=1.0, on=(model, clip))
         condition = positive(patched, named, "<ann> on a hill")
         theirs = denoised(patched, condition, noisy, 0.7)
         without = denoised(model, condition, noisy, 0.7)
     ((context, entries),) = condition
     (marks,) = entries["idea_people"].places.values()
 
-    network, converted, parts = {"klein4b": klein, "zimage": zimage}[written]()
+    network, converted, parts = {"klein4b": klein, "zimage": zimage}[family]()
     state = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("diffusion_models", name))
     network.load_state_dict(converted({key: tensor.float() for key, tensor in state.items()}), assign=True)
     ours = flow["networks"].NETWORKS[base.pipeline](SimpleNamespace(transformer=network.eval(), **parts))

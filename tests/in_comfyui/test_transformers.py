@@ -27,12 +27,6 @@ FAMILIES = ["flux1", *(pytest.param(name, marks=slow) for name in ("klein4b", "z
 
 
 @pytest.fixture
-def family(request, tiny_family) -> str:
-    """A family's tiny models are in ComfyUI's folders."""
-    return tiny_family(request.param)
-
-
-@pytest.fixture
 def family_of_flux(tiny_family) -> str:
     return tiny_family("flux1")
 
