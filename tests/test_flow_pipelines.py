@@ -93,6 +93,17 @@ def test_a_text_condition_is_the_pipelines_own(each_pipeline, prompt):
     assert torch.equal(people_of(each_pipeline, []).encode(prompt).context[0], ours)
 
 
+def test_a_persons_rows_need_nothing_that_comes_after(each_pipeline):
+    backbone = FlowBackbone(each_pipeline)
+    width = each_pipeline.text_encoder.config.hidden_size
+    people = {"qwen3_4b": list(torch.randn(3, 2, width, generator=torch.Generator().manual_seed(1)))}
+    whole, cut = (backbone.encode([backbone.read(PROMPT, every)] * 3, people) for every in (True, False))
+    assert torch.equal(whole.places, cut.places) and int(cut.places[0, -1]) == cut.context.shape[1] - 1
+    assert whole.context.shape[1] > cut.context.shape[1]
+    kept = whole.context[:, : cut.context.shape[1]]
+    assert torch.allclose(kept, cut.context, atol=1e-5) and not torch.allclose(kept[0], kept[1], atol=1e-2)
+
+
 def test_images_without_people_are_the_pipelines_own(each_pipeline):
     settings = {"num_inference_steps": 3, "output_type": "latent", **SIZES}
     own = each_pipeline(

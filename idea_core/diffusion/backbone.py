@@ -150,8 +150,13 @@ class Backbone(Protocol):
     def embed_tokens(self, encoder: str, ids: Sequence[int], /) -> Tensor:
         """Input embeddings (len(ids), d_enc) in float32."""
 
-    def read(self, prompt: str) -> Prompt:
-        """A prompt for `encode`, with `{}` where the person stands, or without it."""
+    def read(self, prompt: str, whole: bool = True, /) -> Prompt:
+        """A prompt for `encode`, with `{}` where the person stands, or without it.
+
+        Args:
+            whole: False where the person's own rows are all that is needed: a causal language model then reads nothing
+                that comes after the person, padding included.
+        """
 
     def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
         """Encode prompts of one length, differentiable in the vectors, which stand at each prompt's place.

@@ -92,6 +92,7 @@ class Transformer:
         kv: where text becomes keys and values.
         stand_ins: text encoder → texts that its tokenizer always reads as one token; one for each person in a prompt.
         ragged: whether prompts of different lengths cannot be in one batch.
+        causal: whether a row of the text condition depends on the tokens before it alone.
         guidance: guidance scale that distilled models take as an input, in training; None: they take none.
         guided: whether images need classifier-free guidance.
         headless: how diffusers runs it; None: ID-EA does not run it there.
@@ -103,6 +104,7 @@ class Transformer:
     kv: tuple[KVRule, ...]
     stand_ins: Mapping[str, tuple[str, ...]]
     ragged: bool = False
+    causal: bool = True
     guidance: float | None = None
     guided: bool = True
     headless: LanguagePipeline | None = None

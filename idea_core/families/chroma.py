@@ -23,5 +23,6 @@ CHROMA = BaseModel(
         kv=FLUX_KV,
         stand_ins={"t5xxl": T5_STAND_INS},
         ragged=True,  # prompts are not padded
+        causal=False,
     ),
 )

@@ -49,6 +49,7 @@ FLUX1 = BaseModel(
         blocks=(*FLUX_BLOCKS, T5_BLOCK),
         kv=FLUX_KV,
         stand_ins={"t5xxl": T5_STAND_INS},
+        causal=False,
         guidance=1.0,
         guided=False,
     ),

@@ -188,7 +188,7 @@ def _embedded(backbone: Backbone, ids: Sequence[TokenIds], n: int) -> dict[str, 
 
 def _rows_of(backbone: Backbone, vectors: Mapping[str, Tensor]) -> Tensor:
     """The text condition's rows (N, n, d) at vectors (N, n, d_enc) that are a prompt of their own."""
-    rows, prompt = [], backbone.read(PLACEHOLDER)
+    rows, prompt = [], backbone.read(PLACEHOLDER, False)
     for begin in range(0, len(next(iter(vectors.values()))), _BATCH_SIZE):
         parts = {encoder: list(part[begin : begin + _BATCH_SIZE]) for encoder, part in vectors.items()}
         condition = backbone.encode([prompt] * len(next(iter(parts.values()))), parts)

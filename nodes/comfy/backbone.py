@@ -59,7 +59,7 @@ class ComfyBackbone(LoadedModels):
     def _precisions(self) -> Mapping[torch.nn.Module, torch.dtype]:
         return {self._network: self._dtype, **dict.fromkeys(self._text.models.values(), torch.float32)}
 
-    def read(self, prompt: str) -> Prompt:
+    def read(self, prompt: str, _whole: bool = True) -> Prompt:
         return SplitPrompt.read(self.tokenize, prompt)
 
     def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:

@@ -29,24 +29,36 @@ from .models import flow_of, fused_layers
 from .scoped_kv import marked_rows, rows_marked
 from .stand_ins import places, reader_of, spliced
 
+_TOKENS_AT_ONCE = 2048
+"""Of prompts that are encoded in one batch."""
 _TRAINED = "idea_trained"
 """Key of the person in training, beside those of people who are applied."""
 
 
 class ReadPrompt:
-    """A prompt with a place for a person. Its tokens are read once for each number of pseudo-tokens."""
+    """A prompt with a place for a person. Its tokens are read once for each number of pseudo-tokens.
 
-    def __init__(self, clip, base: BaseModel, prompt: str):
+    Args:
+        whole: False where the person's own rows are all that is needed.
+    """
+
+    def __init__(self, clip, base: BaseModel, prompt: str, whole: bool = True):
         before, *after = prompt.split(PLACEHOLDER, 1)
         self.parts = [part for part in (before, *([0, after[0]] if after else [])) if part != ""]
+        assert base.transformer is not None
         self._tokenizer, self._base = clip.tokenizer, base
+        self.whole, self._cut = whole, not whole and base.transformer.causal
         self._read = cache(clip.tokenize)  # with the options of its tokenizer
         readers = [reader_of(clip.tokenizer, encoder) for encoder in base.encoders]
         self.length = max(len(reader.tokenizer(prompt)["input_ids"]) for reader in readers)
 
     def filled(self, vectors: Mapping[str, Sequence[Tensor]]) -> dict[str, list]:
         """ComfyUI's tokens of the prompt with the person's vectors in it."""
-        return spliced(self._read, self._tokenizer, self._base, self.parts, [vectors] if vectors else [])
+        tokens = spliced(self._read, self._tokenizer, self._base, self.parts, [vectors] if vectors else [])
+        if self._cut:
+            for encoder in vectors:
+                tokens[encoder] = [_without_tail(chunk) for chunk in tokens[encoder]]
+        return tokens
 
 
 class TransformerBackbone(LoadedModels):
@@ -80,33 +92,53 @@ class TransformerBackbone(LoadedModels):
     def tokenize(self, text: str) -> TokenIds:
         return super().tokenize(f" {text}" if text else text)  # a language model's words carry the blank before them
 
-    def read(self, prompt: str) -> Prompt:
-        return ReadPrompt(self._clip, self._base, prompt)
+    def read(self, prompt: str, whole: bool = True) -> Prompt:
+        return ReadPrompt(self._clip, self._base, prompt, whole)
 
     def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
         traced = torch.is_grad_enabled() and any(row.requires_grad for rows in vectors.values() for row in rows)
         self._use(network=traced, text=True)
         own = [{encoder: rows[number] for encoder, rows in vectors.items()} for number in range(len(prompts))]
+        if own and not cast(ReadPrompt, prompts[0]).whole:
+            return self._encode_people(cast(ReadPrompt, prompts[0]), own)
         # A prompt may be there several times with the same vectors, which `own` keeps alive: their identity tells.
         keys = [(id(prompt), *map(id, mine.values())) for prompt, mine in zip(prompts, own)]
         different = {key: (prompt, mine) for key, prompt, mine in zip(keys, prompts, own)}
-        encoded = {key: self._encode(cast(ReadPrompt, prompt), mine) for key, (prompt, mine) in different.items()}
+        encoded = {key: self._encode(cast(ReadPrompt, prompt), [mine]) for key, (prompt, mine) in different.items()}
         return TextCondition.together([encoded[key] for key in keys])
 
-    def _encode(self, prompt: ReadPrompt, vectors: Mapping[str, Sequence[Tensor]]) -> TextCondition:
+    def _encode_people(self, prompt: ReadPrompt, people: Sequence[Vectors]) -> TextCondition:
+        """One prompt with each of many people, as many at a time as a few prompts have tokens."""
+        encoder = next(iter(self._base.encoders))
+        length = sum(map(len, prompt.filled(people[0])[encoder]))
+        at_once = max(1, _TOKENS_AT_ONCE // length)
+        parts = [people[begin : begin + at_once] for begin in range(0, len(people), at_once)]
+        return TextCondition.together([self._encode(prompt, part) for part in parts])
+
+    def _encode(self, prompt: ReadPrompt, people: Sequence[Vectors]) -> TextCondition:
+        """A prompt with each of some people, whose vectors are equally many."""
         if prompt.length > self.prompt_length:
             raise too_long(self.prompt_length, prompt.length)
         comfy.model_management.throw_exception_if_processing_interrupted()
-        vectors = {encoder: list(rows) for encoder, rows in vectors.items()}  # the same objects are found again below
-        tokens = prompt.filled(vectors)
+        # The same objects are found again below.
+        own = [{encoder: list(rows) for encoder, rows in vectors.items()} for vectors in people]
+        filled = [prompt.filled(vectors) for vectors in own]
+        # ComfyUI encodes a prompt's chunks in one batch, and puts their rows one after the other.
+        tokens = {**filled[0], **{key: [chunk for one in filled for chunk in one[key]] for key in own[0]}}
         context, pooled, *extra = self._text_patcher.model.encode_token_weights(tokens)
+
+        def parted(rows: Tensor) -> Tensor:
+            """(1, B · L, …) → (B, L, …)."""
+            return torch.cat(rows.chunk(len(people), dim=1))
+
+        context = parted(context)
         encoder = next(iter(self._base.encoders))
-        rows = places(tokens[encoder], vectors[encoder], context.shape[1]) if vectors else []
+        rows = places(filled[0][encoder], own[0][encoder], context.shape[1]) if own[0] else []
         return TextCondition(
             context.to(self.device, torch.float32),
-            None if pooled is None else pooled.to(self.device),
-            send(torch.tensor([rows]), self.device) if rows else None,
-            dict(*extra),
+            None if pooled is None else pooled.to(self.device).expand(len(people), -1),
+            send(torch.tensor([rows] * len(people)), self.device) if rows else None,
+            {key: parted(entry) if isinstance(entry, Tensor) else entry for key, entry in dict(*extra).items()},
         )
 
     def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
@@ -178,3 +210,9 @@ def marks_of(condition: TextCondition, length: int, scope: str) -> Tensor | None
         marks[:, first:] = 1
         return marks[..., None]
     return marks.scatter(1, condition.places + first, 1.0)[..., None]
+
+
+def _without_tail(chunk: Sequence[tuple]) -> list[tuple]:
+    """A chunk of tokens up to its last vector."""
+    last = max(number for number, (token, *_) in enumerate(chunk) if isinstance(token, Tensor))
+    return list(chunk[: last + 1])

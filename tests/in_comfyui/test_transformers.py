@@ -119,6 +119,26 @@ def test_people_of_one_mean_name_are_told_apart(family):
 
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
 @in_comfyui
+def test_rows_of_many_people_at_once_are_those_of_each_in_a_whole_prompt(family):
+    """A causal language model reads nothing after the person there; T5 sees all of a prompt."""
+    count, base = 9, pack("idea_core").BASE_MODELS[family]
+    (encoder, width), *_ = base.encoders.items()
+    vectors = {encoder: list(0.1 * torch.randn(count, 2, width, generator=torch.Generator().manual_seed(1)))}
+    with torch.inference_mode(), pack("nodes.comfy.backbone").backbone_of(*load_transformer(family)) as backbone:
+        many = backbone.encode([backbone.read(PROMPT, False)] * count, vectors)
+        prompt = backbone.read(PROMPT)
+        alone = [backbone.encode([prompt], {encoder: [rows]}) for rows in vectors[encoder]]
+    assert torch.equal(many.places, torch.cat([one.places for one in alone]))
+    assert (many.context.shape[1] == int(many.places[0, -1]) + 1) == base.transformer.causal
+    index = many.places[..., None].expand(-1, -1, many.context.shape[-1])
+    got, wanted = (context.gather(1, index) for context in (many.context, torch.cat([one.context for one in alone])))
+    assert (got - wanted).abs().max() <= 1e-5 * wanted.abs().max() and error(got[0], got[1]) > 1e-3
+    for key, entry in alone[0].entries.items():
+        assert isinstance(entry, torch.Tensor) and many.entries[key].shape[0] == count
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@in_comfyui
 def test_the_stock_lora_loader_reads_keys_and_values_that_were_trained_on_the_whole_model(family):
     identity, losses, seen = trained_transformer(family, 2, space="output", kv_scope="whole")
     path = Path(folder_paths.get_folder_paths("loras")[0], f"ann_{family}.safetensors")

@@ -91,7 +91,7 @@ class DiffusersBackbone:
     def embed_tokens(self, encoder: str, ids: Sequence[int]) -> Tensor:
         return self._text.embed(encoder, ids)
 
-    def read(self, prompt: str) -> SplitPrompt:
+    def read(self, prompt: str, _whole: bool = True) -> SplitPrompt:
         return SplitPrompt.read(self.tokenize, prompt)
 
     def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:

@@ -91,12 +91,14 @@ class FlowBackbone:
         table = self._text.table
         return table[torch.tensor(ids, device=table.device)].float().to(self.device)
 
-    def read(self, prompt: str) -> ReadPrompt:
+    def read(self, prompt: str, whole: bool = True) -> ReadPrompt:
         before, *after = prompt.split(PLACEHOLDER, 1)
-        return self._text.read([before, 0, after[0]] if after else [before])
+        return self._text.read([before, 0, after[0]] if after else [before], whole)
 
     def encode(self, prompts: Sequence[Prompt], vectors: Vectors = MappingProxyType({})) -> TextCondition:
         own = vectors.get(self._encoder)
+        if own is not None and not cast(ReadPrompt, prompts[0]).whole:
+            return self._encode(cast(ReadPrompt, prompts[0]), own)
         encoded = [
             self._encode(cast(ReadPrompt, prompt), [own[number]] if own is not None else [])
             for number, prompt in enumerate(prompts)
@@ -105,7 +107,7 @@ class FlowBackbone:
 
     def _encode(self, prompt: ReadPrompt, vectors: Sequence[Tensor]) -> TextCondition:
         context, places = self._text.encode(prompt, [vectors] if vectors else [])
-        rows = send(torch.tensor(places), self.device) if vectors and places[0] else None
+        rows = send(torch.tensor(places * len(context)), self.device) if vectors and places[0] else None
         return TextCondition(context.to(self.device), places=rows)
 
     def tabulate(self, _prompts: Sequence[Prompt], _n: int) -> PromptTable | None:

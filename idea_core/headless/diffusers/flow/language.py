@@ -21,6 +21,7 @@ class ReadPrompt(NamedTuple):
 
     pieces: tuple[list[int] | int, ...]
     length: int  # tokens without people
+    whole: bool = True  # or cut off after the last person, and not padded
 
 
 class LanguageModel:
@@ -51,8 +52,12 @@ class LanguageModel:
         """Ids of a part of a prompt."""
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids) if text else []
 
-    def read(self, pieces: Sequence[Piece]) -> ReadPrompt:
-        """A prompt in the chat template. The blank before a person goes: words carry it themselves."""
+    def read(self, pieces: Sequence[Piece], whole: bool = True) -> ReadPrompt:
+        """A prompt in the chat template. The blank before a person goes: words carry it themselves.
+
+        Args:
+            whole: False leaves out what comes after the last person.
+        """
         texts: list[Piece] = [self._start]
         for piece in (*pieces, self._end):
             last = texts[-1]
@@ -62,8 +67,10 @@ class LanguageModel:
                 if isinstance(piece, int) and isinstance(last, str) and last[-1:].isspace() and last != self._start:
                     texts[-1] = last[:-1]
                 texts.append(piece)
+        while not whole and isinstance(texts[-1], str):
+            texts.pop()
         read = tuple(self.ids(text) if isinstance(text, str) else text for text in texts)
-        return ReadPrompt(read, sum(len(piece) for piece in read if isinstance(piece, list)))
+        return ReadPrompt(read, sum(len(piece) for piece in read if isinstance(piece, list)), whole)
 
     def encode(self, prompt: ReadPrompt, people: Sequence[Sequence[Tensor]]) -> tuple[Tensor, list[list[int]]]:
         """The text condition (B, L, d), and the rows at which each person stands.
@@ -88,7 +95,7 @@ class LanguageModel:
             length += part.shape[1]
         if length > self.base.context_length:
             raise too_long(self.base.context_length, length)
-        embedded, first = self._padded(torch.cat(parts, dim=1))
+        embedded, first = self._padded(torch.cat(parts, dim=1)) if prompt.whole else (torch.cat(parts, dim=1), 0)
         mask = torch.zeros(embedded.shape[:2], dtype=torch.long, device=table.device)
         mask[:, first : first + length] = 1
         states = self._states(
