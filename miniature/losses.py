@@ -9,6 +9,7 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from idea_core.headless.diffusers.schedule import stable_diffusion_schedule
 
+from . import processes
 from .training import half_precision
 
 KL_WEIGHT = 1e-6  # at 1e-5 the posterior is a quarter as wide as the latents, which blurs small features
@@ -45,6 +46,8 @@ class NoiseLoss:
         anywhere = torch.randint(len(self.alphas), (count,), generator=generator)
         late = torch.randint(LATE_FROM, len(self.alphas), (count,), generator=generator)
         timesteps = torch.where(torch.rand(count, generator=generator) < LATE, late, anywhere)
+        emphasis = emphasis.expand(count, *latents.shape[2:])
+        latents, ids, noise, timesteps, emphasis = processes.part(latents, ids, noise, timesteps, emphasis)
         alpha = self.alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):

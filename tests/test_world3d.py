@@ -7,6 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from diffusers import StableDiffusionPipeline
+from small_world import small_pipeline
 from torch import nn
 
 from idea_core.headless.diffusers.single_file import clip_tokenizer
@@ -17,6 +20,7 @@ from world3d.head import head
 from world3d.judge_comparison import similarity
 from world3d.person import expressed, neutral
 from world3d.picture import keypoints, picture, prepare
+from world3d.train_base import main as train_base
 from world3d.train_judge import indices
 
 PLAIN = scenes.Scene()
@@ -212,3 +216,20 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not(tmp_path):
     for key in whole:
         assert torch.equal(whole[key], parts[key]) and torch.equal(whole_average[key], parts_average[key])
     assert (tmp_path / "whole" / "curve.csv").read_text("utf-8").startswith("step,minutes,loss")
+
+
+@pytest.mark.slow
+def test_a_base_model_goes_on_from_a_saved_one(tmp_path):
+    base, pictures, output = tmp_path / "base", tmp_path / "pictures", tmp_path / "output"
+    small_pipeline(tmp_path / "words").save_pretrained(base)
+    drawn = album.open_pictures(pictures)
+    drawn[: album.EACH] = np.random.default_rng(0).integers(0, 256, (album.EACH, *drawn.shape[1:]), np.uint8)
+    album.tell_finished(pictures, album.EACH)
+    where = ["--pictures", pictures, "--vae", base / "vae", "--base", base, "--work", tmp_path, "--output", output]
+    run = CliRunner().invoke(train_base, [*map(str, where), "--rate", "0.1", "--steps", "2"], catch_exceptions=False)
+    assert "the lesson ends" not in run.output and "step 2 " in run.output
+    before, after = (StableDiffusionPipeline.from_pretrained(folder) for folder in (base, output))
+    for part in ("unet", "text_encoder"):
+        one, other = (getattr(pipeline, part).state_dict() for pipeline in (before, after))
+        moved = max(float((one[name] - other[name]).abs().max()) for name in one)
+        assert 1e-4 < moved < 1e-2  # two steps, while the rate still rises

@@ -18,15 +18,16 @@ from diffusers import DiffusionPipeline
 from miniature.images import to_signed
 
 from .judges import DlibJudge, HseJudge, PackJudge, cosines, shown
-from .obedience import judge, obeyed
+from .obedience import judge, obeyed, right, share, through
 from .people import named_people
 from .picture import picture, prepare
-from .scenes import SIZE, draw_scene
+from .scenes import ASKED, SIZE, draw_scene
 from .train_judge import indices
 
 SEED = 11
 AT_ONCE = 24  # pictures that are drawn together
 COLUMNS = 12  # of the contact sheet
+EXPRESSION = list(ASKED).index("expression")
 
 
 @click.command()
@@ -48,17 +49,28 @@ def main(base, networks, count, guidance, steps, sheet) -> None:
     bounds = {name: [cosines(reference[name], again[name]), cosines(reference[name], np.roll(again[name], 1, 0))]
               for name in eye.judges}  # fmt: skip
     wanted = torch.tensor([indices(scene) for scene in scenes])
-    true_obedience = obeyed(judge(), to_signed(truth), wanted)
-    print(json.dumps({"same person, another person": bounds, "judge on true pictures": true_obedience}), flush=True)
-    prompts = [scene.caption(person.name) for scene, person in zip(scenes, chosen)]
     pipeline = DiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
+    signed = to_signed(truth)
+    behind = through(pipeline.vae, signed)
+    said = {
+        "same person, another person": bounds,
+        "judge on true pictures": obeyed(judge(), signed, wanted),
+        "judge on true pictures behind the VAE": obeyed(judge(), behind, wanted),
+    }
+    print(json.dumps(said), flush=True)
+    named, readable = wanted[:, EXPRESSION] > 0, right(judge(), behind, wanted)["expression"] > 0
+    prompts = [scene.caption(person.name) for scene, person in zip(scenes, chosen)]
     for scale in guidance:
         drawn = draw(pipeline, prompts, scale, steps)
         embeds = eye.embed(drawn)
         identity = {name: cosines(reference[name], embeds[name]) for name in eye.judges}
         result = {"guidance": scale, "identity": identity, "detected": eye.found}
-        print(json.dumps(result | obeyed(judge(), to_signed(drawn), wanted)), flush=True)
+        seen = right(judge(), to_signed(drawn), wanted)
+        result |= {key: share(answer) for key, answer in seen.items()}
+        result["expression, where the prompt names one"] = share(seen["expression"][named])
+        result["expression, where the true one is read right behind the VAE"] = share(seen["expression"][readable])
+        print(json.dumps(result), flush=True)
     if sheet:
         write_sheet([truth, drawn], sheet)
 

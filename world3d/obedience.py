@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -46,9 +47,21 @@ def save_judge(net: Judge) -> None:
     save_file({key: value.half().contiguous() for key, value in net.state_dict().items()}, FILE)
 
 
+@torch.no_grad()
+def through(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Pictures (B, 3, S, S) in −1…1 as a VAE gives them back: no image that is drawn behind it can show more."""
+    parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in pictures.split(32)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
 def obeyed(net: Judge, pictures: Tensor, wanted: Tensor) -> dict[str, float]:
     """Shares of pictures that show what is wanted; arguments as of `right`."""
-    return {key: round(float(answer.mean()), 4) for key, answer in right(net, pictures, wanted).items()}
+    return {key: share(answer) for key, answer in right(net, pictures, wanted).items()}
+
+
+def share(answers: Tensor) -> float:
+    """Of 1 among answers (B,)."""
+    return round(float(answers.mean()), 4)
 
 
 @torch.no_grad()
