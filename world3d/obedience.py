@@ -49,7 +49,7 @@ def save_judge(net: Judge) -> None:
 
 @torch.no_grad()
 def through(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Pictures (B, 3, S, S) in −1…1 as a VAE gives them back: no image that is drawn behind it can show more."""
+    """Pictures (B, 3, S, S) in −1…1 as a VAE gives them back, out of which all drawn images come, too."""
     parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in pictures.split(32)]
     return torch.cat(parts).clamp(-1, 1)
 
