@@ -17,6 +17,7 @@ from idea_core import Identity, TrainConfig, Trainer
 from idea_core.errors import BaseModelError, ConfigError
 from idea_core.headless.diffusers import FlowBackbone, GenerateConfig, backbone_of, load_pipeline, people_of
 from idea_core.headless.diffusers.generate import conditions, sample
+from idea_core.training import self_check
 from idea_core.training.self_check import compare_slopes
 
 FAMILIES = ["zimage", pytest.param("klein4b", marks=pytest.mark.slow)]  # 28 layers read 512 tokens
@@ -175,7 +176,7 @@ def test_two_people_in_one_prompt_do_not_depend_on_their_order(pipeline):
 
 def test_beside_other_people_an_adapter_acts_at_its_persons_own_rows(pipeline):
     ann, bob = trained(pipeline)[0], trained(pipeline, "bo", seed=5)[0]
-    other = replace(ann, grounding=-3 * ann.grounding)
+    other = replace(ann, adapter={**ann.adapter, "gamma": torch.zeros(1)})
 
     def changed(prompt):
         texts = [people_of(pipeline, [one, bob]).encode(prompt) for one in (ann, other)]
@@ -183,8 +184,7 @@ def test_beside_other_people_an_adapter_acts_at_its_persons_own_rows(pipeline):
 
     rows, (rows_of_ann, _) = changed("<ann> and <bo> on a bench")
     assert torch.equal(rows, rows_of_ann)
-    # Random weights make attention so sharp that a few rows may not look at the person.
-    assert changed("<ann> on a bench")[0].float().mean() > 0.9
+    assert changed("<ann> on a bench")[0].all()
 
 
 def test_people_in_a_batch_and_in_negative_prompts_keep_to_their_own_prompt(pipeline):
@@ -198,16 +198,16 @@ def test_people_in_a_batch_and_in_negative_prompts_keep_to_their_own_prompt(pipe
 
 
 @pytest.mark.parametrize("space", ["input", "output"])
-def test_gradients_are_right_and_the_same_when_computed_again(pipeline, space):
+def test_gradients_are_right_and_the_same_when_computed_again(pipeline, space, monkeypatch):
+    # Of Klein's 512 rows two hardly count: larger changes of the loss would need steps far beyond the rows' own size.
+    monkeypatch.setattr(self_check, "_SHARES", (1e-5, 3e-6, 1e-6))
     gradients = []
     for checkpointing in (False, True):
         run = training(FlowBackbone(pipeline, gradient_checkpointing=checkpointing), space=space)
         batch = run.sampler.draw()
         with run.active():
             slopes = compare_slopes(run, batch.parts(1)[0])
-            assert not slopes.disagree
-            if slopes.gradient > 1e-4:  # of 512 rows two hardly count: single precision does not show it
-                assert slopes.settled and slopes.measured[-1] == pytest.approx(slopes.gradient, rel=0.1)
+            assert slopes.settled and slopes.measured[-1] == pytest.approx(slopes.gradient, rel=0.1)
             run.loss(batch).backward()
         gradients.append([part.grad.clone() for part in (*run.person.parameters(), *run.person.kv.parameters())
                           if part.grad is not None])  # fmt: skip
