@@ -18,7 +18,7 @@ from diffusers import DiffusionPipeline
 from miniature.images import to_signed
 
 from .judges import DlibJudge, HseJudge, PackJudge, cosines, shown
-from .obedience import judge, obeyed, right, share, through
+from .obedience import judge, obeyed, right, shares, through
 from .people import named_people
 from .picture import picture, prepare
 from .scenes import ASKED, SIZE, draw_scene
@@ -52,14 +52,14 @@ def main(base, networks, count, guidance, steps, sheet) -> None:
     pipeline = DiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     signed = to_signed(truth)
-    behind = through(pipeline.vae, signed)
+    behind = right(judge(), through(pipeline.vae, signed), wanted)
     said = {
         "same person, another person": bounds,
         "judge on true pictures": obeyed(judge(), signed, wanted),
-        "judge on true pictures behind the VAE": obeyed(judge(), behind, wanted),
+        "judge on true pictures behind the VAE": shares(behind),
     }
     print(json.dumps(said), flush=True)
-    named, readable = wanted[:, EXPRESSION] > 0, right(judge(), behind, wanted)["expression"] > 0
+    named, readable = wanted[:, EXPRESSION] > 0, behind["expression"] > 0
     prompts = [scene.caption(person.name) for scene, person in zip(scenes, chosen)]
     for scale in guidance:
         drawn = draw(pipeline, prompts, scale, steps)
@@ -67,10 +67,9 @@ def main(base, networks, count, guidance, steps, sheet) -> None:
         identity = {name: cosines(reference[name], embeds[name]) for name in eye.judges}
         result = {"guidance": scale, "identity": identity, "detected": eye.found}
         seen = right(judge(), to_signed(drawn), wanted)
-        result |= {key: share(answer) for key, answer in seen.items()}
-        result["expression, where the prompt names one"] = share(seen["expression"][named])
-        result["expression, where the true one is read right behind the VAE"] = share(seen["expression"][readable])
-        print(json.dumps(result), flush=True)
+        seen["expression, where the prompt names one"] = seen["expression"][named]
+        seen["expression, where the true one is read right behind the VAE"] = seen["expression"][readable]
+        print(json.dumps(result | shares(seen)), flush=True)
     if sheet:
         write_sheet([truth, drawn], sheet)
 

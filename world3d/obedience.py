@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -56,12 +57,12 @@ def through(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
 
 def obeyed(net: Judge, pictures: Tensor, wanted: Tensor) -> dict[str, float]:
     """Shares of pictures that show what is wanted; arguments as of `right`."""
-    return {key: share(answer) for key, answer in right(net, pictures, wanted).items()}
+    return shares(right(net, pictures, wanted))
 
 
-def share(answers: Tensor) -> float:
-    """Of 1 among answers (B,)."""
-    return round(float(answers.mean()), 4)
+def shares(answers: Mapping[str, Tensor]) -> dict[str, float]:
+    """Shares of 1 among answers (B,), by name."""
+    return {key: round(float(answer.mean()), 4) for key, answer in answers.items()}
 
 
 @torch.no_grad()

@@ -44,14 +44,14 @@ def main(source, vae, steps, rate, base, work, output, export) -> None:
     processes.join()
     torch.manual_seed(SEED)
     autoencoder = AutoencoderKL.from_pretrained(vae, local_files_only=True)
+    autoencoder.register_to_config(_name_or_path="")  # no path of this machine in what is saved
     tokenizer = build_tokenizer(work / "tokenizer")
     if base:
         saved = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32, local_files_only=True)
         text_encoder, unet = saved.text_encoder, saved.unet
+        unet.register_to_config(_name_or_path="")
     else:
         text_encoder, unet = build_text_encoder(tokenizer), build_unet()
-    for part in (autoencoder, unet):
-        part.register_to_config(_name_or_path="")  # no path of this machine in what is saved
     if not export:
         data = load_data(source, autoencoder, partial(tokens, tokenizer))
         print(f"{len(data.latents)} pictures, of standard deviation {data.latents.float().std():.3f}", flush=True)
